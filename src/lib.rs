@@ -1,0 +1,6 @@
+//! The rendezvous architecture as Unix programs.
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+pub mod stage;
+pub mod wire;

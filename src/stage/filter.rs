@@ -1,0 +1,239 @@
+//! The loop of a stage that reads one stream: take what is waiting, work, write,
+//! and only then wait again.
+
+use std::time::Instant;
+
+use anyhow::Result;
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
+use rustix::event::PollFlags;
+
+use crate::stage::signals::Stop;
+use crate::stage::stats::Snapshot;
+use crate::stage::wait::wait;
+use crate::stage::{EndedEarly, Stage};
+use crate::wire::endpoint::{Input, Output, Progress, STANDARD};
+use crate::wire::lines::{Line, Lines};
+
+/// Where a filter reads.
+#[derive(Args, Clone, Debug)]
+pub struct InputArgs {
+    /// Read PATH; `-` is standard input
+    #[arg(short, long, value_name = "PATH", default_value = STANDARD)]
+    pub input: String,
+
+    /// Where the input is a pipe, wait for the next writer when the last one
+    /// has closed
+    #[arg(long)]
+    pub follow: bool,
+}
+
+/// Where a filter writes.
+#[derive(Args, Clone, Debug)]
+pub struct OutputArgs {
+    /// Write to PATH; `-` is standard output
+    #[arg(short, long, value_name = "PATH", default_value = STANDARD)]
+    pub output: String,
+
+    /// Begin with a newline: this writer takes the place of one that may have
+    /// died inside a line
+    #[arg(long)]
+    pub resume: bool,
+}
+
+/// What is done with the lines of one input.
+pub trait Filter {
+    /// Works on one line, and appends what comes of it to `out`. `input` is what
+    /// messages call the input.
+    fn line(
+        &mut self,
+        stage: &mut Stage,
+        input: &str,
+        line: &Line,
+        out: &mut Vec<u8>,
+    ) -> Result<()>;
+
+    /// All that was waiting has been worked on; the next read may wait.
+    fn before_wait(&mut self, _stage: &mut Stage) -> Result<()> {
+        Ok(())
+    }
+
+    /// When to be called though nothing comes.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    /// SIGHUP has come. An error in what is reloaded is reported, not returned.
+    fn hangup(&mut self, _stage: &mut Stage) -> Result<()> {
+        Ok(())
+    }
+
+    /// The input has ended, or this program is to end.
+    fn finish(&mut self, _stage: &mut Stage) -> Result<()> {
+        Ok(())
+    }
+
+    /// The counts so far.
+    fn snapshot(&self, stage: &Stage) -> Snapshot;
+}
+
+/// Which streams a filter runs on.
+#[derive(Debug)]
+pub struct Streams {
+    /// Where it reads.
+    pub input: Input,
+    /// Where it writes.
+    pub output: Output,
+    /// Whether the output begins with a newline.
+    pub resume: bool,
+    /// Whether the stage brings records into the pipeline, so that SIGINT stops
+    /// it. The others read on to the end of their input.
+    pub is_source: bool,
+}
+
+impl Streams {
+    /// Opens both ends of a filter, without waiting for anybody.
+    pub fn open(input: &InputArgs, output: &OutputArgs) -> Result<Streams> {
+        // The output first: its reader may be the writer of the input.
+        let output_end = Output::open(&output.output)?;
+        let mut streams = Streams::open_input(input)?;
+        streams.output = output_end;
+        streams.resume = output.resume;
+        Ok(streams)
+    }
+
+    /// Opens the input of a stage that writes no stream.
+    pub fn open_input(input: &InputArgs) -> Result<Streams> {
+        let input = Input::open(&input.input, input.follow)?;
+        let is_source = input.is_file() || input.is_terminal();
+        Ok(Streams {
+            input,
+            output: Output::nowhere(),
+            resume: false,
+            is_source,
+        })
+    }
+}
+
+/// Runs `filter` until its input ends or a signal ends it.
+pub fn run(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Result<()> {
+    let Streams {
+        mut input,
+        mut output,
+        resume,
+        is_source,
+    } = streams;
+    let name = input.name().to_owned();
+    let mut lines = Lines::new(stage.line_bytes_max);
+    let mut out = Vec::new();
+    if resume {
+        out.push(b'\n');
+    }
+    let bar = progress_bar(&input, stage);
+    let stopped = loop {
+        while let Some(line) = lines.next_line() {
+            filter.line(stage, &name, &line, &mut out)?;
+            if out.len() >= WRITE_BYTES {
+                stage.write_all(&mut output, &mut out)?;
+            }
+        }
+        filter.before_wait(stage)?;
+        stage.report.flush()?;
+        stage.write_all(&mut output, &mut out)?;
+        if stage.signals.take_hangup() {
+            filter.hangup(stage)?;
+        }
+        stage.show_stats(|stage| filter.snapshot(stage));
+        match stage.signals.stop() {
+            Some(Stop::Terminate) => break Some(Stop::Terminate),
+            Some(Stop::Interrupt) if is_source => break Some(Stop::Interrupt),
+            _ => out_of_time(stage)?,
+        }
+        match read_more(stage, &mut input, &mut lines, filter.due())? {
+            Progress::Bytes(count) => {
+                stage.stats.touch();
+                bar.inc(count as u64);
+            }
+            Progress::Nothing => {}
+            Progress::End => break None,
+        }
+    };
+    bar.finish_and_clear();
+    if stopped.is_some() {
+        finish_line(stage, &mut input, &mut lines)?;
+    }
+    while let Some(line) = lines.next_line() {
+        filter.line(stage, &name, &line, &mut out)?;
+    }
+    if let Some(line) = lines.last_line() {
+        filter.line(stage, &name, &line, &mut out)?;
+    }
+    filter.finish(stage)?;
+    stage.write_all(&mut output, &mut out)?;
+    stage.close(&mut output)?;
+    let snapshot = filter.snapshot(stage);
+    stage.final_stats(&snapshot);
+    match stopped {
+        // A file has an end, and this was not it.
+        Some(stop) if input.is_file() => Err(EndedEarly::Signal(stop).into()),
+        _ => Ok(()),
+    }
+}
+
+/// How much output is gathered before it is written in the middle of a block.
+const WRITE_BYTES: usize = 256 * 1024;
+
+/// Waits for input, a signal or `due`, and reads what is there.
+fn read_more(
+    stage: &mut Stage,
+    input: &mut Input,
+    lines: &mut Lines,
+    due: Option<Instant>,
+) -> Result<Progress> {
+    if let Some(fd) = input.readiness() {
+        let times = [due, stage.stats.due(), stage.signals.grace_end()];
+        let until = times.into_iter().flatten().min();
+        let ready = wait(&[(fd, PollFlags::IN)], &mut stage.signals, until)?;
+        if !ready[0] {
+            return Ok(Progress::Nothing);
+        }
+    }
+    input.read(lines)
+}
+
+/// Reads on to the end of the line that was begun, and not a byte further, so
+/// that a successor on the same pipe finds a whole line.
+fn finish_line(stage: &mut Stage, input: &mut Input, lines: &mut Lines) -> Result<()> {
+    while lines.is_inside_line() {
+        out_of_time(stage)?;
+        if let Some(fd) = input.readiness() {
+            let until = stage.signals.grace_end();
+            if !wait(&[(fd, PollFlags::IN)], &mut stage.signals, until)?[0] {
+                continue;
+            }
+        }
+        match input.read_one_byte(lines)? {
+            Progress::End => break,
+            Progress::Bytes(_) if lines.has_whole_line() => break,
+            Progress::Bytes(_) | Progress::Nothing => {}
+        }
+    }
+    Ok(())
+}
+
+fn out_of_time(stage: &mut Stage) -> Result<()> {
+    match stage.signals.out_of_time() {
+        Some(stop) => Err(EndedEarly::Signal(stop).into()),
+        None => Ok(()),
+    }
+}
+
+/// A progress bar on the terminal, where the length of the input is known.
+fn progress_bar(input: &Input, stage: &Stage) -> ProgressBar {
+    let Some(bytes) = input.file_bytes().filter(|_| !stage.report.is_quiet()) else {
+        return ProgressBar::hidden();
+    };
+    let template = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+    let style = ProgressStyle::with_template(template).expect("the template is well formed");
+    ProgressBar::new(bytes).with_style(style)
+}

@@ -1,0 +1,65 @@
+//! What makes a function a Unix program: its command line, messages, signals,
+//! statistics and exit status, and the loop that moves records through it.
+
+pub mod cli;
+pub mod clock;
+pub mod filter;
+pub mod report;
+pub mod signals;
+pub mod stats;
+pub mod wait;
+
+use anyhow::Result;
+
+use crate::stage::cli::RunArgs;
+use crate::stage::report::Report;
+use crate::stage::signals::{Signals, Stop};
+use crate::stage::stats::StatsFile;
+
+/// What every stage holds while it runs.
+#[derive(Debug)]
+pub struct Stage {
+    /// Messages, and the records set aside.
+    pub report: Report,
+    /// What the program was asked to do by signals.
+    pub signals: Signals,
+    /// Where the counts go while it runs.
+    pub stats: StatsFile,
+    /// The limit of a line in bytes.
+    pub line_bytes_max: usize,
+    /// Set where the work is done but its outcome is not what was hoped for, such
+    /// as errors in a rescoring: exit status 1.
+    pub found_wanting: bool,
+}
+
+impl Stage {
+    /// Sets up what the flags ask for. Nothing is read or written yet.
+    pub fn new(program: &'static str, args: &RunArgs) -> Result<Stage> {
+        Ok(Stage {
+            report: Report::new(program, args)?,
+            signals: Signals::new(args.grace)?,
+            stats: StatsFile::new(program, args.stats.clone()),
+            line_bytes_max: args.line_bytes_max(),
+            found_wanting: false,
+        })
+    }
+}
+
+/// Why a program ends before its work is done. Everything else is a failure.
+#[derive(Debug, thiserror::Error)]
+pub enum EndedEarly {
+    /// The command line or a file of settings is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// The reader of the output has gone, as `head` does.
+    #[error("the reader of the output has gone")]
+    DownstreamClosed,
+    /// A signal left no time to finish.
+    #[error("cut short by {0}")]
+    Signal(Stop),
+}
+
+/// An error of usage or configuration: exit status 2.
+pub fn usage(message: impl Into<String>) -> anyhow::Error {
+    EndedEarly::Usage(message.into()).into()
+}

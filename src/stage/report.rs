@@ -1,0 +1,257 @@
+//! What a program says on stderr, and the records it sets aside.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt::Write as _;
+use std::fs::{File, OpenOptions};
+use std::io::{BufWriter, IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use base64::Engine;
+
+use crate::stage::cli::{LogFormat, RunArgs};
+use crate::wire::lines::Line;
+use crate::wire::object::ObjectWriter;
+
+/// How many set-aside records are reported one by one.
+const REPORTED_IN_FULL: u64 = 10;
+
+/// For how long the same message is held back.
+const REPEAT_AFTER: Duration = Duration::from_secs(10);
+
+/// The longest piece of input shown in a message, in characters.
+const SHOWN_CHARS_MAX: usize = 200;
+
+/// Messages and rejects of one program.
+#[derive(Debug)]
+pub struct Report {
+    program: &'static str,
+    format: LogFormat,
+    quiet: bool,
+    /// Whether the summary at the end is wanted even where all went well.
+    summary_wanted: bool,
+    strict: bool,
+    rejects: Option<(String, BufWriter<File>)>,
+    rejected: u64,
+    /// By key: when the message was last printed, and how often it was held
+    /// back since.
+    repeated: HashMap<&'static str, (Instant, u64)>,
+}
+
+impl Report {
+    /// Opens the file of rejects, if there is to be one, at its end.
+    pub fn new(program: &'static str, args: &RunArgs) -> Result<Report> {
+        let rejects = match &args.rejects {
+            Some(path) => {
+                let file = OpenOptions::new().append(true).create(true).open(path);
+                let file =
+                    file.with_context(|| format!("{path}: cannot open for the rejected records"))?;
+                Some((path.clone(), BufWriter::new(file)))
+            }
+            None => None,
+        };
+        Ok(Report {
+            program,
+            format: args.log_format,
+            quiet: args.quiet,
+            summary_wanted: args.verbose || std::io::stderr().is_terminal(),
+            strict: args.strict,
+            rejects,
+            rejected: 0,
+            repeated: HashMap::new(),
+        })
+    }
+
+    /// The name under which the program speaks.
+    pub fn program(&self) -> &'static str {
+        self.program
+    }
+
+    /// Whether only errors are wanted.
+    pub fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
+    /// How many records were set aside so far.
+    pub fn rejected(&self) -> u64 {
+        self.rejected
+    }
+
+    /// Says something that the user should know. `-q` silences it.
+    pub fn warn(&self, message: &str) {
+        if !self.quiet {
+            say(self.program, self.format, "warning", message);
+        }
+    }
+
+    /// Like [`warn`](Report::warn), for what can come often: under one key, a
+    /// message in 10 s, with the number of those held back.
+    pub fn warn_seldom(&mut self, key: &'static str, message: &str) {
+        let now = Instant::now();
+        let held_back = match self.repeated.get_mut(key) {
+            Some((last, held_back)) if now - *last < REPEAT_AFTER => {
+                *held_back += 1;
+                return;
+            }
+            Some((_, held_back)) => *held_back,
+            None => 0,
+        };
+        self.repeated.insert(key, (now, 0));
+        if held_back > 0 {
+            self.warn(&format!("{message} ({held_back} more like this)"));
+        } else {
+            self.warn(message);
+        }
+    }
+
+    /// Says how the run went, where anybody wants to know.
+    pub fn summary(&self, message: &str) {
+        if !self.quiet && (self.summary_wanted || self.rejected > 0) {
+            say(self.program, self.format, "info", message);
+        }
+    }
+
+    /// Says something that was asked for, such as the stats on SIGUSR1.
+    pub fn tell(&self, message: &str) {
+        say(self.program, self.format, "info", message);
+    }
+
+    /// Sets a record aside: it is counted, reported, and kept whole in the file
+    /// of rejects. With `--strict` it is an error.
+    pub fn reject(&mut self, input: &str, line: &Line, reason: &str) -> Result<()> {
+        self.rejected += 1;
+        let reason: Cow<str> = match line.oversized {
+            Some(length) => format!("{reason} ({length} bytes)").into(),
+            None => reason.into(),
+        };
+        if let Some((path, rejects)) = &mut self.rejects {
+            let mut text = Vec::with_capacity(line.bytes.len() + 200);
+            write_reject(&mut text, self.program, input, line, &reason);
+            rejects
+                .write_all(&text)
+                .with_context(|| format!("{path}: cannot write a rejected record"))?;
+        }
+        if self.strict {
+            self.flush()?;
+            bail!("{input}:{}: {reason}", line.number);
+        }
+        if self.rejected <= REPORTED_IN_FULL {
+            self.warn(&format!("{input}:{}: {reason}", line.number));
+        } else if self.rejected == REPORTED_IN_FULL + 1 {
+            self.warn("further rejected records are counted, not shown");
+        }
+        Ok(())
+    }
+
+    /// Sets aside a line that is over the limit.
+    pub fn reject_oversized(&mut self, input: &str, line: &Line) -> Result<()> {
+        let reason = "line is longer than --max-line-bytes; its first 1 KiB is kept";
+        self.reject(input, line, reason)
+    }
+
+    /// Hands the rejects written so far to the operating system. To be called
+    /// before every wait.
+    pub fn flush(&mut self) -> Result<()> {
+        if let Some((path, rejects)) = &mut self.rejects {
+            rejects
+                .flush()
+                .with_context(|| format!("{path}: cannot write a rejected record"))?;
+        }
+        Ok(())
+    }
+}
+
+fn write_reject(out: &mut Vec<u8>, program: &str, input: &str, line: &Line, reason: &str) {
+    let mut reject = ObjectWriter::new(out);
+    reject
+        .string("program", program)
+        .string("input", input)
+        .display("line", line.number)
+        .display("offset", line.offset)
+        .string("reason", reason);
+    match std::str::from_utf8(line.bytes) {
+        Ok(text) => reject.string("raw", text),
+        Err(_) => {
+            let text = base64::engine::general_purpose::STANDARD.encode(line.bytes);
+            reject.string("rawBase64", &text)
+        }
+    };
+    reject.end();
+    out.push(b'\n');
+}
+
+/// Prints one message. The one place of the library that writes to stderr, but
+/// for the progress bar. A stderr that takes nothing is no reason to stop.
+pub fn say(program: &str, format: LogFormat, level: &str, message: &str) {
+    let mut text = Vec::new();
+    match format {
+        LogFormat::Text => {
+            text.extend_from_slice(format!("{program}: {}\n", escaped(message)).as_bytes());
+        }
+        LogFormat::Json => {
+            let time = crate::stage::clock::Clock::system().unix();
+            let mut object = ObjectWriter::new(&mut text);
+            object
+                .display("time", time.as_seconds())
+                .string("level", level)
+                .string("program", program)
+                .string("message", message);
+            object.end();
+            text.push(b'\n');
+        }
+    }
+    let _ = std::io::stderr().write_all(&text);
+}
+
+/// Input as it may be shown: control characters escaped, so that no record can
+/// move the cursor or forge a line of the log.
+fn escaped(text: &str) -> String {
+    let mut shown = String::with_capacity(text.len());
+    for character in text.chars() {
+        if character.is_control() {
+            let _ = write!(shown, "\\u{{{:x}}}", character as u32);
+        } else {
+            shown.push(character);
+        }
+    }
+    shown
+}
+
+/// A piece of input for a message, cut short and in quotes.
+pub fn shown(text: &str) -> String {
+    let cut: String = text.chars().take(SHOWN_CHARS_MAX).collect();
+    let dots = if cut.len() < text.len() { "..." } else { "" };
+    format!("{:?}{dots}", cut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_never_reach_the_terminal() {
+        assert_eq!(
+            escaped("a\u{1b}[2Jb\rc\u{9b}"),
+            "a\\u{1b}[2Jb\\u{d}c\\u{9b}"
+        );
+        assert_eq!(shown("a\"\n"), "\"a\\\"\\n\"");
+        assert_eq!(shown(&"x".repeat(300)).len(), SHOWN_CHARS_MAX + 5);
+    }
+
+    #[test]
+    fn a_reject_keeps_every_byte() {
+        let mut out = Vec::new();
+        let line = Line {
+            bytes: b"{\"a\":\xff",
+            number: 17,
+            offset: 1234,
+            oversized: None,
+        };
+        write_reject(&mut out, "rv-score", "requests.fifo", &line, "not UTF-8");
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "{\"program\":\"rv-score\",\"input\":\"requests.fifo\",\"line\":17,\"offset\":1234,\"reason\":\"not UTF-8\",\"rawBase64\":\"eyJhIjr/\"}\n"
+        );
+    }
+}

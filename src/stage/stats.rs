@@ -1,0 +1,286 @@
+//! Counts: kept by each stage, shown on SIGUSR1, in `--stats` and at the end.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::time::{Duration, Instant};
+
+use hdrhistogram::Histogram;
+
+use crate::stage::Stage;
+use crate::wire::micros::Micros;
+use crate::wire::object::ObjectWriter;
+
+/// How often a file of stats is rewritten while there is something new.
+const EVERY: Duration = Duration::from_secs(1);
+
+const QUANTILES: [(f64, &str); 4] = [(0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (0.999, "p999")];
+
+/// The distribution of some span of time.
+#[derive(Clone, Debug)]
+pub struct Latencies(Histogram<u64>);
+
+impl Default for Latencies {
+    fn default() -> Latencies {
+        // From 1 µs to an hour, three digits: 180 KiB at the most.
+        Latencies(Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("the bounds are in order"))
+    }
+}
+
+impl Latencies {
+    /// Counts one span. What lies outside the bounds counts as the bound.
+    pub fn record(&mut self, span: Micros) {
+        self.0.saturating_record(u64::try_from(span.0).unwrap_or(0));
+    }
+
+    /// The quantile `q` (0 to 1) of what was counted.
+    pub fn quantile(&self, q: f64) -> Micros {
+        Micros(self.0.value_at_quantile(q) as i64)
+    }
+
+    /// How many spans were counted.
+    pub fn count(&self) -> u64 {
+        self.0.len()
+    }
+}
+
+/// The counts of a stage at one moment, in the order in which they are shown.
+#[derive(Debug, Default)]
+pub struct Snapshot(Vec<(String, Entry)>);
+
+#[derive(Debug)]
+enum Entry {
+    /// Only ever grows.
+    Count(u64),
+    /// What there is now.
+    Gauge(u64),
+    Latencies(Latencies),
+}
+
+impl Snapshot {
+    /// Adds something that was counted since the start.
+    pub fn count(mut self, name: &str, count: u64) -> Snapshot {
+        self.0.push((name.to_owned(), Entry::Count(count)));
+        self
+    }
+
+    /// Adds something that there is now.
+    pub fn gauge(mut self, name: &str, value: u64) -> Snapshot {
+        self.0.push((name.to_owned(), Entry::Gauge(value)));
+        self
+    }
+
+    /// Adds the quantiles of a distribution, in milliseconds.
+    pub fn latencies(mut self, name: &str, latencies: &Latencies) -> Snapshot {
+        let entry = Entry::Latencies(latencies.clone());
+        self.0.push((name.to_owned(), entry));
+        self
+    }
+
+    fn json(&self, program: &str, running: Duration) -> String {
+        let mut text = Vec::new();
+        let mut object = ObjectWriter::new(&mut text);
+        object
+            .string("program", program)
+            .display("seconds", Micros::from_duration(running).as_seconds());
+        for (name, entry) in &self.0 {
+            match entry {
+                Entry::Count(value) | Entry::Gauge(value) => object.display(name, value),
+                Entry::Latencies(latencies) => object.object(&format!("{name}_ms"), |inner| {
+                    inner.display("count", latencies.count());
+                    for (quantile, label) in QUANTILES {
+                        inner.display(label, latencies.quantile(quantile).as_millis());
+                    }
+                }),
+            };
+        }
+        object.end();
+        text.push(b'\n');
+        String::from_utf8(text).expect("written from strings")
+    }
+
+    fn prometheus(&self, program: &str, running: Duration) -> String {
+        let prefix = program.replace('-', "_");
+        let mut text = format!(
+            "# TYPE {prefix}_seconds gauge\n{prefix}_seconds {}\n",
+            running.as_secs_f64()
+        );
+        for (name, entry) in &self.0 {
+            let name = snake_case(name);
+            let _ = match entry {
+                Entry::Count(value) => writeln!(
+                    text,
+                    "# TYPE {prefix}_{name}_total counter\n{prefix}_{name}_total {value}"
+                ),
+                Entry::Gauge(value) => {
+                    writeln!(
+                        text,
+                        "# TYPE {prefix}_{name} gauge\n{prefix}_{name} {value}"
+                    )
+                }
+                Entry::Latencies(latencies) => {
+                    let _ = writeln!(text, "# TYPE {prefix}_{name}_ms summary");
+                    for (quantile, _) in QUANTILES {
+                        let value = latencies.quantile(quantile).as_millis();
+                        let _ = writeln!(
+                            text,
+                            "{prefix}_{name}_ms{{quantile=\"{quantile}\"}} {value}"
+                        );
+                    }
+                    writeln!(text, "{prefix}_{name}_ms_count {}", latencies.count())
+                }
+            };
+        }
+        text
+    }
+
+    /// One line for people: the counts that are not zero, after the first two.
+    fn summary(&self) -> String {
+        let mut parts = Vec::new();
+        for (index, (name, entry)) in self.0.iter().enumerate() {
+            match entry {
+                Entry::Count(value) | Entry::Gauge(value) if *value > 0 || index < 2 => {
+                    parts.push(format!("{value} {}", snake_case(name).replace('_', " ")));
+                }
+                Entry::Count(_) | Entry::Gauge(_) => {}
+                Entry::Latencies(latencies) if latencies.count() > 0 => parts.push(format!(
+                    "{} p50 {} ms p99 {} ms",
+                    snake_case(name).replace('_', " "),
+                    latencies.quantile(0.5).as_millis(),
+                    latencies.quantile(0.99).as_millis()
+                )),
+                Entry::Latencies(_) => {}
+            }
+        }
+        parts.join(", ")
+    }
+}
+
+/// `bytesOut` as `bytes_out`.
+fn snake_case(name: &str) -> String {
+    let mut snake = String::with_capacity(name.len() + 4);
+    for character in name.chars() {
+        if character.is_ascii_uppercase() {
+            snake.push('_');
+        }
+        snake.push(character.to_ascii_lowercase());
+    }
+    snake
+}
+
+/// The file in which `--stats` wants the counts.
+#[derive(Debug)]
+pub struct StatsFile {
+    program: &'static str,
+    path: Option<String>,
+    started: Instant,
+    written: Option<Instant>,
+    /// Whether there may be something new since then.
+    stale: bool,
+}
+
+impl StatsFile {
+    /// Nothing is written yet.
+    pub fn new(program: &'static str, path: Option<String>) -> StatsFile {
+        StatsFile {
+            program,
+            path,
+            started: Instant::now(),
+            written: None,
+            stale: true,
+        }
+    }
+
+    /// Notes that the counts may have changed.
+    pub fn touch(&mut self) {
+        self.stale = true;
+    }
+
+    /// When the file is to be rewritten; `None` while there is nothing new, so
+    /// that an idle stage sleeps.
+    pub fn due(&self) -> Option<Instant> {
+        self.path.as_ref()?;
+        self.stale
+            .then(|| self.written.map_or(self.started, |at| at + EVERY))
+    }
+
+    /// Rewrites the file whole: a reader sees the old counts or the new ones.
+    fn write(&mut self, snapshot: &Snapshot) -> std::io::Result<()> {
+        let Some(path) = &self.path else {
+            return Ok(());
+        };
+        self.written = Some(Instant::now());
+        self.stale = false;
+        let running = self.started.elapsed();
+        let text = if path.ends_with(".prom") {
+            snapshot.prometheus(self.program, running)
+        } else {
+            snapshot.json(self.program, running)
+        };
+        let new = format!("{path}.new");
+        fs::write(&new, text)?;
+        fs::rename(new, path)
+    }
+}
+
+impl Stage {
+    /// Does what is due of showing the counts, which `snapshot` takes.
+    pub fn show_stats(&mut self, snapshot: impl Fn(&Stage) -> Snapshot) {
+        if self.signals.take_print_stats() {
+            let running = self.stats.started.elapsed();
+            let text = snapshot(self).json(self.report.program(), running);
+            self.report.tell(text.trim_end());
+        }
+        if self.stats.due().is_some_and(|due| due <= Instant::now()) {
+            self.write_stats(&snapshot(self));
+        }
+    }
+
+    /// Shows the counts for the last time.
+    pub fn final_stats(&mut self, snapshot: &Snapshot) {
+        self.write_stats(snapshot);
+        self.report.summary(&snapshot.summary());
+    }
+
+    /// A place for stats that is full or gone is no reason to stop answering.
+    fn write_stats(&mut self, snapshot: &Snapshot) {
+        if let Err(error) = self.stats.write(snapshot) {
+            let path = self.stats.path.as_deref().unwrap_or_default();
+            let message = format!("{path}: cannot write the stats: {error}");
+            self.report.warn_seldom("stats", &message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot() -> Snapshot {
+        let mut latencies = Latencies::default();
+        latencies.record(Micros(1_500));
+        Snapshot::default()
+            .count("in", 2)
+            .count("out", 0)
+            .count("bytesOut", 0)
+            .gauge("open", 1)
+            .latencies("evaluation", &latencies)
+    }
+
+    #[test]
+    fn the_same_counts_are_shown_in_three_forms() {
+        let second = Duration::from_secs(1);
+        assert_eq!(
+            snapshot().json("rv-score", second),
+            "{\"program\":\"rv-score\",\"seconds\":1.000000,\"in\":2,\"out\":0,\"bytesOut\":0,\"open\":1,\"evaluation_ms\":{\"count\":1,\"p50\":1.500,\"p90\":1.500,\"p99\":1.500,\"p999\":1.500}}\n"
+        );
+        let text = snapshot().prometheus("rv-score", second);
+        assert!(
+            text.contains("# TYPE rv_score_bytes_out_total counter\nrv_score_bytes_out_total 0\n")
+        );
+        assert!(text.contains("rv_score_evaluation_ms{quantile=\"0.99\"} 1.500\n"));
+        assert_eq!(
+            snapshot().summary(),
+            "2 in, 0 out, 1 open, evaluation p50 1.500 ms p99 1.500 ms"
+        );
+    }
+}

@@ -1,0 +1,420 @@
+//! Where a stream comes from and where it goes: standard streams, files, named
+//! pipes.
+//!
+//! Nothing here blocks except on a regular file, so that a stage can wait for
+//! all its streams and its signals in one place. Named pipes are opened without
+//! waiting for the other end, in any order.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc;
+use std::{fmt, thread};
+
+use anyhow::{Context, Result, bail};
+use flate2::read::MultiGzDecoder;
+use rustix::event::{EventfdFlags, PollFlags};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::wire::lines::Lines;
+
+/// The path that stands for standard input or output.
+pub const STANDARD: &str = "-";
+
+const STDOUT_NAME: &str = "<stdout>";
+
+/// What one read brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// This many bytes.
+    Bytes(usize),
+    /// Nothing for now.
+    Nothing,
+    /// The end: the last writer has closed.
+    End,
+}
+
+/// The reading end of a stream.
+#[derive(Debug)]
+pub struct Input {
+    name: String,
+    source: Source,
+    /// A writing end of the program's own. While it is open the input does not
+    /// end when the last writer goes.
+    _held_open: Option<OwnedFd>,
+}
+
+enum Source {
+    Plain { fd: OwnedFd, file_type: FileType },
+    Gzip(Box<MultiGzDecoder<File>>),
+}
+
+impl fmt::Debug for Source {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            Source::Plain { fd, file_type } => write!(formatter, "{file_type:?} {fd:?}"),
+            Source::Gzip(_) => formatter.write_str("gzip"),
+        }
+    }
+}
+
+impl Input {
+    /// Opens `path`, or standard input for `-`. A file whose name ends in `.gz`
+    /// is decompressed, all its members. With `follow` a pipe does not end when
+    /// its last writer closes.
+    pub fn open(path: &str, follow: bool) -> Result<Input> {
+        let (name, fd) = if path == STANDARD {
+            let fd = rustix::stdio::stdin().try_clone_to_owned();
+            ("<stdin>", fd.context("<stdin>")?)
+        } else {
+            // Without O_NONBLOCK a pipe would wait here for its writer, and a
+            // program that opens several could wait for the wrong one.
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            let fd = rustix::fs::open(path, flags, Mode::empty());
+            (
+                path,
+                fd.with_context(|| format!("{path}: cannot open for reading"))?,
+            )
+        };
+        let stat = rustix::fs::fstat(&fd).with_context(|| name.to_owned())?;
+        let file_type = FileType::from_raw_mode(stat.st_mode);
+        if file_type == FileType::Directory {
+            bail!("{name}: is a directory; name a file or a pipe in it");
+        }
+        let held_open = if follow && file_type == FileType::Fifo {
+            Some(open_writing_end(path, &fd).with_context(|| format!("{name}: cannot follow"))?)
+        } else {
+            None
+        };
+        let source = if file_type == FileType::RegularFile && name.ends_with(".gz") {
+            Source::Gzip(Box::new(MultiGzDecoder::new(File::from(fd))))
+        } else {
+            Source::Plain { fd, file_type }
+        };
+        Ok(Input {
+            name: name.to_owned(),
+            source,
+            _held_open: held_open,
+        })
+    }
+
+    /// What messages call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What to wait on before a read; `None` where a read never waits.
+    pub fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        match &self.source {
+            Source::Plain {
+                file_type: FileType::RegularFile,
+                ..
+            }
+            | Source::Gzip(_) => None,
+            Source::Plain { fd, .. } => Some(fd.as_fd()),
+        }
+    }
+
+    /// Whether this is a file on disk: its end is known, and it can be read
+    /// again.
+    pub fn is_file(&self) -> bool {
+        self.readiness().is_none()
+    }
+
+    /// Whether a person types here.
+    pub fn is_terminal(&self) -> bool {
+        match &self.source {
+            Source::Plain { fd, .. } => rustix::termios::isatty(fd),
+            Source::Gzip(_) => false,
+        }
+    }
+
+    /// The length of a regular file in bytes, as it lies on disk.
+    pub fn file_bytes(&self) -> Option<u64> {
+        match &self.source {
+            Source::Plain {
+                fd,
+                file_type: FileType::RegularFile,
+            } => rustix::fs::fstat(fd).ok().map(|stat| stat.st_size as u64),
+            _ => None,
+        }
+    }
+
+    /// Reads what is there into `lines`, a block at the most. Only to be called
+    /// when [`readiness`](Input::readiness) says so: before its first writer a
+    /// pipe looks as if it had ended.
+    pub fn read(&mut self, lines: &mut Lines) -> Result<Progress> {
+        let source = &mut self.source;
+        let outcome = lines.fill(|room| read_some(source, room));
+        self.progress(outcome)
+    }
+
+    /// Reads one byte, for a stage that is to stop behind the present line.
+    pub fn read_one_byte(&mut self, lines: &mut Lines) -> Result<Progress> {
+        let source = &mut self.source;
+        let outcome = lines.fill_one_byte(|room| read_some(source, room));
+        self.progress(outcome)
+    }
+
+    fn progress(&self, outcome: io::Result<usize>) -> Result<Progress> {
+        match outcome {
+            Ok(0) => Ok(Progress::End),
+            Ok(count) => Ok(Progress::Bytes(count)),
+            Err(error) if is_temporary(&error) => Ok(Progress::Nothing),
+            Err(error) => Err(error).with_context(|| format!("{}: cannot read", self.name)),
+        }
+    }
+}
+
+fn read_some(source: &mut Source, room: &mut [u8]) -> io::Result<usize> {
+    match source {
+        Source::Plain { fd, .. } => Ok(rustix::io::read(fd, room)?),
+        Source::Gzip(decoder) => decoder.read(room),
+    }
+}
+
+fn is_temporary(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
+}
+
+/// A second, writing end of the pipe that `fd` reads.
+fn open_writing_end(path: &str, fd: &OwnedFd) -> Result<OwnedFd> {
+    use std::os::fd::AsRawFd;
+    let own = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let path = if path == STANDARD { &own } else { path };
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+/// The writing end of a stream.
+#[derive(Debug)]
+pub struct Output {
+    name: String,
+    sink: Sink,
+}
+
+#[derive(Debug)]
+enum Sink {
+    /// A named pipe that has no reader yet. A thread waits for one.
+    Opening {
+        opened: mpsc::Receiver<rustix::io::Result<OwnedFd>>,
+        /// Becomes readable when the thread is done.
+        done: OwnedFd,
+    },
+    Open {
+        fd: OwnedFd,
+        writes: Writes,
+    },
+    Nowhere,
+}
+
+/// How a descriptor takes what is written to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writes {
+    /// The description is the program's own and does not block.
+    NonBlocking,
+    /// The description is shared, so its flags are not the program's to change.
+    /// After a poll, a piece this small never blocks on a pipe.
+    InPieces,
+    /// A regular file or a device: a write takes as long as it takes.
+    Blocking { sync: bool },
+}
+
+/// What Linux guarantees to be free in a pipe that polls as writable.
+const PIECE_BYTES: usize = 4096;
+
+impl Output {
+    /// Opens `path`, or standard output for `-`. A regular file is begun anew.
+    pub fn open(path: &str) -> Result<Output> {
+        if path == STANDARD {
+            return Output::standard();
+        }
+        let sink = match rustix::fs::stat(path).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
+            Ok(FileType::Fifo) => opening(path)?,
+            _ => {
+                let file = OpenOptions::new()
+                    .write(true)
+                    .create(true)
+                    .truncate(true)
+                    .open(path)
+                    .with_context(|| format!("{path}: cannot open for writing"))?;
+                let sync = file.metadata().is_ok_and(|metadata| metadata.is_file());
+                Sink::Open {
+                    fd: file.into(),
+                    writes: Writes::Blocking { sync },
+                }
+            }
+        };
+        Ok(Output {
+            name: path.to_owned(),
+            sink,
+        })
+    }
+
+    /// An output that takes everything and keeps nothing.
+    pub fn nowhere() -> Output {
+        Output {
+            name: "nowhere".to_owned(),
+            sink: Sink::Nowhere,
+        }
+    }
+
+    fn standard() -> Result<Output> {
+        let fd = rustix::stdio::stdout().try_clone_to_owned();
+        let fd = fd.context(STDOUT_NAME)?;
+        let stat = rustix::fs::fstat(&fd).context(STDOUT_NAME)?;
+        let (fd, writes) = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => (fd, Writes::Blocking { sync: false }),
+            FileType::CharacterDevice if !rustix::termios::isatty(&fd) => {
+                (fd, Writes::Blocking { sync: false })
+            }
+            FileType::Fifo => match reopen_nonblocking(&fd) {
+                Ok(own) => (own, Writes::NonBlocking),
+                // No /proc, somebody else's pipe, or no reader left.
+                Err(_) => (fd, Writes::InPieces),
+            },
+            _ => (fd, Writes::InPieces),
+        };
+        Ok(Output {
+            name: STDOUT_NAME.to_owned(),
+            sink: Sink::Open { fd, writes },
+        })
+    }
+
+    /// What messages call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What to wait for before the next write; `None` where a write never
+    /// waits for another program.
+    pub fn readiness(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        match &self.sink {
+            Sink::Opening { done, .. } => Some((done.as_fd(), PollFlags::IN)),
+            Sink::Open {
+                writes: Writes::Blocking { .. },
+                ..
+            }
+            | Sink::Nowhere => None,
+            Sink::Open { fd, .. } => Some((fd.as_fd(), PollFlags::OUT)),
+        }
+    }
+
+    /// Whether the pipe has had its reader. Until then nothing can be written.
+    pub fn is_open(&mut self) -> io::Result<bool> {
+        if let Sink::Opening { opened, .. } = &self.sink {
+            match opened.try_recv() {
+                Ok(Ok(fd)) => {
+                    // This description is ours alone: we have just opened it.
+                    rustix::fs::fcntl_setfl(&fd, OFlags::WRONLY | OFlags::NONBLOCK)?;
+                    self.sink = Sink::Open {
+                        fd,
+                        writes: Writes::NonBlocking,
+                    };
+                }
+                Ok(Err(errno)) => return Err(errno.into()),
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes as much as is taken at once, and says how much that was: 0 where
+    /// the reader is behind, or has not come yet.
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.is_open()? {
+            return Ok(0);
+        }
+        let (fd, writes) = match &self.sink {
+            Sink::Open { fd, writes } => (fd, *writes),
+            Sink::Opening { .. } => return Ok(0),
+            Sink::Nowhere => return Ok(bytes.len()),
+        };
+        let piece = match writes {
+            Writes::InPieces if !is_writable(fd)? => return Ok(0),
+            Writes::InPieces => &bytes[..bytes.len().min(PIECE_BYTES)],
+            Writes::NonBlocking | Writes::Blocking { .. } => bytes,
+        };
+        match rustix::io::write(fd, piece) {
+            Ok(count) => Ok(count),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// What has to be done before an output may count as written: a file named
+    /// on the command line is on the disk.
+    pub fn sync(&mut self) -> io::Result<()> {
+        match &self.sink {
+            Sink::Open {
+                fd,
+                writes: Writes::Blocking { sync: true },
+            } => Ok(rustix::fs::fdatasync(fd)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Closes the output, so that its reader sees the end.
+    pub fn close(&mut self) {
+        self.sink = Sink::Nowhere;
+        if self.name == STDOUT_NAME
+            && let Ok(null) = File::options().write(true).open("/dev/null")
+        {
+            // The inherited descriptor is a writing end too. Where this fails,
+            // the reader sees the end when the program ends.
+            let _ = rustix::stdio::dup2_stdout(null);
+        }
+    }
+}
+
+/// Waits for a reader of the named pipe in a thread of its own: opening a pipe
+/// for writing fails without a reader or blocks, there is no third way.
+fn opening(path: &str) -> Result<Sink> {
+    let done = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+        .with_context(|| format!("{path}: cannot wait for a reader"))?;
+    let wake = done.try_clone()?;
+    let (sender, opened) = mpsc::channel();
+    let path = path.to_owned();
+    thread::Builder::new()
+        .name("opening".to_owned())
+        .spawn(move || {
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            let fd = loop {
+                match rustix::fs::open(&path, flags, Mode::empty()) {
+                    Err(Errno::INTR) => {}
+                    outcome => break outcome,
+                }
+            };
+            // The program may have ended its wait: then nobody listens.
+            let _ = sender.send(fd);
+            let _ = rustix::io::write(&wake, &1u64.to_ne_bytes());
+        })?;
+    Ok(Sink::Opening { opened, done })
+}
+
+/// A description of its own for an inherited pipe. Setting O_NONBLOCK on the
+/// inherited one would change it for every program that shares it.
+fn reopen_nonblocking(fd: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    use std::os::fd::AsRawFd;
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+fn is_writable(fd: &OwnedFd) -> io::Result<bool> {
+    use rustix::event::{PollFd, Timespec, poll};
+    let mut fds = [PollFd::new(fd, PollFlags::OUT)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    match poll(&mut fds, Some(&at_once)) {
+        Ok(ready) => Ok(ready > 0),
+        Err(Errno::INTR) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}

@@ -1,0 +1,357 @@
+//! bytes -> lines: the one place that knows where a record ends.
+//!
+//! [`Lines`] is a buffer between a reader and a stage. It hands out whole lines
+//! as slices of what was read, so that a stage copies a line only where it has
+//! to, and it holds no more than one line and one block however long a line is.
+
+use std::io;
+
+/// How much is asked of the operating system at once. A Linux pipe holds 64 KiB
+/// unless told otherwise, so a larger block gains nothing there.
+const BLOCK_BYTES: usize = 64 * 1024;
+
+/// How much of an oversized line is kept, to be set aside.
+pub const OVERSIZED_HEAD_BYTES: usize = 1024;
+
+/// The limit of a line unless told otherwise, in bytes without its newline.
+pub const LINE_BYTES_MAX_DEFAULT: usize = 16 * 1024 * 1024;
+
+/// The byte order mark that some editors put in front of UTF-8.
+const BOM: &[u8] = b"\xef\xbb\xbf";
+
+/// One line of an input, without its newline.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// The line as it came. Of an oversized one, its first
+    /// [`OVERSIZED_HEAD_BYTES`].
+    pub bytes: &'a [u8],
+    /// Counted from 1.
+    pub number: u64,
+    /// Where the line begins, in bytes from the start of the input.
+    pub offset: u64,
+    /// The whole length in bytes where the line was longer than the limit.
+    pub oversized: Option<u64>,
+}
+
+impl<'a> Line<'a> {
+    /// The line as a parser wants it: without the carriage return of a CRLF
+    /// ending and without a byte order mark at the start of the input. `None`
+    /// where nothing but white space is left, as after `--resume`.
+    pub fn record(&self) -> Option<&'a [u8]> {
+        let mut bytes = self.bytes;
+        if self.number == 1 {
+            bytes = bytes.strip_prefix(BOM).unwrap_or(bytes);
+        }
+        bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+        (!bytes.trim_ascii().is_empty()).then_some(bytes)
+    }
+}
+
+/// The rest of a line that is being skipped since it is over the limit.
+#[derive(Debug)]
+struct Oversized {
+    head: Vec<u8>,
+    length: u64,
+}
+
+/// A buffer that is filled with bytes and emptied by lines.
+#[derive(Debug)]
+pub struct Lines {
+    buffer: Vec<u8>,
+    /// Handed out up to here.
+    start: usize,
+    /// No newline between `start` and here.
+    searched: usize,
+    /// Filled up to here.
+    end: usize,
+    line_bytes_max: usize,
+    /// The number of the last line handed out.
+    number: u64,
+    /// Where `start` lies in the input.
+    offset: u64,
+    skipping: Option<Oversized>,
+    /// Keeps the head of an oversized line alive while its [`Line`] is in use.
+    head: Vec<u8>,
+}
+
+impl Lines {
+    /// An empty buffer that takes lines of up to `line_bytes_max` bytes.
+    pub fn new(line_bytes_max: usize) -> Lines {
+        Lines {
+            buffer: Vec::new(),
+            start: 0,
+            searched: 0,
+            end: 0,
+            line_bytes_max,
+            number: 0,
+            offset: 0,
+            skipping: None,
+            head: Vec::new(),
+        }
+    }
+
+    /// Fills the buffer by one call of `read`, which is given room for a block
+    /// and returns how many bytes it has put there.
+    pub fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
+        self.fill_up_to(BLOCK_BYTES, read)
+    }
+
+    /// Fills the buffer by at most one byte: what a stage does that is to stop
+    /// at the end of the line it has begun and leave the rest to its successor.
+    pub fn fill_one_byte(
+        &mut self,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        self.fill_up_to(1, read)
+    }
+
+    fn fill_up_to(
+        &mut self,
+        limit: usize,
+        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        self.make_room(limit);
+        let count = read(&mut self.buffer[self.end..self.end + limit])?;
+        self.end += count;
+        Ok(count)
+    }
+
+    fn make_room(&mut self, wanted: usize) {
+        if self.start == self.end {
+            (self.start, self.searched, self.end) = (0, 0, 0);
+            // One long line must not cost its memory for ever.
+            if self.buffer.len() > 16 * BLOCK_BYTES {
+                self.buffer = Vec::new();
+            }
+        }
+        if self.end + wanted <= self.buffer.len() {
+            return;
+        }
+        self.buffer.copy_within(self.start..self.end, 0);
+        self.searched -= self.start;
+        self.end -= self.start;
+        self.start = 0;
+        if self.end + wanted > self.buffer.len() {
+            let grown = (self.end + wanted).max(2 * BLOCK_BYTES).max(
+                // Doubling keeps the copying linear in the length of a line.
+                (2 * self.buffer.len()).min(self.line_bytes_max.saturating_add(2 * BLOCK_BYTES)),
+            );
+            self.buffer.resize(grown, 0);
+        }
+    }
+
+    /// The next whole line of what was read, or `None` until more is read.
+    pub fn next_line(&mut self) -> Option<Line<'_>> {
+        let newline = memchr::memchr(b'\n', &self.buffer[self.searched..self.end])
+            .map(|found| self.searched + found);
+        match newline {
+            Some(newline) => {
+                let (from, length) = (self.start, newline - self.start);
+                self.start = newline + 1;
+                self.searched = self.start;
+                Some(self.hand_out(from, length, 1))
+            }
+            None => {
+                self.searched = self.end;
+                if self.skipping.is_some() || self.end - self.start > self.line_bytes_max {
+                    self.skip_what_is_held();
+                }
+                None
+            }
+        }
+    }
+
+    /// At the end of the input: the last line, where it has no newline.
+    pub fn last_line(&mut self) -> Option<Line<'_>> {
+        if !self.is_inside_line() {
+            return None;
+        }
+        let (from, length) = (self.start, self.end - self.start);
+        self.start = self.end;
+        self.searched = self.end;
+        Some(self.hand_out(from, length, 0))
+    }
+
+    /// Whether part of a line was read and its end was not. Only true of what
+    /// [`next_line`](Lines::next_line) has already been asked for.
+    pub fn is_inside_line(&self) -> bool {
+        self.skipping.is_some() || self.start < self.end
+    }
+
+    /// Whether [`next_line`](Lines::next_line) has a line to give.
+    pub fn has_whole_line(&self) -> bool {
+        memchr::memchr(b'\n', &self.buffer[self.searched..self.end]).is_some()
+    }
+
+    /// Drops what was read of the present line into the count of its length.
+    fn skip_what_is_held(&mut self) {
+        let held = &self.buffer[self.start..self.end];
+        let skipping = self.skipping.get_or_insert_with(|| Oversized {
+            head: held[..held.len().min(OVERSIZED_HEAD_BYTES)].to_vec(),
+            length: 0,
+        });
+        skipping.length += held.len() as u64;
+        self.start = self.end;
+    }
+
+    fn hand_out(&mut self, from: usize, length: usize, newline_bytes: u64) -> Line<'_> {
+        self.number += 1;
+        let offset = self.offset;
+        let (bytes, oversized) = match self.skipping.take() {
+            Some(skipped) => {
+                let whole = skipped.length + length as u64;
+                self.offset += whole + newline_bytes;
+                self.head = skipped.head;
+                (self.head.as_slice(), Some(whole))
+            }
+            None => {
+                self.offset += length as u64 + newline_bytes;
+                let line = &self.buffer[from..from + length];
+                if length > self.line_bytes_max {
+                    let head = &line[..length.min(OVERSIZED_HEAD_BYTES)];
+                    (head, Some(length as u64))
+                } else {
+                    (line, None)
+                }
+            }
+        };
+        Line {
+            bytes,
+            number: self.number,
+            offset,
+            oversized,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// (bytes, number, offset, oversized)
+    type Owned = (Vec<u8>, u64, u64, Option<u64>);
+
+    fn owned(line: Line) -> Owned {
+        (
+            line.bytes.to_vec(),
+            line.number,
+            line.offset,
+            line.oversized,
+        )
+    }
+
+    /// Reads `input` in pieces of the given sizes, over and over.
+    fn read_in_pieces(input: &[u8], pieces: &[usize], line_bytes_max: usize) -> Vec<Owned> {
+        let mut lines = Lines::new(line_bytes_max);
+        let mut found = Vec::new();
+        let mut rest = input;
+        let mut sizes = pieces.iter().cycle();
+        while !rest.is_empty() {
+            let size = (*sizes.next().unwrap()).clamp(1, rest.len());
+            lines
+                .fill(|room| {
+                    let size = size.min(room.len());
+                    room[..size].copy_from_slice(&rest[..size]);
+                    rest = &rest[size..];
+                    Ok(size)
+                })
+                .unwrap();
+            while let Some(line) = lines.next_line() {
+                found.push(owned(line));
+            }
+        }
+        found.extend(lines.last_line().map(owned));
+        assert!(!lines.is_inside_line());
+        found
+    }
+
+    fn expected(input: &[u8], line_bytes_max: usize) -> Vec<Owned> {
+        let mut offset = 0;
+        let mut lines: Vec<&[u8]> = input.split(|byte| *byte == b'\n').collect();
+        if lines.last().is_some_and(|last| last.is_empty()) {
+            lines.pop();
+        }
+        lines
+            .iter()
+            .zip(1..)
+            .map(|(line, number)| {
+                let at = offset;
+                offset += line.len() as u64 + 1;
+                if line.len() > line_bytes_max {
+                    let head = &line[..line.len().min(OVERSIZED_HEAD_BYTES)];
+                    (head.to_vec(), number, at, Some(line.len() as u64))
+                } else {
+                    (line.to_vec(), number, at, None)
+                }
+            })
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn lines_are_the_same_however_the_input_is_cut_into_pieces(
+            input in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'a'), Just(b'\r')], 0..4000),
+            pieces in proptest::collection::vec(1usize..3000, 1..5),
+            line_bytes_max in 1usize..2000,
+        ) {
+            prop_assert_eq!(
+                read_in_pieces(&input, &pieces, line_bytes_max),
+                expected(&input, line_bytes_max)
+            );
+        }
+    }
+
+    #[test]
+    fn an_endless_line_is_skipped_in_constant_memory() {
+        let mut lines = Lines::new(1 << 20);
+        for _ in 0..1000 {
+            lines.fill(|room| Ok(room.len())).unwrap();
+            assert!(lines.next_line().is_none());
+            assert!(lines.buffer.len() <= (1 << 20) + 4 * BLOCK_BYTES);
+        }
+        lines
+            .fill(|room| {
+                room[..6].copy_from_slice(b"x\nnext");
+                Ok(6)
+            })
+            .unwrap();
+        let skipped = lines.next_line().unwrap();
+        assert_eq!(skipped.oversized, Some(1000 * BLOCK_BYTES as u64 + 1));
+        assert_eq!(skipped.bytes.len(), OVERSIZED_HEAD_BYTES);
+        assert_eq!(lines.last_line().unwrap().bytes, b"next");
+    }
+
+    #[test]
+    fn a_parser_sees_neither_bom_nor_carriage_return_nor_blank_lines() {
+        let line = |bytes, number| Line {
+            bytes,
+            number,
+            offset: 0,
+            oversized: None,
+        };
+        assert_eq!(line(b"\xef\xbb\xbf{}\r", 1).record(), Some(&b"{}"[..]));
+        assert_eq!(
+            line(b"\xef\xbb\xbf{}", 2).record(),
+            Some(&b"\xef\xbb\xbf{}"[..])
+        );
+        assert_eq!(line(b" \t\r", 3).record(), None);
+        assert_eq!(line(b"", 4).record(), None);
+    }
+
+    #[test]
+    fn one_byte_at_a_time_stops_exactly_behind_the_newline() {
+        let mut rest: &[u8] = b"begun\nnext";
+        let mut lines = Lines::new(100);
+        let mut read = |room: &mut [u8]| {
+            room[0] = rest[0];
+            rest = &rest[1..];
+            Ok(1)
+        };
+        lines.fill_one_byte(&mut read).unwrap();
+        while lines.next_line().is_none() {
+            lines.fill_one_byte(&mut read).unwrap();
+        }
+        assert_eq!(rest, b"next");
+    }
+}

@@ -1,0 +1,395 @@
+//! The records: requests, scores and responses, and what makes one valid.
+//!
+//! A [`Record`] borrows from the line it was read from. A stage that changes a
+//! record removes the members it owns where they stand and appends them at the
+//! end; every other byte of a member stays as it came.
+
+use std::borrow::Cow;
+
+use crate::wire::micros::Micros;
+use crate::wire::object::{Object, ObjectWriter, decode_string};
+
+/// The members of a record that stages know by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Field {
+    /// Unique among the requests.
+    MessageId,
+    /// When the request was accepted.
+    Timestamp,
+    /// What the models see.
+    ModelInput,
+    /// The stream that wants the response.
+    ReturnAddress,
+    /// Carried for compatibility, never opened.
+    ScoreTopic,
+    /// One entry a stage.
+    Provenance,
+    /// A model's answer.
+    Result,
+    /// A model's failure.
+    Error,
+    /// The results of earlier models, after a rescoring.
+    Previous,
+    /// The answer that a rendezvous chose.
+    ModelResult,
+}
+
+/// All fields, in the order of their numbers.
+const FIELDS: [(Field, &str); 10] = [
+    (Field::MessageId, "messageId"),
+    (Field::Timestamp, "timestamp"),
+    (Field::ModelInput, "modelInput"),
+    (Field::ReturnAddress, "returnAddress"),
+    (Field::ScoreTopic, "scoreTopic"),
+    (Field::Provenance, "provenance"),
+    (Field::Result, "result"),
+    (Field::Error, "error"),
+    (Field::Previous, "previous"),
+    (Field::ModelResult, "modelResult"),
+];
+
+impl Field {
+    /// The key in the record.
+    pub fn name(self) -> &'static str {
+        FIELDS[self as usize].1
+    }
+}
+
+/// The longest `messageId`, in bytes after its escapes are decoded.
+pub const MESSAGE_ID_BYTES_MAX: usize = 256;
+
+/// A line that is a JSON object whose known fields stand at most once.
+#[derive(Clone, Debug)]
+pub struct Record<'a> {
+    object: Object<'a>,
+    /// Where each field stands among the members.
+    places: [Option<usize>; FIELDS.len()],
+}
+
+impl<'a> Record<'a> {
+    /// Takes a line apart. The error says what is wrong with it.
+    pub fn parse(line: &'a [u8]) -> Result<Record<'a>, String> {
+        let text = std::str::from_utf8(line)
+            .map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to()))?;
+        let object = Object::parse(text)?;
+        let mut places = [None; FIELDS.len()];
+        for (index, member) in object.members.iter().enumerate() {
+            let Some((field, name)) = FIELDS.iter().find(|(_, name)| member.is(name)) else {
+                continue;
+            };
+            if places[*field as usize].replace(index).is_some() {
+                return Err(format!("field \"{name}\" stands there twice"));
+            }
+        }
+        Ok(Record { object, places })
+    }
+
+    /// The text of a field's value.
+    pub fn get(&self, field: Field) -> Option<&'a str> {
+        self.places[field as usize].map(|index| self.object.members[index].value)
+    }
+
+    fn required(&self, field: Field) -> Result<&'a str, String> {
+        self.get(field)
+            .ok_or_else(|| format!("field \"{}\" is missing", field.name()))
+    }
+
+    /// The text of an optional field that has to be a string.
+    fn string(&self, field: Field) -> Result<Option<Cow<'a, str>>, String> {
+        self.get(field)
+            .map(|raw| {
+                decode_string(raw)
+                    .ok_or_else(|| format!("field \"{}\" is not a string", field.name()))
+            })
+            .transpose()
+    }
+
+    /// The id, decoded.
+    pub fn message_id(&self) -> Result<Cow<'a, str>, String> {
+        self.required(Field::MessageId)?;
+        let id = self.string(Field::MessageId)?.unwrap_or_default();
+        match id.len() {
+            1..=MESSAGE_ID_BYTES_MAX => Ok(id),
+            0 => Err("field \"messageId\" is empty".to_owned()),
+            length => Err(format!(
+                "field \"messageId\" has {length} bytes, more than {MESSAGE_ID_BYTES_MAX}"
+            )),
+        }
+    }
+
+    /// When the request was accepted.
+    pub fn timestamp(&self) -> Result<Micros, String> {
+        let raw = self.required(Field::Timestamp)?;
+        timestamp(raw)
+            .ok_or_else(|| "field \"timestamp\" is not a number of seconds since 1970".to_owned())
+    }
+
+    /// What the models see, as JSON text.
+    pub fn model_input(&self) -> Result<&'a str, String> {
+        self.required(Field::ModelInput)
+    }
+
+    /// The stream that wants the response.
+    pub fn return_address(&self) -> Result<Option<Cow<'a, str>>, String> {
+        self.string(Field::ReturnAddress)
+    }
+
+    /// The entries of the stages so far.
+    pub fn provenance(&self) -> Result<Option<Object<'a>>, String> {
+        self.object_at(Field::Provenance)
+    }
+
+    fn object_at(&self, field: Field) -> Result<Option<Object<'a>>, String> {
+        self.get(field)
+            .map(|raw| {
+                Object::parse(raw)
+                    .map_err(|_| format!("field \"{}\" is not an object", field.name()))
+            })
+            .transpose()
+    }
+
+    /// Begins a copy of the record without `owned`, which the caller appends.
+    pub fn rewrite<'o>(&self, out: &'o mut Vec<u8>, owned: &[Field]) -> ObjectWriter<'o> {
+        self.object.rewrite(out, |index| {
+            owned
+                .iter()
+                .any(|field| self.places[*field as usize] == Some(index))
+        })
+    }
+}
+
+/// The microseconds of a `timestamp` as it stands in a record.
+pub fn timestamp(raw: &str) -> Option<Micros> {
+    // Raw JSON that Rust reads as a float is a JSON number: "inf" and "nan" are
+    // no JSON.
+    let seconds: f64 = raw.parse().ok()?;
+    // A hundred thousand years: everything up to here fits with its fraction.
+    (seconds.abs() < 3e12).then(|| Micros::from_seconds(seconds))
+}
+
+/// What a rendezvous reads of a score. The rest may be absent: a model can be
+/// any program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Score<'a> {
+    /// The request that was scored.
+    pub message_id: Cow<'a, str>,
+    /// The model that scored it.
+    pub model_name: Cow<'a, str>,
+    /// 0 where the score names none.
+    pub model_version: u64,
+    /// The hash of the model's content, where the score names it.
+    pub model_hash: Option<Cow<'a, str>>,
+    /// The answer or the failure, whole, as JSON text.
+    pub outcome: Outcome<'a>,
+}
+
+/// What came of an evaluation, as JSON text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome<'a> {
+    /// The object under `result`.
+    Result(&'a str),
+    /// The object under `error`.
+    Error(&'a str),
+}
+
+impl<'a> Score<'a> {
+    /// Reads a score from its line. The error says what is wrong with it.
+    pub fn parse(line: &'a [u8]) -> Result<Score<'a>, String> {
+        let record = Record::parse(line)?;
+        let message_id = record.message_id()?;
+        let (field, object) = match (
+            record.object_at(Field::Result)?,
+            record.object_at(Field::Error)?,
+        ) {
+            (Some(result), None) => (Field::Result, result),
+            (None, Some(error)) => (Field::Error, error),
+            (None, None) => return Err("field \"result\" is missing".to_owned()),
+            (Some(_), Some(_)) => return Err("has both \"result\" and \"error\"".to_owned()),
+        };
+        let model_name = object
+            .get("modelName")
+            .ok_or_else(|| format!("field \"{}.modelName\" is missing", field.name()))?;
+        let model_name = decode_string(model_name)
+            .ok_or_else(|| format!("field \"{}.modelName\" is not a string", field.name()))?;
+        let raw = record.required(field)?;
+        let outcome = match field {
+            Field::Result => Outcome::Result(raw),
+            _ => Outcome::Error(raw),
+        };
+        let model = match record.provenance()?.and_then(|all| all.get("model")) {
+            Some(raw) => Some(
+                Object::parse(raw)
+                    .map_err(|_| "field \"provenance.model\" is not an object".to_owned())?,
+            ),
+            None => None,
+        };
+        let entry = |name| model.as_ref().and_then(|model| model.get(name));
+        let model_version = match entry("modelVersion") {
+            Some(raw) => raw.parse().map_err(|_| {
+                "field \"provenance.model.modelVersion\" is not a whole number from 0 up".to_owned()
+            })?,
+            None => 0,
+        };
+        Ok(Score {
+            message_id,
+            model_name,
+            model_version,
+            model_hash: entry("modelHash").and_then(decode_string),
+            outcome,
+        })
+    }
+}
+
+/// What a front end reads of a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Response<'a> {
+    /// The request that was answered.
+    pub message_id: Cow<'a, str>,
+    /// Whether the policy had an answer at all.
+    pub has_answer: bool,
+    /// `dt@1`, or the name alone where there is no version.
+    pub model: Option<String>,
+    /// Why this answer won.
+    pub reason: Option<Cow<'a, str>>,
+}
+
+impl<'a> Response<'a> {
+    /// Reads a response from its record. The error says what is wrong with it.
+    pub fn read(record: &Record<'a>) -> Result<Response<'a>, String> {
+        let model_result = record.required(Field::ModelResult)?;
+        let provenance = record.provenance()?;
+        let rendezvous = provenance
+            .and_then(|all| all.get("rendezvous"))
+            .and_then(|raw| Object::parse(raw).ok());
+        let entry = |name| rendezvous.as_ref().and_then(|entries| entries.get(name));
+        let name = Object::parse(model_result)
+            .ok()
+            .and_then(|result| result.get("modelName").and_then(decode_string));
+        let version: Option<u64> = entry("modelVersion").and_then(|raw| raw.parse().ok());
+        let model = name.map(|name| match version {
+            Some(version) => format!("{name}@{version}"),
+            None => name.into_owned(),
+        });
+        Ok(Response {
+            message_id: record.message_id()?,
+            has_answer: model_result != "null",
+            model,
+            reason: entry("reason").and_then(decode_string),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCORE: &str = r#"{"messageId":"a","result":{"modelName":"dt","result":2},"provenance":{"model":{"modelVersion":3,"modelHash":"ff"}}}"#;
+
+    #[test]
+    fn a_score_needs_only_its_id_and_its_models_name() {
+        let score = Score::parse(SCORE.as_bytes()).unwrap();
+        assert_eq!((&*score.model_name, score.model_version), ("dt", 3));
+        assert_eq!(score.model_hash.as_deref(), Some("ff"));
+        let bare = br#"{"messageId":"a","error":{"modelName":"lr"}}"#;
+        let score = Score::parse(bare).unwrap();
+        assert_eq!((&*score.model_name, score.model_version), ("lr", 0));
+        assert_eq!(score.outcome, Outcome::Error(r#"{"modelName":"lr"}"#));
+    }
+
+    #[test]
+    fn each_fault_of_a_record_is_named() {
+        for (line, reason) in [
+            (r#"{"messageId":"a"}"#, "field \"result\" is missing"),
+            (
+                r#"{"result":{"modelName":"dt"}}"#,
+                "field \"messageId\" is missing",
+            ),
+            (
+                r#"{"messageId":1,"result":{"modelName":"dt"}}"#,
+                "field \"messageId\" is not a string",
+            ),
+            (
+                r#"{"messageId":"","result":{"modelName":"dt"}}"#,
+                "field \"messageId\" is empty",
+            ),
+            (
+                r#"{"messageId":"\ud800","result":{"modelName":"dt"}}"#,
+                "field \"messageId\" is not a string",
+            ),
+            (
+                r#"{"messageId":"a","messageId":"a"}"#,
+                "field \"messageId\" stands there twice",
+            ),
+            (
+                r#"{"messageId":"a","message\u0049d":"a"}"#,
+                "field \"messageId\" stands there twice",
+            ),
+            (
+                r#"{"messageId":"a","result":3}"#,
+                "field \"result\" is not an object",
+            ),
+            (
+                r#"{"messageId":"a","result":{}}"#,
+                "field \"result.modelName\" is missing",
+            ),
+            (
+                r#"{"messageId":"a","result":{"modelName":null}}"#,
+                "field \"result.modelName\" is not a string",
+            ),
+            (
+                r#"{"messageId":"a","result":{"modelName":"x"},"error":{"modelName":"x"}}"#,
+                "has both \"result\" and \"error\"",
+            ),
+            (
+                r#"{"messageId":"a","result":{"modelName":"x"},"provenance":[]}"#,
+                "field \"provenance\" is not an object",
+            ),
+            (
+                r#"{"messageId":"a","result":{"modelName":"x"},"provenance":{"model":1}}"#,
+                "field \"provenance.model\" is not an object",
+            ),
+            (
+                r#"{"messageId":"a","result":{"modelName":"x"},"provenance":{"model":{"modelVersion":-1}}}"#,
+                "field \"provenance.model.modelVersion\" is not a whole number from 0 up",
+            ),
+        ] {
+            assert_eq!(Score::parse(line.as_bytes()).unwrap_err(), reason, "{line}");
+        }
+        let long = format!(r#"{{"messageId":"{}"}}"#, "a".repeat(257));
+        assert_eq!(
+            Record::parse(long.as_bytes())
+                .unwrap()
+                .message_id()
+                .unwrap_err(),
+            "field \"messageId\" has 257 bytes, more than 256"
+        );
+        assert_eq!(
+            Record::parse(b"{\"\xff\":1}").unwrap_err(),
+            "not UTF-8 at byte 2"
+        );
+    }
+
+    #[test]
+    fn a_timestamp_keeps_its_microseconds() {
+        assert_eq!(
+            timestamp("1644370787.021771"),
+            Some(Micros(1_644_370_787_021_771))
+        );
+        assert_eq!(timestamp("0"), Some(Micros(0)));
+        for wrong in ["\"1\"", "null", "1e400", "3e12"] {
+            assert_eq!(timestamp(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_response_names_its_model_and_reason() {
+        let line = br#"{"messageId":"a","modelResult":{"modelName":"dt","result":2},"provenance":{"rendezvous":{"modelVersion":1,"reason":"preferred"}}}"#;
+        let response = Response::read(&Record::parse(line).unwrap()).unwrap();
+        assert_eq!(response.model.as_deref(), Some("dt@1"));
+        assert_eq!(response.reason.as_deref(), Some("preferred"));
+        let line = br#"{"messageId":"a","modelResult":null}"#;
+        let response = Response::read(&Record::parse(line).unwrap()).unwrap();
+        assert!(!response.has_answer);
+    }
+}

@@ -1,0 +1,8 @@
+//! What travels between the stages: lines, the records in them, and the
+//! pipes and files they travel on.
+
+pub mod endpoint;
+pub mod lines;
+pub mod message;
+pub mod micros;
+pub mod object;

@@ -1,0 +1,304 @@
+//! JSON objects taken apart and put together without touching what stands in
+//! them.
+//!
+//! A round trip through a JSON value would turn `1.10` into `1.1` and a 23-digit
+//! integer into a float. Here an object is a list of slices of its own text, and
+//! a rewritten object is made of the same slices.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+/// One `"key":value` of an object, both as they stand in its text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Member<'a> {
+    /// With its quotes and escapes.
+    pub key: &'a str,
+    /// The value's text.
+    pub value: &'a str,
+}
+
+impl Member<'_> {
+    /// Whether the key, its escapes decoded, is `name`.
+    pub fn is(&self, name: &str) -> bool {
+        let inner = &self.key[1..self.key.len() - 1];
+        if inner.contains('\\') {
+            decode_string(self.key).is_some_and(|key| key == name)
+        } else {
+            inner == name
+        }
+    }
+}
+
+/// A JSON object as a list of its members, in their order.
+#[derive(Clone, Debug)]
+pub struct Object<'a> {
+    text: &'a str,
+    /// The members in the order in which they stand.
+    pub members: Vec<Member<'a>>,
+}
+
+impl<'a> Object<'a> {
+    /// Takes `text` apart. The error says what is wrong in a few words.
+    pub fn parse(text: &'a str) -> Result<Object<'a>, String> {
+        match serde_json::from_str::<Members<'a>>(text) {
+            Ok(Members(members)) => Ok(Object { text, members }),
+            Err(error) if error.is_data() => Err("not a JSON object".to_owned()),
+            Err(error) => Err(format!("not JSON: {}", without_line(&error))),
+        }
+    }
+
+    /// The text of the value under `name`; of several, the last, as most JSON
+    /// libraries have it.
+    pub fn get(&self, name: &str) -> Option<&'a str> {
+        let found = self.members.iter().rev().find(|member| member.is(name));
+        found.map(|member| member.value)
+    }
+
+    /// Begins a copy of this object in `out`, without the members that `dropped`
+    /// names by their position. What is kept is copied as it stands.
+    pub fn rewrite<'o>(
+        &self,
+        out: &'o mut Vec<u8>,
+        dropped: impl Fn(usize) -> bool,
+    ) -> ObjectWriter<'o> {
+        out.push(b'{');
+        let mut writer = ObjectWriter { out, empty: true };
+        let mut index = 0;
+        while index < self.members.len() {
+            if dropped(index) {
+                index += 1;
+                continue;
+            }
+            let first = index;
+            while index < self.members.len() && !dropped(index) {
+                index += 1;
+            }
+            let from = self.position(self.members[first].key);
+            let last = self.members[index - 1].value;
+            let to = self.position(last) + last.len();
+            writer.comma();
+            writer
+                .out
+                .extend_from_slice(&self.text.as_bytes()[from..to]);
+        }
+        writer
+    }
+
+    /// Where a slice of this object's text begins in it.
+    fn position(&self, part: &str) -> usize {
+        part.as_ptr() as usize - self.text.as_ptr() as usize
+    }
+}
+
+/// Writes the members of an object one after the other.
+#[derive(Debug)]
+pub struct ObjectWriter<'o> {
+    out: &'o mut Vec<u8>,
+    empty: bool,
+}
+
+impl<'o> ObjectWriter<'o> {
+    /// Begins an object in `out`.
+    pub fn new(out: &'o mut Vec<u8>) -> ObjectWriter<'o> {
+        out.push(b'{');
+        ObjectWriter { out, empty: true }
+    }
+
+    fn comma(&mut self) {
+        if !self.empty {
+            self.out.push(b',');
+        }
+        self.empty = false;
+    }
+
+    fn key(&mut self, name: &str) {
+        self.comma();
+        write_string(self.out, name);
+        self.out.push(b':');
+    }
+
+    /// A member whose value is JSON text already.
+    pub fn raw(&mut self, name: &str, value: &str) -> &mut Self {
+        self.key(name);
+        self.out.extend_from_slice(value.as_bytes());
+        self
+    }
+
+    /// A member whose value is a string.
+    pub fn string(&mut self, name: &str, value: &str) -> &mut Self {
+        self.key(name);
+        write_string(self.out, value);
+        self
+    }
+
+    /// A member whose value prints itself as JSON, such as a number.
+    pub fn display(&mut self, name: &str, value: impl fmt::Display) -> &mut Self {
+        use std::io::Write;
+        self.key(name);
+        write!(self.out, "{value}").expect("a Vec takes every write");
+        self
+    }
+
+    /// A member whose value is an object that `fill` writes.
+    pub fn object(&mut self, name: &str, fill: impl FnOnce(&mut ObjectWriter)) -> &mut Self {
+        self.key(name);
+        let mut inner = ObjectWriter::new(self.out);
+        fill(&mut inner);
+        inner.end();
+        self
+    }
+
+    /// A member whose value is the object `earlier` with its member `entry`
+    /// taken out and written anew by `fill`, at the end. The rest of `earlier`
+    /// stays as it stands.
+    pub fn object_with(
+        &mut self,
+        name: &str,
+        earlier: Option<&Object>,
+        entry: &str,
+        fill: impl FnOnce(&mut ObjectWriter),
+    ) -> &mut Self {
+        self.key(name);
+        let mut inner = match earlier {
+            Some(object) => object.rewrite(self.out, |index| object.members[index].is(entry)),
+            None => ObjectWriter::new(self.out),
+        };
+        inner.object(entry, fill);
+        inner.end();
+        self
+    }
+
+    /// Ends the object.
+    pub fn end(self) {
+        self.out.push(b'}');
+    }
+}
+
+/// Appends `text` to `out` as a JSON string.
+pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    serde_json::to_writer(out, text).expect("a string is always JSON, and a Vec takes every write");
+}
+
+/// The text of a JSON string, or `None` where `raw` is no string or holds a lone
+/// surrogate.
+pub fn decode_string(raw: &str) -> Option<Cow<'_, str>> {
+    let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
+    if inner.contains('\\') {
+        serde_json::from_str(raw).ok().map(Cow::Owned)
+    } else {
+        Some(Cow::Borrowed(inner))
+    }
+}
+
+/// serde_json's text of an error, without the "at line 1" that would be taken
+/// for the line of the stream.
+fn without_line(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rsplit_once(" at line ") {
+        Some((reason, _)) => format!("{reason} at byte {}", error.column()),
+        None => text,
+    }
+}
+
+struct Members<'a>(Vec<Member<'a>>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Collect;
+        impl<'de> Visitor<'de> for Collect {
+            type Value = Members<'de>;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+                formatter.write_str("a JSON object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::with_capacity(8);
+                while let Some((key, value)) = map.next_entry::<&RawValue, &RawValue>()? {
+                    members.push(Member {
+                        key: key.get(),
+                        value: value.get(),
+                    });
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(Collect)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewritten(text: &str, drop: &str) -> String {
+        let object = Object::parse(text).unwrap();
+        let mut out = Vec::new();
+        object
+            .rewrite(&mut out, |index| object.members[index].is(drop))
+            .end();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_is_kept_stays_as_it_stands() {
+        let text = r#"{"a":1.10,"b" : [ 1e400 ],"a\u0062":-0,"c":12345678901234567890123}"#;
+        assert_eq!(rewritten(text, "nothing"), text);
+        assert_eq!(
+            rewritten(text, "b"),
+            r#"{"a":1.10,"a\u0062":-0,"c":12345678901234567890123}"#
+        );
+        assert_eq!(
+            rewritten(text, "ab"),
+            r#"{"a":1.10,"b" : [ 1e400 ],"c":12345678901234567890123}"#
+        );
+        assert_eq!(rewritten(r#"{ "a" : 1 }"#, "a"), "{}");
+        assert_eq!(rewritten("{}", "a"), "{}");
+    }
+
+    #[test]
+    fn a_doubled_key_counts_by_its_last_value() {
+        let object = Object::parse(r#"{"a":1,"\u0061":2}"#).unwrap();
+        assert_eq!(object.get("a"), Some("2"));
+    }
+
+    #[test]
+    fn what_is_no_object_is_named() {
+        for (text, reason) in [
+            ("[1]", "not a JSON object"),
+            ("3", "not a JSON object"),
+            ("{\"a\":", "not JSON: EOF while parsing a value at byte 5"),
+            ("{} x", "not JSON: trailing characters at byte 4"),
+            (
+                "{\"a\":\"\0\"}",
+                "not JSON: control character (\\u0000-\\u001F) found while parsing a string at byte 7",
+            ),
+        ] {
+            assert_eq!(Object::parse(text).unwrap_err(), reason, "{text}");
+        }
+    }
+
+    #[test]
+    fn nesting_of_any_depth_is_carried() {
+        let text = format!("{{\"a\":{}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        assert_eq!(rewritten(&text, "b"), text);
+    }
+
+    #[test]
+    fn an_entry_is_replaced_inside_an_object() {
+        let earlier = Object::parse(r#"{"model":{"x":1},"other":1.0}"#).unwrap();
+        let mut out = Vec::new();
+        let mut writer = ObjectWriter::new(&mut out);
+        writer.object_with("provenance", Some(&earlier), "model", |model| {
+            model.string("modelName", "dt").display("modelVersion", 1);
+        });
+        writer.end();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            r#"{"provenance":{"other":1.0,"model":{"modelName":"dt","modelVersion":1}}}"#
+        );
+    }
+}
