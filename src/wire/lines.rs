@@ -291,9 +291,9 @@ mod tests {
     proptest! {
         #[test]
         fn lines_are_the_same_however_the_input_is_cut_into_pieces(
-            input in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'a'), Just(b'\r')], 0..4000),
-            pieces in proptest::collection::vec(1usize..3000, 1..5),
-            line_bytes_max in 1usize..2000,
+            input in proptest::collection::vec(prop_oneof![Just(b'\n'), Just(b'a'), Just(b'\r')], 0..1500),
+            pieces in proptest::collection::vec(1usize..700, 1..5),
+            line_bytes_max in 1usize..900,
         ) {
             prop_assert_eq!(
                 read_in_pieces(&input, &pieces, line_bytes_max),

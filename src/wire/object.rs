@@ -274,7 +274,7 @@ mod tests {
             ("{} x", "not JSON: trailing characters at byte 4"),
             (
                 "{\"a\":\"\0\"}",
-                "not JSON: control character (\\u0000-\\u001F) found while parsing a string at byte 7",
+                "not JSON: control character (\\u0000-\\u001F) found while parsing a string at byte 6",
             ),
         ] {
             assert_eq!(Object::parse(text).unwrap_err(), reason, "{text}");
