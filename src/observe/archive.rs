@@ -1,0 +1,336 @@
+//! any stream -> log-<id>.gz: keeps every line as it came, in files that are
+//! complete from the moment they have their name.
+
+mod cat;
+mod folder;
+mod names;
+mod part;
+mod publisher;
+mod recovery;
+#[cfg(test)]
+mod tests;
+
+use std::num::NonZeroU64;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use bytesize::ByteSize;
+use clap::{Parser, Subcommand};
+
+use crate::observe::archive::cat::CatArgs;
+use crate::observe::archive::folder::Folder;
+use crate::observe::archive::part::{Limits, Part};
+use crate::observe::archive::publisher::{
+    Closed, Publisher, RETRY_AFTER, is_disk_full, warn_of_full_disk,
+};
+use crate::observe::archive::recovery::recover;
+use crate::observe::waiting::pause;
+use crate::stage::cli::{Program, RunArgs, VERSION};
+use crate::stage::clock::Clock;
+use crate::stage::filter::{self, Filter, InputArgs, Streams};
+use crate::stage::stats::Snapshot;
+use crate::stage::{EndedEarly, Stage, usage};
+use crate::wire::lines::Line;
+
+/// Keep a stream in compressed files, line by line as it came
+///
+/// A file named log-<id>.gz is complete and is never changed again. The file
+/// that is being written is part-<id>.ndjson; if the program is killed, the next
+/// start on the folder completes it. Names sort by time. On a full disk the
+/// program stops reading and goes on when there is room. SIGHUP closes the
+/// present file.
+#[derive(Parser, Clone, Debug)]
+#[command(
+    name = "rv-archive",
+    version = VERSION,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "Example:\n  printf '{\"a\":1}\\n{\"a\":2}\\n' | rv-archive --dir requests.archive\n  rv-archive cat requests.archive"
+)]
+pub struct ArchiveArgs {
+    /// Write into DIR, made where it is missing; one rv-archive at a time
+    #[arg(long, value_name = "DIR", required = true)]
+    dir: Option<PathBuf>,
+
+    #[command(flatten)]
+    input: InputArgs,
+
+    /// Begin a new file after N records
+    #[arg(long, value_name = "N")]
+    max_records: Option<NonZeroU64>,
+
+    /// Begin a new file before one exceeds SIZE, uncompressed
+    #[arg(long, value_name = "SIZE", default_value = "256MiB")]
+    max_bytes: ByteSize,
+
+    /// Close a file this long after its first record
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
+    max_age: Duration,
+
+    /// Compress from 1 (fast) to 9 (small)
+    #[arg(long, value_name = "LEVEL", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=9))]
+    level: u32,
+
+    /// Sync what was written at least this often: a power cut loses no more
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    sync_every: Duration,
+
+    /// Name files by this clock: `system`, or `fixed:SECONDS` for names that are
+    /// the same every time
+    #[arg(long, value_name = "CLOCK", default_value = "system")]
+    clock: Clock,
+
+    #[command(flatten)]
+    run: RunArgs,
+
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Subcommand, Clone, Debug)]
+enum Command {
+    Cat(CatArgs),
+}
+
+impl Program for ArchiveArgs {
+    const NAME: &'static str = "rv-archive";
+
+    fn run_args(&self) -> &RunArgs {
+        match &self.command {
+            Some(Command::Cat(cat)) => &cat.run,
+            None => &self.run,
+        }
+    }
+
+    fn run(self, stage: &mut Stage) -> Result<()> {
+        if let Some(Command::Cat(cat)) = self.command {
+            return cat::run(&cat, stage);
+        }
+        let mut archive = Archive::open(stage, &self)?;
+        let streams = Streams::open_input(&self.input)?;
+        let outcome = filter::run(stage, streams, &mut archive);
+        if outcome.is_err() {
+            archive.save();
+        }
+        outcome
+    }
+}
+
+/// The one writer of a folder.
+#[derive(Debug)]
+struct Archive {
+    folder: Folder,
+    clock: Clock,
+    limits: Limits,
+    /// From the first record of a file to its close: there are no empty files.
+    part: Option<Part>,
+    publisher: Publisher,
+    lines_in: u64,
+    bytes_in: u64,
+    discarded_bytes: u64,
+}
+
+impl Archive {
+    /// Locks the folder and takes over what an earlier run has left in it.
+    fn open(stage: &Stage, args: &ArchiveArgs) -> Result<Archive> {
+        let Some(dir) = &args.dir else {
+            return Err(usage("--dir is missing"));
+        };
+        if args.max_bytes.as_u64() == 0 {
+            return Err(usage("--max-bytes must be more than 0"));
+        }
+        let folder = Folder::open(dir)?;
+        let recovered = recover(stage, dir)?;
+        let mut publisher = Publisher::new(dir, args.level);
+        for part in recovered.parts {
+            publisher.push(part);
+        }
+        Ok(Archive {
+            folder,
+            clock: args.clock,
+            limits: Limits {
+                records: args.max_records.map_or(u64::MAX, NonZeroU64::get),
+                bytes: args.max_bytes.as_u64(),
+                age: args.max_age,
+                sync_every: args.sync_every,
+            },
+            part: None,
+            publisher,
+            lines_in: 0,
+            bytes_in: 0,
+            discarded_bytes: recovered.discarded_bytes,
+        })
+    }
+
+    /// The part for the next record, begun where there is none.
+    fn part(&mut self, stage: &mut Stage) -> Result<&mut Part> {
+        while self.part.is_none() {
+            let id = self.folder.next_id(self.clock.unix());
+            match Part::create(self.folder.path(), id) {
+                Ok(part) => self.part = Some(part),
+                Err(error) => self.wait_for_room(stage, error)?,
+            }
+        }
+        self.part.as_mut().context("a part was just begun")
+    }
+
+    /// Writes what is in memory, waiting for as long as the disk is full.
+    fn write(&mut self, stage: &mut Stage) -> Result<()> {
+        while let Some(part) = &mut self.part {
+            match part.write() {
+                Ok(()) => break,
+                Err(error) => {
+                    let place = format!("{}: cannot write", part.path().display());
+                    self.wait_for_room(stage, anyhow::Error::new(error).context(place))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits a while where `error` is a full disk; another error is returned.
+    fn wait_for_room(&mut self, stage: &mut Stage, error: anyhow::Error) -> Result<()> {
+        if !is_disk_full(&error) {
+            return Err(error);
+        }
+        warn_of_full_disk(stage, &error);
+        // A compression that ends now may be what makes room.
+        self.publisher.tend(stage)?;
+        pause(stage, self, Instant::now() + RETRY_AFTER).map_err(|ended| ended.context(error))
+    }
+
+    /// Closes the present part, if there is one, and has it compressed. While
+    /// the one before is still at work this waits: the reader is ahead by one.
+    fn rotate(&mut self, stage: &mut Stage) -> Result<()> {
+        self.write(stage)?;
+        let Some(mut part) = self.part.take() else {
+            return Ok(());
+        };
+        part.sync()?;
+        self.publisher.push(Closed {
+            id: part.id(),
+            recovered: false,
+        });
+        self.wait_for_publisher(stage, 1)
+    }
+
+    /// Waits until no more than `backlog` parts are left to compress.
+    fn wait_for_publisher(&mut self, stage: &mut Stage, backlog: usize) -> Result<()> {
+        loop {
+            self.publisher.tend(stage)?;
+            if self.publisher.backlog() <= backlog {
+                return Ok(());
+            }
+            let waited = match (self.publisher.task(), self.publisher.due()) {
+                (Some(task), _) => task.wait(stage, self),
+                (None, Some(due)) => pause(stage, self, due),
+                (None, None) => Ok(()),
+            };
+            waited.map_err(|ended| self.explain(ended))?;
+        }
+    }
+
+    /// Says what becomes of the parts that there was no time to compress.
+    fn explain(&self, ended: anyhow::Error) -> anyhow::Error {
+        if ended.downcast_ref::<EndedEarly>().is_none() {
+            return ended;
+        }
+        let folder = self.folder.path().display();
+        ended.context(format!(
+            "{folder}: {} files are not compressed yet; the next start does it",
+            self.publisher.backlog()
+        ))
+    }
+
+    /// Before a failure ends the program: what was taken in is written, if that
+    /// is still possible. The next start finds it in the part.
+    fn save(&mut self) {
+        if let Some(part) = &mut self.part
+            && part.write().is_ok()
+        {
+            // The failure that ends the program is the one to be told.
+            let _ = part.sync();
+        }
+    }
+
+    /// The records that are in no complete file yet.
+    fn open_records(&self, stage: &Stage) -> u64 {
+        let settled = self.publisher.counts().archived + stage.report.rejected();
+        self.lines_in.saturating_sub(settled)
+    }
+}
+
+impl Filter for Archive {
+    fn line(
+        &mut self,
+        stage: &mut Stage,
+        input: &str,
+        line: &Line,
+        _out: &mut Vec<u8>,
+    ) -> Result<()> {
+        self.lines_in += 1;
+        self.bytes_in += line.oversized.unwrap_or(line.bytes.len() as u64) + 1;
+        if line.oversized.is_some() {
+            return stage.report.reject_oversized(input, line);
+        }
+        let limits = self.limits;
+        if let Some(part) = &self.part
+            && !part.has_room(line.bytes.len(), &limits)
+        {
+            self.rotate(stage)?;
+        }
+        let part = self.part(stage)?;
+        part.push(line.bytes);
+        if part.is_full(&limits) {
+            self.rotate(stage)?;
+        }
+        Ok(())
+    }
+
+    fn before_wait(&mut self, stage: &mut Stage) -> Result<()> {
+        self.write(stage)?;
+        if let Some(part) = &mut self.part {
+            if part.is_old(&self.limits) {
+                self.rotate(stage)?;
+            } else {
+                part.sync_if_due(&self.limits)?;
+            }
+        }
+        self.publisher.tend(stage)
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let part = self.part.as_ref().and_then(|part| part.due(&self.limits));
+        part.into_iter().chain(self.publisher.due()).min()
+    }
+
+    fn hangup(&mut self, stage: &mut Stage) -> Result<()> {
+        self.rotate(stage)
+    }
+
+    fn finish(&mut self, stage: &mut Stage) -> Result<()> {
+        self.rotate(stage)?;
+        self.wait_for_publisher(stage, 0)
+    }
+
+    fn snapshot(&self, stage: &Stage) -> Snapshot {
+        let counts = self.publisher.counts();
+        Snapshot::default()
+            .count("in", self.lines_in)
+            .count("archived", counts.archived)
+            .count("rejected", stage.report.rejected())
+            .gauge("open", self.open_records(stage))
+            .count("files", counts.files)
+            .count("recovered", counts.recovered)
+            .count("bytesIn", self.bytes_in)
+            .count("discardedBytes", self.discarded_bytes)
+    }
+}
+
+/// Whether a path names a folder.
+fn is_folder(path: &Path) -> Result<bool> {
+    let metadata = path.metadata();
+    let metadata = metadata.with_context(|| format!("{}: cannot open", path.display()))?;
+    Ok(metadata.is_dir())
+}

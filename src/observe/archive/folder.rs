@@ -1,0 +1,106 @@
+//! The folder of an archive: one writer at a time, and a look at what is in it.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use rustix::fs::FlockOperation;
+use rustix::io::Errno;
+
+use crate::observe::archive::names::{Id, Kind};
+use crate::wire::micros::Micros;
+
+/// Held under a lock by the one writer. It stays when the writer goes.
+const LOCK_NAME: &str = "rv-archive.lock";
+
+/// For the owner alone: records may be personal.
+pub const FILE_MODE: u32 = 0o600;
+const FOLDER_MODE: u32 = 0o700;
+
+/// A folder that this process alone writes.
+#[derive(Debug)]
+pub struct Folder {
+    path: PathBuf,
+    /// The greatest id that was ever given in it.
+    greatest: Option<Id>,
+    _lock: File,
+}
+
+impl Folder {
+    /// Makes the folder where it is missing, and locks it.
+    pub fn open(path: &Path) -> Result<Folder> {
+        let shown = path.display();
+        DirBuilder::new()
+            .recursive(true)
+            .mode(FOLDER_MODE)
+            .create(path)
+            .with_context(|| format!("{shown}: cannot make the folder"))?;
+        let lock_path = path.join(LOCK_NAME);
+        let lock = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(FILE_MODE)
+            .open(&lock_path)
+            .with_context(|| format!("{}: cannot open", lock_path.display()))?;
+        match rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                bail!("{shown}: another rv-archive writes here; give each its own --dir")
+            }
+            Err(errno) => {
+                return Err(errno).with_context(|| format!("{}: cannot lock", lock_path.display()));
+            }
+        }
+        let names = names(path)?;
+        let greatest = names
+            .iter()
+            .filter_map(|name| match Kind::of(name)? {
+                Kind::Complete(id) | Kind::Part(id) | Kind::Unfinished(id) => Id::parse(id),
+            })
+            .max();
+        Ok(Folder {
+            path: path.to_owned(),
+            greatest,
+            _lock: lock,
+        })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// An id for a file that is begun at `now`, greater than all in the folder.
+    pub fn next_id(&mut self, now: Micros) -> Id {
+        let id = Id::after(self.greatest, now);
+        self.greatest = Some(id);
+        id
+    }
+}
+
+/// The path of a file in the folder at `folder`.
+pub fn path_of(folder: &Path, kind: Kind) -> PathBuf {
+    folder.join(kind.file_name())
+}
+
+/// Makes what was created, renamed or removed in a folder survive a power cut.
+pub fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// The names of a folder's files, sorted. Names that are no UTF-8 are not the
+/// archive's.
+pub fn names(folder: &Path) -> Result<Vec<String>> {
+    let read = || -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in fs::read_dir(folder)? {
+            names.extend(entry?.file_name().into_string());
+        }
+        names.sort_unstable();
+        Ok(names)
+    };
+    read().with_context(|| format!("{}: cannot list", folder.display()))
+}

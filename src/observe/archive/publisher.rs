@@ -1,0 +1,204 @@
+//! part-<id>.ndjson -> log-<id>.gz: compresses in a thread, since a full part
+//! takes seconds, and gives the final name to complete files only.
+
+use std::collections::VecDeque;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use crate::observe::archive::folder::{FILE_MODE, path_of, sync};
+use crate::observe::archive::names::{Id, Kind};
+use crate::observe::waiting::Task;
+use crate::stage::Stage;
+
+/// How soon after a full disk the next attempt is made.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// How soon a finished compression is noticed while no record comes.
+const LOOK_AFTER: Duration = Duration::from_millis(200);
+
+const BLOCK_BYTES: usize = 256 * 1024;
+
+/// A part that takes no more records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// Which one it is.
+    pub id: Id,
+    /// Whether an earlier run has left it.
+    pub recovered: bool,
+}
+
+/// How much has its final name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Counts {
+    /// Complete files.
+    pub files: u64,
+    /// The records of this run in them.
+    pub archived: u64,
+    /// The records of earlier runs in them.
+    pub recovered: u64,
+}
+
+/// The queue of closed parts, compressed one at a time in their order.
+#[derive(Debug)]
+pub struct Publisher {
+    folder: PathBuf,
+    level: u32,
+    /// The first is at work, where `task` is there.
+    backlog: VecDeque<Closed>,
+    task: Option<Task<Result<u64>>>,
+    /// After a full disk: when to try again.
+    retry_at: Option<Instant>,
+    counts: Counts,
+}
+
+impl Publisher {
+    /// Nothing is to be done yet. `level` is that of gzip, 1 to 9.
+    pub fn new(folder: &Path, level: u32) -> Publisher {
+        Publisher {
+            folder: folder.to_owned(),
+            level,
+            backlog: VecDeque::new(),
+            task: None,
+            retry_at: None,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Takes over a part.
+    pub fn push(&mut self, closed: Closed) {
+        self.backlog.push_back(closed);
+    }
+
+    /// How many parts have no final name yet.
+    pub fn backlog(&self) -> usize {
+        self.backlog.len()
+    }
+
+    /// What was done so far.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The compression at work.
+    pub fn task(&self) -> Option<&Task<Result<u64>>> {
+        self.task.as_ref()
+    }
+
+    /// When [`tend`](Publisher::tend) has something to do. Asks for looks at a
+    /// compression at work: its end wakes nobody.
+    pub fn due(&self) -> Option<Instant> {
+        match &self.task {
+            Some(_) => Some(Instant::now() + LOOK_AFTER),
+            None => self.retry_at,
+        }
+    }
+
+    /// Takes in what was finished and starts what is next, without waiting.
+    pub fn tend(&mut self, stage: &mut Stage) -> Result<()> {
+        if let Some(task) = self.task.take_if(|task| task.is_done()) {
+            match task.join()? {
+                Ok(records) => self.count(stage, records),
+                Err(error) if is_disk_full(&error) => {
+                    self.retry_at = Some(Instant::now() + RETRY_AFTER);
+                    warn_of_full_disk(stage, &error);
+                }
+                Err(error) => {
+                    return Err(error.context("records are kept; the next start compresses them"));
+                }
+            }
+        }
+        let may_start = self.task.is_none() && self.retry_at.is_none_or(|at| at <= Instant::now());
+        if may_start && let Some(closed) = self.backlog.front() {
+            let (folder, id, level) = (self.folder.clone(), closed.id, self.level);
+            self.retry_at = None;
+            self.task = Some(Task::spawn("compressing", move || {
+                publish(&folder, id, level)
+            })?);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, stage: &mut Stage, records: u64) {
+        stage.stats.touch();
+        self.counts.files += 1;
+        match self.backlog.pop_front() {
+            Some(Closed {
+                recovered: true, ..
+            }) => self.counts.recovered += records,
+            _ => self.counts.archived += records,
+        }
+    }
+}
+
+/// Says that the disk is full, once in a while.
+pub fn warn_of_full_disk(stage: &mut Stage, error: &anyhow::Error) {
+    let message = format!("{error:#}; reading pauses until there is room");
+    stage.report.warn_seldom("disk full", &message);
+}
+
+/// Whether waiting can help.
+pub fn is_disk_full(error: &anyhow::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>();
+    cause.is_some_and(|error| {
+        matches!(
+            error.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    })
+}
+
+/// Makes one part the complete file of the same id, and returns the number of
+/// its lines. Wherever this is cut short, the part is still there, or the
+/// complete file is, or both.
+pub fn publish(folder: &Path, id: Id, level: u32) -> Result<u64> {
+    let id = id.to_string();
+    let part = path_of(folder, Kind::Part(&id));
+    let unfinished = path_of(folder, Kind::Unfinished(&id));
+    let complete = path_of(folder, Kind::Complete(&id));
+    let lines = compress(&part, &unfinished, level).inspect_err(|_| {
+        // What it holds is worth less than its room on a full disk.
+        let _ = fs::remove_file(&unfinished);
+    })?;
+    fs::rename(&unfinished, &complete)
+        .with_context(|| format!("{}: cannot rename", unfinished.display()))?;
+    sync(folder).with_context(|| format!("{}: cannot sync", folder.display()))?;
+    fs::remove_file(&part).with_context(|| format!("{}: cannot remove", part.display()))?;
+    Ok(lines)
+}
+
+/// Writes `from` into `to`, compressed and synced. Returns the number of lines.
+fn compress(from: &Path, to: &Path, level: u32) -> Result<u64> {
+    let reading = || format!("{}: cannot read", from.display());
+    let writing = || format!("{}: cannot write", to.display());
+    let mut input = File::open(from).with_context(reading)?;
+    let output = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(FILE_MODE)
+        .open(to)
+        .with_context(writing)?;
+    let mut encoder = GzEncoder::new(output, Compression::new(level));
+    let mut block = vec![0; BLOCK_BYTES];
+    let mut lines = 0;
+    loop {
+        let count = input.read(&mut block).with_context(reading)?;
+        if count == 0 {
+            break;
+        }
+        lines += memchr::memchr_iter(b'\n', &block[..count]).count() as u64;
+        encoder.write_all(&block[..count]).with_context(writing)?;
+    }
+    let output = encoder.finish().with_context(writing)?;
+    output
+        .sync_all()
+        .with_context(|| format!("{}: cannot sync", to.display()))?;
+    Ok(lines)
+}

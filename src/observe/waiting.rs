@@ -1,0 +1,83 @@
+//! What a stage waits for besides its input: a time, or work in a thread of its
+//! own. Either wait obeys signals and goes on showing the counts.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+use rustix::event::PollFlags;
+
+use crate::stage::filter::Filter;
+use crate::stage::wait::wait;
+use crate::stage::{EndedEarly, Stage};
+
+/// One piece of work in a thread.
+#[derive(Debug)]
+pub struct Task<T> {
+    work: JoinHandle<T>,
+    /// The other end is held by the thread: it hangs up when the work is done,
+    /// also where it panics.
+    done: UnixStream,
+}
+
+impl<T: Send + 'static> Task<T> {
+    /// Starts `work`.
+    pub fn spawn(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<Task<T>> {
+        let (done, held) = UnixStream::pair().context("cannot start a thread")?;
+        let work = thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                let _held = held;
+                work()
+            })
+            .context("cannot start a thread")?;
+        Ok(Task { work, done })
+    }
+
+    /// Whether [`join`](Task::join) will not wait.
+    pub fn is_done(&self) -> bool {
+        self.work.is_finished()
+    }
+
+    /// What came of it.
+    pub fn join(self) -> Result<T> {
+        self.work.join().map_err(|_| anyhow!("a thread panicked"))
+    }
+
+    /// Waits until the work is done. After a signal to stop, only to the end of
+    /// the grace; the thread then goes with the process.
+    pub fn wait(&self, stage: &mut Stage, filter: &impl Filter) -> Result<()> {
+        while !wait_once(stage, filter, Some(self.done.as_fd()), None)? {}
+        Ok(())
+    }
+}
+
+/// Waits until `until`, or to the end of the grace, which is an error.
+pub fn pause(stage: &mut Stage, filter: &impl Filter, until: Instant) -> Result<()> {
+    while Instant::now() < until {
+        wait_once(stage, filter, None, Some(until))?;
+    }
+    Ok(())
+}
+
+/// Waits for the first of `stream`, `until`, a signal, and what is due of the
+/// stats. Says whether it was the stream.
+fn wait_once(
+    stage: &mut Stage,
+    filter: &impl Filter,
+    stream: Option<BorrowedFd<'_>>,
+    until: Option<Instant>,
+) -> Result<bool> {
+    if let Some(stop) = stage.signals.out_of_time() {
+        return Err(EndedEarly::Signal(stop).into());
+    }
+    stage.report.flush()?;
+    stage.show_stats(|stage| filter.snapshot(stage));
+    let times = [until, stage.stats.due(), stage.signals.grace_end()];
+    let first = times.into_iter().flatten().min();
+    let streams: Vec<_> = stream.map(|fd| (fd, PollFlags::IN)).into_iter().collect();
+    let ready = wait(&streams, &mut stage.signals, first)?;
+    Ok(ready.first() == Some(&true))
+}
