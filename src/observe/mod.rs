@@ -2,4 +2,5 @@
 //! slows a response.
 
 pub mod archive;
+pub mod es_sink;
 mod waiting;

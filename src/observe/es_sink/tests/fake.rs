@@ -1,0 +1,159 @@
+//! A service on the loopback that answers what it is told to.
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use flate2::read::GzDecoder;
+use serde_json::Value;
+
+/// One call as the service saw it.
+#[derive(Clone, Debug)]
+pub struct Call {
+    /// The request line and the headers.
+    pub head: String,
+    /// As it was sent, uncompressed.
+    pub body: String,
+    /// Of its documents.
+    pub ids: Vec<String>,
+}
+
+/// What the service does with a call.
+pub enum Answer {
+    /// 200 with a status for each record.
+    Items(Vec<u16>),
+    /// This status and body for the whole.
+    Whole(u16, &'static str),
+    /// These bytes, and the connection is closed; none at all is a reset.
+    Raw(&'static [u8]),
+}
+
+/// A service on the loopback. Its thread ends with the tests.
+pub struct Fake {
+    address: SocketAddr,
+    calls: Arc<Mutex<Vec<Call>>>,
+    /// How often each id was answered with 200 or 201.
+    indexed: Arc<Mutex<BTreeMap<String, usize>>>,
+}
+
+impl Fake {
+    /// `answer` is given the number of the call, from 0, and the call.
+    pub fn start(answer: impl FnMut(usize, &Call) -> Answer + Send + 'static) -> Fake {
+        Fake::on(TcpListener::bind("127.0.0.1:0").unwrap(), answer)
+    }
+
+    /// As [`start`](Fake::start), on a port that was chosen before.
+    pub fn on(
+        listener: TcpListener,
+        mut answer: impl FnMut(usize, &Call) -> Answer + Send + 'static,
+    ) -> Fake {
+        let address = listener.local_addr().unwrap();
+        let calls = Arc::new(Mutex::new(Vec::new()));
+        let indexed = Arc::new(Mutex::new(BTreeMap::new()));
+        let (seen, there) = (Arc::clone(&calls), Arc::clone(&indexed));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let call = read_call(&stream);
+                let number = seen.lock().unwrap().len();
+                seen.lock().unwrap().push(call.clone());
+                let reply = match answer(number, &call) {
+                    Answer::Items(statuses) => {
+                        for (id, status) in call.ids.iter().zip(&statuses) {
+                            if matches!(status, 200 | 201) {
+                                *there.lock().unwrap().entry(id.clone()).or_insert(0) += 1;
+                            }
+                        }
+                        http(200, &items(&statuses))
+                    }
+                    Answer::Whole(status, body) => http(status, body),
+                    Answer::Raw(bytes) => bytes.to_vec(),
+                };
+                // The sink may have given up the call.
+                let _ = stream.write_all(&reply);
+            }
+        });
+        Fake {
+            address,
+            calls,
+            indexed,
+        }
+    }
+
+    /// Takes everything.
+    pub fn willing() -> Fake {
+        Fake::start(|_, call| Answer::Items(vec![201; call.ids.len()]))
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// The calls so far.
+    pub fn calls(&self) -> Vec<Call> {
+        self.calls.lock().unwrap().clone()
+    }
+
+    /// The ids, once each.
+    pub fn indexed_once(&self) -> Vec<String> {
+        let indexed = self.indexed.lock().unwrap();
+        assert!(indexed.values().all(|count| *count == 1), "{indexed:?}");
+        indexed.keys().cloned().collect()
+    }
+}
+
+fn items(statuses: &[u16]) -> String {
+    let item = |status: &u16| match status {
+        200..=299 => format!("{{\"index\":{{\"status\":{status}}}}}"),
+        _ => format!(
+            "{{\"index\":{{\"status\":{status},\"error\":{{\"type\":\"t{status}\",\"reason\":\"because\"}}}}}}"
+        ),
+    };
+    let items: Vec<String> = statuses.iter().map(item).collect();
+    format!("{{\"items\" : [{}]}}", items.join(","))
+}
+
+fn http(status: u16, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!(
+        "HTTP/1.1 {status} Said\r\nConnection: close\r\nLocation: http://127.0.0.1:1/elsewhere\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .into_bytes()
+}
+
+fn read_call(stream: &TcpStream) -> Call {
+    let mut reader = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        assert!(reader.read_line(&mut head).unwrap() > 0, "{head:?}");
+    }
+    let plain = head.clone();
+    head.make_ascii_lowercase();
+    let length = head.split("content-length: ").nth(1).unwrap();
+    let length: usize = length.lines().next().unwrap().parse().unwrap();
+    let mut sent = vec![0; length];
+    reader.read_exact(&mut sent).unwrap();
+    let mut body = String::new();
+    if head.contains("content-encoding: gzip") {
+        GzDecoder::new(&sent[..]).read_to_string(&mut body).unwrap();
+    } else {
+        body = String::from_utf8(sent).unwrap();
+    }
+    assert!(body.ends_with('\n'));
+    let actions: Vec<Value> = body
+        .lines()
+        .step_by(2)
+        .map(|action| serde_json::from_str(action).unwrap())
+        .collect();
+    let id = |action: &Value| action["index"]["_id"].as_str().unwrap().to_owned();
+    let ids: Vec<String> = actions.iter().map(id).collect();
+    assert_eq!(body.lines().count(), 2 * ids.len());
+    Call {
+        head: plain,
+        body,
+        ids,
+    }
+}
