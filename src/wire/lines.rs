@@ -48,10 +48,20 @@ impl<'a> Line<'a> {
 }
 
 /// The rest of a line that is being skipped since it is over the limit.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Oversized {
     head: Vec<u8>,
     length: u64,
+}
+
+impl Oversized {
+    /// Counts the next bytes of the line. The head may come in pieces where the
+    /// limit is shorter than it.
+    fn add(&mut self, bytes: &[u8]) {
+        let room = OVERSIZED_HEAD_BYTES - self.head.len();
+        self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        self.length += bytes.len() as u64;
+    }
 }
 
 /// A buffer that is filled with bytes and emptied by lines.
@@ -186,11 +196,8 @@ impl Lines {
     /// Drops what was read of the present line into the count of its length.
     fn skip_what_is_held(&mut self) {
         let held = &self.buffer[self.start..self.end];
-        let skipping = self.skipping.get_or_insert_with(|| Oversized {
-            head: held[..held.len().min(OVERSIZED_HEAD_BYTES)].to_vec(),
-            length: 0,
-        });
-        skipping.length += held.len() as u64;
+        let skipping = self.skipping.get_or_insert_with(Oversized::default);
+        skipping.add(held);
         self.start = self.end;
     }
 
@@ -198,11 +205,11 @@ impl Lines {
         self.number += 1;
         let offset = self.offset;
         let (bytes, oversized) = match self.skipping.take() {
-            Some(skipped) => {
-                let whole = skipped.length + length as u64;
-                self.offset += whole + newline_bytes;
+            Some(mut skipped) => {
+                skipped.add(&self.buffer[from..from + length]);
+                self.offset += skipped.length + newline_bytes;
                 self.head = skipped.head;
-                (self.head.as_slice(), Some(whole))
+                (self.head.as_slice(), Some(skipped.length))
             }
             None => {
                 self.offset += length as u64 + newline_bytes;
@@ -300,6 +307,12 @@ mod tests {
                 expected(&input, line_bytes_max)
             );
         }
+    }
+
+    #[test]
+    fn the_head_of_an_oversized_line_is_whole_though_it_came_in_pieces() {
+        let input = [&[b'a'; 1500][..], b"\nb\n"].concat();
+        assert_eq!(read_in_pieces(&input, &[7], 4), expected(&input, 4));
     }
 
     #[test]
