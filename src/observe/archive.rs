@@ -197,7 +197,12 @@ impl Archive {
         warn_of_full_disk(stage, &error);
         // A compression that ends now may be what makes room.
         self.publisher.tend(stage)?;
-        pause(stage, self, Instant::now() + RETRY_AFTER).map_err(|ended| ended.context(error))
+        pause(stage, self, Instant::now() + RETRY_AFTER).map_err(|ended| {
+            let bytes = self.part.as_ref().map_or(0, Part::unwritten_bytes);
+            ended.context(format!(
+                "{error:#}; {bytes} bytes were read and not written"
+            ))
+        })
     }
 
     /// Closes the present part, if there is one, and has it compressed. While

@@ -121,6 +121,11 @@ impl Part {
         Ok(())
     }
 
+    /// How many bytes are in memory only.
+    pub fn unwritten_bytes(&self) -> usize {
+        self.pending.len() - self.written
+    }
+
     /// Syncs what was written, where `now` it is time.
     pub fn sync_if_due(&mut self, limits: &Limits) -> Result<()> {
         match self.sync_due(limits) {

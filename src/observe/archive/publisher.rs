@@ -8,7 +8,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
@@ -110,7 +110,7 @@ impl Publisher {
                     warn_of_full_disk(stage, &error);
                 }
                 Err(error) => {
-                    return Err(error.context("records are kept; the next start compresses them"));
+                    bail!("{error:#}; the records are kept, and the next start compresses them");
                 }
             }
         }

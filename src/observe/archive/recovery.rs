@@ -8,7 +8,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::observe::archive::folder::{names, path_of};
+use crate::observe::archive::folder::{names, path_of, sync};
 use crate::observe::archive::names::{Id, Kind};
 use crate::observe::archive::publisher::Closed;
 use crate::stage::Stage;
@@ -36,6 +36,8 @@ pub fn recover(stage: &Stage, folder: &Path) -> Result<Recovered> {
             Some(Kind::Part(text)) => {
                 let Some(id) = Id::parse(text) else { continue };
                 if path_of(folder, Kind::Complete(text)).exists() {
+                    // The killed run may not have come to sync the new name.
+                    sync(folder).with_context(|| format!("{}: cannot sync", folder.display()))?;
                     remove(&path)?;
                     continue;
                 }
