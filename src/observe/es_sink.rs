@@ -224,7 +224,7 @@ impl EsSink {
                     self.counts.retried += count as u64;
                     self.wait_to_retry(stage, count, &reason)?;
                 }
-                Outcome::Fatal(reason) => bail!("{}: {reason}", self.client.url()),
+                Outcome::Fatal(reason) => bail!("{reason}"),
             }
         }
         Ok(())
@@ -299,7 +299,10 @@ impl EsSink {
     fn explain(&self, error: anyhow::Error) -> anyhow::Error {
         match self.batch.len() {
             0 => error,
-            count => error.context(format!("{count} records were read and not delivered")),
+            count => error.context(format!(
+                "{count} records were read and not delivered to {}",
+                self.client.url()
+            )),
         }
     }
 }

@@ -156,11 +156,7 @@ fn failed(error: reqwest::Error) -> Outcome {
     let mut cause = error.source();
     while let Some(inner) = cause {
         reason = format!("{reason}: {inner}");
-        let tls = inner.downcast_ref::<rustls::Error>().or_else(|| {
-            let held = inner.downcast_ref::<io::Error>()?.get_ref()?;
-            held.downcast_ref::<rustls::Error>()
-        });
-        if let Some(rustls::Error::InvalidCertificate(_)) = tls {
+        if is_bad_certificate(inner) {
             return Outcome::Fatal(format!(
                 "{reason}; name the certificate of its authority with --ca-file"
             ));
@@ -168,6 +164,17 @@ fn failed(error: reqwest::Error) -> Outcome {
         cause = inner.source();
     }
     Outcome::Retry(reason)
+}
+
+fn is_bad_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
+    if let Some(error) = error.downcast_ref::<rustls::Error>() {
+        return matches!(error, rustls::Error::InvalidCertificate(_));
+    }
+    // What an I/O error holds is not its source, and one may hold another.
+    let held = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    held.is_some_and(|held| is_bad_certificate(held))
 }
 
 /// Checks the address. It is never shown where it may hold a password.
@@ -304,5 +311,16 @@ mod tests {
         assert_eq!(basic.as_bytes(), b"Basic bWU6Y2FuYXJ5");
         fs::write(&path, "\n").unwrap();
         assert!(authorization(&settings).is_err());
+    }
+
+    #[test]
+    fn a_bad_certificate_is_told_from_a_lost_connection() {
+        let bad = || rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
+        assert!(is_bad_certificate(&bad()));
+        assert!(is_bad_certificate(&io::Error::other(io::Error::other(
+            bad()
+        ))));
+        let lost = io::Error::other(rustls::Error::DecryptError);
+        assert!(!is_bad_certificate(&lost));
     }
 }
