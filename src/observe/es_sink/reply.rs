@@ -93,8 +93,11 @@ fn verdict(item: ItemReply) -> Verdict {
     match item.status {
         // 409: the same or a later version is there already.
         200..=299 | 409 => Verdict::Indexed,
-        status @ (429 | 500..=599) => Verdict::Retry(reason(status, item.error)),
-        status => Verdict::Refused(reason(status, item.error)),
+        status @ (429 | 500..=599) => {
+            let reason = reason(status, item.error);
+            Verdict::Retry(format!("records are put off: {reason}"))
+        }
+        status => Verdict::Refused(format!("refused: {}", reason(status, item.error))),
     }
 }
 
@@ -112,7 +115,7 @@ fn reason(status: u16, error: Option<Value>) -> String {
     if reason.len() < text.len() {
         reason.push_str("...");
     }
-    format!("refused: {status} {reason}")
+    format!("{status} {reason}")
 }
 
 #[cfg(test)]
@@ -129,17 +132,18 @@ mod tests {
             {"index":{"status":503,"error":"unavailable"}},
             {"index":{"status":400,"error":{"type":"document_parsing_exception","reason":"field [x]"}}},
             {"index":{"status":403}} ] }"#;
-        let says = |text: &str| format!("refused: {text}");
+        let later = |text: &str| Verdict::Retry(format!("records are put off: {text}"));
+        let never = |text: &str| Verdict::Refused(format!("refused: {text}"));
         assert_eq!(
             read(200, body, 7),
             Outcome::Items(vec![
                 Verdict::Indexed,
                 Verdict::Indexed,
                 Verdict::Indexed,
-                Verdict::Retry(says("429 es_rejected: queue")),
-                Verdict::Retry(says("503 unavailable")),
-                Verdict::Refused(says("400 document_parsing_exception: field [x]")),
-                Verdict::Refused(says("403 no reason given")),
+                later("429 es_rejected: queue"),
+                later("503 unavailable"),
+                never("400 document_parsing_exception: field [x]"),
+                never("403 no reason given"),
             ])
         );
     }
