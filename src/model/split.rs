@@ -1,0 +1,50 @@
+//! Which rows a model learns from, and which it is measured on.
+
+use anyhow::{Result, bail};
+use sha2::{Digest, Sha256};
+
+use crate::model::table::Table;
+
+/// The fewest rows of a class that training takes.
+const CLASS_ROWS_MIN: usize = 2;
+
+/// Which rows are for training and which are held out, both in their order.
+pub struct Split {
+    /// What the model learns from.
+    pub training: Vec<usize>,
+    /// What it is measured on.
+    pub held_out: Vec<usize>,
+}
+
+impl Split {
+    /// Holds the same share of each class out. Within a class the rows are
+    /// ranked by a hash of the seed and their number in the data.
+    pub fn new(table: &Table, seed: u64, holdout: f64) -> Result<Split> {
+        let mut by_class = vec![Vec::new(); table.classes.len()];
+        for (row, class) in table.rows.class_of.iter().enumerate() {
+            let mut hash = Sha256::new();
+            hash.update(seed.to_be_bytes());
+            hash.update(table.numbers[row].to_be_bytes());
+            by_class[*class as usize].push((<[u8; 32]>::from(hash.finalize()), row));
+        }
+        let (mut training, mut held_out) = (Vec::new(), Vec::new());
+        for (rows, class) in by_class.iter_mut().zip(&table.classes) {
+            rows.sort_unstable();
+            let held = (holdout * rows.len() as f64) as usize;
+            let left = rows.len() - held.min(rows.len());
+            if left < CLASS_ROWS_MIN {
+                bail!(
+                    "class {class} has {} of its {} rows left for training, and {CLASS_ROWS_MIN} are \
+                     needed; add rows of it, hold out less with --holdout, or leave the class out",
+                    left,
+                    rows.len()
+                );
+            }
+            held_out.extend(rows[..held].iter().map(|(_, row)| *row));
+            training.extend(rows[held..].iter().map(|(_, row)| *row));
+        }
+        training.sort_unstable();
+        held_out.sort_unstable();
+        Ok(Split { training, held_out })
+    }
+}
