@@ -1,0 +1,122 @@
+//! The decision tree of linfa-trees, trained there and evaluated here.
+
+use anyhow::{Result, bail};
+use linfa::DatasetBase;
+use linfa::traits::{Fit, Predict};
+use linfa_trees::{DecisionTree, TreeNode};
+use ndarray::{Array1, ArrayView2};
+
+use crate::model::cart::Limits;
+use crate::model::table::Rows;
+use crate::model::tree::Tree;
+
+/// linfa-trees counts rows in single precision, exact up to here.
+const ROWS_MAX: usize = 1 << 24;
+
+/// Trains on `training` and makes the tree a flat one. Both trees have to agree
+/// on every row of `training` and of `held_out`.
+pub fn train(training: &Rows, held_out: &Rows, limits: Limits) -> Result<Tree> {
+    if training.len() > ROWS_MAX {
+        bail!("linfa-tree takes up to {ROWS_MAX} rows; use decision-tree, or a sample");
+    }
+    let classes: Array1<usize> = training
+        .class_of
+        .iter()
+        .map(|class| *class as usize)
+        .collect();
+    let dataset = DatasetBase::new(matrix(training)?, classes);
+    // No NaN and no infinity gets here, and the depth is bounded: either would
+    // overflow the stack in there.
+    let fitted = DecisionTree::params()
+        .max_depth(Some(limits.depth_max as usize))
+        .min_weight_leaf(limits.leaf_rows_min.max(1) as f32)
+        .fit(&dataset)?;
+    let mut tree = flat(fitted.root_node())?;
+    let rows = (0..training.len()).map(|index| (training.row(index), training.class_of[index]));
+    tree.count_rows(rows);
+    let mut probabilities = vec![0.0; dataset.targets.iter().max().map_or(0, |last| last + 1)];
+    for rows in [training, held_out] {
+        let predicted: Array1<usize> = fitted.predict(&matrix(rows)?);
+        for (index, class) in predicted.iter().enumerate() {
+            if tree.evaluate(rows.row(index), &mut probabilities) != *class {
+                bail!(
+                    "the flat tree differs from that of linfa-trees; train again or use decision-tree"
+                );
+            }
+        }
+    }
+    Ok(tree)
+}
+
+/// Rows as linfa wants them.
+pub fn matrix(rows: &Rows) -> Result<ArrayView2<'_, f64>> {
+    Ok(ArrayView2::from_shape(
+        (rows.len(), rows.width),
+        &rows.values,
+    )?)
+}
+
+/// The same tree as an array. linfa-trees sends a value left that is below the
+/// threshold, and the array one that is at most it.
+fn flat(root: &TreeNode<f64, usize>) -> Result<Tree> {
+    let mut tree = Tree::default();
+    let mut open = vec![(root, None)];
+    while let Some((node, parent)) = open.pop() {
+        let children = node.children();
+        let index = match (node.prediction(), &children[..]) {
+            // A leaf may still have a child, where all its rows went one way.
+            (Some(class), _) => tree.push_leaf(class as u32, []),
+            (None, [Some(left), Some(right)]) => {
+                let (feature, threshold, _) = node.split();
+                let index = tree.push_split(feature, threshold.next_down());
+                open.push((right, Some((index, false))));
+                open.push((left, Some((index, true))));
+                index
+            }
+            (None, _) => bail!("linfa-trees gave a split without children"),
+        };
+        if let Some((parent, is_left)) = parent {
+            tree.set_child(parent, is_left, index);
+        }
+    }
+    Ok(tree)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits {
+        depth_max: 32,
+        leaf_rows_min: 1,
+    };
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        // `train` compares the predictions itself.
+        #[test]
+        fn the_flat_tree_agrees_with_linfa_on_any_finite_rows(
+            values in proptest::collection::vec(
+                prop_oneof![
+                    (-4i8..5).prop_map(f64::from),
+                    -1e-4..1e-4f64,
+                    Just(f64::MAX),
+                    Just(-f64::MAX),
+                    Just(1e20),
+                    Just(1e20f64.next_up()),
+                ],
+                2 * 30,
+            ),
+            class_of in proptest::collection::vec(0u32..3, 20),
+        ) {
+            let (training, held_out) = values.split_at(40);
+            let training = Rows { width: 2, values: training.to_vec(), class_of: class_of.clone() };
+            let held_out = Rows { width: 2, values: held_out.to_vec(), class_of: vec![0; 10] };
+            let tree = train(&training, &held_out, LIMITS).unwrap();
+            prop_assert_eq!(tree.check(2, 3), Ok(()));
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! A decision tree as one flat array of nodes: how it is evaluated, stored and
+//! checked.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
+use serde::ser::{Serialize, SerializeSeq, Serializer};
+
+/// Marks a node as a leaf, in the place of its feature.
+const LEAF: u32 = u32::MAX;
+
+/// A node. The children of a split stand behind it, so that every path ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Node {
+    threshold: f64,
+    feature: u32,
+    /// Of a split, the node for values up to the threshold; of a leaf, the leaf.
+    left: u32,
+    right: u32,
+}
+
+/// What a path ends in.
+#[derive(Clone, Debug, PartialEq)]
+struct Leaf {
+    class: u32,
+    /// How many rows of training came here.
+    rows: u64,
+    counts: Range<u32>,
+}
+
+/// A decision tree.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tree {
+    nodes: Vec<Node>,
+    leaves: Vec<Leaf>,
+    /// For each leaf the classes of its rows of training, ascending, and how
+    /// many rows there were of each.
+    counts: Vec<(u32, u32)>,
+}
+
+/// One node, for those who read a tree rather than evaluate it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum NodeView<'a> {
+    /// Rows whose feature is at most the threshold go left.
+    Split {
+        /// The place of the feature in the row.
+        feature: usize,
+        /// Compared with `<=`.
+        threshold: f64,
+        /// The place of the left child.
+        left: usize,
+        /// The place of the right child.
+        right: usize,
+    },
+    /// The answer.
+    Leaf {
+        /// The class that is predicted.
+        class: usize,
+        /// The classes of the rows of training, and how many there were of each.
+        counts: &'a [(u32, u32)],
+    },
+}
+
+impl Tree {
+    /// How many nodes there are, leaves included.
+    pub fn node_count(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// The number of the leaf that a row ends up in.
+    fn leaf_of(&self, row: &[f64]) -> usize {
+        let mut node = &self.nodes[0];
+        while node.feature != LEAF {
+            let next = if row[node.feature as usize] <= node.threshold {
+                node.left
+            } else {
+                node.right
+            };
+            node = &self.nodes[next as usize];
+        }
+        node.left as usize
+    }
+
+    /// The class of a row. `probabilities` are the shares of the classes among
+    /// the rows of training in its leaf.
+    pub fn evaluate(&self, row: &[f64], probabilities: &mut [f64]) -> usize {
+        let leaf = &self.leaves[self.leaf_of(row)];
+        probabilities.fill(0.0);
+        let counts = leaf.counts.start as usize..leaf.counts.end as usize;
+        for (class, count) in &self.counts[counts] {
+            probabilities[*class as usize] = f64::from(*count) / leaf.rows as f64;
+        }
+        leaf.class as usize
+    }
+
+    /// One node.
+    pub fn node(&self, index: usize) -> NodeView<'_> {
+        let node = &self.nodes[index];
+        if node.feature == LEAF {
+            let leaf = &self.leaves[node.left as usize];
+            NodeView::Leaf {
+                class: leaf.class as usize,
+                counts: &self.counts[leaf.counts.start as usize..leaf.counts.end as usize],
+            }
+        } else {
+            NodeView::Split {
+                feature: node.feature as usize,
+                threshold: node.threshold,
+                left: node.left as usize,
+                right: node.right as usize,
+            }
+        }
+    }
+
+    /// Appends a split. Its children are to be named with
+    /// [`set_child`](Tree::set_child).
+    pub fn push_split(&mut self, feature: usize, threshold: f64) -> usize {
+        self.nodes.push(Node {
+            threshold,
+            feature: feature as u32,
+            left: 0,
+            right: 0,
+        });
+        self.nodes.len() - 1
+    }
+
+    /// Appends a leaf.
+    pub fn push_leaf(&mut self, class: u32, counts: impl IntoIterator<Item = (u32, u32)>) -> usize {
+        let start = self.counts.len() as u32;
+        self.counts.extend(counts);
+        let counts = start..self.counts.len() as u32;
+        let rows = self.counts[start as usize..].iter();
+        let rows = rows.map(|(_, count)| u64::from(*count)).sum();
+        self.nodes.push(Node {
+            threshold: 0.0,
+            feature: LEAF,
+            left: self.leaves.len() as u32,
+            right: 0,
+        });
+        self.leaves.push(Leaf {
+            class,
+            rows,
+            counts,
+        });
+        self.nodes.len() - 1
+    }
+
+    /// Names a child of a split.
+    pub fn set_child(&mut self, parent: usize, is_left: bool, child: usize) {
+        let node = &mut self.nodes[parent];
+        if is_left {
+            node.left = child as u32;
+        } else {
+            node.right = child as u32;
+        }
+    }
+
+    /// Replaces the counts of the leaves by those of `rows`, given with their
+    /// classes. A leaf that none of them reaches counts as if one row of its
+    /// class had.
+    pub fn count_rows<'a>(&mut self, rows: impl Iterator<Item = (&'a [f64], u32)>) {
+        let mut reached: Vec<(u32, u32)> = rows
+            .map(|(row, class)| (self.leaf_of(row) as u32, class))
+            .collect();
+        reached.sort_unstable();
+        let mut reached = &reached[..];
+        self.counts.clear();
+        for (index, leaf) in self.leaves.iter_mut().enumerate() {
+            let start = self.counts.len() as u32;
+            leaf.rows = 0;
+            while let Some((_, class)) = reached.first().filter(|(at, _)| *at as usize == index) {
+                let count = reached.partition_point(|next| *next <= (index as u32, *class));
+                self.counts.push((*class, count as u32));
+                leaf.rows += count as u64;
+                reached = &reached[count..];
+            }
+            if leaf.rows == 0 {
+                self.counts.push((leaf.class, 1));
+                leaf.rows = 1;
+            }
+            leaf.counts = start..self.counts.len() as u32;
+        }
+    }
+
+    /// Checks a tree that was read from a file, so that evaluating it on
+    /// `features` finite values ends and gives one of `classes`.
+    pub fn check(&self, features: usize, classes: usize) -> Result<(), String> {
+        if self.nodes.is_empty() {
+            return Err("the tree has no nodes".to_owned());
+        }
+        let mut has_parent = vec![false; self.nodes.len()];
+        for index in 0..self.nodes.len() {
+            let wrong = |what: &str| Err(format!("node {index} of the tree {what}"));
+            if index > 0 && !has_parent[index] {
+                return wrong("is no child of a node before it");
+            }
+            match self.node(index) {
+                NodeView::Split {
+                    feature,
+                    threshold,
+                    left,
+                    right,
+                } => {
+                    if feature >= features {
+                        return wrong("names a feature that is not there");
+                    }
+                    if !threshold.is_finite() {
+                        return wrong("has a threshold that is not finite");
+                    }
+                    for child in [left, right] {
+                        if child <= index || child >= self.nodes.len() {
+                            return wrong("names a child that is not behind it");
+                        }
+                        if std::mem::replace(&mut has_parent[child], true) {
+                            return wrong("names a child that has a parent already");
+                        }
+                    }
+                }
+                NodeView::Leaf { class, counts } => {
+                    if class >= classes {
+                        return wrong("names a class that is not there");
+                    }
+                    let ascending = counts.windows(2).all(|pair| pair[0].0 < pair[1].0);
+                    let last = counts.last().map(|(class, _)| *class as usize);
+                    if !ascending || last.is_none_or(|last| last >= classes) {
+                        return wrong("has counts of classes that are not there or not in order");
+                    }
+                    if counts.iter().any(|(_, count)| *count == 0) {
+                        return wrong("has a count of 0");
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A node as it stands in a file.
+#[derive(serde::Serialize, serde::Deserialize, Default)]
+#[serde(deny_unknown_fields)]
+struct NodeText {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    feature: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    threshold: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    left: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    right: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    class: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    counts: Option<Vec<(u32, u32)>>,
+}
+
+impl Serialize for Tree {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut nodes = serializer.serialize_seq(Some(self.nodes.len()))?;
+        for index in 0..self.nodes.len() {
+            let text = match self.node(index) {
+                NodeView::Split {
+                    feature,
+                    threshold,
+                    left,
+                    right,
+                } => NodeText {
+                    feature: Some(feature as u32),
+                    threshold: Some(threshold),
+                    left: Some(left as u32),
+                    right: Some(right as u32),
+                    ..NodeText::default()
+                },
+                NodeView::Leaf { class, counts } => NodeText {
+                    class: Some(class as u32),
+                    counts: Some(counts.to_vec()),
+                    ..NodeText::default()
+                },
+            };
+            nodes.serialize_element(&text)?;
+        }
+        nodes.end()
+    }
+}
+
+impl<'de> Deserialize<'de> for Tree {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Tree, D::Error> {
+        struct Nodes;
+        impl<'de> Visitor<'de> for Nodes {
+            type Value = Tree;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+                formatter.write_str("an array of nodes")
+            }
+
+            // Node by node: the text of one needs many times the memory of the
+            // node itself.
+            fn visit_seq<A: SeqAccess<'de>>(self, mut nodes: A) -> Result<Tree, A::Error> {
+                let mut tree = Tree::default();
+                while let Some(text) = nodes.next_element::<NodeText>()? {
+                    match text {
+                        NodeText {
+                            feature: Some(feature),
+                            threshold: Some(threshold),
+                            left: Some(left),
+                            right: Some(right),
+                            class: None,
+                            counts: None,
+                        } if feature != LEAF => {
+                            let node = tree.push_split(feature as usize, threshold);
+                            tree.set_child(node, true, left as usize);
+                            tree.set_child(node, false, right as usize);
+                        }
+                        NodeText {
+                            feature: None,
+                            threshold: None,
+                            left: None,
+                            right: None,
+                            class: Some(class),
+                            counts: Some(counts),
+                        } => {
+                            tree.push_leaf(class, counts);
+                        }
+                        _ => {
+                            return Err(A::Error::custom(format!(
+                                "node {} of the tree is neither a split nor a leaf",
+                                tree.node_count()
+                            )));
+                        }
+                    }
+                }
+                Ok(tree)
+            }
+        }
+        deserializer.deserialize_seq(Nodes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<(), String> {
+        let tree: Tree = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        tree.check(2, 3)
+    }
+
+    const STUMP: &str = r#"[{"feature":1,"threshold":0.5,"left":1,"right":2},{"class":0,"counts":[[0,3],[2,1]]},{"class":2,"counts":[[2,4]]}]"#;
+
+    #[test]
+    fn a_tree_is_the_same_after_it_was_written_and_read() {
+        let tree: Tree = serde_json::from_str(STUMP).unwrap();
+        assert_eq!(tree.check(2, 3), Ok(()));
+        assert_eq!(serde_json::to_string(&tree).unwrap(), STUMP);
+        let mut probabilities = [9.0; 3];
+        assert_eq!(tree.evaluate(&[9.0, 0.5], &mut probabilities), 0);
+        assert_eq!(probabilities, [0.75, 0.0, 0.25]);
+        assert_eq!(tree.evaluate(&[9.0, 0.6], &mut probabilities), 2);
+        assert_eq!(probabilities, [0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn a_tree_that_could_loop_or_panic_is_refused() {
+        for (from, to, reason) in [
+            ("\"left\":1", "\"left\":0", "not behind it"),
+            ("\"left\":1", "\"left\":3", "not behind it"),
+            ("\"left\":1", "\"left\":2", "has a parent already"),
+            ("\"left\":1", "\"left\":-1", "invalid value"),
+            (
+                "\"feature\":1",
+                "\"feature\":2",
+                "feature that is not there",
+            ),
+            (
+                "\"feature\":1",
+                "\"feature\":4294967295",
+                "neither a split nor a leaf",
+            ),
+            ("\"threshold\":0.5", "\"threshold\":1e999", "out of range"),
+            ("\"threshold\":0.5,", "", "neither a split nor a leaf"),
+            ("\"class\":0", "\"class\":3", "class that is not there"),
+            ("[0,3]", "[0,0]", "count of 0"),
+            ("[0,3]", "[2,3]", "not in order"),
+            ("[2,4]", "[3,4]", "not there"),
+            ("[[2,4]]", "[]", "not there"),
+            ("{\"class\":0", "{\"other\":0", "unknown field"),
+        ] {
+            let text = STUMP.replacen(from, to, 1);
+            assert_ne!(text, STUMP);
+            let found = read(&text).unwrap_err();
+            assert!(found.contains(reason), "{text}: {found}");
+        }
+        assert!(read("[]").unwrap_err().contains("no nodes"));
+        let orphan = STUMP.replace("]}]", "]},{\"class\":0,\"counts\":[[0,1]]}]");
+        assert!(read(&orphan).unwrap_err().contains("no child"));
+    }
+
+    #[test]
+    fn leaves_are_counted_anew_from_rows() {
+        let mut tree: Tree = serde_json::from_str(STUMP).unwrap();
+        let rows = [([0.0, 0.0], 2), ([0.0, 0.1], 0), ([0.0, 0.2], 2)];
+        tree.count_rows(rows.iter().map(|(row, class)| (&row[..], *class)));
+        let mut probabilities = [0.0; 3];
+        tree.evaluate(&[0.0, 0.0], &mut probabilities);
+        assert_eq!(probabilities, [1.0 / 3.0, 0.0, 2.0 / 3.0]);
+        tree.evaluate(&[0.0, 1.0], &mut probabilities);
+        assert_eq!(probabilities, [0.0, 0.0, 1.0]);
+    }
+}
