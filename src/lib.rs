@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+pub mod model;
 pub mod observe;
 pub mod stage;
 pub mod wire;
