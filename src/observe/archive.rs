@@ -26,7 +26,7 @@ use crate::observe::archive::publisher::{
 };
 use crate::observe::archive::recovery::recover;
 use crate::observe::waiting::pause;
-use crate::stage::cli::{Program, RunArgs, VERSION};
+use crate::stage::cli::{Program, RunArgs, VERSION, duration};
 use crate::stage::clock::Clock;
 use crate::stage::filter::{self, Filter, InputArgs, Streams};
 use crate::stage::stats::Snapshot;
@@ -65,7 +65,7 @@ pub struct ArchiveArgs {
     max_bytes: ByteSize,
 
     /// Close a file this long after its first record
-    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     max_age: Duration,
 
     /// Compress from 1 (fast) to 9 (small)
@@ -73,7 +73,7 @@ pub struct ArchiveArgs {
     level: u32,
 
     /// Sync what was written at least this often: a power cut loses no more
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     sync_every: Duration,
 
     /// Name files by this clock: `system`, or `fixed:SECONDS` for names that are

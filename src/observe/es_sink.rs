@@ -26,7 +26,7 @@ use crate::observe::es_sink::document::Documents;
 use crate::observe::es_sink::index_name::IndexName;
 use crate::observe::es_sink::reply::{Outcome, Verdict};
 use crate::observe::waiting::{Task, pause};
-use crate::stage::cli::{Program, RunArgs, VERSION};
+use crate::stage::cli::{Program, RunArgs, VERSION, duration};
 use crate::stage::filter::{self, Filter, InputArgs, Streams};
 use crate::stage::stats::{Latencies, Snapshot};
 use crate::stage::{Stage, usage};
@@ -71,19 +71,19 @@ pub struct EsSinkArgs {
     batch_bytes: ByteSize,
 
     /// Send a record at the latest this long after it came
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     batch_age: Duration,
 
     /// Give up a call after this long, and make it again
-    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     timeout: Duration,
 
     /// Wait this long before a call is made again; then twice as long, and so on
-    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "100ms", value_parser = duration)]
     retry_min: Duration,
 
     /// Never wait longer than this before a call is made again
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = humantime::parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration)]
     retry_max: Duration,
 
     /// Compress the calls

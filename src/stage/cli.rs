@@ -1,16 +1,29 @@
 //! The flags that all programs share, and the way a program begins and ends.
 
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
 use bytesize::ByteSize;
-use clap::{Args, Parser, ValueEnum};
+use clap::{ArgMatches, Args, Parser, ValueEnum};
 use clap_complete::Shell;
 
 use crate::stage::report::say;
 use crate::stage::{EndedEarly, Stage};
 use crate::wire::lines::LINE_BYTES_MAX_DEFAULT;
+
+/// Reads a span of time such as `100ms`, for every flag that takes one. A bound
+/// keeps sums of times away from their limits.
+pub fn duration(text: &str) -> std::result::Result<Duration, String> {
+    let span = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if span > DURATION_MAX {
+        return Err("is longer than a year".to_owned());
+    }
+    Ok(span)
+}
+
+const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// The version of the package and, where it was built in a repository, the
 /// commit.
@@ -22,36 +35,36 @@ pub const VERSION: &str = env!("RV_VERSION");
 pub struct RunArgs {
     /// Keep rejected records in FILE, one JSON object a line (program, input,
     /// line, offset, reason, raw)
-    #[arg(long, value_name = "FILE")]
+    #[arg(global = true, long, value_name = "FILE")]
     pub rejects: Option<String>,
 
     /// End at the first rejected record, with status 3
-    #[arg(long)]
+    #[arg(global = true, long)]
     pub strict: bool,
 
     /// Reject longer lines
-    #[arg(long, value_name = "SIZE", default_value_t = ByteSize::b(LINE_BYTES_MAX_DEFAULT as u64))]
+    #[arg(global = true, long, value_name = "SIZE", default_value_t = ByteSize::b(LINE_BYTES_MAX_DEFAULT as u64))]
     pub max_line_bytes: ByteSize,
 
     /// How long to go on after SIGINT or SIGTERM
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    #[arg(global = true, long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub grace: Duration,
 
     /// Keep the counts in FILE while running: JSON, or Prometheus text where the
     /// name ends in .prom
-    #[arg(long, value_name = "FILE")]
+    #[arg(global = true, long, value_name = "FILE")]
     pub stats: Option<String>,
 
     /// Print a summary at the end even where nobody watches and all went well
-    #[arg(short, long, conflicts_with = "quiet")]
+    #[arg(global = true, short, long, conflicts_with = "quiet")]
     pub verbose: bool,
 
     /// Print errors only
-    #[arg(short, long)]
+    #[arg(global = true, short, long)]
     pub quiet: bool,
 
     /// The form of messages on stderr
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
+    #[arg(global = true, long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
     /// Print completions for a shell and exit
@@ -95,16 +108,12 @@ pub trait Program: Parser {
 /// something was rejected; 2 usage; 3 failure; 130 and 143 cut short by a
 /// signal; 141 the reader of the output has gone.
 pub fn main<P: Program>() -> ExitCode {
-    let args = P::parse();
+    let matches = P::command().get_matches();
+    if let Some(status) = describe::<P>(&matches) {
+        return status;
+    }
+    let args = P::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let run_args = args.run_args().clone();
-    if let Some(shell) = run_args.completions {
-        clap_complete::generate(shell, &mut P::command(), P::NAME, &mut std::io::stdout());
-        return ExitCode::SUCCESS;
-    }
-    if run_args.man {
-        let printed = clap_mangen::Man::new(P::command()).render(&mut std::io::stdout());
-        return ExitCode::from(if printed.is_ok() { 0 } else { 3 });
-    }
     let outcome = Stage::new(P::NAME, &run_args).and_then(|mut stage| {
         let outcome = args.run(&mut stage);
         let flushed = stage.report.flush();
@@ -121,6 +130,23 @@ pub fn main<P: Program>() -> ExitCode {
             status
         }
     })
+}
+
+/// Prints the completions or the manual page, where one is asked for. Neither
+/// needs what the program's work needs.
+fn describe<P: Program>(matches: &ArgMatches) -> Option<ExitCode> {
+    let mut text = Vec::new();
+    if let Some(shell) = matches.get_one::<Shell>("completions") {
+        clap_complete::generate(*shell, &mut P::command(), P::NAME, &mut text);
+    } else if matches.get_flag("man") {
+        clap_mangen::Man::new(P::command())
+            .render(&mut text)
+            .expect("a Vec takes every write");
+    } else {
+        return None;
+    }
+    let written = std::io::stdout().write_all(&text);
+    Some(ExitCode::from(if written.is_ok() { 0 } else { 3 }))
 }
 
 /// What a shell sees of a program that SIGPIPE has ended.

@@ -85,6 +85,13 @@ impl Report {
         }
     }
 
+    /// Says what is going on. `-q` silences it.
+    pub fn info(&self, message: &str) {
+        if !self.quiet {
+            say(self.program, self.format, "info", message);
+        }
+    }
+
     /// Like [`warn`](Report::warn), for what can come often: under one key, a
     /// message in 10 s, with the number of those held back.
     pub fn warn_seldom(&mut self, key: &'static str, message: &str) {

@@ -22,6 +22,7 @@ use crate::wire::lines::Lines;
 /// The path that stands for standard input or output.
 pub const STANDARD: &str = "-";
 
+const STDIN_NAME: &str = "<stdin>";
 const STDOUT_NAME: &str = "<stdout>";
 
 /// What one read brought.
@@ -46,14 +47,19 @@ pub struct Input {
 }
 
 enum Source {
-    Plain { fd: OwnedFd, file_type: FileType },
+    Plain {
+        fd: OwnedFd,
+        file_type: FileType,
+        /// The description is shared with other programs, and may block.
+        shared: bool,
+    },
     Gzip(Box<MultiGzDecoder<File>>),
 }
 
 impl fmt::Debug for Source {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Source::Plain { fd, file_type } => write!(formatter, "{file_type:?} {fd:?}"),
+            Source::Plain { fd, file_type, .. } => write!(formatter, "{file_type:?} {fd:?}"),
             Source::Gzip(_) => formatter.write_str("gzip"),
         }
     }
@@ -64,18 +70,18 @@ impl Input {
     /// is decompressed, all its members. With `follow` a pipe does not end when
     /// its last writer closes.
     pub fn open(path: &str, follow: bool) -> Result<Input> {
-        let (name, fd) = if path == STANDARD {
+        let (name, fd, shared) = if path == STANDARD || path == "/dev/stdin" {
             let fd = rustix::stdio::stdin().try_clone_to_owned();
-            ("<stdin>", fd.context("<stdin>")?)
+            // Not opened anew: a named pipe whose writer has gone would look as
+            // if the writer were still to come.
+            (STDIN_NAME, fd.context(STDIN_NAME)?, true)
         } else {
             // Without O_NONBLOCK a pipe would wait here for its writer, and a
             // program that opens several could wait for the wrong one.
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let fd = rustix::fs::open(path, flags, Mode::empty());
-            (
-                path,
-                fd.with_context(|| format!("{path}: cannot open for reading"))?,
-            )
+            let fd = fd.with_context(|| format!("{path}: cannot open for reading"))?;
+            (path, fd, false)
         };
         let stat = rustix::fs::fstat(&fd).with_context(|| name.to_owned())?;
         let file_type = FileType::from_raw_mode(stat.st_mode);
@@ -83,14 +89,18 @@ impl Input {
             bail!("{name}: is a directory; name a file or a pipe in it");
         }
         let held_open = if follow && file_type == FileType::Fifo {
-            Some(open_writing_end(path, &fd).with_context(|| format!("{name}: cannot follow"))?)
+            Some(reopen_nonblocking(&fd).with_context(|| format!("{name}: cannot follow"))?)
         } else {
             None
         };
         let source = if file_type == FileType::RegularFile && name.ends_with(".gz") {
             Source::Gzip(Box::new(MultiGzDecoder::new(File::from(fd))))
         } else {
-            Source::Plain { fd, file_type }
+            Source::Plain {
+                fd,
+                file_type,
+                shared,
+            }
         };
         Ok(Input {
             name: name.to_owned(),
@@ -136,6 +146,7 @@ impl Input {
             Source::Plain {
                 fd,
                 file_type: FileType::RegularFile,
+                ..
             } => rustix::fs::fstat(fd).ok().map(|stat| stat.st_size as u64),
             _ => None,
         }
@@ -169,6 +180,9 @@ impl Input {
 
 fn read_some(source: &mut Source, room: &mut [u8]) -> io::Result<usize> {
     match source {
+        Source::Plain {
+            fd, shared: true, ..
+        } if !is_ready(fd, PollFlags::IN)? => Err(io::ErrorKind::WouldBlock.into()),
         Source::Plain { fd, .. } => Ok(rustix::io::read(fd, room)?),
         Source::Gzip(decoder) => decoder.read(room),
     }
@@ -179,15 +193,6 @@ fn is_temporary(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
     )
-}
-
-/// A second, writing end of the pipe that `fd` reads.
-fn open_writing_end(path: &str, fd: &OwnedFd) -> Result<OwnedFd> {
-    use std::os::fd::AsRawFd;
-    let own = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let path = if path == STANDARD { &own } else { path };
-    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
 /// The writing end of a stream.
@@ -230,7 +235,7 @@ const PIECE_BYTES: usize = 4096;
 impl Output {
     /// Opens `path`, or standard output for `-`. A regular file is begun anew.
     pub fn open(path: &str) -> Result<Output> {
-        if path == STANDARD {
+        if path == STANDARD || path == "/dev/stdout" {
             return Output::standard();
         }
         let sink = match rustix::fs::stat(path).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
@@ -335,7 +340,7 @@ impl Output {
             Sink::Nowhere => return Ok(bytes.len()),
         };
         let piece = match writes {
-            Writes::InPieces if !is_writable(fd)? => return Ok(0),
+            Writes::InPieces if !is_ready(fd, PollFlags::OUT)? => return Ok(0),
             Writes::InPieces => &bytes[..bytes.len().min(PIECE_BYTES)],
             Writes::NonBlocking | Writes::Blocking { .. } => bytes,
         };
@@ -396,8 +401,9 @@ fn opening(path: &str) -> Result<Sink> {
     Ok(Sink::Opening { opened, done })
 }
 
-/// A description of its own for an inherited pipe. Setting O_NONBLOCK on the
-/// inherited one would change it for every program that shares it.
+/// A writing end of the program's own for the pipe behind `fd`. Setting
+/// O_NONBLOCK on an inherited one would change it for every program that shares
+/// it.
 fn reopen_nonblocking(fd: &OwnedFd) -> rustix::io::Result<OwnedFd> {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
@@ -405,9 +411,10 @@ fn reopen_nonblocking(fd: &OwnedFd) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(path, flags, Mode::empty())
 }
 
-fn is_writable(fd: &OwnedFd) -> io::Result<bool> {
+/// Whether a read or a write would not wait.
+fn is_ready(fd: &OwnedFd, flags: PollFlags) -> io::Result<bool> {
     use rustix::event::{PollFd, Timespec, poll};
-    let mut fds = [PollFd::new(fd, PollFlags::OUT)];
+    let mut fds = [PollFd::new(fd, flags)];
     let at_once = Timespec {
         tv_sec: 0,
         tv_nsec: 0,

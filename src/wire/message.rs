@@ -85,6 +85,11 @@ impl<'a> Record<'a> {
         Ok(Record { object, places })
     }
 
+    /// The whole record as it came.
+    pub fn text(&self) -> &'a str {
+        self.object.text()
+    }
+
     /// The text of a field's value.
     pub fn get(&self, field: Field) -> Option<&'a str> {
         self.places[field as usize].map(|index| self.object.members[index].value)

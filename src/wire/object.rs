@@ -50,6 +50,11 @@ impl<'a> Object<'a> {
         }
     }
 
+    /// The text that was taken apart.
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+
     /// The text of the value under `name`; of several, the last, as most JSON
     /// libraries have it.
     pub fn get(&self, name: &str) -> Option<&'a str> {
@@ -177,6 +182,33 @@ impl<'o> ObjectWriter<'o> {
     }
 }
 
+/// The JSON value that is all of `text`, without white space around it. The
+/// error says what is wrong.
+pub fn parse_value(text: &str) -> Result<&str, String> {
+    match serde_json::from_str::<&RawValue>(text) {
+        Ok(value) => Ok(value.get()),
+        Err(error) => Err(format!("not JSON: {}", without_line(&error))),
+    }
+}
+
+/// The value at a JSON pointer (RFC 6901) in a JSON text; `None` where there is
+/// none.
+pub fn at_pointer<'a>(text: &'a str, pointer: &str) -> Option<&'a str> {
+    let mut value = text;
+    for token in pointer.split('/').skip(1) {
+        value = if value.starts_with('[') {
+            let items: Vec<&RawValue> = serde_json::from_str(value).ok()?;
+            let plain = token == "0" || !token.starts_with('0');
+            let index: usize = token.parse().ok().filter(|_| plain)?;
+            items.get(index)?.get()
+        } else {
+            let name = token.replace("~1", "/").replace("~0", "~");
+            Object::parse(value).ok()?.get(&name)?
+        };
+    }
+    Some(value)
+}
+
 /// Appends `text` to `out` as a JSON string.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("a string is always JSON, and a Vec takes every write");
@@ -278,6 +310,17 @@ mod tests {
             ),
         ] {
             assert_eq!(Object::parse(text).unwrap_err(), reason, "{text}");
+        }
+    }
+
+    #[test]
+    fn pointers_reach_into_objects_and_arrays() {
+        let text = r#"{"a/b":[{"~":1.10}],"":{"x":null}}"#;
+        assert_eq!(at_pointer(text, ""), Some(text));
+        assert_eq!(at_pointer(text, "/a~1b/0/~0"), Some("1.10"));
+        assert_eq!(at_pointer(text, "//x"), Some("null"));
+        for nowhere in ["/a", "/a~1b/1", "/a~1b/00", "/a~1b/x", "//x/y"] {
+            assert_eq!(at_pointer(text, nowhere), None, "{nowhere}");
         }
     }
 
