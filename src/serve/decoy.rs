@@ -1,0 +1,72 @@
+//! requests -> the same bytes: sits where a model sits and never scores.
+
+use anyhow::Result;
+use clap::Parser;
+
+use crate::stage::Stage;
+use crate::stage::cli::{Program, RunArgs, VERSION};
+use crate::stage::filter::{self, Filter, InputArgs, OutputArgs, Streams};
+use crate::stage::stats::Snapshot;
+use crate::wire::lines::Line;
+
+/// Pass every request on as it came: the exact record of what the models saw.
+///
+/// Stands where a model stands and never writes a score. Lines are not parsed;
+/// the last one is ended where it was not.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "rv-decoy", version = VERSION, after_help = "\
+Example:
+  rv-decoy -i decoy.in | rv-archive --dir logs")]
+pub struct DecoyArgs {
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+impl Program for DecoyArgs {
+    const NAME: &'static str = "rv-decoy";
+
+    fn run_args(&self) -> &RunArgs {
+        &self.run
+    }
+
+    fn run(self, stage: &mut Stage) -> Result<()> {
+        let streams = Streams::open(&self.input, &self.output)?;
+        filter::run(stage, streams, &mut Decoy::default())
+    }
+}
+
+#[derive(Debug, Default)]
+struct Decoy {
+    read: u64,
+    written: u64,
+}
+
+impl Filter for Decoy {
+    fn line(
+        &mut self,
+        stage: &mut Stage,
+        input: &str,
+        line: &Line,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        self.read += 1;
+        if line.oversized.is_some() {
+            return stage.report.reject_oversized(input, line);
+        }
+        out.extend_from_slice(line.bytes);
+        out.push(b'\n');
+        self.written += 1;
+        Ok(())
+    }
+
+    fn snapshot(&self, stage: &Stage) -> Snapshot {
+        Snapshot::default()
+            .count("in", self.read)
+            .count("out", self.written)
+            .count("rejected", stage.report.rejected())
+    }
+}

@@ -1,0 +1,103 @@
+//! What became of requests and scores. Nothing is read that is not counted here
+//! in the end, once.
+
+use std::collections::BTreeMap;
+
+use crate::serve::rendezvous::decision::{Arrival, Outcome, Reason};
+use crate::stage::stats::{Latencies, Snapshot};
+
+/// The most models that are counted by name; with `*` in a policy any name may
+/// answer.
+const MODELS_MAX: usize = 1000;
+
+/// Counts of one run.
+#[derive(Clone, Debug, Default)]
+pub struct Counts {
+    /// Requests read.
+    pub requests: u64,
+    /// Of these, those whose id was known already. They are ignored.
+    pub repeated: u64,
+    /// Of these, those answered by the default.
+    pub defaults: u64,
+    /// Answers by models, whatever the reason.
+    pub by_models: u64,
+    /// The same, by `name@version`.
+    pub by_model: BTreeMap<String, u64>,
+    /// All answers, by reason.
+    pub by_reason: BTreeMap<Reason, u64>,
+    /// Scores read.
+    pub scores: u64,
+    /// Scores that answered.
+    pub used: u64,
+    /// Scores in time that did not answer.
+    pub unused: u64,
+    /// Scores after the deadline.
+    pub late: u64,
+    /// Scores of a model that had reported already.
+    pub duplicate: u64,
+    /// Scores without a request.
+    pub orphaned: u64,
+    /// Scores with an error.
+    pub failed: u64,
+    /// When the answers were given, from the origins of their requests.
+    pub answered_after: Latencies,
+}
+
+impl Counts {
+    /// Counts an answer.
+    pub fn answer(&mut self, winner: Option<&Arrival>, outcome: Outcome) {
+        *self.by_reason.entry(outcome.reason).or_default() += 1;
+        self.answered_after.record(outcome.at);
+        let Some(winner) = winner else {
+            self.defaults += 1;
+            return;
+        };
+        self.by_models += 1;
+        let mut name = format!("{}@{}", winner.model_name, winner.model_version);
+        if self.by_model.len() >= MODELS_MAX && !self.by_model.contains_key(&name) {
+            name = "others".to_owned();
+        }
+        *self.by_model.entry(name).or_default() += 1;
+    }
+
+    /// Whether the counts of a finished run add up.
+    pub fn is_balanced(&self) -> bool {
+        let answered = self.by_models + self.defaults;
+        let fates = self.used + self.unused + self.late + self.duplicate;
+        self.requests == answered + self.repeated
+            && self.scores == fates + self.orphaned + self.failed
+            && answered == self.by_reason.values().sum::<u64>()
+    }
+
+    /// As they are shown. `open` requests have no answer yet.
+    pub fn snapshot(&self, open: usize) -> Snapshot {
+        let mut snapshot = Snapshot::default()
+            .count("requests", self.requests)
+            .count("answersByModels", self.by_models)
+            .count("defaults", self.defaults)
+            .count("repeated", self.repeated)
+            .gauge("open", open as u64);
+        for reason in Reason::ALL {
+            let count = self.by_reason.get(&reason).copied().unwrap_or_default();
+            snapshot = snapshot.count(&format!("reason_{}", reason.name()), count);
+        }
+        for (model, count) in &self.by_model {
+            snapshot = snapshot.count(&format!("model_{model}"), *count);
+        }
+        snapshot
+            .count("scores", self.scores)
+            .count("used", self.used)
+            .count("unused", self.unused)
+            .count("late", self.late)
+            .count("duplicate", self.duplicate)
+            .count("orphaned", self.orphaned)
+            .count("failed", self.failed)
+            .latencies("answeredAfter", &self.answered_after)
+    }
+
+    /// Fails a test in which the counts do not add up.
+    #[cfg(test)]
+    pub fn assert_balanced(&self) {
+        assert!(self.is_balanced(), "{self:#?}");
+    }
+}

@@ -1,0 +1,92 @@
+//! Which fields of a model input have to be numbers.
+
+use std::fmt;
+
+use anyhow::Result;
+
+use crate::model::Model;
+use crate::wire::object::Object;
+
+/// What a model input has to hold to be accepted.
+pub enum RequiredFields {
+    /// These fields, all of them numbers; none is no demand at all.
+    Named(Vec<String>),
+    /// What the model reads.
+    OfModel {
+        /// Asked whether it can read an input.
+        model: Box<Model>,
+        /// Its features, for use again and again.
+        row: Vec<f64>,
+    },
+}
+
+impl RequiredFields {
+    /// The fields of these names.
+    pub fn named(names: &[String]) -> RequiredFields {
+        RequiredFields::Named(names.to_vec())
+    }
+
+    /// The features of the model in this file.
+    pub fn of_model(path: &str) -> Result<RequiredFields> {
+        Ok(RequiredFields::OfModel {
+            model: Box::new(Model::load(path)?),
+            row: Vec::new(),
+        })
+    }
+
+    /// Whether `model_input` holds what it has to. The error says what is wrong.
+    pub fn check(&mut self, model_input: &str) -> Result<(), String> {
+        match self {
+            RequiredFields::Named(names) if names.is_empty() => Ok(()),
+            RequiredFields::Named(names) => {
+                let input = Object::parse(model_input).map_err(|_| "the input is not an object")?;
+                for name in names {
+                    match input.get(name) {
+                        Some(value) if is_number(value) => {}
+                        Some(_) => return Err(format!("field \"{name}\" is not a number")),
+                        None => return Err(format!("field \"{name}\" is missing")),
+                    }
+                }
+                Ok(())
+            }
+            RequiredFields::OfModel { model, row } => model.read_input(model_input, row),
+        }
+    }
+}
+
+impl fmt::Debug for RequiredFields {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        match self {
+            RequiredFields::Named(names) => write!(formatter, "fields {names:?}"),
+            RequiredFields::OfModel { model, .. } => {
+                write!(formatter, "fields of {}@{}", model.name(), model.version())
+            }
+        }
+    }
+}
+
+/// Whether JSON text is a number that a model can take.
+fn is_number(value: &str) -> bool {
+    value.parse().is_ok_and(f64::is_finite)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_fault_of_an_input_is_named() {
+        let mut fields = RequiredFields::named(&["a".into(), "b".into()]);
+        assert_eq!(fields.check(r#"{"b":-1.5e3,"a":0,"c":"x"}"#), Ok(()));
+        for (input, reason) in [
+            ("[1]", "the input is not an object"),
+            (r#"{"a":1}"#, "field \"b\" is missing"),
+            (r#"{"a":"1","b":1}"#, "field \"a\" is not a number"),
+            (r#"{"a":1,"b":1e999}"#, "field \"b\" is not a number"),
+            (r#"{"a":1,"b":null}"#, "field \"b\" is not a number"),
+        ] {
+            assert_eq!(fields.check(input).unwrap_err(), reason, "{input}");
+        }
+        assert_eq!(RequiredFields::named(&[]).check("[1]"), Ok(()));
+    }
+}

@@ -1,0 +1,356 @@
+//! The state that all calls share: who waits for which answer, and what is not
+//! written yet.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use hyper::StatusCode;
+use hyper::body::Bytes;
+use hyper::header::{HeaderName, HeaderValue};
+use tokio::sync::{Notify, oneshot};
+
+use crate::serve::request::http::call::{Limits, answer_of};
+use crate::serve::request::{RequestArgs, Wrapper};
+use crate::stage::Stage;
+use crate::stage::stats::{Latencies, Snapshot};
+use crate::wire::lines::{Line, OVERSIZED_HEAD_BYTES};
+use crate::wire::message::{Record, Response};
+use crate::wire::micros::Micros;
+
+/// While the pipeline is gone, one call in this time is let through to see
+/// whether it is back; the others get their 503 at once.
+const PROBE_EVERY: Duration = Duration::from_secs(1);
+
+/// How many reports wait to be printed. More are counted with the next.
+const REPORTS_MAX: usize = 100;
+
+/// What a call is answered with.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub body: Bytes,
+}
+
+/// Why a call cannot be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// As many calls are open as there may be.
+    Full,
+    /// Nobody reads the requests, or nobody writes the responses.
+    PipelineGone,
+    /// The id belongs to a call that is open.
+    IdInUse,
+}
+
+/// A line of the responses that is none.
+#[derive(Debug)]
+struct BadResponse {
+    input: String,
+    bytes: Vec<u8>,
+    number: u64,
+    offset: u64,
+    oversized: Option<u64>,
+    reason: String,
+}
+
+/// Shared by all tasks of the front end, which run on one thread.
+#[derive(Debug)]
+pub struct Front {
+    pub limits: Limits,
+    wrapper: RefCell<Wrapper>,
+    max_in_flight: usize,
+    pending_bytes_max: usize,
+    open: RefCell<HashMap<String, oneshot::Sender<Answer>>>,
+    pending: RefCell<Vec<u8>>,
+    /// Of the bytes that the writer has taken, those not written yet.
+    in_writing: Cell<usize>,
+    something_pending: Notify,
+    /// Whether the requests have a reader.
+    connected: Cell<bool>,
+    /// Set while the responses have no writer, to the time of the last probe.
+    gone: Cell<Option<Instant>>,
+    bad_responses: RefCell<Vec<BadResponse>>,
+    warnings: RefCell<Vec<(&'static str, String)>>,
+    something_to_report: Notify,
+    pub counts: RefCell<Counts>,
+}
+
+/// What became of the calls.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub calls: u64,
+    /// By status.
+    pub statuses: HashMap<StatusCode, u64>,
+    pub unmatched: u64,
+    pub rejected: u64,
+    pub latency: Latencies,
+}
+
+impl Front {
+    pub fn new(args: &RequestArgs, wrapper: Wrapper, limits: Limits) -> Front {
+        // Twice the largest body, or what a burst of ordinary calls needs.
+        let pending_bytes_max = (2 * limits.body_bytes_max).max(16 << 20);
+        Front {
+            limits,
+            wrapper: RefCell::new(wrapper),
+            max_in_flight: args.max_in_flight as usize,
+            pending_bytes_max,
+            open: RefCell::default(),
+            pending: RefCell::default(),
+            in_writing: Cell::new(0),
+            something_pending: Notify::new(),
+            connected: Cell::new(false),
+            gone: Cell::new(None),
+            bad_responses: RefCell::default(),
+            warnings: RefCell::default(),
+            something_to_report: Notify::new(),
+            counts: RefCell::default(),
+        }
+    }
+
+    /// Whether a body holds the fields it has to.
+    pub fn check(&self, model_input: &str) -> Result<(), String> {
+        self.wrapper.borrow_mut().required.check(model_input)
+    }
+
+    /// Sends a request into the pipeline. The receiver gets the answer; when it
+    /// is dropped the call is no longer open.
+    pub fn send(
+        self: &Rc<Self>,
+        id: Option<String>,
+        model_input: &str,
+    ) -> Result<OpenCall, Refusal> {
+        if self.open.borrow().len() >= self.max_in_flight
+            || self.pending.borrow().len() + self.in_writing.get() > self.pending_bytes_max
+        {
+            return Err(Refusal::Full);
+        }
+        if !self.connected.get() || !self.may_probe() {
+            return Err(Refusal::PipelineGone);
+        }
+        let mut wrapper = self.wrapper.borrow_mut();
+        let id = id.unwrap_or_else(|| wrapper.ids.next_id());
+        let (sender, answer) = oneshot::channel();
+        let mut open = self.open.borrow_mut();
+        if open.contains_key(&id) {
+            return Err(Refusal::IdInUse);
+        }
+        open.insert(id.clone(), sender);
+        wrapper.wrap(&id, model_input, &mut self.pending.borrow_mut());
+        self.something_pending.notify_one();
+        Ok(OpenCall {
+            front: Rc::clone(self),
+            id,
+            answer,
+        })
+    }
+
+    /// Whether a call may go into the pipeline: always while it lives, now and
+    /// then while it is gone, since only a response shows that it is back.
+    fn may_probe(&self) -> bool {
+        match self.gone.get() {
+            None => true,
+            Some(last) if last.elapsed() < PROBE_EVERY => false,
+            Some(_) => {
+                self.gone.set(Some(Instant::now()));
+                true
+            }
+        }
+    }
+
+    /// Writes bytes in front of the next request.
+    pub fn push(&self, bytes: &[u8]) {
+        self.pending.borrow_mut().extend_from_slice(bytes);
+        self.something_pending.notify_one();
+    }
+
+    /// What is to be written, as soon as there is something. All calls that are
+    /// ready now get to append theirs first.
+    pub async fn take_pending(&self) -> Vec<u8> {
+        loop {
+            if !self.pending.borrow().is_empty() {
+                tokio::task::yield_now().await;
+                let batch = std::mem::take(&mut *self.pending.borrow_mut());
+                self.in_writing.set(batch.len());
+                return batch;
+            }
+            self.something_pending.notified().await;
+        }
+    }
+
+    /// The batch has left, or is lost. Takes it back for its memory.
+    pub fn written(&self, mut batch: Vec<u8>) {
+        self.in_writing.set(0);
+        batch.clear();
+        let mut pending = self.pending.borrow_mut();
+        if pending.capacity() == 0 && batch.capacity() <= 1 << 20 {
+            *pending = batch;
+        }
+    }
+
+    /// Whether the requests have a reader now.
+    pub fn set_connected(&self, connected: bool) {
+        self.connected.set(connected);
+    }
+
+    /// The pipeline has been heard of.
+    pub fn pipeline_lives(&self) {
+        self.gone.set(None);
+    }
+
+    /// Nobody writes responses any more.
+    pub fn responses_ended(&self) {
+        self.gone.set(Some(Instant::now()));
+        self.fail_open_calls("the last writer of the responses has closed");
+    }
+
+    /// Nobody reads the requests any more.
+    pub fn requests_broken(&self) {
+        self.connected.set(false);
+        self.fail_open_calls("the last reader of the requests has closed");
+    }
+
+    fn fail_open_calls(&self, why: &str) {
+        let open = std::mem::take(&mut *self.open.borrow_mut());
+        self.pending.borrow_mut().clear();
+        self.warn(
+            "gone",
+            format!("the pipeline is gone: {why}; {} calls get 503", open.len()),
+        );
+        // Dropping the senders wakes the calls.
+        drop(open);
+    }
+
+    /// Hands a response to the call that waits for it.
+    pub fn arrive(&self, input: &str, line: &Line) {
+        if line.oversized.is_some() {
+            return self.set_aside(
+                input,
+                line,
+                "line is longer than --max-line-bytes".to_owned(),
+            );
+        }
+        let Some(bytes) = line.record() else {
+            return;
+        };
+        let read = Record::parse(bytes).and_then(|record| {
+            let response = Response::read(&record)?;
+            Ok((record, response))
+        });
+        match read {
+            Ok((record, response)) => {
+                match self.open.borrow_mut().remove(&*response.message_id) {
+                    Some(call) => {
+                        // The client may have gone in this moment.
+                        let _ = call.send(answer_of(&record, &response));
+                    }
+                    None => self.counts.borrow_mut().unmatched += 1,
+                }
+            }
+            Err(reason) => self.set_aside(input, line, reason),
+        }
+    }
+
+    fn set_aside(&self, input: &str, line: &Line, reason: String) {
+        self.counts.borrow_mut().rejected += 1;
+        let mut bad = self.bad_responses.borrow_mut();
+        if bad.len() < REPORTS_MAX {
+            let kept = line.bytes.len();
+            debug_assert!(line.oversized.is_none() || kept <= OVERSIZED_HEAD_BYTES);
+            bad.push(BadResponse {
+                input: input.to_owned(),
+                bytes: line.bytes.to_vec(),
+                number: line.number,
+                offset: line.offset,
+                oversized: line.oversized,
+                reason,
+            });
+        }
+        self.something_to_report.notify_one();
+    }
+
+    /// Has something printed by the task that owns the report.
+    pub fn warn(&self, key: &'static str, message: String) {
+        let mut warnings = self.warnings.borrow_mut();
+        if warnings.len() < REPORTS_MAX {
+            warnings.push((key, message));
+        }
+        self.something_to_report.notify_one();
+    }
+
+    /// Counts a call that has its answer.
+    pub fn count(&self, status: StatusCode, since: Instant) {
+        let mut counts = self.counts.borrow_mut();
+        counts.calls += 1;
+        *counts.statuses.entry(status).or_default() += 1;
+        counts
+            .latency
+            .record(Micros::from_duration(since.elapsed()));
+        drop(counts);
+        self.something_to_report.notify_one();
+    }
+
+    /// Resolves when there is a reason to look at the report or the stats.
+    pub async fn something_to_report(&self) {
+        self.something_to_report.notified().await;
+    }
+
+    /// Prints what has gathered.
+    pub fn report_to(&self, stage: &mut Stage) -> Result<()> {
+        for bad in self.bad_responses.take() {
+            let line = Line {
+                bytes: &bad.bytes,
+                number: bad.number,
+                offset: bad.offset,
+                oversized: bad.oversized,
+            };
+            stage.report.reject(&bad.input, &line, &bad.reason)?;
+        }
+        for (key, message) in self.warnings.take() {
+            stage.report.warn_seldom(key, &message);
+        }
+        stage.report.flush()
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let counts = self.counts.borrow();
+        let mut snapshot = Snapshot::default()
+            .count("in", counts.calls)
+            .gauge("open", self.open.borrow().len() as u64)
+            .count("unmatched", counts.unmatched)
+            .count("rejected", counts.rejected);
+        let mut statuses: Vec<_> = counts.statuses.iter().collect();
+        statuses.sort();
+        for (status, count) in statuses {
+            snapshot = snapshot.count(&format!("status{}", status.as_u16()), *count);
+        }
+        snapshot.latencies("call", &counts.latency)
+    }
+}
+
+/// A call that waits for its answer.
+#[derive(Debug)]
+pub struct OpenCall {
+    front: Rc<Front>,
+    pub id: String,
+    answer: oneshot::Receiver<Answer>,
+}
+
+impl OpenCall {
+    /// The answer; `None` where the pipeline has gone before it came.
+    pub async fn answer(&mut self) -> Option<Answer> {
+        (&mut self.answer).await.ok()
+    }
+}
+
+impl Drop for OpenCall {
+    /// Whatever ended the call (its answer, its time, its client), it is no
+    /// longer open.
+    fn drop(&mut self) {
+        self.front.open.borrow_mut().remove(&self.id);
+    }
+}

@@ -1,0 +1,225 @@
+//! clients -> requests, responses -> clients: the way into the pipeline and out
+//! of it.
+
+mod closed_loop;
+mod fields;
+mod http;
+mod wrap;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use bytesize::ByteSize;
+use clap::{Args, Parser};
+
+use crate::serve::request::fields::RequiredFields;
+use crate::stage::cli::{Program, RunArgs, VERSION, duration};
+use crate::stage::clock::{Clock, Ids};
+use crate::stage::filter::{self, InputArgs, OutputArgs, Streams};
+use crate::stage::{Stage, usage};
+use crate::wire::object::ObjectWriter;
+
+/// Bring requests into the pipeline and answers back to those who asked.
+///
+/// Without --listen, each line of the input is a model input, and becomes a
+/// request. With --responses too, no more than --max-in-flight requests are
+/// unanswered at a time, so that a long file does not outrun the models. With
+/// --listen it is the HTTP front end: `GET /ping`, and `POST /predict` with the
+/// model input as body.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "rv-request", version = VERSION, after_help = "\
+Examples:
+  rv-request < fixtures/flowers.ndjson > requests.ndjson
+  rv-request -i flowers.ndjson -o requests --responses responses --answers answers.ndjson
+  rv-request --listen 127.0.0.1:8000 --responses responses -o requests")]
+pub struct RequestArgs {
+    #[command(flatten)]
+    input: InputArgs,
+    #[command(flatten)]
+    output: OutputArgs,
+
+    /// Where the responses come from
+    #[arg(long, value_name = "PATH")]
+    responses: Option<String>,
+
+    /// Write each response here, as it comes
+    #[arg(
+        long,
+        value_name = "PATH",
+        requires = "responses",
+        conflicts_with = "listen"
+    )]
+    answers: Option<String>,
+
+    /// How many requests may be unanswered at a time
+    #[arg(long, value_name = "N", default_value_t = 1024, requires = "responses",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_in_flight: u32,
+
+    /// How long to wait for a response; longer than the policy's deadline
+    #[arg(long, value_name = "DURATION", default_value = "10s", requires = "responses",
+        value_parser = duration)]
+    timeout: Duration,
+
+    /// Take the message id from this place of the input (a JSON pointer such as
+    /// /order/id) instead of making one
+    #[arg(long, value_name = "POINTER", conflicts_with = "listen", value_parser = pointer)]
+    id: Option<String>,
+
+    #[command(flatten)]
+    wrapping: WrappingArgs,
+    #[command(flatten)]
+    http: HttpArgs,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Args, Clone, Debug)]
+struct WrappingArgs {
+    /// Refuse inputs in which these fields are not all numbers
+    #[arg(
+        long,
+        value_name = "NAME,...",
+        value_delimiter = ',',
+        conflicts_with = "model"
+    )]
+    fields: Vec<String>,
+
+    /// Refuse inputs that this model cannot read
+    #[arg(long, value_name = "FILE")]
+    model: Option<String>,
+
+    /// Write this `returnAddress` into every request
+    #[arg(long, value_name = "NAME")]
+    return_address: Option<String>,
+
+    /// Write this `scoreTopic` into every request
+    #[arg(long, value_name = "NAME")]
+    score_topic: Option<String>,
+
+    /// `fixed:SECONDS` makes the timestamps the same every time
+    #[arg(long, value_name = "CLOCK", default_value = "system")]
+    clock: Clock,
+
+    /// `seq:PREFIX` makes the ids the same every time
+    #[arg(long, value_name = "IDS", default_value = "uuid")]
+    ids: Ids,
+}
+
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "HTTP front end")]
+struct HttpArgs {
+    /// Answer HTTP calls at this address, such as 127.0.0.1:8000
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        requires = "responses",
+        conflicts_with = "input"
+    )]
+    listen: Option<String>,
+
+    /// Accept only calls with the bearer token in this file
+    #[arg(long, value_name = "FILE", requires = "listen")]
+    token_file: Option<String>,
+
+    /// Accept calls from other machines without a token
+    #[arg(long, requires = "listen", conflicts_with = "token_file")]
+    allow_anonymous: bool,
+
+    /// Take the message id from this header where a call has it
+    #[arg(long, value_name = "NAME", requires = "listen")]
+    id_header: Option<String>,
+
+    /// The longest body of a call
+    #[arg(long, value_name = "SIZE", default_value_t = ByteSize::mib(1), requires = "listen")]
+    max_body: ByteSize,
+
+    /// How many connections are served at a time; more wait to be accepted
+    #[arg(long, value_name = "N", default_value_t = 1024, requires = "listen",
+        value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    max_connections: u32,
+
+    /// How long a client may take for the headers of a call
+    #[arg(long, value_name = "DURATION", default_value = "5s", requires = "listen",
+        value_parser = duration)]
+    header_timeout: Duration,
+
+    /// How long a client may take for the body of a call
+    #[arg(long, value_name = "DURATION", default_value = "10s", requires = "listen",
+        value_parser = duration)]
+    body_timeout: Duration,
+}
+
+impl Program for RequestArgs {
+    const NAME: &'static str = "rv-request";
+
+    fn run_args(&self) -> &RunArgs {
+        &self.run
+    }
+
+    fn run(self, stage: &mut Stage) -> Result<()> {
+        let wrapper = Wrapper::new(&self.wrapping)?;
+        match (&self.http.listen, &self.responses) {
+            (Some(listen), Some(responses)) => http::run(stage, &self, listen, responses, wrapper),
+            (None, Some(responses)) => closed_loop::run(stage, &self, responses, wrapper),
+            (_, None) => {
+                let mut streams = Streams::open(&self.input, &self.output)?;
+                streams.is_source = true;
+                filter::run(stage, streams, &mut wrap::Wrap::new(wrapper, self.id))
+            }
+        }
+    }
+}
+
+fn pointer(text: &str) -> Result<String, String> {
+    if text.starts_with('/') {
+        Ok(text.to_owned())
+    } else {
+        Err("a JSON pointer begins with `/`, as in /order/id".to_owned())
+    }
+}
+
+/// Makes requests of model inputs.
+#[derive(Debug)]
+struct Wrapper {
+    required: RequiredFields,
+    return_address: Option<String>,
+    score_topic: Option<String>,
+    clock: Clock,
+    ids: Ids,
+}
+
+impl Wrapper {
+    fn new(args: &WrappingArgs) -> Result<Wrapper> {
+        if args.fields.iter().any(String::is_empty) {
+            return Err(usage("--fields: a name is empty"));
+        }
+        Ok(Wrapper {
+            required: match &args.model {
+                Some(path) => RequiredFields::of_model(path)?,
+                None => RequiredFields::named(&args.fields),
+            },
+            return_address: args.return_address.clone(),
+            score_topic: args.score_topic.clone(),
+            clock: args.clock,
+            ids: args.ids.clone(),
+        })
+    }
+
+    /// Appends a request for `model_input`, which is JSON text on one line.
+    fn wrap(&self, message_id: &str, model_input: &str, out: &mut Vec<u8>) {
+        let mut request = ObjectWriter::new(out);
+        request
+            .string("messageId", message_id)
+            .display("timestamp", self.clock.unix().as_seconds())
+            .raw("modelInput", model_input);
+        if let Some(address) = &self.return_address {
+            request.string("returnAddress", address);
+        }
+        if let Some(topic) = &self.score_topic {
+            request.string("scoreTopic", topic);
+        }
+        request.end();
+        out.push(b'\n');
+    }
+}

@@ -1,0 +1,136 @@
+//! model inputs -> requests.
+
+use anyhow::Result;
+
+use crate::serve::request::Wrapper;
+use crate::stage::Stage;
+use crate::stage::filter::Filter;
+use crate::stage::stats::Snapshot;
+use crate::wire::lines::Line;
+use crate::wire::message::MESSAGE_ID_BYTES_MAX;
+use crate::wire::object::{at_pointer, decode_string, parse_value};
+
+/// Makes a request of every line.
+#[derive(Debug)]
+pub struct Wrap {
+    wrapper: Wrapper,
+    /// Where in the input the id stands.
+    id: Option<String>,
+    read: u64,
+    blank: u64,
+    written: u64,
+}
+
+impl Wrap {
+    pub fn new(wrapper: Wrapper, id: Option<String>) -> Wrap {
+        Wrap {
+            wrapper,
+            id,
+            read: 0,
+            blank: 0,
+            written: 0,
+        }
+    }
+
+    /// Appends the request of one line and returns its id; `None` where the line
+    /// is blank or was set aside.
+    pub fn request(
+        &mut self,
+        stage: &mut Stage,
+        input: &str,
+        line: &Line,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<String>> {
+        if line.oversized.is_some() {
+            self.read += 1;
+            stage.report.reject_oversized(input, line)?;
+            return Ok(None);
+        }
+        let Some(bytes) = line.record() else {
+            self.blank += 1;
+            return Ok(None);
+        };
+        self.read += 1;
+        match self.parse(bytes) {
+            Ok((id, model_input)) => {
+                self.wrapper.wrap(&id, model_input, out);
+                self.written += 1;
+                Ok(Some(id))
+            }
+            Err(reason) => {
+                stage.report.reject(input, line, &reason)?;
+                Ok(None)
+            }
+        }
+    }
+
+    fn parse<'a>(&mut self, line: &'a [u8]) -> Result<(String, &'a str), String> {
+        let text = std::str::from_utf8(line)
+            .map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to()))?;
+        let model_input = parse_value(text)?;
+        self.wrapper.required.check(model_input)?;
+        let id = match &self.id {
+            Some(pointer) => id_at(model_input, pointer)?,
+            None => self.wrapper.ids.next_id(),
+        };
+        Ok((id, model_input))
+    }
+}
+
+/// The scalar at a place of the input, as a message id.
+fn id_at(model_input: &str, pointer: &str) -> Result<String, String> {
+    let value = at_pointer(model_input, pointer)
+        .ok_or_else(|| format!("no id at \"{pointer}\" of the input"))?;
+    let id = match decode_string(value) {
+        Some(text) => text.into_owned(),
+        None if value.starts_with(['{', '[', 'n', '"']) => {
+            return Err(format!("the id at \"{pointer}\" is no string or number"));
+        }
+        None => value.to_owned(),
+    };
+    match id.len() {
+        1..=MESSAGE_ID_BYTES_MAX => Ok(id),
+        length => Err(format!(
+            "the id at \"{pointer}\" has {length} bytes, not 1 to {MESSAGE_ID_BYTES_MAX}"
+        )),
+    }
+}
+
+impl Filter for Wrap {
+    fn line(
+        &mut self,
+        stage: &mut Stage,
+        input: &str,
+        line: &Line,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        self.request(stage, input, line, out).map(|_| ())
+    }
+
+    fn snapshot(&self, stage: &Stage) -> Snapshot {
+        Snapshot::default()
+            .count("in", self.read)
+            .count("out", self.written)
+            .count("rejected", stage.report.rejected())
+            .count("blank", self.blank)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_a_string_or_a_number_of_the_input() {
+        let input = r#"{"id":"a\u0062","n":12345678901234567890123,"o":{},"e":""}"#;
+        assert_eq!(id_at(input, "/id").unwrap(), "ab");
+        assert_eq!(id_at(input, "/n").unwrap(), "12345678901234567890123");
+        for (pointer, reason) in [
+            ("/x", "no id at \"/x\" of the input"),
+            ("/o", "the id at \"/o\" is no string or number"),
+            ("/e", "the id at \"/e\" has 0 bytes, not 1 to 256"),
+        ] {
+            assert_eq!(id_at(input, pointer).unwrap_err(), reason);
+        }
+    }
+}
