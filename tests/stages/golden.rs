@@ -1,0 +1,158 @@
+//! One request through all stages, as files that a reader can follow.
+
+use std::path::PathBuf;
+
+use crate::es::FakeService;
+use crate::harness::{Workdir, checkout, open_reader, open_writer};
+use std::io::Write;
+
+/// Set to anything, it makes the tests write the files instead of comparing.
+const RENEW: &str = "RV_RENEW_GOLDEN";
+
+const CLOCK: [&str; 2] = ["--clock", "fixed:1644370787.021771"];
+
+fn folder() -> PathBuf {
+    checkout().join("fixtures/one_request")
+}
+
+fn golden(name: &str) -> String {
+    std::fs::read_to_string(folder().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The output of a stage is what the file says.
+fn assert_golden(name: &str, actual: &str) {
+    let path = folder().join(name);
+    if std::env::var_os(RENEW).is_some() {
+        std::fs::write(&path, actual).unwrap();
+        return;
+    }
+    let expected = golden(name);
+    assert_eq!(
+        actual, expected,
+        "{name} has changed; if that is meant, renew it with\n  {RENEW}=1 cargo test golden"
+    );
+}
+
+#[test]
+fn an_input_becomes_a_request() {
+    let workdir = Workdir::new();
+    let run = workdir
+        .run("rv-request")
+        .args(CLOCK)
+        .args(["--ids", "seq:request-"]);
+    let run = run
+        .args(["--score-topic", "score"])
+        .input(golden("0_input.ndjson"));
+    assert_golden("1_requests.ndjson", run.succeeds().stdout());
+}
+
+#[test]
+fn the_decoy_passes_a_request_on() {
+    let workdir = Workdir::new();
+    let run = workdir.run("rv-decoy").input(golden("1_requests.ndjson"));
+    assert_golden("2_decoy.ndjson", run.succeeds().stdout());
+}
+
+#[test]
+fn each_model_scores_a_request() {
+    for model in ["dt", "lr"] {
+        let workdir = Workdir::new();
+        let file = folder().join(format!("0_model.{model}.json"));
+        let run = workdir.run("rv-score").args(CLOCK).arg("--model").arg(file);
+        let run = run
+            .arg("--probabilities")
+            .input(golden("1_requests.ndjson"));
+        assert_golden(&format!("2_scores.{model}.ndjson"), run.succeeds().stdout());
+    }
+}
+
+#[test]
+fn the_rendezvous_answers_a_request() {
+    let workdir = Workdir::new();
+    let pipes = ["requests", "dt.scores", "lr.scores"].map(|pipe| workdir.fifo(pipe));
+    let policy = folder().join("0_policy.toml");
+    let run = workdir.run("rv-rendezvous").arg("--policy").arg(policy);
+    let run = run.args([
+        "--requests",
+        "requests",
+        "--scores",
+        "dt.scores",
+        "lr.scores",
+    ]);
+    let mut running = run.start();
+    let [mut requests, mut dt, mut lr] = pipes.map(|pipe| open_writer(&pipe));
+    // Before their request, so that the answer comes at 0 ms.
+    dt.write_all(golden("2_scores.dt.ndjson").as_bytes())
+        .unwrap();
+    lr.write_all(golden("2_scores.lr.ndjson").as_bytes())
+        .unwrap();
+    requests
+        .write_all(golden("1_requests.ndjson").as_bytes())
+        .unwrap();
+    let response = running.line() + "\n";
+    assert_golden("3_responses.ndjson", &response);
+}
+
+#[test]
+fn the_front_end_sends_the_response_without_its_provenance() {
+    let workdir = Workdir::new();
+    workdir.fifo("requests");
+    workdir.fifo("responses");
+    let (_running, address) = crate::http::front_end(&workdir, &["--id-header", "x-id"]);
+    let mut requests = open_reader(&workdir.path("requests"));
+    let mut responses = open_writer(&workdir.path("responses"));
+    let body = golden("0_input.ndjson");
+    let (mut client, _) =
+        crate::http::call_through(&address, "x-id: request-1\r\n", &body, &mut requests);
+    responses
+        .write_all(golden("3_responses.ndjson").as_bytes())
+        .unwrap();
+    assert_golden("4_http_body.json", &client.reply().body);
+}
+
+#[test]
+fn the_sink_sends_a_document_for_each_record() {
+    let workdir = Workdir::new();
+    let service = FakeService::start();
+    let run = workdir
+        .run("rv-es-sink")
+        .args(["--url", &service.url(), "--index", "score-log"]);
+    run.input(golden("2_scores.dt.ndjson") + &golden("2_scores.lr.ndjson"))
+        .succeeds();
+    assert_eq!(service.ids(), ["request-1/dt/1", "request-1/lr/0"]);
+    assert_golden(
+        "5_documents.ndjson",
+        &(service.documents().join("\n") + "\n"),
+    );
+}
+
+#[test]
+fn the_tree_of_these_files_is_what_training_gives() {
+    let workdir = Workdir::new();
+    workdir.train("decision-tree", "dt", 1);
+    assert_golden("0_model.dt.json", &workdir.read("dt.json"));
+    // The regression's last digits depend on the machine's mathematical library,
+    // so its file is an input here and not compared.
+    if std::env::var_os(RENEW).is_some() {
+        workdir.train("logistic-regression", "lr", 0);
+        std::fs::write(folder().join("0_model.lr.json"), workdir.read("lr.json")).unwrap();
+    }
+}
+
+#[test]
+fn the_flowers_are_those_of_the_table() {
+    let flowers = std::fs::read_to_string(checkout().join("fixtures/flowers.ndjson")).unwrap();
+    let table = std::fs::read_to_string(checkout().join("fixtures/iris.csv")).unwrap();
+    let mut rows = table.lines();
+    let names: Vec<&str> = rows.next().unwrap().split(',').take(4).collect();
+    let mut count = 0;
+    for (row, flower) in rows.zip(flowers.lines()) {
+        let members = names.iter().zip(row.split(','));
+        let members: Vec<_> = members
+            .map(|(name, value)| format!("\"{name}\":{value}"))
+            .collect();
+        assert_eq!(flower, format!("{{{}}}", members.join(",")));
+        count += 1;
+    }
+    assert_eq!((count, flowers.lines().count()), (150, 150));
+}

@@ -1,0 +1,423 @@
+//! A folder to run programs in, and programs that cannot outlive their test.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+
+/// The longest that any program of a test may run.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The file of a program of this package.
+pub fn program(name: &str) -> PathBuf {
+    let path = match name {
+        "rv-archive" => env!("CARGO_BIN_EXE_rv-archive"),
+        "rv-decoy" => env!("CARGO_BIN_EXE_rv-decoy"),
+        "rv-es-sink" => env!("CARGO_BIN_EXE_rv-es-sink"),
+        "rv-rendezvous" => env!("CARGO_BIN_EXE_rv-rendezvous"),
+        "rv-request" => env!("CARGO_BIN_EXE_rv-request"),
+        "rv-score" => env!("CARGO_BIN_EXE_rv-score"),
+        _ => panic!("no program {name}"),
+    };
+    PathBuf::from(path)
+}
+
+/// The top of the checkout.
+pub fn checkout() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A temporary folder with what a test needs in it.
+pub struct Workdir {
+    folder: TempDir,
+}
+
+impl Workdir {
+    pub fn new() -> Workdir {
+        let folder = tempfile::Builder::new().prefix("rv-test-").tempdir();
+        Workdir {
+            folder: folder.unwrap(),
+        }
+    }
+
+    pub fn path(&self, name: &str) -> String {
+        self.folder.path().join(name).to_str().unwrap().to_owned()
+    }
+
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> String {
+        fs::write(self.path(name), text).unwrap();
+        self.path(name)
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        String::from_utf8(fs::read(self.path(name)).unwrap()).unwrap()
+    }
+
+    pub fn fifo(&self, name: &str) -> String {
+        let path = self.path(name);
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+        path
+    }
+
+    /// Both models of the demo, trained on the iris data.
+    pub fn train_iris_models(&self) -> (String, String) {
+        let dt = self.train("decision-tree", "dt", 1);
+        let lr = self.train("logistic-regression", "lr", 0);
+        (dt, lr)
+    }
+
+    pub fn train(&self, algorithm: &str, name: &str, version: u32) -> String {
+        let path = self.path(&format!("{name}.json"));
+        let data = checkout().join("fixtures/iris.csv");
+        self.run("rv-score")
+            .args(["train", "--input", data.to_str().unwrap()])
+            .args(["--target", "target", "--features"])
+            .arg("sepalLength,sepalWidth,petalLength,petalWidth")
+            .args(["--algorithm", algorithm, "--name", name])
+            .args(["--model-version", &version.to_string(), "--output", &path])
+            .succeeds();
+        path
+    }
+
+    /// A program of this package, about to be run in this folder.
+    pub fn run(&self, name: &str) -> Run {
+        let mut command = Command::new(program(name));
+        command.current_dir(self.folder.path());
+        Run {
+            command,
+            input: Vec::new(),
+        }
+    }
+
+    /// A shell script, with the programs of this package on its path.
+    pub fn shell(&self, script: &str) -> Run {
+        let bin = program("rv-score").parent().unwrap().to_owned();
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let paths = std::iter::once(bin).chain(std::env::split_paths(&path));
+        let mut command = Command::new("bash");
+        command
+            .args(["-euo", "pipefail", "-c", script])
+            .env("PATH", std::env::join_paths(paths).unwrap())
+            .current_dir(self.folder.path());
+        Run {
+            command,
+            input: Vec::new(),
+        }
+    }
+}
+
+/// A command, with what it is to read.
+pub struct Run {
+    pub command: Command,
+    input: Vec<u8>,
+}
+
+impl Run {
+    pub fn arg(mut self, arg: impl AsRef<std::ffi::OsStr>) -> Run {
+        self.command.arg(arg);
+        self
+    }
+
+    pub fn args<A: AsRef<std::ffi::OsStr>>(mut self, args: impl IntoIterator<Item = A>) -> Run {
+        self.command.args(args);
+        self
+    }
+
+    pub fn input(mut self, input: impl AsRef<[u8]>) -> Run {
+        self.input = input.as_ref().to_vec();
+        self
+    }
+
+    /// Runs to the end.
+    pub fn finish(mut self) -> Finished {
+        let input = std::mem::take(&mut self.input);
+        let mut running = self.start();
+        let stdin = running.stdin.take();
+        let feeding = thread::spawn(move || {
+            // A program may end before it has read everything.
+            let _ = stdin.unwrap().write_all(&input);
+        });
+        let stdout = running.stdout.take().unwrap();
+        let reading = thread::spawn(move || {
+            let mut bytes = Vec::new();
+            { stdout }.read_to_end(&mut bytes).unwrap();
+            bytes
+        });
+        let mut finished = running.wait();
+        feeding.join().unwrap();
+        finished.stdout = reading.join().unwrap();
+        finished
+    }
+
+    /// Runs to the end, and fails the test unless that is 0.
+    pub fn succeeds(self) -> Finished {
+        self.exits(0)
+    }
+
+    /// Runs to the end, and fails the test unless it is this status.
+    pub fn exits(self, status: i32) -> Finished {
+        let finished = self.finish();
+        finished.assert_status(status);
+        finished
+    }
+
+    /// Starts the program; the test holds its standard streams.
+    pub fn start(mut self) -> Running {
+        let name = format!("{:?}", self.command);
+        self.command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = self.command.spawn().unwrap();
+        let stderr = Stderr::collect(child.stderr.take().unwrap());
+        Running {
+            name,
+            stdin: child.stdin.take(),
+            stdout: child.stdout.take(),
+            stderr,
+            child,
+        }
+    }
+}
+
+/// A program that runs. It is killed when it is dropped.
+pub struct Running {
+    name: String,
+    child: Child,
+    pub stdin: Option<ChildStdin>,
+    pub stdout: Option<ChildStdout>,
+    stderr: Stderr,
+}
+
+impl Running {
+    pub fn signal(&self, signal: Signal) {
+        let pid = Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for a line of stderr that holds `text`, and returns it.
+    pub fn says(&self, text: &str) -> String {
+        let found = eventually(|| {
+            let said = self.stderr.so_far();
+            said.lines()
+                .find(|line| line.contains(text))
+                .map(str::to_owned)
+        });
+        found.unwrap_or_else(|| {
+            panic!(
+                "{} never said {text:?}:\n{}",
+                self.name,
+                self.stderr.so_far()
+            )
+        })
+    }
+
+    /// Writes to its standard input at once.
+    pub fn write(&mut self, text: impl AsRef<[u8]>) {
+        let stdin = self.stdin.as_mut().unwrap();
+        stdin.write_all(text.as_ref()).unwrap();
+        stdin.flush().unwrap();
+    }
+
+    /// Reads one line of its standard output, without the newline.
+    pub fn line(&mut self) -> String {
+        read_line(self.stdout.as_mut().unwrap())
+    }
+
+    /// Waits for the end.
+    pub fn wait(mut self) -> Finished {
+        let status = eventually(|| self.child.try_wait().unwrap());
+        let Some(status) = status else {
+            panic!("{} does not end:\n{}", self.name, self.stderr.so_far());
+        };
+        let mut stdout = Vec::new();
+        if let Some(mut rest) = self.stdout.take() {
+            rest.read_to_end(&mut stdout).unwrap();
+        }
+        Finished {
+            name: self.name.clone(),
+            status: status.code().unwrap_or(128 + status.signal().unwrap_or(0)),
+            stdout,
+            stderr: self.stderr.whole(),
+        }
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A program that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    name: String,
+    pub status: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: String,
+}
+
+impl Finished {
+    pub fn assert_status(&self, status: i32) {
+        assert_eq!(self.status, status, "status of {self}");
+    }
+
+    pub fn stdout(&self) -> &str {
+        std::str::from_utf8(&self.stdout).unwrap()
+    }
+
+    pub fn lines(&self) -> Vec<&str> {
+        self.stdout().lines().collect()
+    }
+}
+
+impl std::fmt::Display for Finished {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
+        let stdout = String::from_utf8_lossy(&self.stdout);
+        let shown: String = stdout.chars().take(4000).collect();
+        write!(
+            formatter,
+            "{}\nstatus {}\nstdout:\n{shown}\nstderr:\n{}",
+            self.name, self.status, self.stderr
+        )
+    }
+}
+
+/// What a program says on stderr, read as it comes so that it never waits.
+struct Stderr {
+    text: Arc<Mutex<Vec<u8>>>,
+    reading: Option<JoinHandle<()>>,
+}
+
+impl Stderr {
+    fn collect(mut stderr: ChildStderr) -> Stderr {
+        let text = Arc::new(Mutex::new(Vec::new()));
+        let shared = Arc::clone(&text);
+        let reading = thread::spawn(move || {
+            let mut block = [0; 4096];
+            while let Ok(count @ 1..) = stderr.read(&mut block) {
+                shared.lock().unwrap().extend_from_slice(&block[..count]);
+            }
+        });
+        Stderr {
+            text,
+            reading: Some(reading),
+        }
+    }
+
+    fn so_far(&self) -> String {
+        String::from_utf8_lossy(&self.text.lock().unwrap()).into_owned()
+    }
+
+    fn whole(&mut self) -> String {
+        if let Some(reading) = self.reading.take() {
+            reading.join().unwrap();
+        }
+        self.so_far()
+    }
+}
+
+/// Asks until there is an answer; gives up when a program has had its time.
+pub fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = ask() {
+            return Some(answer);
+        }
+        if Instant::now() > end {
+            return None;
+        }
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+/// Reads one line, byte by byte, so that what follows stays in the pipe.
+pub fn read_line(from: &mut impl Read) -> String {
+    let mut line = Vec::new();
+    let mut byte = [0];
+    loop {
+        match from.read(&mut byte).unwrap() {
+            0 => panic!("ended inside a line: {:?}", String::from_utf8_lossy(&line)),
+            _ if byte[0] == b'\n' => return String::from_utf8(line).unwrap(),
+            _ => line.push(byte[0]),
+        }
+    }
+}
+
+/// Opens a named pipe for writing as soon as it has a reader.
+pub fn open_writer(path: &str) -> File {
+    File::options().write(true).open(path).unwrap()
+}
+
+/// Opens a named pipe for reading as soon as it has a writer.
+pub fn open_reader(path: &str) -> BufReader<File> {
+    BufReader::new(File::open(path).unwrap())
+}
+
+/// The next line of a pipe, without its newline.
+pub fn next_line(reader: &mut impl BufRead) -> String {
+    let mut line = String::new();
+    reader.read_line(&mut line).unwrap();
+    assert!(line.ends_with('\n'), "ended inside a line: {line:?}");
+    line.trim_end_matches('\n').to_owned()
+}
+
+/// A request with the measures of a flower.
+pub fn request(id: &str) -> String {
+    request_at(id, 1.5)
+}
+
+/// The same, accepted at a time.
+pub fn request_at(id: &str, timestamp: f64) -> String {
+    format!(
+        r#"{{"messageId":"{id}","timestamp":{timestamp:.6},"modelInput":{{"sepalLength":5.1,"sepalWidth":3.5,"petalLength":1.4,"petalWidth":0.2}}}}"#
+    )
+}
+
+/// A score of a request.
+pub fn score(id: &str, model: &str, version: u32, result: u32) -> String {
+    format!(
+        r#"{{"messageId":"{id}","result":{{"modelName":"{model}","result":{result}}},"provenance":{{"model":{{"modelName":"{model}","modelVersion":{version}}}}}}}"#
+    )
+}
+
+/// The JSON of a line.
+pub fn json(line: &str) -> serde_json::Value {
+    serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
+}
+
+/// A count of the summary in `--stats`.
+pub fn stat(workdir: &Workdir, file: &str, name: &str) -> u64 {
+    let stats = json(&workdir.read(file));
+    let count = stats[name].as_u64();
+    count.unwrap_or_else(|| panic!("no {name} in {stats}"))
+}
+
+/// The wall clock, in seconds.
+pub fn now() -> f64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    since.unwrap().as_secs_f64()
+}
+
+/// The processor time that a program has used, in ticks of the kernel.
+pub fn processor_ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    let fields: Vec<&str> = fields.split(' ').collect();
+    // utime and stime are the 14th and 15th of all fields.
+    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+}

@@ -1,0 +1,423 @@
+//! rv-request with HTTP: calls -> requests, responses -> answers.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::harness::{
+    Running, Workdir, eventually, json, next_line, open_reader, open_writer, processor_ticks, stat,
+};
+
+/// The answer to a call.
+#[derive(Debug)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+}
+
+impl Reply {
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let found = self.headers.iter().find(|(key, _)| key == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        json(&self.body)
+    }
+}
+
+/// One connection, kept open between calls.
+pub struct Client {
+    reader: BufReader<TcpStream>,
+}
+
+impl Client {
+    pub fn connect(address: &str) -> Client {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(60)))
+            .unwrap();
+        Client {
+            reader: BufReader::new(stream),
+        }
+    }
+
+    pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.reader.get_mut().write_all(bytes.as_ref()).unwrap();
+    }
+
+    pub fn call(&mut self, method: &str, path: &str, headers: &str, body: &str) -> Reply {
+        let length = body.len();
+        self.send(format!(
+            "{method} {path} HTTP/1.1\r\nhost: x\r\n{headers}content-length: {length}\r\n\r\n{body}"
+        ));
+        self.reply()
+    }
+
+    pub fn predict(&mut self, body: &str) -> Reply {
+        self.call("POST", "/predict", "", body)
+    }
+
+    pub fn reply(&mut self) -> Reply {
+        let status = self.text_line();
+        let status = status
+            .split(' ')
+            .nth(1)
+            .unwrap_or_else(|| panic!("{status:?}"));
+        let status = status.parse().unwrap();
+        let mut headers = Vec::new();
+        loop {
+            let line = self.text_line();
+            let Some((name, value)) = line.split_once(": ") else {
+                break;
+            };
+            headers.push((name.to_ascii_lowercase(), value.to_owned()));
+        }
+        let length = headers.iter().find(|(name, _)| name == "content-length");
+        let length = length.map_or(0, |(_, value)| value.parse().unwrap());
+        let mut body = vec![0; length];
+        self.reader.read_exact(&mut body).unwrap();
+        Reply {
+            status,
+            headers,
+            body: String::from_utf8(body).unwrap(),
+        }
+    }
+
+    fn text_line(&mut self) -> String {
+        let mut line = String::new();
+        self.reader.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn has_reply(&mut self) -> bool {
+        let stream = self.reader.get_ref();
+        stream.set_nonblocking(true).unwrap();
+        let there = self.reader.fill_buf().is_ok();
+        self.reader.get_ref().set_nonblocking(false).unwrap();
+        there
+    }
+
+    pub fn ended(&mut self) -> bool {
+        self.reader.read(&mut [0]).is_ok_and(|count| count == 0)
+    }
+}
+
+/// Starts the front end of a folder with the pipes `requests` and `responses`.
+pub fn front_end(workdir: &Workdir, flags: &[&str]) -> (Running, String) {
+    let run = workdir.run("rv-request").args(["--listen", "127.0.0.1:0"]);
+    let run = run.args(["--responses", "responses", "-o", "requests"]);
+    let running = run.args(["--stats", "stats.json"]).args(flags).start();
+    let said = running.says("listening at http://");
+    let address = said.rsplit_once("http://").unwrap().1.to_owned();
+    (running, address)
+}
+
+/// Sends a call until it comes through to `requests`, and is not refused since
+/// the front end has not yet seen who reads there. Returns the client, which
+/// waits for its answer, and the request.
+pub fn call_through(
+    address: &str,
+    headers: &str,
+    body: &str,
+    requests: &mut BufReader<File>,
+) -> (Client, String) {
+    let through = eventually(|| {
+        let mut client = Client::connect(address);
+        let length = body.len();
+        client.send(format!(
+            "POST /predict HTTP/1.1\r\nhost: x\r\n{headers}content-length: {length}\r\n\r\n{body}"
+        ));
+        let came = eventually(|| {
+            if rustix::io::ioctl_fionread(requests.get_ref()).unwrap() > 0 {
+                return Some(true);
+            }
+            client.has_reply().then_some(false)
+        });
+        if came != Some(true) {
+            assert_eq!(client.reply().status, 503);
+            return None;
+        }
+        // After a reader that died comes a blank line.
+        loop {
+            let line = next_line(requests);
+            if !line.is_empty() {
+                return Some((client, line));
+            }
+        }
+    });
+    through.expect("no call came through")
+}
+
+/// A pipeline whose only stage doubles `n`.
+fn start_doubling(workdir: &Workdir) -> std::thread::JoinHandle<()> {
+    let (requests, responses) = (workdir.path("requests"), workdir.path("responses"));
+    std::thread::spawn(move || {
+        let requests = open_reader(&requests);
+        let mut responses = open_writer(&responses);
+        for line in requests.lines() {
+            let request = json(&line.unwrap());
+            let n = request["modelInput"]["n"].as_i64().unwrap();
+            let (id, input) = (&request["messageId"], &request["modelInput"]);
+            writeln!(
+                responses,
+                "{{\"messageId\":{id},\"modelInput\":{input},\"modelResult\":{{\"modelName\":\"m\",\"result\":{}}},\"provenance\":{{\"rendezvous\":{{\"modelVersion\":3,\"reason\":\"preferred\"}}}}}}",
+                2 * n
+            )
+            .unwrap();
+        }
+    })
+}
+
+fn pipes() -> Workdir {
+    let workdir = Workdir::new();
+    workdir.fifo("requests");
+    workdir.fifo("responses");
+    workdir
+}
+
+/// Calls until the pipeline behind the front end is there.
+fn await_pipeline(client: &mut Client) {
+    let reply = eventually(|| {
+        let reply = client.predict("{\"n\":0}");
+        (reply.status == 200).then_some(())
+    });
+    assert!(reply.is_some(), "the pipeline does not answer");
+}
+
+#[test]
+fn ping_is_pong() {
+    let workdir = pipes();
+    let (_running, address) = front_end(&workdir, &[]);
+    let mut client = Client::connect(&address);
+    let reply = client.call("GET", "/ping", "", "");
+    assert_eq!(
+        (reply.status, reply.body.trim_end()),
+        (200, r#"{"ping":"pong"}"#)
+    );
+    assert_eq!(reply.header("content-type"), Some("application/json"));
+    assert_eq!(
+        client.call("POST", "/ping", "", "").header("allow"),
+        Some("GET, HEAD")
+    );
+    assert_eq!(client.call("GET", "/predict", "", "").status, 405);
+    assert_eq!(client.call("GET", "/other", "", "").status, 404);
+}
+
+#[test]
+fn a_call_gets_its_response_without_the_provenance() {
+    let workdir = pipes();
+    let (_running, address) = front_end(&workdir, &["--id-header", "X-Request-Id"]);
+    start_doubling(&workdir);
+    let mut client = Client::connect(&address);
+    await_pipeline(&mut client);
+    let body = "{\r\n  \"n\": 21,\n  \"x\": 1.10\n}\n";
+    let reply = client.call("POST", "/predict", "x-request-id: mine\r\n", body);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let answer = reply.json();
+    assert_eq!(answer["messageId"], "mine");
+    assert_eq!(answer["modelResult"]["result"], 42);
+    assert!(answer.get("provenance").is_none());
+    assert_eq!(reply.header("x-rv-message-id"), Some("mine"));
+    assert_eq!(reply.header("x-rv-model"), Some("m@3"));
+    assert_eq!(reply.header("x-rv-reason"), Some("preferred"));
+}
+
+#[test]
+fn bad_calls_get_an_error_and_never_enter_the_pipeline() {
+    let workdir = pipes();
+    let (_running, address) = front_end(
+        &workdir,
+        &["--fields", "n", "--max-body", "1KiB", "--id-header", "x-id"],
+    );
+    start_doubling(&workdir);
+    let mut client = Client::connect(&address);
+    await_pipeline(&mut client);
+    for (body, status) in [
+        ("", 400),
+        ("{", 400),
+        ("not json", 400),
+        ("[1]", 422),
+        ("{}", 422),
+        ("{\"n\":\"1\"}", 422),
+        ("{\"n\":1e999}", 422),
+    ] {
+        let reply = client.predict(body);
+        assert_eq!(reply.status, status, "{body:?}: {reply:?}");
+        assert!(reply.json()["error"].is_string());
+    }
+    let long = format!("x-id: {}\r\n", "y".repeat(300));
+    assert_eq!(
+        client.call("POST", "/predict", &long, "{\"n\":1}").status,
+        400
+    );
+    let large = format!("{{\"n\":1,\"x\":\"{}\"}}", "y".repeat(2000));
+    assert_eq!(client.predict(&large).status, 413);
+    let mut client = Client::connect(&address);
+    client.send("POST /predict HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n");
+    client.send(format!("{:x}\r\n{large}\r\n0\r\n\r\n", large.len()));
+    assert_eq!(client.reply().status, 413);
+}
+
+#[test]
+fn a_token_is_asked_for() {
+    let workdir = pipes();
+    workdir.write("token", "canary-secret\n");
+    let (running, address) = front_end(&workdir, &["--token-file", "token"]);
+    start_doubling(&workdir);
+    let mut client = Client::connect(&address);
+    let right = "authorization: Bearer canary-secret\r\n";
+    let reply = eventually(|| {
+        let reply = client.call("POST", "/predict", right, "{\"n\":1}");
+        (reply.status == 200).then_some(())
+    });
+    assert!(reply.is_some());
+    let reply = client.predict("{\"n\":1}");
+    assert_eq!(
+        (reply.status, reply.header("www-authenticate")),
+        (401, Some("Bearer"))
+    );
+    let wrong = "authorization: Bearer canary-secre\r\n";
+    assert_eq!(
+        client.call("POST", "/predict", wrong, "{\"n\":1}").status,
+        401
+    );
+    assert_eq!(client.call("GET", "/ping", "", "").status, 200);
+    running.signal(Signal::TERM);
+    let finished = running.wait();
+    assert!(!finished.stderr.contains("canary-secret"), "{finished}");
+}
+
+#[test]
+fn an_address_that_others_reach_needs_a_token() {
+    let workdir = pipes();
+    let run = workdir
+        .run("rv-request")
+        .args(["--listen", "0.0.0.0:0", "--responses", "responses"]);
+    let finished = run.exits(2);
+    assert!(finished.stderr.contains("--token-file"), "{finished}");
+    let run = workdir
+        .run("rv-request")
+        .args(["--listen", "nonsense", "--responses", "responses"]);
+    assert!(run.exits(2).stderr.contains("HOST:PORT"));
+}
+
+#[test]
+fn without_a_pipeline_the_answer_is_503_at_once() {
+    let workdir = pipes();
+    let (_running, address) = front_end(&workdir, &[]);
+    let mut client = Client::connect(&address);
+    let since = Instant::now();
+    let reply = client.predict("{\"n\":1}");
+    assert_eq!(
+        (reply.status, reply.header("retry-after")),
+        (503, Some("1"))
+    );
+    assert!(since.elapsed() < Duration::from_secs(2));
+
+    // It comes, it goes, and it comes again.
+    for _ in 0..2 {
+        let mut requests = open_reader(&workdir.path("requests"));
+        let responses = open_writer(&workdir.path("responses"));
+        let (mut caller, _) = call_through(&address, "", "{\"n\":1}", &mut requests);
+        drop((requests, responses));
+        assert_eq!(caller.reply().status, 503);
+    }
+}
+
+#[test]
+fn no_response_in_time_is_504_and_too_many_calls_are_503() {
+    let workdir = pipes();
+    let (_running, address) = front_end(&workdir, &["--timeout", "1s", "--max-in-flight", "1"]);
+    let mut requests = open_reader(&workdir.path("requests"));
+    let mut responses = open_writer(&workdir.path("responses"));
+    let (mut client, _) = call_through(&address, "", "{}", &mut requests);
+    let refused = Client::connect(&address).predict("{}");
+    assert_eq!(
+        (refused.status, refused.header("retry-after")),
+        (503, Some("1"))
+    );
+    assert_eq!(client.reply().status, 504);
+    // A late response is counted, and bothers nobody.
+    writeln!(responses, "{{\"messageId\":\"late\",\"modelResult\":null}}").unwrap();
+    let counted = eventually(|| {
+        let stats = std::fs::read_to_string(workdir.path("stats.json")).ok()?;
+        (json(&stats)["unmatched"] == 1).then_some(())
+    });
+    assert!(counted.is_some());
+    drop(requests);
+}
+
+#[test]
+fn a_policy_without_an_answer_is_504_too() {
+    let workdir = pipes();
+    let (_running, address) = front_end(&workdir, &[]);
+    let (requests, responses) = (workdir.path("requests"), workdir.path("responses"));
+    std::thread::spawn(move || {
+        let requests = open_reader(&requests);
+        let mut responses = open_writer(&responses);
+        for line in requests.lines() {
+            let id = &json(&line.unwrap())["messageId"];
+            writeln!(responses, "{{\"messageId\":{id},\"modelResult\":null}}").unwrap();
+        }
+    });
+    let reply = eventually(|| {
+        let reply = Client::connect(&address).predict("{}");
+        (reply.status == 504).then_some(reply)
+    });
+    assert!(reply.unwrap().json()["modelResult"].is_null());
+}
+
+#[test]
+fn slow_clients_are_let_go_and_bother_nobody() {
+    let workdir = pipes();
+    let flags = ["--header-timeout", "300ms", "--body-timeout", "300ms"];
+    let (_running, address) = front_end(&workdir, &flags);
+    let mut half_head = Client::connect(&address);
+    half_head.send("GET /ping HTTP/1.1\r\nhos");
+    let mut half_body = Client::connect(&address);
+    half_body.send("POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{");
+    let mut quick = Client::connect(&address);
+    assert_eq!(quick.call("GET", "/ping", "", "").status, 200);
+    assert_eq!(half_body.reply().status, 408);
+    assert!(half_head.ended());
+}
+
+#[test]
+fn sigterm_waits_for_the_answers_of_open_calls() {
+    let workdir = pipes();
+    let (running, address) = front_end(&workdir, &[]);
+    let mut requests = open_reader(&workdir.path("requests"));
+    let mut responses = open_writer(&workdir.path("responses"));
+    let (mut client, request) = call_through(&address, "", "{}", &mut requests);
+    let request = json(&request);
+    running.signal(Signal::TERM);
+    std::thread::sleep(Duration::from_millis(100));
+    let refused = TcpStream::connect(&address).is_err();
+    assert!(refused, "new calls are still accepted");
+    let id = &request["messageId"];
+    writeln!(
+        responses,
+        "{{\"messageId\":{id},\"modelResult\":{{\"modelName\":\"m\"}}}}"
+    )
+    .unwrap();
+    assert_eq!(client.reply().status, 200);
+    running.wait().assert_status(0);
+    assert_eq!(stat(&workdir, "stats.json", "status200"), 1);
+}
+
+#[test]
+fn an_idle_front_end_uses_no_processor() {
+    let workdir = pipes();
+    let (running, address) = front_end(&workdir, &[]);
+    Client::connect(&address).call("GET", "/ping", "", "");
+    std::thread::sleep(Duration::from_millis(1500));
+    let before = processor_ticks(running.id());
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(processor_ticks(running.id()), before);
+}

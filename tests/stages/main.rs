@@ -1,0 +1,14 @@
+//! The programs, run as programs: one module a subject, one harness for all.
+
+mod es;
+mod harness;
+
+mod conventions;
+mod golden;
+mod http;
+mod pipelines;
+mod readme;
+mod records;
+mod rendezvous;
+mod request;
+mod score;

@@ -1,0 +1,165 @@
+//! rv-request without HTTP: model inputs -> requests.
+
+use std::io::Write;
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::harness::{Workdir, json, next_line, now, open_reader, open_writer, stat};
+
+#[test]
+fn a_line_becomes_a_request() {
+    let workdir = Workdir::new();
+    let run = workdir.run("rv-request");
+    let before = now();
+    let finished = run.input("{\"a\":1.10}\n[1]\n\"x\"\n").succeeds();
+    let lines = finished.lines();
+    assert_eq!(lines.len(), 3);
+    let mut ids = std::collections::BTreeSet::new();
+    for (line, input) in lines.iter().zip(["{\"a\":1.10}", "[1]", "\"x\""]) {
+        let request = json(line);
+        assert!(ids.insert(request["messageId"].as_str().unwrap().to_owned()));
+        let timestamp = request["timestamp"].as_f64().unwrap();
+        assert!((before - 0.001..=now() + 0.001).contains(&timestamp));
+        assert!(
+            line.ends_with(&format!("\"modelInput\":{input}}}")),
+            "{line}"
+        );
+    }
+}
+
+#[test]
+fn the_output_can_be_the_same_every_time() {
+    let workdir = Workdir::new();
+    let run = workdir
+        .run("rv-request")
+        .args(["--clock", "fixed:1644370787.021771"]);
+    let run = run.args([
+        "--ids",
+        "seq:r-",
+        "--return-address",
+        "here",
+        "--score-topic",
+        "score",
+    ]);
+    assert_eq!(
+        run.input("{}").succeeds().stdout(),
+        "{\"messageId\":\"r-1\",\"timestamp\":1644370787.021771,\"modelInput\":{},\"returnAddress\":\"here\",\"scoreTopic\":\"score\"}\n"
+    );
+}
+
+#[test]
+fn fields_that_have_to_be_numbers_are_checked() {
+    let workdir = Workdir::new();
+    workdir.train("decision-tree", "dt", 1);
+    let whole = r#"{"sepalLength":1,"sepalWidth":1,"petalLength":1,"petalWidth":2}"#;
+    let input = format!("{whole}\n{{\"petalWidth\":1}}\n");
+    for flags in [
+        ["--fields", "petalWidth,petalLength"],
+        ["--model", "dt.json"],
+    ] {
+        let finished = workdir.run("rv-request").args(flags).input(&input).exits(1);
+        assert_eq!(finished.lines().len(), 1, "{finished}");
+        assert!(finished.stderr.contains("is missing"), "{finished}");
+    }
+}
+
+#[test]
+fn sigint_ends_a_source() {
+    let workdir = Workdir::new();
+    let mut running = workdir.run("rv-request").start();
+    running.write("{}\n");
+    running.line();
+    running.signal(Signal::INT);
+    running.wait().assert_status(0);
+}
+
+/// Answers requests by hand.
+fn response(request: &str) -> String {
+    let id = &json(request)["messageId"];
+    format!("{{\"messageId\":{id},\"modelResult\":{{\"modelName\":\"m\",\"result\":1}}}}")
+}
+
+#[test]
+fn no_more_than_so_many_requests_are_unanswered() {
+    let workdir = Workdir::new();
+    workdir.fifo("requests");
+    workdir.fifo("responses");
+    let input: String = (0..5)
+        .map(|number| format!("{{\"n\":{number}}}\n"))
+        .collect();
+    let run = workdir
+        .run("rv-request")
+        .args(["-o", "requests", "--responses", "responses"]);
+    let run = run.args([
+        "--max-in-flight",
+        "2",
+        "--answers",
+        "-",
+        "--stats",
+        "stats.json",
+    ]);
+    let mut running = run.start();
+    running.write(input);
+    drop(running.stdin.take());
+    let mut requests = open_reader(&workdir.path("requests"));
+    let mut responses = open_writer(&workdir.path("responses"));
+    let mut open = vec![next_line(&mut requests), next_line(&mut requests)];
+    let fd = requests.get_ref();
+    std::thread::sleep(Duration::from_millis(100));
+    assert_eq!(
+        rustix::io::ioctl_fionread(fd).unwrap(),
+        0,
+        "a third one came"
+    );
+    for number in 0..5 {
+        // The later one first: the order of answers is free.
+        let request = open.pop().unwrap();
+        writeln!(responses, "{}", response(&request)).unwrap();
+        assert_eq!(running.line(), response(&request));
+        if number < 3 {
+            open.push(next_line(&mut requests));
+        }
+    }
+    running.wait().assert_status(0);
+    assert_eq!(stat(&workdir, "stats.json", "answered"), 5);
+}
+
+#[test]
+fn a_response_that_does_not_come_is_given_up() {
+    let workdir = Workdir::new();
+    workdir.fifo("responses");
+    let run = workdir
+        .run("rv-request")
+        .args(["--responses", "responses", "--timeout", "50ms"]);
+    let running = run.args(["--stats", "stats.json"]).start();
+    let responses = open_writer(&workdir.path("responses"));
+    let mut running = running;
+    running.write("{}\n{}\n");
+    drop(running.stdin.take());
+    let finished = running.wait();
+    finished.assert_status(1);
+    assert!(
+        finished.stderr.contains("2 requests had no response"),
+        "{finished}"
+    );
+    drop(responses);
+}
+
+#[test]
+fn responses_that_end_too_early_are_a_failure() {
+    let workdir = Workdir::new();
+    workdir.fifo("responses");
+    let run = workdir.run("rv-request").args(["--responses", "responses"]);
+    let mut running = run.start();
+    let responses = open_writer(&workdir.path("responses"));
+    running.write("{}\n");
+    running.line();
+    drop(responses);
+    let finished = running.wait();
+    finished.assert_status(3);
+    assert!(
+        finished.stderr.contains("ended while 1 requests"),
+        "{finished}"
+    );
+}
