@@ -1,0 +1,183 @@
+#!/usr/bin/env bash
+# The whole architecture on the iris data: trains a canary and a production
+# model, sends the 150 flowers through a pipeline of named pipes, then one more
+# over HTTP, and shows what came of it. Stops everything it started.
+#
+#   scripts/demo.sh           build, run, check, stop
+#   scripts/demo.sh --serve   leave it up at 127.0.0.1:8000 until Ctrl-C
+#
+# RV_BIN names a folder with the programs, instead of building them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+serve=no
+case "${1:-}" in
+  '') ;;
+  --serve) serve=yes ;;
+  *) echo "usage: scripts/demo.sh [--serve]" >&2; exit 2 ;;
+esac
+
+if [[ -z "${RV_BIN:-}" ]]; then
+  echo '== building'
+  cargo build --release --bins
+  RV_BIN=$PWD/target/release
+fi
+export PATH="$RV_BIN:$PATH"
+fixtures=$PWD/fixtures
+work=$(mktemp --directory "${TMPDIR:-/tmp}/rv-demo-XXXXXX")
+cd "$work"
+
+stages=()
+stop() {
+  status=$?
+  trap - EXIT
+  if ((${#stages[@]})); then
+    kill "${stages[@]}" 2>/dev/null || true
+    wait "${stages[@]}" 2>/dev/null || true
+  fi
+  if ((status == 0)); then
+    rm --recursive --force "$work"
+  else
+    echo "demo: failed; what the stages said is in $work:" >&2
+    tail --lines=20 "$work"/*.log >&2 || true
+  fi
+  exit "$status"
+}
+trap stop EXIT
+
+fail() {
+  echo "demo: $*" >&2
+  exit 1
+}
+
+# Starts a stage in the background; what it says goes to NAME.log.
+stage() {
+  local name=$1
+  shift
+  "$@" 2> "$name.log" &
+  stages+=($!)
+}
+
+# Waits until all stages have ended by themselves, each with status 0.
+drain() {
+  local pid
+  for pid in "${stages[@]}"; do
+    wait "$pid" || fail "a stage ended with status $?"
+  done
+  stages=()
+}
+
+train() {
+  rv-score train --input "$fixtures/iris.csv" --target target \
+    --features sepalLength,sepalWidth,petalLength,petalWidth "$@"
+}
+
+# Everything behind the front end, from `requests` to `responses`.
+start_pipeline() {
+  rm --force requests dt.in lr.in decoy.in rendezvous.in dt.scores lr.scores responses
+  mkfifo requests dt.in lr.in decoy.in rendezvous.in dt.scores lr.scores responses
+  stage rendezvous rv-rendezvous --policy "$fixtures/policy.toml" --requests rendezvous.in \
+    --scores dt.scores --scores lr.scores --output responses --stats rendezvous.json
+  stage dt rv-score --model dt.json --input dt.in --output dt.scores
+  stage lr rv-score --model lr.json --input lr.in --output lr.scores
+  stage decoy sh -c 'rv-decoy --input decoy.in | rv-archive --dir logs'
+  # -i: Ctrl-C stops the front end, and the rest follows when it has ended.
+  stage tee sh -c 'exec tee -i dt.in lr.in decoy.in < requests > rendezvous.in'
+}
+
+# Where the front end listens, as it says itself.
+address() {
+  local address
+  for _ in {1..100}; do
+    address=$(sed --quiet 's|.*listening at http://||p' front.log)
+    [[ -n "$address" ]] && echo "$address" && return
+    sleep 0.1
+  done
+  fail 'the front end does not come up'
+}
+
+# An HTTP call by the shell alone: METHOD PATH BODY.
+call() {
+  exec 3<> "/dev/tcp/${address%:*}/${address##*:}"
+  printf '%s %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s' \
+    "$1" "$2" "$address" "${#3}" "$3" >&3
+  cat <&3
+  exec 3<&-
+}
+
+# The same, until the pipeline behind the front end is there.
+call_when_ready() {
+  local reply
+  for _ in {1..100}; do
+    reply=$(call "$@" | tr --delete '\r')
+    [[ "$reply" == 'HTTP/1.1 503 '* ]] || break
+    sleep 0.1
+  done
+  echo "$reply"
+}
+
+echo '== training the canary lr@0 and the production model dt@1'
+train --algorithm logistic-regression --name lr --model-version 0 --output lr.json
+train --algorithm decision-tree --name dt --model-version 1 --output dt.json
+
+if [[ $serve == yes ]]; then
+  start_pipeline
+  stage front rv-request --listen 127.0.0.1:8000 --responses responses --output requests
+  address=$(address)
+  reply=$(call_when_ready POST /predict '{"sepalLength":9,"sepalWidth":10,"petalLength":11,"petalWidth":12}')
+  [[ "$reply" == 'HTTP/1.1 200 '* ]] || fail "no answer: $reply"
+  echo "== up at http://$address until Ctrl-C; try"
+  echo "curl -d '{\"sepalLength\":9,\"sepalWidth\":10,\"petalLength\":11,\"petalWidth\":12}' http://$address/predict"
+  # Ctrl-C reaches the stages too: the front end stops, the others drain.
+  trap 'echo; echo "== stopping"' INT
+  wait "${stages[-1]}" || true
+  trap '' INT
+  drain
+  echo '== stopped'
+  exit 0
+fi
+
+echo '== 150 flowers through the pipeline'
+start_pipeline
+rv-request --input "$fixtures/flowers.ndjson" --output requests \
+  --responses responses --answers answers.ndjson --max-in-flight 64 2> request.log
+drain
+head --lines=3 answers.ndjson
+answers=$(wc --lines < answers.ndjson)
+((answers == 150)) || fail "$answers answers to 150 flowers"
+ids=$(sed 's/.*"messageId":"\([^"]*\)".*/\1/' answers.ndjson | sort --unique | wc --lines)
+((ids == 150)) || fail "$ids different ids in 150 answers"
+! grep --quiet '"modelName":"default"' answers.ndjson || fail 'a flower got the default'
+sed 's/,"scores".*/}/' rendezvous.json
+
+echo '== one more over HTTP'
+start_pipeline
+stage front rv-request --listen 127.0.0.1:0 --responses responses --output requests
+address=$(address)
+call GET /ping '' | tail --lines=1
+reply=$(call_when_ready POST /predict '{
+  "sepalLength": 9,
+  "sepalWidth": 10,
+  "petalLength": 11,
+  "petalWidth": 12
+}')
+echo "$reply"
+[[ "$reply" == 'HTTP/1.1 200 '*'"modelResult":{"modelName":"dt","result":2'* ]] ||
+  fail 'the answer is not the one of dt'
+kill "${stages[-1]}"
+drain
+
+echo '== the archive'
+ls -l logs
+archived=$(rv-archive cat logs | wc --lines)
+echo "$archived requests archived"
+((archived == 151)) || fail "$archived requests in the archive, not 151"
+
+echo '== the archive, scored again by the other model'
+rv-archive cat logs | rv-score --rescore --model lr.json > rescored.ndjson
+for class in 0 1 2; do
+  echo "class $class: $(grep --count "\"modelName\":\"lr\",\"result\":$class," rescored.ndjson)"
+done
+rescored=$(wc --lines < rescored.ndjson)
+((rescored == 151)) || fail "$rescored scores for 151 archived requests"
+echo '== all answered'
