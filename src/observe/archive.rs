@@ -1,4 +1,4 @@
-//! any stream -> log-<id>.gz: keeps every line as it came, in files that are
+//! any stream -> `log-<id>.gz`: keeps every line as it came, in files that are
 //! complete from the moment they have their name.
 
 mod cat;
@@ -35,8 +35,8 @@ use crate::wire::lines::Line;
 
 /// Keep a stream in compressed files, line by line as it came
 ///
-/// A file named log-<id>.gz is complete and is never changed again. The file
-/// that is being written is part-<id>.ndjson; if the program is killed, the next
+/// A file named `log-<id>.gz` is complete and is never changed again. The file
+/// that is being written is `part-<id>.ndjson`; if the program is killed, the next
 /// start on the folder completes it. Names sort by time. On a full disk the
 /// program stops reading and goes on when there is room. SIGHUP closes the
 /// present file.

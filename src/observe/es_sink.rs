@@ -51,7 +51,7 @@ use crate::wire::micros::Micros;
     after_help = "Example:\n  rv-es-sink --url http://127.0.0.1:9200 --index 'scores-%Y.%m.%d' --rejects refused.ndjson < scores.ndjson"
 )]
 pub struct EsSinkArgs {
-    /// Where the service is, such as https://search.example:9200
+    /// Where the service is, such as `https://search.example:9200`
     #[arg(long, value_name = "URL", required = true)]
     url: Option<String>,
 

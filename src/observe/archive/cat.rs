@@ -1,4 +1,4 @@
-//! log-<id>.gz -> the stream again: reads archives back in order, also the part
+//! `log-<id>.gz` -> the stream again: reads archives back in order, also the part
 //! that is being written.
 
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! part-<id>.ndjson -> log-<id>.gz: compresses in a thread, since a full part
+//! `part-<id>.ndjson` -> `log-<id>.gz`: compresses in a thread, since a full part
 //! takes seconds, and gives the final name to complete files only.
 
 use std::collections::VecDeque;
