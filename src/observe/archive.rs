@@ -11,7 +11,7 @@ mod recovery;
 mod tests;
 
 use std::num::NonZeroU64;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -97,10 +97,7 @@ impl Program for ArchiveArgs {
     const NAME: &'static str = "rv-archive";
 
     fn run_args(&self) -> &RunArgs {
-        match &self.command {
-            Some(Command::Cat(cat)) => &cat.run,
-            None => &self.run,
-        }
+        &self.run
     }
 
     fn run(self, stage: &mut Stage) -> Result<()> {
@@ -331,11 +328,4 @@ impl Filter for Archive {
             .count("bytesIn", self.bytes_in)
             .count("discardedBytes", self.discarded_bytes)
     }
-}
-
-/// Whether a path names a folder.
-fn is_folder(path: &Path) -> Result<bool> {
-    let metadata = path.metadata();
-    let metadata = metadata.with_context(|| format!("{}: cannot open", path.display()))?;
-    Ok(metadata.is_dir())
 }

@@ -6,3 +6,4 @@ pub mod lines;
 pub mod message;
 pub mod micros;
 pub mod object;
+pub mod recording;

@@ -1,21 +1,16 @@
 //! `log-<id>.gz` -> the stream again: reads archives back in order, also the part
 //! that is being written.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
-use flate2::read::MultiGzDecoder;
 
-use crate::observe::archive::folder::{names, path_of};
-use crate::observe::archive::is_folder;
-use crate::observe::archive::names::Kind;
-use crate::stage::cli::RunArgs;
 use crate::stage::stats::Snapshot;
 use crate::stage::{EndedEarly, Stage};
 use crate::wire::endpoint::{Output, STANDARD};
+use crate::wire::recording::{Kind, RecordedFile, recorded_files};
 
 /// Write archived lines to a stream again, in their order
 #[derive(Args, Clone, Debug)]
@@ -29,9 +24,6 @@ pub struct CatArgs {
     /// Write to PATH; `-` is standard output
     #[arg(short, long, value_name = "PATH", default_value = STANDARD)]
     output: String,
-
-    #[command(flatten)]
-    pub run: RunArgs,
 }
 
 const BLOCK_BYTES: usize = 64 * 1024;
@@ -58,12 +50,7 @@ pub fn run(args: &CatArgs, stage: &mut Stage) -> Result<()> {
     let mut output = Output::open(&args.output)?;
     let mut counts = Counts::default();
     for path in &args.paths {
-        let files = if is_folder(path)? {
-            files_of(path)?
-        } else {
-            vec![Archived::File(path.clone())]
-        };
-        for file in files {
+        for file in recorded_files(path)? {
             let reader = file.open()?;
             copy_lines(stage, &file, reader, &mut output, &mut counts)?;
         }
@@ -73,78 +60,11 @@ pub fn run(args: &CatArgs, stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// One file to read.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Archived {
-    /// A part of a folder, which may become a complete file before it is opened.
-    Part { folder: PathBuf, id: String },
-    /// Any other.
-    File(PathBuf),
-}
-
-impl Archived {
-    fn path(&self) -> PathBuf {
-        match self {
-            Archived::Part { folder, id } => path_of(folder, Kind::Part(id)),
-            Archived::File(path) => path.clone(),
-        }
-    }
-
-    fn open(&self) -> Result<Box<dyn Read>> {
-        let mut path = self.path();
-        let file = match (File::open(&path), self) {
-            (Err(error), Archived::Part { folder, id })
-                if error.kind() == io::ErrorKind::NotFound =>
-            {
-                path = path_of(folder, Kind::Complete(id));
-                File::open(&path)
-            }
-            (outcome, _) => outcome,
-        };
-        let file = file.with_context(|| format!("{}: cannot open", path.display()))?;
-        Ok(if path.extension().is_some_and(|ending| ending == "gz") {
-            Box::new(MultiGzDecoder::new(file))
-        } else {
-            Box::new(file)
-        })
-    }
-}
-
-/// What a folder holds, by id. A part whose complete file is there is left out.
-fn files_of(folder: &Path) -> Result<Vec<Archived>> {
-    let mut listed = names(folder)?;
-    // A file may get its final name while the folder is being read, and be seen
-    // under neither name.
-    loop {
-        let again = names(folder)?;
-        if again == listed {
-            break;
-        }
-        listed = again;
-    }
-    let mut files: Vec<(&str, Archived)> = Vec::new();
-    for name in &listed {
-        match Kind::of(name) {
-            Some(Kind::Complete(id)) => files.push((id, Archived::File(folder.join(name)))),
-            Some(Kind::Part(id)) => {
-                let complete = Kind::Complete(id).file_name();
-                if listed.binary_search(&complete).is_err() {
-                    let (folder, text) = (folder.to_owned(), id.to_owned());
-                    files.push((id, Archived::Part { folder, id: text }));
-                }
-            }
-            Some(Kind::Unfinished(_)) | None => {}
-        }
-    }
-    files.sort();
-    Ok(files.into_iter().map(|(_, file)| file).collect())
-}
-
 /// Copies `reader` up to its last whole line. Only whole lines are written, also
 /// where a signal or a broken file ends it.
 fn copy_lines(
     stage: &mut Stage,
-    file: &Archived,
+    file: &RecordedFile,
     mut reader: Box<dyn Read>,
     output: &mut Output,
     counts: &mut Counts,
@@ -175,7 +95,7 @@ fn copy_lines(
         write(stage, output, &mut begun, counts)?;
         begun.extend_from_slice(&block[newline + 1..count]);
     }
-    if !begun.is_empty() && matches!(file, Archived::File(path) if !is_part(path)) {
+    if !begun.is_empty() && matches!(file, RecordedFile::File(path) if !is_part(path)) {
         // A complete file has no torn line: this one was made elsewhere.
         begun.push(b'\n');
         write(stage, output, &mut begun, counts)?;

@@ -1,6 +1,6 @@
 //! The folder of an archive: one writer at a time, and a look at what is in it.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -9,8 +9,9 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use crate::observe::archive::names::{Id, Kind};
+use crate::observe::archive::names::Id;
 use crate::wire::micros::Micros;
+use crate::wire::recording::{Kind, names};
 
 /// Held under a lock by the one writer. It stays when the writer goes.
 const LOCK_NAME: &str = "rv-archive.lock";
@@ -81,26 +82,7 @@ impl Folder {
     }
 }
 
-/// The path of a file in the folder at `folder`.
-pub fn path_of(folder: &Path, kind: Kind) -> PathBuf {
-    folder.join(kind.file_name())
-}
-
 /// Makes what was created, renamed or removed in a folder survive a power cut.
 pub fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
-}
-
-/// The names of a folder's files, sorted. Names that are no UTF-8 are not the
-/// archive's.
-pub fn names(folder: &Path) -> Result<Vec<String>> {
-    let read = || -> io::Result<Vec<String>> {
-        let mut names = Vec::new();
-        for entry in fs::read_dir(folder)? {
-            names.extend(entry?.file_name().into_string());
-        }
-        names.sort_unstable();
-        Ok(names)
-    };
-    read().with_context(|| format!("{}: cannot list", folder.display()))
 }

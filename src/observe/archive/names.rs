@@ -64,40 +64,6 @@ impl fmt::Display for Id {
     }
 }
 
-/// What a file is, by its name. The text is its id, or what stands in its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind<'a> {
-    /// `log-<id>.gz`: complete, never changed again.
-    Complete(&'a str),
-    /// `part-<id>.ndjson`: lines as they came, and at its end perhaps half a one.
-    Part(&'a str),
-    /// `part-<id>.gz.tmp`: a compression that is at work or was cut short.
-    Unfinished(&'a str),
-}
-
-impl<'a> Kind<'a> {
-    /// What `name` says; `None` for files that are not the archive's.
-    pub fn of(name: &'a str) -> Option<Kind<'a>> {
-        if let Some(rest) = name.strip_prefix("log-") {
-            return rest.strip_suffix(".gz").map(Kind::Complete);
-        }
-        let rest = name.strip_prefix("part-")?;
-        rest.strip_suffix(".ndjson").map(Kind::Part).or_else(|| {
-            let id = rest.strip_suffix(".gz.tmp")?;
-            Some(Kind::Unfinished(id))
-        })
-    }
-
-    /// The name of such a file.
-    pub fn file_name(self) -> String {
-        match self {
-            Kind::Complete(id) => format!("log-{id}.gz"),
-            Kind::Part(id) => format!("part-{id}.ndjson"),
-            Kind::Unfinished(id) => format!("part-{id}.gz.tmp"),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,16 +94,6 @@ mod tests {
         };
         assert!(Id::after(Some(full), Micros(0)) > full);
         assert_eq!(Id::after(Some(full), Micros(0)).to_string().len(), 27);
-    }
-
-    #[test]
-    fn names_say_what_they_are() {
-        for kind in [Kind::Complete("a"), Kind::Part("a"), Kind::Unfinished("a")] {
-            assert_eq!(Kind::of(&kind.file_name()), Some(kind));
-        }
-        for foreign in ["log-a.gz.tmp", "part-a.gz", "log-a", "notes.txt", ".lock"] {
-            assert_eq!(Kind::of(foreign), None, "{foreign}");
-        }
     }
 
     proptest! {

@@ -9,8 +9,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::observe::archive::folder::{FILE_MODE, path_of, sync};
-use crate::observe::archive::names::{Id, Kind};
+use crate::observe::archive::folder::{FILE_MODE, sync};
+use crate::observe::archive::names::Id;
+use crate::wire::recording::{Kind, path_of};
 
 /// When a part is closed, and how soon it is safe.
 #[derive(Clone, Copy, Debug)]

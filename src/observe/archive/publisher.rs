@@ -12,10 +12,11 @@ use anyhow::{Context, Result, bail};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 
-use crate::observe::archive::folder::{FILE_MODE, path_of, sync};
-use crate::observe::archive::names::{Id, Kind};
+use crate::observe::archive::folder::{FILE_MODE, sync};
+use crate::observe::archive::names::Id;
 use crate::observe::waiting::Task;
 use crate::stage::Stage;
+use crate::wire::recording::{Kind, path_of};
 
 /// How soon after a full disk the next attempt is made.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);

@@ -8,10 +8,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 
-use crate::observe::archive::folder::{names, path_of, sync};
-use crate::observe::archive::names::{Id, Kind};
+use crate::observe::archive::folder::sync;
+use crate::observe::archive::names::Id;
 use crate::observe::archive::publisher::Closed;
 use crate::stage::Stage;
+use crate::wire::recording::{Kind, names, path_of};
 
 const BLOCK_BYTES: usize = 64 * 1024;
 

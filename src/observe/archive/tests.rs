@@ -62,7 +62,7 @@ impl Sandbox {
 
     /// The names in the folder, without the lock.
     fn names(&self) -> Vec<String> {
-        let mut names = folder::names(&self.dir()).unwrap();
+        let mut names = crate::wire::recording::names(&self.dir()).unwrap();
         names.retain(|name| name != "rv-archive.lock");
         names
     }
