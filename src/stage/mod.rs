@@ -4,6 +4,8 @@
 pub mod cli;
 pub mod clock;
 pub mod filter;
+pub mod queue;
+pub mod recording;
 pub mod report;
 pub mod signals;
 pub mod stats;

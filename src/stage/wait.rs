@@ -78,7 +78,9 @@ impl Stage {
         Ok(())
     }
 
-    fn wait_for_output(&mut self, output: &Output) -> Result<()> {
+    /// Waits until a write may bring something, but after a signal to stop only to
+    /// the end of the grace.
+    pub fn wait_for_output(&mut self, output: &Output) -> Result<()> {
         if let Some(stop) = self.signals.out_of_time() {
             return Err(EndedEarly::Signal(stop).into());
         }

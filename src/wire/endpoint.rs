@@ -43,7 +43,7 @@ pub struct Input {
     source: Source,
     /// A writing end of the program's own. While it is open the input does not
     /// end when the last writer goes.
-    _held_open: Option<OwnedFd>,
+    held_open: Option<OwnedFd>,
 }
 
 enum Source {
@@ -105,13 +105,18 @@ impl Input {
         Ok(Input {
             name: name.to_owned(),
             source,
-            _held_open: held_open,
+            held_open,
         })
     }
 
     /// What messages call it.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Ends a `follow`: from now on the input ends with its last writer.
+    pub fn stop_following(&mut self) {
+        self.held_open = None;
     }
 
     /// What to wait on before a read; `None` where a read never waits.
@@ -348,6 +353,17 @@ impl Output {
             Ok(count) => Ok(count),
             Err(Errno::AGAIN | Errno::INTR) => Ok(0),
             Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Whether it goes through a named pipe, which one reader after the other can
+    /// open.
+    pub fn is_named_pipe(&self) -> bool {
+        let by_path = self.name != STDOUT_NAME && !self.name.starts_with("/dev/");
+        match &self.sink {
+            Sink::Opening { .. } => by_path,
+            Sink::Open { writes, .. } => by_path && *writes == Writes::NonBlocking,
+            Sink::Nowhere => false,
         }
     }
 

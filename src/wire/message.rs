@@ -33,10 +33,12 @@ pub enum Field {
     Previous,
     /// The answer that a rendezvous chose.
     ModelResult,
+    /// All scores of a request, in its decision.
+    Candidates,
 }
 
 /// All fields, in the order of their numbers.
-const FIELDS: [(Field, &str); 10] = [
+const FIELDS: [(Field, &str); 11] = [
     (Field::MessageId, "messageId"),
     (Field::Timestamp, "timestamp"),
     (Field::ModelInput, "modelInput"),
@@ -47,6 +49,7 @@ const FIELDS: [(Field, &str); 10] = [
     (Field::Error, "error"),
     (Field::Previous, "previous"),
     (Field::ModelResult, "modelResult"),
+    (Field::Candidates, "candidates"),
 ];
 
 impl Field {
@@ -173,6 +176,33 @@ pub fn timestamp(raw: &str) -> Option<Micros> {
     (seconds.abs() < 3e12).then(|| Micros::from_seconds(seconds))
 }
 
+/// What a rendezvous reads of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request<'a> {
+    /// Unique among the requests.
+    pub message_id: Cow<'a, str>,
+    /// When it was accepted.
+    pub timestamp: Micros,
+    /// The whole record.
+    pub text: &'a str,
+}
+
+impl<'a> Request<'a> {
+    /// Reads a request from its line. The error says what is wrong with it.
+    pub fn parse(line: &'a [u8]) -> Result<Request<'a>, String> {
+        let record = Record::parse(line)?;
+        let request = Request {
+            message_id: record.message_id()?,
+            timestamp: record.timestamp()?,
+            text: record.text(),
+        };
+        record.model_input()?;
+        record.provenance()?;
+        record.return_address()?;
+        Ok(request)
+    }
+}
+
 /// What a rendezvous reads of a score. The rest may be absent: a model can be
 /// any program.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -185,6 +215,11 @@ pub struct Score<'a> {
     pub model_version: u64,
     /// The hash of the model's content, where the score names it.
     pub model_hash: Option<Cow<'a, str>>,
+    /// How long after its request's timestamp the score was there, in
+    /// milliseconds, as JSON text, where it says so.
+    pub elapsed: Option<&'a str>,
+    /// When its request was accepted, where it says so.
+    pub timestamp: Option<Micros>,
     /// The answer or the failure, whole, as JSON text.
     pub outcome: Outcome<'a>,
 }
@@ -241,6 +276,8 @@ impl<'a> Score<'a> {
             model_name,
             model_version,
             model_hash: entry("modelHash").and_then(decode_string),
+            elapsed: entry("elapsedTimeAfterRequest"),
+            timestamp: record.get(Field::Timestamp).and_then(timestamp),
             outcome,
         })
     }

@@ -156,6 +156,27 @@ impl<'o> ObjectWriter<'o> {
         self
     }
 
+    /// A member whose value is an array of objects, each of which `fill` writes.
+    pub fn array<T>(
+        &mut self,
+        name: &str,
+        items: impl IntoIterator<Item = T>,
+        fill: impl Fn(&mut ObjectWriter, T),
+    ) -> &mut Self {
+        self.key(name);
+        self.out.push(b'[');
+        for (index, item) in items.into_iter().enumerate() {
+            if index > 0 {
+                self.out.push(b',');
+            }
+            let mut inner = ObjectWriter::new(self.out);
+            fill(&mut inner, item);
+            inner.end();
+        }
+        self.out.push(b']');
+        self
+    }
+
     /// A member whose value is the object `earlier` with its member `entry`
     /// taken out and written anew by `fill`, at the end. The rest of `earlier`
     /// stays as it stands.
@@ -191,16 +212,22 @@ pub fn parse_value(text: &str) -> Result<&str, String> {
     }
 }
 
+/// The items of a JSON array, as JSON texts; `None` where `text` is none.
+pub fn array_items(text: &str) -> Option<Vec<&str>> {
+    let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
+    Some(items.into_iter().map(RawValue::get).collect())
+}
+
 /// The value at a JSON pointer (RFC 6901) in a JSON text; `None` where there is
 /// none.
 pub fn at_pointer<'a>(text: &'a str, pointer: &str) -> Option<&'a str> {
     let mut value = text;
     for token in pointer.split('/').skip(1) {
         value = if value.starts_with('[') {
-            let items: Vec<&RawValue> = serde_json::from_str(value).ok()?;
+            let items = array_items(value)?;
             let plain = token == "0" || !token.starts_with('0');
             let index: usize = token.parse().ok().filter(|_| plain)?;
-            items.get(index)?.get()
+            items.get(index)?
         } else {
             let name = token.replace("~1", "/").replace("~0", "~");
             Object::parse(value).ok()?.get(&name)?

@@ -4,6 +4,7 @@ mod es;
 mod harness;
 
 mod conventions;
+mod decision;
 mod golden;
 mod http;
 mod pipelines;

@@ -3,7 +3,8 @@
 
 use std::collections::BTreeMap;
 
-use crate::serve::rendezvous::decision::{Arrival, Outcome, Reason};
+use crate::serve::rendezvous::decision::Reason;
+use crate::serve::rendezvous::mailbox::Answer;
 use crate::stage::stats::{Latencies, Snapshot};
 
 /// The most models that are counted by name; with `*` in a policy any name may
@@ -45,15 +46,16 @@ pub struct Counts {
 
 impl Counts {
     /// Counts an answer.
-    pub fn answer(&mut self, winner: Option<&Arrival>, outcome: Outcome) {
+    pub fn answer(&mut self, answer: &Answer) {
+        let outcome = answer.outcome;
         *self.by_reason.entry(outcome.reason).or_default() += 1;
         self.answered_after.record(outcome.at);
-        let Some(winner) = winner else {
+        let Some((name, version)) = &answer.model else {
             self.defaults += 1;
             return;
         };
         self.by_models += 1;
-        let mut name = format!("{}@{}", winner.model_name, winner.model_version);
+        let mut name = format!("{name}@{version}");
         if self.by_model.len() >= MODELS_MAX && !self.by_model.contains_key(&name) {
             name = "others".to_owned();
         }

@@ -6,17 +6,19 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rustix::event::PollFlags;
 
-use crate::serve::rendezvous::mailbox::{Effect, Event, Mailboxes, NewRequest};
+use crate::serve::rendezvous::RendezvousArgs;
+use crate::serve::rendezvous::inputs::{Folder, Stream};
+use crate::serve::rendezvous::mailboxes::{Effect, Event, Mailboxes, NewRequest};
 use crate::serve::rendezvous::policy::Policy;
-use crate::serve::rendezvous::{RendezvousArgs, response};
+use crate::serve::rendezvous::routes::Routes;
 use crate::stage::clock::Clock;
 use crate::stage::signals::Stop;
 use crate::stage::stats::Snapshot;
 use crate::stage::wait::{output_error, wait};
-use crate::stage::{EndedEarly, Stage, usage};
-use crate::wire::endpoint::{Input, Output, Progress};
+use crate::stage::{EndedEarly, Stage};
+use crate::wire::endpoint::{Output, Progress};
 use crate::wire::lines::{Line, Lines};
-use crate::wire::message::{Record, Score};
+use crate::wire::message::{Request, Score};
 use crate::wire::micros::Micros;
 
 /// While this much of the responses is not taken, nothing is read: the reader
@@ -26,11 +28,18 @@ const PENDING_BYTES_MAX: usize = 1 << 20;
 /// Answers requests until they end.
 pub fn run(stage: &mut Stage, args: &RendezvousArgs, policy: Policy) -> Result<()> {
     let output = Output::open(&args.output.output)?;
-    let requests = Stream::open(&args.requests, args, stage)?;
-    let mut scores = Vec::new();
+    let requests = Stream::open(args.live_requests()?, args.follow, stage)?;
+    let (mut scores, mut folders) = (Vec::new(), Vec::new());
     for path in &args.scores {
-        scores.push(Stream::open(path, args, stage)?);
+        match Folder::watch(path)? {
+            Some(folder) => {
+                folder.update(&mut scores, stage)?;
+                folders.push(folder);
+            }
+            None => scores.push(Stream::open(path, args.follow, stage)?),
+        }
     }
+    args.keep_policy(&policy)?;
     let clock = Clock::system();
     let mut live = Live {
         mailboxes: Mailboxes::new(Rc::new(policy), args.bounds.limits()),
@@ -41,11 +50,14 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, policy: Policy) -> Result<(
             Vec::new()
         },
         output,
+        routes: Routes::open(args)?,
         requests,
         scores,
+        folders,
         scores_ended: false,
         clock,
         started: Instant::now() - clock.monotonic().to_duration(),
+        last: Micros(-1),
     };
     let cut_short = live.serve(stage, args)?;
     live.finish(stage)?;
@@ -55,41 +67,22 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, policy: Policy) -> Result<(
     }
 }
 
-struct Stream {
-    input: Input,
-    lines: Lines,
-    ended: bool,
-}
-
-impl Stream {
-    fn open(path: &str, args: &RendezvousArgs, stage: &Stage) -> Result<Stream> {
-        let input = Input::open(path, args.follow)?;
-        if input.is_file() {
-            return Err(usage(format!(
-                "{path}: is a file, and a live rendezvous needs pipes, in which records come when \
-                 they happen; feed a file through a pipe made with mkfifo"
-            )));
-        }
-        Ok(Stream {
-            input,
-            lines: Lines::new(stage.line_bytes_max),
-            ended: false,
-        })
-    }
-}
-
 struct Live {
     mailboxes: Mailboxes,
     effects: Vec<Effect>,
     /// Responses that are not written yet.
     pending: Vec<u8>,
     output: Output,
+    routes: Routes,
     requests: Stream,
     scores: Vec<Stream>,
+    folders: Vec<Folder>,
     scores_ended: bool,
     clock: Clock,
     /// When the monotonic clock of this program began.
     started: Instant,
+    /// The time of the last wake-up.
+    last: Micros,
 }
 
 impl Live {
@@ -98,6 +91,7 @@ impl Live {
     fn serve(&mut self, stage: &mut Stage, args: &RendezvousArgs) -> Result<Option<Stop>> {
         loop {
             self.write_some()?;
+            self.routes.write_some(&mut stage.report);
             stage.report.flush()?;
             if stage.signals.take_hangup() {
                 self.reload(stage, args);
@@ -114,8 +108,10 @@ impl Live {
                 return Ok(None);
             }
             let ready = self.wait(stage)?;
-            // One time for all that is read in this wake-up.
-            let now = self.clock.monotonic();
+            // One time for all that is read in this wake-up, and no two wake-ups
+            // at one time: else a replay, which has the times alone, could not
+            // tell what was read together.
+            let now = self.now();
             self.read(stage, &ready, now)?;
             self.mailboxes.step(Event::Tick, now, &mut self.effects);
             self.render();
@@ -123,7 +119,7 @@ impl Live {
     }
 
     /// Waits for a stream, a deadline or a signal. Says which streams are ready:
-    /// the requests, then the scores in their order.
+    /// the requests, the scores in their order, the folders in theirs.
     fn wait(&mut self, stage: &mut Stage) -> Result<Vec<bool>> {
         let may_read = self.pending.len() < PENDING_BYTES_MAX;
         let mut streams = Vec::with_capacity(self.scores.len() + 2);
@@ -138,9 +134,14 @@ impl Live {
                 None => places.push(None),
             }
         }
+        for folder in &self.folders {
+            places.push(Some(streams.len()));
+            streams.push((folder.readiness(), PollFlags::IN));
+        }
         if let Some(readiness) = self.output.readiness().filter(|_| !self.pending.is_empty()) {
             streams.push(readiness);
         }
+        streams.extend(self.routes.waiting().filter_map(Output::readiness));
         let wake = self.mailboxes.next_wake().map(|wake| self.instant(wake));
         let times = [wake, stage.stats.due(), stage.signals.grace_end()];
         let until = times.into_iter().flatten().min();
@@ -165,13 +166,25 @@ impl Live {
                 self.requests.input.read(&mut self.requests.lines)? == Progress::End;
             self.take_requests(stage, now)?;
         }
-        for (index, _) in ready[1..].iter().enumerate().filter(|(_, ready)| **ready) {
+        let (of_scores, of_folders) = ready[1..].split_at(self.scores.len());
+        for (index, _) in of_scores.iter().enumerate().filter(|(_, ready)| **ready) {
             stage.stats.touch();
             let stream = &mut self.scores[index];
             stream.ended = stream.input.read(&mut stream.lines)? == Progress::End;
             self.take_scores(index, stage, now)?;
         }
-        if !self.scores_ended && self.scores.iter().all(|stream| stream.ended) {
+        if of_folders.contains(&true) {
+            for folder in &self.folders {
+                folder.acknowledge();
+                folder.update(&mut self.scores, stage)?;
+            }
+        }
+        if !self.folders.is_empty() {
+            self.scores.retain(|stream| !stream.ended);
+        }
+        // Into a folder another model may come at any time.
+        let all_ended = self.folders.is_empty() && self.scores.iter().all(|it| it.ended);
+        if !self.scores_ended && all_ended {
             self.scores_ended = true;
             self.mailboxes
                 .step(Event::ScoresEnded, now, &mut self.effects);
@@ -190,12 +203,12 @@ impl Live {
             let Some(bytes) = record_of(stage, input.name(), &line)? else {
                 continue;
             };
-            match read_request(bytes, wall) {
-                Ok((message_id, text, age)) => {
+            match Request::parse(bytes) {
+                Ok(request) => {
                     let request = NewRequest {
-                        message_id: &message_id,
-                        text,
-                        age,
+                        message_id: &request.message_id,
+                        text: request.text,
+                        age: wall - request.timestamp,
                     };
                     self.mailboxes
                         .step(Event::Request(request), now, &mut self.effects);
@@ -230,11 +243,18 @@ impl Live {
     /// Turns answers into responses.
     fn render(&mut self) {
         for effect in self.effects.drain(..) {
-            let Effect::Answer(answer) = effect;
-            // The request was read by the same rules, so this cannot fail.
-            let written = response::write(&answer, &mut self.pending);
+            // The request was read by the same rules, so writing cannot fail.
+            let written = match effect {
+                Effect::Answer(answer) => self.routes.answer(&answer, &mut self.pending),
+                Effect::Decision(decision) => self.routes.decision(&decision.0, decision.1),
+            };
             debug_assert!(written.is_ok(), "{written:?}");
         }
+    }
+
+    fn now(&mut self) -> Micros {
+        self.last = self.clock.monotonic().max(self.last + Micros(1));
+        self.last
     }
 
     fn write_some(&mut self) -> Result<()> {
@@ -257,7 +277,10 @@ impl Live {
                 stage
                     .report
                     .info(&format!("policy {} is in force", policy.hash));
-                let now = self.clock.monotonic();
+                if let Err(error) = args.keep_policy(&policy) {
+                    stage.report.warn(&format!("{error:#}"));
+                }
+                let now = self.now();
                 let policy = Event::Policy(Rc::new(policy));
                 self.mailboxes.step(policy, now, &mut self.effects);
             }
@@ -290,7 +313,7 @@ impl Live {
                 }
                 let progress = stream.input.read_one_byte(&mut stream.lines)?;
                 stream.ended = progress == Progress::End;
-                let now = self.clock.monotonic();
+                let now = self.now();
                 match place {
                     0 => self.take_requests(stage, now)?,
                     score => self.take_scores(score - 1, stage, now)?,
@@ -302,21 +325,21 @@ impl Live {
 
     /// Answers what is open, and writes everything.
     fn finish(&mut self, stage: &mut Stage) -> Result<()> {
-        let now = self.clock.monotonic();
+        let now = self.now();
         self.mailboxes.step(Event::Shutdown, now, &mut self.effects);
         self.render();
         stage.write_all(&mut self.output, &mut self.pending)?;
         stage.close(&mut self.output)?;
+        self.routes.finish(stage)?;
         let snapshot = self.snapshot(stage);
         stage.final_stats(&snapshot);
         Ok(())
     }
 
     fn snapshot(&self, stage: &Stage) -> Snapshot {
-        self.mailboxes
-            .counts
-            .snapshot(self.mailboxes.open())
-            .count("rejected", stage.report.rejected())
+        let counts = self.mailboxes.counts.snapshot(self.mailboxes.open());
+        self.routes
+            .snapshot(counts.count("rejected", stage.report.rejected()))
     }
 }
 
@@ -335,18 +358,4 @@ fn record_of<'a>(stage: &mut Stage, input: &str, line: &Line<'a>) -> Result<Opti
         return Ok(None);
     }
     Ok(line.record())
-}
-
-/// The id, the text and the age of a request.
-fn read_request(
-    line: &[u8],
-    wall: Micros,
-) -> Result<(std::borrow::Cow<'_, str>, &str, Micros), String> {
-    let record = Record::parse(line)?;
-    let message_id = record.message_id()?;
-    let age = wall - record.timestamp()?;
-    record.model_input()?;
-    record.provenance()?;
-    record.return_address()?;
-    Ok((message_id, record.text(), age))
 }

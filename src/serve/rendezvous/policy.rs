@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -33,9 +34,11 @@ pub struct Policy {
     /// Requests that wait for one model first.
     pub shares: Vec<Share>,
     /// The answer when nothing acceptable came, as JSON text.
-    pub default: String,
+    pub default: Rc<str>,
     /// The first 16 hex digits of the SHA-256 of the policy's text.
     pub hash: String,
+    /// The policy as it was written.
+    pub text: String,
 }
 
 /// What time is counted from.
@@ -258,6 +261,7 @@ impl Checker<'_> {
             shares: self.shares(deadline)?,
             default: self.default()?,
             hash: hash(text),
+            text: text.to_owned(),
         })
     }
 
@@ -445,11 +449,12 @@ impl Checker<'_> {
         Ok(shares)
     }
 
-    fn default(&self) -> Result<String, Fault> {
+    fn default(&self) -> Result<Rc<str>, Fault> {
         let Some(default) = &self.written.default else {
-            return Ok("null".to_owned());
+            return Ok("null".into());
         };
-        json(&toml::Value::Table(default.modelResult.get_ref().clone())).ok_or_else(|| {
+        let value = toml::Value::Table(default.modelResult.get_ref().clone());
+        json(&value).map(Rc::from).ok_or_else(|| {
             let message = "modelResult must be what JSON can say: no dates, no infinities";
             (default.modelResult.span(), message.to_owned())
         })
@@ -546,7 +551,7 @@ modelResult = { modelName = "default", result = 0 }
             ]
         );
         assert_eq!(policy.shares[0].until, Micros(80_000));
-        assert_eq!(policy.default, r#"{"modelName":"default","result":0}"#);
+        assert_eq!(&*policy.default, r#"{"modelName":"default","result":0}"#);
         assert_eq!(policy.hash.len(), 16);
         assert!(policy.selects(&Selector::Any, "x", 9));
         assert!(!policy.selects(&Selector::Any, "dt", 2));

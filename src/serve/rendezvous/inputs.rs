@@ -1,0 +1,111 @@
+//! The streams of scores: named one by one, or all the pipes of a folder, as they
+//! come and go.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+
+use crate::stage::{Stage, usage};
+use crate::wire::endpoint::Input;
+use crate::wire::lines::Lines;
+
+/// One stream, and what was read of it.
+pub struct Stream {
+    pub input: Input,
+    pub lines: Lines,
+    pub ended: bool,
+}
+
+impl Stream {
+    pub fn open(path: &str, follow: bool, stage: &Stage) -> Result<Stream> {
+        let input = Input::open(path, follow)?;
+        if input.is_file() {
+            return Err(usage(format!(
+                "{path}: is a file, and a live rendezvous needs pipes, in which records come when \
+                 they happen; for recordings there is --replay"
+            )));
+        }
+        Ok(Stream {
+            input,
+            lines: Lines::new(stage.line_bytes_max),
+            ended: false,
+        })
+    }
+}
+
+/// A folder whose named pipes are all streams of scores.
+pub struct Folder {
+    path: PathBuf,
+    changes: OwnedFd,
+}
+
+impl Folder {
+    /// Watches a folder; `None` where the path is none.
+    pub fn watch(path: &str) -> Result<Option<Folder>> {
+        if !Path::new(path).is_dir() {
+            return Ok(None);
+        }
+        let watch = || -> rustix::io::Result<OwnedFd> {
+            let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+            let of_names = WatchFlags::CREATE
+                | WatchFlags::DELETE
+                | WatchFlags::MOVED_FROM
+                | WatchFlags::MOVED_TO;
+            inotify::add_watch(&changes, path, of_names)?;
+            Ok(changes)
+        };
+        Ok(Some(Folder {
+            path: PathBuf::from(path),
+            changes: watch().with_context(|| format!("{path}: cannot watch the folder"))?,
+        }))
+    }
+
+    /// Readable when a name has come or gone.
+    pub fn readiness(&self) -> BorrowedFd<'_> {
+        self.changes.as_fd()
+    }
+
+    /// Makes `readiness` quiet until the next change.
+    pub fn acknowledge(&self) {
+        let mut room = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&self.changes, &mut room);
+        while reader.next().is_ok() {}
+    }
+
+    /// Brings `streams` in line with the folder: pipes that have come are opened,
+    /// and of those that have gone the rest is still read.
+    pub fn update(&self, streams: &mut Vec<Stream>, stage: &mut Stage) -> Result<()> {
+        let mut present = BTreeSet::new();
+        let list = fs::read_dir(&self.path);
+        for entry in list.with_context(|| format!("{}: cannot list", self.path.display()))? {
+            let path = entry?.path();
+            // A pipe may go while the folder is being read.
+            let is_pipe = fs::metadata(&path).is_ok_and(|it| it.file_type().is_fifo());
+            if let Some(path) = path.to_str().filter(|_| is_pipe) {
+                present.insert(path.to_owned());
+            }
+        }
+        for stream in streams.iter_mut() {
+            let path = stream.input.name();
+            if Path::new(path).parent() == Some(&self.path) && !present.remove(path) {
+                stream.input.stop_following();
+            }
+        }
+        for path in present {
+            match Stream::open(&path, true, stage) {
+                Ok(stream) => {
+                    stage.report.info(&format!("{path}: joined"));
+                    streams.push(stream);
+                }
+                Err(error) => stage.report.warn_seldom("scores", &format!("{error:#}")),
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,120 @@
+//! Where responses and decisions go. A stuck route, or a stuck reader of the
+//! decisions, holds nobody up.
+
+use anyhow::Result;
+
+use crate::serve::rendezvous::RendezvousArgs;
+use crate::serve::rendezvous::decision::Outcome;
+use crate::serve::rendezvous::mailbox::{Answer, Mailbox};
+use crate::serve::rendezvous::record::{write_decision, write_response};
+use crate::stage::Stage;
+use crate::stage::queue::Queue;
+use crate::stage::report::Report;
+use crate::stage::stats::Snapshot;
+use crate::wire::endpoint::Output;
+use crate::wire::message::{Field, Record};
+use crate::wire::object::decode_string;
+
+/// The ways out beside the output itself.
+#[derive(Debug)]
+pub struct Routes {
+    /// By return address.
+    by_address: Vec<(String, Queue)>,
+    decisions: Option<Queue>,
+    /// Responses whose address has no route.
+    unrouted: u64,
+}
+
+impl Routes {
+    /// Opens what the flags ask for.
+    pub fn open(args: &RendezvousArgs) -> Result<Routes> {
+        let bytes_max = args.bounds.queue_bytes();
+        let mut by_address = Vec::new();
+        for (address, path) in &args.route {
+            by_address.push((address.clone(), Queue::open(path, bytes_max)?));
+        }
+        let decisions = match &args.decisions {
+            Some(path) => Some(Queue::open(path, bytes_max)?),
+            None => None,
+        };
+        Ok(Routes {
+            by_address,
+            decisions,
+            unrouted: 0,
+        })
+    }
+
+    /// Writes a response where its request wants it, or to `output`.
+    pub fn answer(&mut self, answer: &Answer, output: &mut Vec<u8>) -> Result<(), String> {
+        if self.by_address.is_empty() {
+            return write_response(answer, output);
+        }
+        let address = Record::parse(answer.request.as_bytes())?.get(Field::ReturnAddress);
+        let Some(address) = address.and_then(decode_string) else {
+            return write_response(answer, output);
+        };
+        let route = self.by_address.iter_mut().find(|(it, _)| *it == *address);
+        let Some((_, queue)) = route else {
+            self.unrouted += 1;
+            return write_response(answer, output);
+        };
+        let mut written = Ok(());
+        queue.push(|bytes| written = write_response(answer, bytes));
+        written
+    }
+
+    /// Writes the decision of a closed mailbox, where decisions are wanted.
+    pub fn decision(&mut self, mailbox: &Mailbox, outcome: Outcome) -> Result<(), String> {
+        let mut written = Ok(());
+        if let Some(queue) = &mut self.decisions {
+            queue.push(|bytes| written = write_decision(mailbox, outcome, bytes));
+        }
+        written
+    }
+
+    fn queues(&mut self) -> impl Iterator<Item = &mut Queue> {
+        let routes = self.by_address.iter_mut().map(|(_, queue)| queue);
+        routes.chain(self.decisions.as_mut())
+    }
+
+    /// The outputs that have something to take.
+    pub fn waiting(&self) -> impl Iterator<Item = &Output> {
+        let routes = self.by_address.iter().map(|(_, queue)| queue);
+        routes.chain(&self.decisions).filter_map(Queue::output)
+    }
+
+    /// Writes what is taken at once.
+    pub fn write_some(&mut self, report: &mut Report) {
+        for queue in self.queues() {
+            queue.write_some(report);
+        }
+    }
+
+    /// Writes all that waits, as long as it takes: for a replay, in which nobody
+    /// is in a hurry.
+    pub fn write_all(&mut self, stage: &mut Stage) -> Result<()> {
+        for queue in self.queues() {
+            queue.write_all(stage)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the rest, as far as readers take it within the grace of a signal.
+    pub fn finish(&mut self, stage: &mut Stage) -> Result<()> {
+        for queue in self.queues() {
+            queue.finish(stage)?;
+            stage.found_wanting |= queue.has_lost();
+        }
+        Ok(())
+    }
+
+    /// Adds what was lost and misdirected to the counts.
+    pub fn snapshot(&self, snapshot: Snapshot) -> Snapshot {
+        let dropped = self.by_address.iter().map(|(_, queue)| queue.dropped).sum();
+        let decisions = self.decisions.as_ref().map_or(0, |queue| queue.dropped);
+        snapshot
+            .count("unrouted", self.unrouted)
+            .count("routeDropped", dropped)
+            .count("decisionsDropped", decisions)
+    }
+}

@@ -1,0 +1,99 @@
+//! Reads recorded streams record by record: files, archives' folders, a pipe.
+
+use std::collections::VecDeque;
+use std::path::Path;
+
+use anyhow::Result;
+use rustix::event::PollFlags;
+
+use crate::stage::wait::wait;
+use crate::stage::{EndedEarly, Stage};
+use crate::wire::endpoint::{Input, Progress, STANDARD};
+use crate::wire::lines::{Line, Lines};
+use crate::wire::recording::recorded_files;
+
+/// A recorded stream and how far it was read.
+#[derive(Debug)]
+pub struct Recording {
+    input: Input,
+    lines: Lines,
+    /// The files that follow, of a folder.
+    rest: VecDeque<String>,
+    line_bytes_max: usize,
+    ended: bool,
+}
+
+impl Recording {
+    /// Opens a file, an archive's folder or a pipe; `-` is standard input.
+    pub fn open(path: &str, stage: &Stage) -> Result<Recording> {
+        let mut files = VecDeque::new();
+        if path != STANDARD && Path::new(path).is_dir() {
+            for file in recorded_files(Path::new(path))? {
+                files.push_back(file.path().to_string_lossy().into_owned());
+            }
+        } else {
+            files.push_back(path.to_owned());
+        }
+        // A folder without files is a recording without records.
+        let first = files.pop_front().unwrap_or_else(|| "/dev/null".to_owned());
+        Ok(Recording {
+            input: Input::open(&first, false)?,
+            lines: Lines::new(stage.line_bytes_max),
+            rest: files,
+            line_bytes_max: stage.line_bytes_max,
+            ended: false,
+        })
+    }
+
+    /// Whether it is a pipe, which another program fills while it is read.
+    pub fn is_pipe(&self) -> bool {
+        !self.input.is_file() && self.input.name() != "/dev/null"
+    }
+
+    /// Whether the next line is there without a read.
+    pub fn has_line(&self) -> bool {
+        self.lines.has_whole_line()
+    }
+
+    /// The next line, and the name of its file; `None` at the end.
+    pub fn next_line(&mut self, stage: &mut Stage) -> Result<Option<(Line<'_>, &str)>> {
+        while !self.lines.has_whole_line() {
+            // There is none, but the buffer lets go of an oversized one.
+            let _ = self.lines.next_line();
+            if self.ended {
+                let Some(next) = self.rest.pop_front() else {
+                    break;
+                };
+                if self.lines.is_inside_line() {
+                    self.rest.push_front(next);
+                    break;
+                }
+                self.input = Input::open(&next, false)?;
+                self.lines = Lines::new(self.line_bytes_max);
+                self.ended = false;
+            }
+            self.read(stage)?;
+        }
+        let line = if self.lines.has_whole_line() {
+            self.lines.next_line()
+        } else {
+            self.lines.last_line()
+        };
+        Ok(line.map(|line| (line, self.input.name())))
+    }
+
+    fn read(&mut self, stage: &mut Stage) -> Result<()> {
+        if let Some(stop) = stage.signals.stop() {
+            // Half an answer is none: a replay that is stopped says so.
+            return Err(EndedEarly::Signal(stop).into());
+        }
+        if let Some(fd) = self.input.readiness()
+            && !wait(&[(fd, PollFlags::IN)], &mut stage.signals, None)?[0]
+        {
+            return Ok(());
+        }
+        stage.stats.touch();
+        self.ended = self.input.read(&mut self.lines)? == Progress::End;
+        Ok(())
+    }
+}
