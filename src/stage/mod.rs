@@ -1,6 +1,7 @@
 //! What makes a function a Unix program: its command line, messages, signals,
 //! statistics and exit status, and the loop that moves records through it.
 
+pub mod backlog;
 pub mod cli;
 pub mod clock;
 pub mod filter;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::stage::Stage;
+use crate::stage::backlog::Backlog;
 use crate::stage::report::Report;
 use crate::stage::wait::wait;
 use crate::wire::endpoint::Output;
@@ -19,11 +20,7 @@ const FINISH: Duration = Duration::from_secs(5);
 pub struct Queue {
     output: Output,
     path: String,
-    /// What waits, from `start` on.
-    bytes: Vec<u8>,
-    start: usize,
-    /// Whether the first line that waits has been written in part.
-    first_is_begun: bool,
+    backlog: Backlog,
     bytes_max: usize,
     /// Records that were dropped since there was no room or no output.
     pub dropped: u64,
@@ -37,9 +34,7 @@ impl Queue {
         Ok(Queue {
             output: Output::open(path)?,
             path: path.to_owned(),
-            bytes: Vec::new(),
-            start: 0,
-            first_is_begun: false,
+            backlog: Backlog::default(),
             bytes_max,
             dropped: 0,
             failed: false,
@@ -53,7 +48,7 @@ impl Queue {
 
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
-        self.start == self.bytes.len()
+        self.backlog.is_empty()
     }
 
     /// Lets `write` append one record, with its newline.
@@ -62,35 +57,28 @@ impl Queue {
             self.dropped += 1;
             return;
         }
-        write(&mut self.bytes);
-        while self.bytes.len() - self.start > self.bytes_max && self.drop_oldest() {}
-        if self.start > self.bytes.len() / 2 {
-            self.bytes.drain(..self.start);
-            self.start = 0;
-        }
+        write(self.backlog.tail());
+        while self.backlog.len() > self.bytes_max && self.drop_oldest() {}
     }
 
     /// Drops the oldest record that no part of was written yet. The last one
     /// stays, however large it is.
     fn drop_oldest(&mut self) -> bool {
-        let waiting = &self.bytes[self.start..];
-        let begun = if self.first_is_begun {
-            memchr::memchr(b'\n', waiting).map_or(0, |newline| newline + 1)
+        let waiting = self.backlog.waiting();
+        let line = |from: usize| {
+            let newline = memchr::memchr(b'\n', &waiting[from..]);
+            newline.map_or(0, |newline| newline + 1)
+        };
+        let begun = if self.backlog.is_inside_line() {
+            line(0)
         } else {
             0
         };
-        let Some(length) = memchr::memchr(b'\n', &waiting[begun..]).map(|newline| newline + 1)
-        else {
-            return false;
-        };
-        if begun + length == waiting.len() {
+        let length = line(begun);
+        if length == 0 || begun + length == waiting.len() {
             return false;
         }
-        // The rest of the line that was begun moves up to what is kept.
-        let begun_from = self.start;
-        self.bytes
-            .copy_within(begun_from..begun_from + begun, begun_from + length);
-        self.start += length;
+        self.backlog.cut(begun, length);
         self.dropped += 1;
         true
     }
@@ -99,37 +87,24 @@ impl Queue {
     /// are dropped from then on; a named pipe whose reader has gone waits for the
     /// next one.
     pub fn write_some(&mut self, report: &mut Report) {
-        while !self.is_empty() && !self.failed {
-            match self.output.try_write(&self.bytes[self.start..]) {
-                Ok(0) => break,
-                Ok(count) => {
-                    self.start += count;
-                    self.first_is_begun = self.bytes[self.start - 1] != b'\n';
-                }
+        while !self.failed {
+            match self.backlog.write_some(&mut self.output) {
+                Ok(()) => break,
                 Err(error) => self.fail(&error, report),
             }
-        }
-        if self.is_empty() {
-            self.bytes.clear();
-            self.start = 0;
         }
     }
 
     fn fail(&mut self, error: &io::Error, report: &mut Report) {
         if error.kind() == io::ErrorKind::BrokenPipe
+            && self.output.is_named_pipe()
             && let Ok(output) = Output::open(&self.path)
-            && output.is_named_pipe()
         {
             let message = format!("{}: its reader has gone; waiting for the next", self.path);
             report.warn_seldom("queue", &message);
             self.output = output;
             // What the dead reader left in the pipe may end inside a line.
-            let rest = self.bytes.split_off(self.start);
-            self.bytes = Vec::with_capacity(rest.len() + 1);
-            self.bytes.push(b'\n');
-            self.bytes.extend_from_slice(&rest);
-            self.start = 0;
-            self.first_is_begun = false;
+            self.backlog.restart();
             return;
         }
         report.warn(&format!(
@@ -137,13 +112,13 @@ impl Queue {
             self.path
         ));
         self.failed = true;
-        self.dropped += memchr::memchr_iter(b'\n', &self.bytes[self.start..]).count() as u64;
-        self.start = self.bytes.len();
+        self.drop_all();
     }
 
-    /// Whether records were lost here.
-    pub fn has_lost(&self) -> bool {
-        self.dropped > 0
+    fn drop_all(&mut self) -> u64 {
+        let lost = memchr::memchr_iter(b'\n', &self.backlog.take()).count() as u64;
+        self.dropped += lost;
+        lost
     }
 
     /// Writes all that waits, as long as it takes.
@@ -169,9 +144,7 @@ impl Queue {
             };
             let out_of_time = stage.signals.out_of_time().is_some() || Instant::now() >= end;
             if out_of_time {
-                let waiting = &self.bytes[self.start..];
-                let lost = memchr::memchr_iter(b'\n', waiting).count() as u64;
-                self.dropped += lost;
+                let lost = self.drop_all();
                 stage.report.warn(&format!(
                     "{}: its reader does not read; {lost} records are lost",
                     self.path
@@ -209,7 +182,7 @@ mod tests {
     }
 
     fn waiting(queue: &Queue) -> &str {
-        std::str::from_utf8(&queue.bytes[queue.start..]).unwrap()
+        std::str::from_utf8(queue.backlog.waiting()).unwrap()
     }
 
     #[test]
@@ -225,12 +198,27 @@ mod tests {
 
     #[test]
     fn a_record_that_was_begun_is_finished() {
-        let mut queue = queue(8);
-        push(&mut queue, "one\n");
-        queue.start = 1;
-        queue.first_is_begun = true;
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
+        let mut queue = Queue::open(pipe.to_str().unwrap(), 8).unwrap();
+        let mut reader = std::fs::File::open(&pipe).unwrap();
+        while !queue.output.is_open().unwrap() {
+            std::thread::yield_now();
+        }
+        // More than the pipe takes, so that it is written in part.
+        let long = "x".repeat(200_000) + "\n";
+        push(&mut queue, &long);
+        queue.backlog.write_some(&mut queue.output).unwrap();
+        let written = long.len() - queue.backlog.len();
+        assert!(0 < written && written < long.len());
         push(&mut queue, "two\n");
         push(&mut queue, "three\n");
-        assert_eq!((waiting(&queue), queue.dropped), ("ne\nthree\n", 1));
+        assert_eq!(queue.dropped, 1);
+        assert_eq!(waiting(&queue), long[written..].to_owned() + "three\n");
+        let mut begun = vec![0; written];
+        std::io::Read::read_exact(&mut reader, &mut begun).unwrap();
+        assert_eq!(begun, long.as_bytes()[..written]);
     }
 }

@@ -53,6 +53,8 @@ enum Entry {
     Count(u64),
     /// What there is now.
     Gauge(u64),
+    /// Counts of one thing by a label, such as answers by model.
+    ByLabel(&'static str, Vec<(String, u64)>),
     Latencies(Latencies),
 }
 
@@ -66,6 +68,19 @@ impl Snapshot {
     /// Adds something that there is now.
     pub fn gauge(mut self, name: &str, value: u64) -> Snapshot {
         self.0.push((name.to_owned(), Entry::Gauge(value)));
+        self
+    }
+
+    /// Adds counts of one thing by a label.
+    pub fn by_label(
+        mut self,
+        name: &str,
+        label: &'static str,
+        counts: impl IntoIterator<Item = (String, u64)>,
+    ) -> Snapshot {
+        let counts = counts.into_iter().collect();
+        self.0
+            .push((name.to_owned(), Entry::ByLabel(label, counts)));
         self
     }
 
@@ -85,6 +100,11 @@ impl Snapshot {
         for (name, entry) in &self.0 {
             match entry {
                 Entry::Count(value) | Entry::Gauge(value) => object.display(name, value),
+                Entry::ByLabel(_, counts) => object.object(name, |inner| {
+                    for (label, count) in counts {
+                        inner.display(label, count);
+                    }
+                }),
                 Entry::Latencies(latencies) => object.object(&format!("{name}_ms"), |inner| {
                     inner.display("count", latencies.count());
                     for (quantile, label) in QUANTILES {
@@ -117,6 +137,15 @@ impl Snapshot {
                         "# TYPE {prefix}_{name} gauge\n{prefix}_{name} {value}"
                     )
                 }
+                Entry::ByLabel(label, counts) => {
+                    let _ = writeln!(text, "# TYPE {prefix}_{name}_total counter");
+                    for (value, count) in counts {
+                        let value = label_value(value);
+                        let _ =
+                            writeln!(text, "{prefix}_{name}_total{{{label}=\"{value}\"}} {count}");
+                    }
+                    Ok(())
+                }
                 Entry::Latencies(latencies) => {
                     let _ = writeln!(text, "# TYPE {prefix}_{name}_ms summary");
                     for (quantile, _) in QUANTILES {
@@ -142,6 +171,11 @@ impl Snapshot {
                     parts.push(format!("{value} {}", snake_case(name).replace('_', " ")));
                 }
                 Entry::Count(_) | Entry::Gauge(_) => {}
+                Entry::ByLabel(_, counts) => {
+                    for (label, count) in counts.iter().filter(|(_, count)| *count > 0) {
+                        parts.push(format!("{count} by {label}"));
+                    }
+                }
                 Entry::Latencies(latencies) if latencies.count() > 0 => parts.push(format!(
                     "{} p50 {} ms p99 {} ms",
                     snake_case(name).replace('_', " "),
@@ -165,6 +199,12 @@ fn snake_case(name: &str) -> String {
         snake.push(character.to_ascii_lowercase());
     }
     snake
+}
+
+/// The value of a label as the Prometheus text format has it.
+fn label_value(value: &str) -> String {
+    let value = value.replace('\\', "\\\\").replace('"', "\\\"");
+    value.replace('\n', "\\n")
 }
 
 /// The file in which `--stats` wants the counts.
@@ -263,6 +303,7 @@ mod tests {
             .count("out", 0)
             .count("bytesOut", 0)
             .gauge("open", 1)
+            .by_label("answers", "model", [("dt@1".to_owned(), 3)])
             .latencies("evaluation", &latencies)
     }
 
@@ -271,16 +312,18 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(
             snapshot().json("rv-score", second),
-            "{\"program\":\"rv-score\",\"seconds\":1.000000,\"in\":2,\"out\":0,\"bytesOut\":0,\"open\":1,\"evaluation_ms\":{\"count\":1,\"p50\":1.500,\"p90\":1.500,\"p99\":1.500,\"p999\":1.500}}\n"
+            "{\"program\":\"rv-score\",\"seconds\":1.000000,\"in\":2,\"out\":0,\"bytesOut\":0,\"open\":1,\"answers\":{\"dt@1\":3},\"evaluation_ms\":{\"count\":1,\"p50\":1.500,\"p90\":1.500,\"p99\":1.500,\"p999\":1.500}}\n"
         );
         let text = snapshot().prometheus("rv-score", second);
         assert!(
             text.contains("# TYPE rv_score_bytes_out_total counter\nrv_score_bytes_out_total 0\n")
         );
+        assert!(text.contains("rv_score_answers_total{model=\"dt@1\"} 3\n"));
+        assert_eq!(label_value("a\\\"\n"), "a\\\\\\\"\\n");
         assert!(text.contains("rv_score_evaluation_ms{quantile=\"0.99\"} 1.500\n"));
         assert_eq!(
             snapshot().summary(),
-            "2 in, 0 out, 1 open, evaluation p50 1.500 ms p99 1.500 ms"
+            "2 in, 0 out, 1 open, 3 by dt@1, evaluation p50 1.500 ms p99 1.500 ms"
         );
     }
 }

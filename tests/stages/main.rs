@@ -11,5 +11,6 @@ mod pipelines;
 mod readme;
 mod records;
 mod rendezvous;
+mod replay;
 mod request;
 mod score;

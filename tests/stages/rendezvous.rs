@@ -331,3 +331,357 @@ fn what_is_wrong_with_a_policy_or_an_input_is_said() {
     run().exits(2);
     run().args(["--prefer", "dt@1"]).exits(2);
 }
+
+/// Reads decisions as they come.
+fn decisions_of(text: &str) -> Vec<serde_json::Value> {
+    text.lines().map(json).collect()
+}
+
+#[test]
+fn a_decision_tells_every_score_and_its_fate() {
+    let mut scene = Scene::start(POLICY, &["--linger", "200ms", "--decisions", "decisions"]);
+    let line = r#"{"messageId":"a","x":1.10,"timestamp":1,"modelInput":{},"returnAddress":"r","scoreTopic":"s"}"#;
+    writeln!(scene.requests, "{line}").unwrap();
+    writeln!(scene.dt, "{}", score("a", "dt", 1, 2)).unwrap();
+    assert_eq!(scene.response().1, "dt");
+    writeln!(scene.dt, "{}", score("a", "dt", 1, 3)).unwrap();
+    writeln!(scene.lr, "{}", score("a", "lr", 0, 1)).unwrap();
+    writeln!(
+        scene.lr,
+        r#"{{"messageId":"a","error":{{"modelName":"x","message":"no"}}}}"#
+    )
+    .unwrap();
+    std::thread::sleep(Duration::from_millis(350));
+    writeln!(scene.lr, "{}", score("a", "slow", 4, 1)).unwrap();
+    let workdir = scene.end();
+    let text = workdir.read("decisions");
+    assert!(text.starts_with(line.trim_end_matches('}')), "{text}");
+    let decisions = decisions_of(&text);
+    assert_eq!(decisions.len(), 1);
+    let decision = &decisions[0];
+    assert_eq!(decision["modelResult"]["result"], 2);
+    assert_eq!(decision["provenance"]["rendezvous"]["reason"], "preferred");
+    let candidates = decision["candidates"].as_array().unwrap();
+    let fates: Vec<(&str, &str)> = candidates
+        .iter()
+        .map(|it| {
+            (
+                it["modelName"].as_str().unwrap(),
+                it["fate"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    for expected in [
+        ("dt", "used"),
+        ("dt", "duplicate"),
+        ("lr", "unused"),
+        ("x", "failed"),
+        ("slow", "late"),
+    ] {
+        assert!(fates.contains(&expected), "{expected:?} in {fates:?}");
+    }
+    assert_eq!(fates.len(), 5);
+    assert!(candidates[0]["arrivedAfter"].as_f64().unwrap() < 300.0);
+    assert_eq!(candidates[0]["result"]["result"], 2);
+}
+
+#[test]
+fn two_front_ends_each_get_their_own_responses_and_a_stuck_one_holds_nobody() {
+    let policy = POLICY.replace("= 300", "= 5").replace("= 100", "= 5");
+    let workdir = Workdir::new();
+    for pipe in ["requests", "scores", "one", "two", "responses", "decisions"] {
+        workdir.fifo(pipe);
+    }
+    workdir.write("policy.toml", policy);
+    let run = workdir
+        .run("rv-rendezvous")
+        .args(["--requests", "requests", "--scores", "scores"]);
+    let run = run.args([
+        "--policy",
+        "policy.toml",
+        "-o",
+        "responses",
+        "--stats",
+        "stats.json",
+    ]);
+    let run = run.args([
+        "--route", "one=one", "--route", "two=two", "--queue", "100kB",
+    ]);
+    let run = run.args(["--linger", "0s", "--decisions", "decisions"]);
+    let running = run.start();
+    let mut requests = open_writer(&workdir.path("requests"));
+    let mut one = open_reader(&workdir.path("one"));
+    // Opened, and never read: the reader of decisions, and the second front end.
+    let two = open_reader(&workdir.path("two"));
+    let decisions = open_reader(&workdir.path("decisions"));
+    let mut rest = open_reader(&workdir.path("responses"));
+    let count = 3000;
+    let writing = std::thread::spawn(move || {
+        for number in 0..count {
+            for address in ["one", "two", "elsewhere"] {
+                let line = request_at(&format!("{address}-{number}"), now());
+                let address = format!(",\"returnAddress\":\"{address}\"}}");
+                writeln!(requests, "{}{address}", line.strip_suffix('}').unwrap()).unwrap();
+            }
+        }
+    });
+    let reading = std::thread::spawn(move || {
+        for _ in 0..count {
+            assert!(next_line(&mut rest).contains("\"messageId\":\"elsewhere-"));
+        }
+    });
+    for _ in 0..count {
+        assert!(next_line(&mut one).contains("\"messageId\":\"one-"));
+    }
+    reading.join().unwrap();
+    writing.join().unwrap();
+    // The reader that was stuck finds whole records, the newest of them.
+    drop(decisions);
+    let mut last = String::new();
+    let mut two = two;
+    while !last.contains(&format!("\"two-{}\"", count - 1)) {
+        last = next_line(&mut two);
+        assert_eq!(json(&last)["modelResult"]["modelName"], "default");
+    }
+    let finished = running.wait();
+    finished.assert_status(1);
+    let of = |name| stat(&workdir, "stats.json", name);
+    assert_eq!(of("requests"), 3 * count);
+    assert_eq!(of("unrouted"), count);
+    assert!(of("routeDropped") > 0 && of("decisionsDropped") > 0);
+}
+
+#[test]
+fn a_model_joins_and_leaves_while_the_rendezvous_runs() {
+    let workdir = Workdir::new();
+    std::fs::create_dir(workdir.path("models")).unwrap();
+    workdir.fifo("requests");
+    workdir.fifo("models/dt");
+    let run = workdir
+        .run("rv-rendezvous")
+        .args(["--requests", "requests", "--scores", "models"]);
+    let run = run.args([
+        "--prefer",
+        "lr@0,dt@1",
+        "--deadline",
+        "400ms",
+        "--stats",
+        "stats.json",
+    ]);
+    let mut running = run.args(["--linger", "0s"]).start();
+    let mut requests = open_writer(&workdir.path("requests"));
+    let answers = |running: &mut Running,
+                   requests: &mut File,
+                   id: &str,
+                   model: &mut File,
+                   name: (&str, u32)| {
+        writeln!(requests, "{}", request_at(id, now())).unwrap();
+        writeln!(model, "{}", score(id, name.0, name.1, 1)).unwrap();
+        let response = json(&running.line());
+        assert_eq!(response["messageId"], id);
+        assert_eq!(response["modelResult"]["modelName"], name.0);
+        response["provenance"]["rendezvous"]["reason"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let mut dt = open_writer(&workdir.path("models/dt"));
+    assert_eq!(
+        answers(&mut running, &mut requests, "a", &mut dt, ("dt", 1)),
+        "fallback"
+    );
+    workdir.fifo("models/lr");
+    running.says("models/lr: joined");
+    let mut lr = open_writer(&workdir.path("models/lr"));
+    assert_eq!(
+        answers(&mut running, &mut requests, "b", &mut lr, ("lr", 0)),
+        "preferred"
+    );
+    // A model that is restarted comes back on the same pipe.
+    drop(lr);
+    let mut lr = open_writer(&workdir.path("models/lr"));
+    assert_eq!(
+        answers(&mut running, &mut requests, "c", &mut lr, ("lr", 0)),
+        "preferred"
+    );
+    std::fs::remove_file(workdir.path("models/lr")).unwrap();
+    writeln!(requests, "{}", request_at("d", now())).unwrap();
+    // What was written before the pipe went is still read.
+    writeln!(lr, "{}", score("d", "lr", 0, 1)).unwrap();
+    drop(lr);
+    assert_eq!(json(&running.line())["modelResult"]["modelName"], "lr");
+    assert_eq!(
+        answers(&mut running, &mut requests, "e", &mut dt, ("dt", 1)),
+        "fallback"
+    );
+    drop(requests);
+    running.wait().assert_status(0);
+    assert_eq!(stat(&workdir, "stats.json", "answersByModels"), 5);
+}
+
+#[test]
+fn a_share_is_ramped_and_a_version_promoted_under_load_and_every_day_can_be_replayed() {
+    let policy = |to: f64, version: u32| {
+        let share = if to > 0.0 {
+            format!(
+                "[split]\nkey = \"messageId\"\n[[share]]\nmodel = \"dt@2\"\nfrom = 0.0\nto = {to:?}\nuntil_ms = 40\n"
+            )
+        } else {
+            String::new()
+        };
+        POLICY
+            .replace("dt = 1", &format!("dt = {version}"))
+            .replace("arrival", "timestamp")
+            + &share
+    };
+    let flags = [
+        "--decisions",
+        "decisions",
+        "--keep-policies",
+        "policies",
+        "--linger",
+        "50ms",
+    ];
+    let mut scene = Scene::start(&policy(0.0, 1), &flags);
+    let count = 5_000;
+    let writing = std::thread::spawn({
+        let mut requests = scene.requests.try_clone().unwrap();
+        let mut dt = scene.dt.try_clone().unwrap();
+        let mut lr = scene.lr.try_clone().unwrap();
+        move || {
+            for number in 0..count {
+                let id = number.to_string();
+                writeln!(requests, "{}", request_at(&id, now())).unwrap();
+                if number % 7 != 0 {
+                    writeln!(dt, "{}", score(&id, "dt", 1, 1)).unwrap();
+                }
+                if number % 5 != 0 {
+                    writeln!(lr, "{}", score(&id, "dt", 2, 2)).unwrap();
+                }
+                writeln!(lr, "{}", score(&id, "lr", 0, 0)).unwrap();
+                if number % 10 == 0 {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+            }
+        }
+    });
+    let mut responses = String::new();
+    let steps = [
+        policy(0.2, 1),
+        policy(0.6, 1),
+        policy(1.0, 1),
+        policy(0.0, 2),
+    ];
+    let mut steps = steps.iter();
+    let mut hashes = std::collections::BTreeSet::new();
+    for number in 1..=count {
+        let line = next_line(&mut scene.responses);
+        hashes.insert(json(&line)["provenance"]["rendezvous"]["policyHash"].to_string());
+        responses += &(line + "\n");
+        if number % (count / 5) == 0
+            && let Some(policy) = steps.next()
+        {
+            scene.workdir.write("policy.toml", policy);
+            scene.running.signal(Signal::HUP);
+        }
+    }
+    writing.join().unwrap();
+    let workdir = scene.end();
+    assert_eq!(hashes.len(), 5, "{hashes:?}");
+    assert!(responses.contains("\"reason\":\"share\""));
+
+    let run = workdir
+        .run("rv-rendezvous")
+        .args(["--replay", "-i", "decisions"]);
+    let replayed = run.args(["--policies", "policies"]).succeeds();
+    assert!(
+        replayed.stderr.contains("0 of 5000 answers differ"),
+        "{}",
+        replayed.stderr
+    );
+    let sorted = |text: &str| {
+        let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        lines.sort_unstable();
+        lines
+    };
+    assert_eq!(sorted(replayed.stdout()), sorted(&responses));
+    let run = workdir
+        .run("rv-rendezvous")
+        .args(["--replay", "-i", "decisions"]);
+    let other = run
+        .args(["--prefer", "lr@0", "--deadline", "300ms"])
+        .succeeds();
+    assert!(
+        other.stderr.contains("by model: lr@0 5000"),
+        "{}",
+        other.stderr
+    );
+}
+
+#[test]
+fn requests_that_lag_behind_their_scores_by_a_second_still_get_them() {
+    let mut scene = Scene::start(POLICY, &[]);
+    for number in 0..100 {
+        writeln!(scene.dt, "{}", score(&number.to_string(), "dt", 1, 2)).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(1000));
+    for number in 0..100 {
+        scene.request(&number.to_string());
+    }
+    for _ in 0..100 {
+        assert_eq!(scene.response().1, "dt");
+    }
+    let workdir = scene.end();
+    assert_eq!(stat(&workdir, "stats.json", "used"), 100);
+}
+
+#[test]
+fn open_mailboxes_are_bounded_and_the_oldest_is_answered() {
+    let policy = POLICY.replace("= 300", "= 3600000").replace("expect", "#");
+    let flags = ["--max-open", "1000", "--remember", "10"];
+    let mut scene = Scene::start(&policy, &flags);
+    let count = 200_000;
+    let writing = std::thread::spawn({
+        let mut requests = std::io::BufWriter::new(scene.requests.try_clone().unwrap());
+        move || {
+            for number in 0..count {
+                writeln!(requests, "{}", request_at(&number.to_string(), now())).unwrap();
+            }
+        }
+    });
+    for number in 0..count - 1000 {
+        assert_eq!(
+            scene.response(),
+            said(&number.to_string(), "default", "overflow")
+        );
+    }
+    writing.join().unwrap();
+    let resident = crate::harness::resident_bytes(scene.running.id());
+    assert!(resident < 64 << 20, "{resident} bytes");
+    scene.running.signal(Signal::TERM);
+    for _ in 0..1000 {
+        assert_eq!(scene.response().2, "shutdown");
+    }
+    let workdir = scene.workdir;
+    drop((scene.requests, scene.dt, scene.lr));
+    scene.running.wait().assert_status(0);
+    assert_eq!(stat(&workdir, "stats.json", "requests"), count);
+}
+
+#[test]
+fn after_sigterm_deadlines_are_kept_while_a_line_that_was_begun_is_awaited() {
+    let mut scene = Scene::start(POLICY, &["--grace", "3s"]);
+    scene.request("a");
+    write!(scene.dt, "{}", &score("b", "dt", 1, 2)[..20]).unwrap();
+    std::thread::sleep(Duration::from_millis(50));
+    let since = Instant::now();
+    scene.running.signal(Signal::TERM);
+    assert_eq!(scene.response(), said("a", "default", "default"));
+    assert!(since.elapsed() < Duration::from_secs(2));
+    let finished = scene.running.wait();
+    finished.assert_status(143);
+    assert!(
+        finished.stderr.contains("dt.scores:1: the end of the line"),
+        "{finished}"
+    );
+}

@@ -73,20 +73,20 @@ impl Counts {
 
     /// As they are shown. `open` requests have no answer yet.
     pub fn snapshot(&self, open: usize) -> Snapshot {
-        let mut snapshot = Snapshot::default()
+        let snapshot = Snapshot::default()
             .count("requests", self.requests)
             .count("answersByModels", self.by_models)
             .count("defaults", self.defaults)
             .count("repeated", self.repeated)
             .gauge("open", open as u64);
-        for reason in Reason::ALL {
-            let count = self.by_reason.get(&reason).copied().unwrap_or_default();
-            snapshot = snapshot.count(&format!("reason_{}", reason.name()), count);
-        }
-        for (model, count) in &self.by_model {
-            snapshot = snapshot.count(&format!("model_{model}"), *count);
-        }
+        let by_reason = Reason::ALL.iter().map(|reason| {
+            let count = self.by_reason.get(reason).copied().unwrap_or_default();
+            (reason.name().to_owned(), count)
+        });
+        let by_model = self.by_model.clone();
         snapshot
+            .by_label("answersByReason", "reason", by_reason)
+            .by_label("answersByModel", "model", by_model)
             .count("scores", self.scores)
             .count("used", self.used)
             .count("unused", self.unused)

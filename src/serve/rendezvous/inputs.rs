@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 use crate::stage::{Stage, usage};
-use crate::wire::endpoint::Input;
+use crate::wire::endpoint::{Input, Progress};
 use crate::wire::lines::Lines;
 
 /// One stream, and what was read of it.
@@ -36,6 +36,22 @@ impl Stream {
             lines: Lines::new(stage.line_bytes_max),
             ended: false,
         })
+    }
+
+    /// Reads what is there; one byte alone where only the present line is wanted.
+    pub fn read(&mut self, only_this_line: bool) -> Result<()> {
+        let progress = if only_this_line {
+            self.input.read_one_byte(&mut self.lines)?
+        } else {
+            self.input.read(&mut self.lines)?
+        };
+        self.ended = progress == Progress::End;
+        Ok(())
+    }
+
+    /// Whether a line was begun whose end may still come.
+    pub fn is_inside_line(&self) -> bool {
+        !self.ended && self.lines.is_inside_line()
     }
 }
 

@@ -11,12 +11,13 @@ use crate::serve::rendezvous::inputs::{Folder, Stream};
 use crate::serve::rendezvous::mailboxes::{Effect, Event, Mailboxes, NewRequest};
 use crate::serve::rendezvous::policy::Policy;
 use crate::serve::rendezvous::routes::Routes;
+use crate::stage::backlog::Backlog;
 use crate::stage::clock::Clock;
 use crate::stage::signals::Stop;
 use crate::stage::stats::Snapshot;
 use crate::stage::wait::{output_error, wait};
 use crate::stage::{EndedEarly, Stage};
-use crate::wire::endpoint::{Output, Progress};
+use crate::wire::endpoint::Output;
 use crate::wire::lines::{Line, Lines};
 use crate::wire::message::{Request, Score};
 use crate::wire::micros::Micros;
@@ -44,21 +45,21 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, policy: Policy) -> Result<(
     let mut live = Live {
         mailboxes: Mailboxes::new(Rc::new(policy), args.bounds.limits()),
         effects: Vec::new(),
-        pending: if args.output.resume {
-            b"\n".to_vec()
-        } else {
-            Vec::new()
-        },
+        pending: Backlog::default(),
         output,
         routes: Routes::open(args)?,
         requests,
         scores,
         folders,
         scores_ended: false,
+        finishing: false,
         clock,
         started: Instant::now() - clock.monotonic().to_duration(),
         last: Micros(-1),
     };
+    if args.output.resume {
+        live.pending.tail().push(b'\n');
+    }
     let cut_short = live.serve(stage, args)?;
     live.finish(stage)?;
     match cut_short {
@@ -71,13 +72,15 @@ struct Live {
     mailboxes: Mailboxes,
     effects: Vec<Effect>,
     /// Responses that are not written yet.
-    pending: Vec<u8>,
+    pending: Backlog,
     output: Output,
     routes: Routes,
     requests: Stream,
     scores: Vec<Stream>,
     folders: Vec<Folder>,
     scores_ended: bool,
+    /// Only lines that were begun are still read.
+    finishing: bool,
     clock: Clock,
     /// When the monotonic clock of this program began.
     started: Instant,
@@ -98,10 +101,15 @@ impl Live {
             }
             stage.show_stats(|stage| self.snapshot(stage));
             if stage.signals.stop() == Some(Stop::Terminate) {
-                self.finish_lines(stage)?;
-                return Ok(None);
+                // The lines that were begun are read to their ends, and no byte
+                // further. Until then the deadlines go on.
+                self.finishing = true;
+                if !self.streams().any(Stream::is_inside_line) {
+                    return Ok(None);
+                }
             }
             if let Some(stop) = stage.signals.out_of_time() {
+                self.set_aside_begun_lines(stage)?;
                 return Ok(Some(stop));
             }
             if self.requests.ended && self.mailboxes.is_empty() {
@@ -124,9 +132,10 @@ impl Live {
         let may_read = self.pending.len() < PENDING_BYTES_MAX;
         let mut streams = Vec::with_capacity(self.scores.len() + 2);
         let mut places = Vec::with_capacity(self.scores.len() + 1);
-        for stream in std::iter::once(&self.requests).chain(&self.scores) {
+        for stream in self.streams() {
             let readiness = stream.input.readiness();
-            match readiness.filter(|_| may_read && !stream.ended) {
+            let wanted = !self.finishing || stream.is_inside_line();
+            match readiness.filter(|_| may_read && wanted && !stream.ended) {
                 Some(fd) => {
                     places.push(Some(streams.len()));
                     streams.push((fd, PollFlags::IN));
@@ -162,15 +171,14 @@ impl Live {
     fn read(&mut self, stage: &mut Stage, ready: &[bool], now: Micros) -> Result<()> {
         if ready[0] {
             stage.stats.touch();
-            self.requests.ended =
-                self.requests.input.read(&mut self.requests.lines)? == Progress::End;
+            self.requests.read(self.finishing)?;
             self.take_requests(stage, now)?;
         }
         let (of_scores, of_folders) = ready[1..].split_at(self.scores.len());
         for (index, _) in of_scores.iter().enumerate().filter(|(_, ready)| **ready) {
             stage.stats.touch();
             let stream = &mut self.scores[index];
-            stream.ended = stream.input.read(&mut stream.lines)? == Progress::End;
+            stream.read(self.finishing)?;
             self.take_scores(index, stage, now)?;
         }
         if of_folders.contains(&true) {
@@ -245,7 +253,7 @@ impl Live {
         for effect in self.effects.drain(..) {
             // The request was read by the same rules, so writing cannot fail.
             let written = match effect {
-                Effect::Answer(answer) => self.routes.answer(&answer, &mut self.pending),
+                Effect::Answer(answer) => self.routes.answer(&answer, self.pending.tail()),
                 Effect::Decision(decision) => self.routes.decision(&decision.0, decision.1),
             };
             debug_assert!(written.is_ok(), "{written:?}");
@@ -258,16 +266,9 @@ impl Live {
     }
 
     fn write_some(&mut self) -> Result<()> {
-        let mut written = 0;
-        while written < self.pending.len() {
-            match self.output.try_write(&self.pending[written..]) {
-                Ok(0) => break,
-                Ok(count) => written += count,
-                Err(error) => return Err(output_error(&self.output, error)),
-            }
-        }
-        self.pending.drain(..written);
-        Ok(())
+        self.pending
+            .write_some(&mut self.output)
+            .map_err(|error| output_error(&self.output, error))
     }
 
     /// Puts a changed policy in force, all of it or nothing.
@@ -290,34 +291,16 @@ impl Live {
         }
     }
 
-    /// Reads on to the ends of the lines that were begun, and no further.
-    fn finish_lines(&mut self, stage: &mut Stage) -> Result<()> {
-        for place in 0..=self.scores.len() {
-            loop {
-                let stream = match place {
-                    0 => &mut self.requests,
-                    score => &mut self.scores[score - 1],
-                };
-                if stream.ended || !stream.lines.is_inside_line() {
-                    break;
-                }
-                if stage.signals.out_of_time().is_some() {
-                    break;
-                }
-                let Some(fd) = stream.input.readiness() else {
-                    break;
-                };
-                let until = stage.signals.grace_end();
-                if !wait(&[(fd, PollFlags::IN)], &mut stage.signals, until)?[0] {
-                    continue;
-                }
-                let progress = stream.input.read_one_byte(&mut stream.lines)?;
-                stream.ended = progress == Progress::End;
-                let now = self.now();
-                match place {
-                    0 => self.take_requests(stage, now)?,
-                    score => self.take_scores(score - 1, stage, now)?,
-                }
+    fn streams(&self) -> impl Iterator<Item = &Stream> {
+        std::iter::once(&self.requests).chain(&self.scores)
+    }
+
+    /// Rejects the lines whose ends did not come in time.
+    fn set_aside_begun_lines(&mut self, stage: &mut Stage) -> Result<()> {
+        for stream in std::iter::once(&mut self.requests).chain(&mut self.scores) {
+            if let Some(line) = stream.lines.last_line() {
+                let reason = "the end of the line did not come before the end of the grace";
+                stage.report.reject(stream.input.name(), &line, reason)?;
             }
         }
         Ok(())
@@ -328,7 +311,7 @@ impl Live {
         let now = self.now();
         self.mailboxes.step(Event::Shutdown, now, &mut self.effects);
         self.render();
-        stage.write_all(&mut self.output, &mut self.pending)?;
+        stage.write_all(&mut self.output, &mut self.pending.take())?;
         stage.close(&mut self.output)?;
         self.routes.finish(stage)?;
         let snapshot = self.snapshot(stage);

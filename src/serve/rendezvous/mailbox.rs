@@ -7,9 +7,14 @@ use crate::serve::rendezvous::decision::{Arrival, Outcome, Reason, early, outcom
 use crate::serve::rendezvous::policy::Policy;
 use crate::wire::micros::Micros;
 
-/// Scores beyond this many are counted, and not kept for the decision: a model
-/// that repeats itself must not fill the memory.
-const CANDIDATES_MAX: usize = 1000;
+/// The most models of one request. Scores of further ones are counted as unused
+/// and take no part: a model that changes its name with every score must not
+/// slow the others.
+const MODELS_MAX: usize = 256;
+
+/// The most duplicates of one request that are kept for its decision. Further
+/// ones are counted.
+const DUPLICATES_MAX: usize = 256;
 
 /// A score in a mailbox.
 #[derive(Clone, Debug, PartialEq)]
@@ -75,6 +80,8 @@ pub struct Mailbox {
     duplicates: Vec<Candidate>,
     /// Duplicates that were not kept.
     duplicates_dropped: u64,
+    /// Scores of models beyond the most there may be.
+    excess: u64,
 }
 
 impl Mailbox {
@@ -89,6 +96,7 @@ impl Mailbox {
             firsts: Vec::new(),
             duplicates: Vec::new(),
             duplicates_dropped: 0,
+            excess: 0,
         }
     }
 
@@ -100,6 +108,10 @@ impl Mailbox {
                 && arrival.model_name == candidate.arrival.model_name
         });
         match first {
+            None if self.arrivals.len() >= MODELS_MAX => {
+                self.excess += 1;
+                return;
+            }
             None => {
                 self.arrivals.push(candidate.arrival.clone());
                 self.firsts.push(candidate);
@@ -111,7 +123,7 @@ impl Mailbox {
             }
             Some(_) => {}
         }
-        if self.firsts.len() + self.duplicates.len() < CANDIDATES_MAX {
+        if self.duplicates.len() < DUPLICATES_MAX {
             self.duplicates.push(candidate);
         } else {
             self.duplicates_dropped += 1;
@@ -166,6 +178,7 @@ impl Mailbox {
                 Fate::Duplicate => {}
             }
         }
+        counts.unused += self.excess;
         counts.duplicate += self.duplicates.len() as u64 + self.duplicates_dropped;
     }
 

@@ -78,6 +78,8 @@ struct Timed {
     due: Micros,
     /// What it was last counted with.
     bytes: usize,
+    /// Whether it is among those that are decided at the next tick.
+    changed: bool,
 }
 
 /// An answered mailbox, which waits for late scores.
@@ -90,6 +92,13 @@ struct Answered {
 /// A score that waits for its request. The arrival counts from the program's
 /// start until it has one.
 type Orphan = Candidate;
+
+/// About what a waiting score takes in memory, with its places in a map and a
+/// queue.
+fn orphan_bytes(orphan: &Orphan, message_id: &str) -> usize {
+    const PLACES_BYTES: usize = 500;
+    PLACES_BYTES + orphan.bytes() + message_id.len()
+}
 
 /// Where an id is known from.
 #[derive(Clone, Copy, Debug)]
@@ -209,7 +218,7 @@ impl Mailboxes {
         let orphans = self.orphans.remove(&message_id).unwrap_or_default();
         let mut mailbox = Mailbox::new(message_id, request.text.into(), policy);
         for mut orphan in orphans {
-            self.orphan_bytes -= orphan.bytes();
+            self.orphan_bytes -= orphan_bytes(&orphan, request.message_id);
             orphan.arrival.at = (orphan.arrival.at - origin).max(Micros(0));
             mailbox.take(orphan);
         }
@@ -218,6 +227,7 @@ impl Mailboxes {
             mailbox,
             origin,
             due: Micros(i64::MAX),
+            changed: true,
         };
         self.bytes += timed.bytes;
         self.open.insert(number, timed);
@@ -271,7 +281,10 @@ impl Mailboxes {
         };
         let timed = match self.open.get_mut(&number) {
             Some(timed) => {
-                self.changed.push(number);
+                if !timed.changed {
+                    timed.changed = true;
+                    self.changed.push(number);
+                }
                 Some(timed)
             }
             None => self.answered.get_mut(&number).map(|it| &mut it.timed),
@@ -289,7 +302,7 @@ impl Mailboxes {
     /// Keeps a score that came before its request.
     fn hold(&mut self, message_id: &str, orphan: Orphan) {
         let message_id: Rc<str> = message_id.into();
-        self.orphan_bytes += orphan.bytes();
+        self.orphan_bytes += orphan_bytes(&orphan, &message_id);
         self.orphan_order
             .push_back((orphan.arrival.at, Rc::clone(&message_id)));
         self.orphans.entry(message_id).or_default().push(orphan);
@@ -322,7 +335,7 @@ impl Mailboxes {
         };
         if let Some(index) = waiting.iter().position(|orphan| orphan.arrival.at == came) {
             let orphan = waiting.remove(index);
-            self.orphan_bytes -= orphan.bytes();
+            self.orphan_bytes -= orphan_bytes(&orphan, message_id);
             self.counts.orphaned += 1;
         }
         if waiting.is_empty() {
@@ -358,6 +371,7 @@ impl Mailboxes {
         let Some(timed) = self.open.get_mut(&number) else {
             return;
         };
+        timed.changed = false;
         let outcome = timed.mailbox.outcome();
         let due = timed.origin + outcome.at;
         if due <= now {
@@ -366,7 +380,7 @@ impl Mailboxes {
             self.answer_early(number, now, Reason::Shutdown, effects);
         } else if timed.due != due {
             timed.due = due;
-            self.timers.push(Reverse((due, number)));
+            self.set_timer(due, number);
         }
     }
 
@@ -397,8 +411,23 @@ impl Mailboxes {
         self.counts.answer(&answer);
         effects.push(Effect::Answer(Box::new(answer)));
         timed.due = timed.origin + timed.mailbox.policy.deadline + self.limits.linger;
-        self.timers.push(Reverse((timed.due, number)));
+        let due = timed.due;
         self.answered.insert(number, Answered { timed, outcome });
+        self.set_timer(due, number);
+    }
+
+    fn set_timer(&mut self, due: Micros, number: u64) {
+        self.timers.push(Reverse((due, number)));
+        // Timers that are out of date go when they are due, unless there are too
+        // many of them.
+        if self.timers.len() > 4 * (self.open.len() + self.answered.len()) + 1024 {
+            let open = self.open.iter().map(|(number, it)| (it.due, *number));
+            let answered = self
+                .answered
+                .iter()
+                .map(|(number, it)| (it.timed.due, *number));
+            self.timers = open.chain(answered).map(Reverse).collect();
+        }
     }
 
     fn close_answered(&mut self, effects: &mut Vec<Effect>) {

@@ -290,6 +290,10 @@ impl Checker<'_> {
 
     fn model(&self, written: &Spanned<String>) -> Result<ModelId, Fault> {
         let text = written.get_ref().as_str();
+        if text == "*" {
+            let message = "\"*\" stands for any model, and only in the `models` of a step";
+            return Err((written.span(), message.to_owned()));
+        }
         let (name, version) = match text.rsplit_once('@') {
             Some((name, version)) => {
                 let version = version.parse().map_err(|_| {

@@ -25,7 +25,7 @@ const LIMITS: Limits = Limits {
     mailbox_bytes_max: 1 << 20,
     linger: Micros(1_000_000),
     remembered_max: 2,
-    orphan_bytes_max: 4096,
+    orphan_bytes_max: 16 * 1024,
     orphan_age_max: Micros(1_000_000),
 };
 
