@@ -51,49 +51,63 @@ impl Recording {
     }
 
     /// Whether the next line is there without a read.
-    pub fn has_line(&self) -> bool {
+    pub fn has_line(&mut self) -> bool {
         self.lines.has_whole_line()
     }
 
-    /// The next line, and the name of its file; `None` at the end.
+    /// The next line, and the name of its file; `None` at the end. Waits for a
+    /// pipe as long as it takes; a signal to stop ends that.
     pub fn next_line(&mut self, stage: &mut Stage) -> Result<Option<(Line<'_>, &str)>> {
+        self.fill(|input| {
+            if let Some(stop) = stage.signals.stop() {
+                // Half a recording is none: who stops it is told.
+                return Err(EndedEarly::Signal(stop).into());
+            }
+            stage.stats.touch();
+            match input.readiness() {
+                Some(fd) => Ok(wait(&[(fd, PollFlags::IN)], &mut stage.signals, None)?[0]),
+                None => Ok(true),
+            }
+        })?;
+        Ok(self.take_line())
+    }
+
+    /// The same of files, for a thread that knows no signals.
+    pub fn next_line_of_file(&mut self) -> Result<Option<(Line<'_>, &str)>> {
+        self.fill(|_| Ok(true))?;
+        Ok(self.take_line())
+    }
+
+    /// Reads until there is a line or no more comes. `is_ready` is asked before
+    /// each read.
+    fn fill(&mut self, mut is_ready: impl FnMut(&Input) -> Result<bool>) -> Result<()> {
         while !self.lines.has_whole_line() {
             // There is none, but the buffer lets go of an oversized one.
             let _ = self.lines.next_line();
             if self.ended {
+                if self.lines.is_inside_line() {
+                    break;
+                }
                 let Some(next) = self.rest.pop_front() else {
                     break;
                 };
-                if self.lines.is_inside_line() {
-                    self.rest.push_front(next);
-                    break;
-                }
                 self.input = Input::open(&next, false)?;
                 self.lines = Lines::new(self.line_bytes_max);
                 self.ended = false;
             }
-            self.read(stage)?;
+            if is_ready(&self.input)? {
+                self.ended = self.input.read(&mut self.lines)? == Progress::End;
+            }
         }
+        Ok(())
+    }
+
+    fn take_line(&mut self) -> Option<(Line<'_>, &str)> {
         let line = if self.lines.has_whole_line() {
             self.lines.next_line()
         } else {
             self.lines.last_line()
         };
-        Ok(line.map(|line| (line, self.input.name())))
-    }
-
-    fn read(&mut self, stage: &mut Stage) -> Result<()> {
-        if let Some(stop) = stage.signals.stop() {
-            // Half an answer is none: a replay that is stopped says so.
-            return Err(EndedEarly::Signal(stop).into());
-        }
-        if let Some(fd) = self.input.readiness()
-            && !wait(&[(fd, PollFlags::IN)], &mut stage.signals, None)?[0]
-        {
-            return Ok(());
-        }
-        stage.stats.touch();
-        self.ended = self.input.read(&mut self.lines)? == Progress::End;
-        Ok(())
+        line.map(|line| (line, self.input.name()))
     }
 }

@@ -189,8 +189,15 @@ impl Lines {
     }
 
     /// Whether [`next_line`](Lines::next_line) has a line to give.
-    pub fn has_whole_line(&self) -> bool {
-        memchr::memchr(b'\n', &self.buffer[self.searched..self.end]).is_some()
+    pub fn has_whole_line(&mut self) -> bool {
+        // `next_line` finds it again at once.
+        match memchr::memchr(b'\n', &self.buffer[self.searched..self.end]) {
+            Some(found) => {
+                self.searched += found;
+                true
+            }
+            None => false,
+        }
     }
 
     /// Drops what was read of the present line into the count of its length.

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use crate::wire::micros::Micros;
-use crate::wire::object::{Object, ObjectWriter, decode_string};
+use crate::wire::object::{Member, Object, ObjectWriter, decode_string};
 
 /// The members of a record that stages know by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,16 @@ impl Field {
     pub fn name(self) -> &'static str {
         FIELDS[self as usize].1
     }
+
+    /// The field that a member is, if it is one.
+    fn of(member: &Member) -> Option<Field> {
+        let name = member.name();
+        let found = FIELDS.iter().find(|(_, field)| {
+            // Most keys differ in length or in their first letter already.
+            field.len() == name.len() && field.as_bytes()[0] == name.as_bytes()[0] && *field == name
+        });
+        found.map(|(field, _)| *field)
+    }
 }
 
 /// The longest `messageId`, in bytes after its escapes are decoded.
@@ -78,11 +88,11 @@ impl<'a> Record<'a> {
         let object = Object::parse(text)?;
         let mut places = [None; FIELDS.len()];
         for (index, member) in object.members.iter().enumerate() {
-            let Some((field, name)) = FIELDS.iter().find(|(_, name)| member.is(name)) else {
+            let Some(field) = Field::of(member) else {
                 continue;
             };
-            if places[*field as usize].replace(index).is_some() {
-                return Err(format!("field \"{name}\" stands there twice"));
+            if places[field as usize].replace(index).is_some() {
+                return Err(format!("field \"{}\" stands there twice", field.name()));
             }
         }
         Ok(Record { object, places })

@@ -7,3 +7,4 @@ pub mod message;
 pub mod micros;
 pub mod object;
 pub mod recording;
+mod scan;

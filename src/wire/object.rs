@@ -11,6 +11,8 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use crate::wire::scan::{self, members};
+
 /// One `"key":value` of an object, both as they stand in its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member<'a> {
@@ -20,15 +22,17 @@ pub struct Member<'a> {
     pub value: &'a str,
 }
 
-impl Member<'_> {
+impl<'a> Member<'a> {
+    /// The key with its escapes decoded. One that cannot be, for a lone
+    /// surrogate, is nobody's name and stays as it stands.
+    pub fn name(&self) -> Cow<'a, str> {
+        decode_string(self.key).unwrap_or(Cow::Borrowed(self.key))
+    }
+
     /// Whether the key, its escapes decoded, is `name`.
     pub fn is(&self, name: &str) -> bool {
         let inner = &self.key[1..self.key.len() - 1];
-        if inner.contains('\\') {
-            decode_string(self.key).is_some_and(|key| key == name)
-        } else {
-            inner == name
-        }
+        inner == name || (memchr::memchr(b'\\', inner.as_bytes()).is_some() && self.name() == name)
     }
 }
 
@@ -43,6 +47,9 @@ pub struct Object<'a> {
 impl<'a> Object<'a> {
     /// Takes `text` apart. The error says what is wrong in a few words.
     pub fn parse(text: &'a str) -> Result<Object<'a>, String> {
+        if let Some(members) = members(text) {
+            return Ok(Object { text, members });
+        }
         match serde_json::from_str::<Members<'a>>(text) {
             Ok(Members(members)) => Ok(Object { text, members }),
             Err(error) if error.is_data() => Err("not a JSON object".to_owned()),
@@ -119,10 +126,17 @@ impl<'o> ObjectWriter<'o> {
         self.empty = false;
     }
 
+    /// Most names are known words, which need no escapes.
     fn key(&mut self, name: &str) {
         self.comma();
-        write_string(self.out, name);
-        self.out.push(b':');
+        if scan::is_plain(name) {
+            self.out.push(b'"');
+            self.out.extend_from_slice(name.as_bytes());
+            self.out.extend_from_slice(b"\":");
+        } else {
+            write_string(self.out, name);
+            self.out.push(b':');
+        }
     }
 
     /// A member whose value is JSON text already.
@@ -245,7 +259,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
 /// surrogate.
 pub fn decode_string(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') {
+    if memchr::memchr(b'\\', inner.as_bytes()).is_some() {
         serde_json::from_str(raw).ok().map(Cow::Owned)
     } else {
         Some(Cow::Borrowed(inner))

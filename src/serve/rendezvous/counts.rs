@@ -2,6 +2,7 @@
 //! in the end, once.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::serve::rendezvous::decision::Reason;
 use crate::serve::rendezvous::mailbox::Answer;
@@ -22,8 +23,10 @@ pub struct Counts {
     pub defaults: u64,
     /// Answers by models, whatever the reason.
     pub by_models: u64,
-    /// The same, by `name@version`.
-    pub by_model: BTreeMap<String, u64>,
+    /// The same, by model.
+    pub by_model: Vec<(Arc<str>, u64, u64)>,
+    /// Answers by models beyond the most that are counted by name.
+    pub by_others: u64,
     /// All answers, by reason.
     pub by_reason: BTreeMap<Reason, u64>,
     /// Scores read.
@@ -55,11 +58,23 @@ impl Counts {
             return;
         };
         self.by_models += 1;
-        let mut name = format!("{name}@{version}");
-        if self.by_model.len() >= MODELS_MAX && !self.by_model.contains_key(&name) {
-            name = "others".to_owned();
+        let mut known = self.by_model.iter();
+        let known = known.position(|(it, of_version, _)| of_version == version && it == name);
+        match known {
+            Some(place) => self.by_model[place].2 += 1,
+            None if self.by_model.len() < MODELS_MAX => {
+                self.by_model.push((Arc::clone(name), *version, 1));
+            }
+            None => self.by_others += 1,
         }
-        *self.by_model.entry(name).or_default() += 1;
+    }
+
+    /// Answers by `name@version`, in the order of the names.
+    pub fn by_model(&self) -> BTreeMap<String, u64> {
+        let named = self.by_model.iter();
+        let named = named.map(|(name, version, count)| (format!("{name}@{version}"), *count));
+        let others = (self.by_others > 0).then(|| ("others".to_owned(), self.by_others));
+        named.chain(others).collect()
     }
 
     /// Whether the counts of a finished run add up.
@@ -83,10 +98,9 @@ impl Counts {
             let count = self.by_reason.get(reason).copied().unwrap_or_default();
             (reason.name().to_owned(), count)
         });
-        let by_model = self.by_model.clone();
         snapshot
             .by_label("answersByReason", "reason", by_reason)
-            .by_label("answersByModel", "model", by_model)
+            .by_label("answersByModel", "model", self.by_model())
             .count("scores", self.scores)
             .count("used", self.used)
             .count("unused", self.unused)

@@ -4,7 +4,7 @@
 //! than the outcome's time cannot change it, and what comes before is asked
 //! about again. So the same function says what to answer and when to wake.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::serve::rendezvous::policy::{Policy, Share, Step};
 use crate::wire::micros::Micros;
@@ -13,7 +13,7 @@ use crate::wire::micros::Micros;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrival {
     /// The model's name.
-    pub model_name: Rc<str>,
+    pub model_name: Arc<str>,
     /// The model's version.
     pub model_version: u64,
     /// When it came, from the request's origin.

@@ -1,6 +1,6 @@
 //! One mailbox: a request, the scores that came for it, and what became of each.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::serve::rendezvous::counts::Counts;
 use crate::serve::rendezvous::decision::{Arrival, Outcome, Reason, early, outcome};
@@ -22,9 +22,9 @@ pub struct Candidate {
     /// Which model, and when it came from the request's origin.
     pub arrival: Arrival,
     /// The hash of the model's content, where the score names it.
-    pub model_hash: Option<Rc<str>>,
+    pub model_hash: Option<Arc<str>>,
     /// The result, or the error, as JSON text.
-    pub outcome: Rc<str>,
+    pub outcome: Arc<str>,
 }
 
 impl Candidate {
@@ -67,11 +67,11 @@ impl Fate {
 #[derive(Clone, Debug)]
 pub struct Mailbox {
     /// The request's id, decoded.
-    pub message_id: Rc<str>,
+    pub message_id: Arc<str>,
     /// The request, whole.
-    pub request: Rc<str>,
+    pub request: Arc<str>,
     /// The policy that was in force when the request came.
-    pub policy: Rc<Policy>,
+    pub policy: Arc<Policy>,
     share: Option<usize>,
     /// Each model's first score.
     arrivals: Vec<Arrival>,
@@ -86,7 +86,7 @@ pub struct Mailbox {
 
 impl Mailbox {
     /// A mailbox without scores.
-    pub fn new(message_id: Rc<str>, request: Rc<str>, policy: Rc<Policy>) -> Mailbox {
+    pub fn new(message_id: Arc<str>, request: Arc<str>, policy: Arc<Policy>) -> Mailbox {
         Mailbox {
             share: policy.share_of(&request),
             message_id,
@@ -153,17 +153,17 @@ impl Mailbox {
     pub fn answer(&self, outcome: Outcome) -> Answer {
         let winner = outcome.winner.map(|winner| &self.firsts[winner]);
         Answer {
-            request: Rc::clone(&self.request),
+            request: Arc::clone(&self.request),
             model_result: match winner {
-                Some(winner) => Rc::clone(&winner.outcome),
-                None => Rc::clone(&self.policy.default),
+                Some(winner) => Arc::clone(&winner.outcome),
+                None => Arc::clone(&self.policy.default),
             },
             model: winner.map(|winner| {
                 let arrival = &winner.arrival;
-                (Rc::clone(&arrival.model_name), arrival.model_version)
+                (Arc::clone(&arrival.model_name), arrival.model_version)
             }),
             outcome,
-            policy: Rc::clone(&self.policy),
+            policy: Arc::clone(&self.policy),
         }
     }
 
@@ -209,13 +209,13 @@ impl Mailbox {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// The request, whole.
-    pub request: Rc<str>,
+    pub request: Arc<str>,
     /// The winning result, or the policy's default, as JSON text.
-    pub model_result: Rc<str>,
+    pub model_result: Arc<str>,
     /// The model that won; `None` for the default.
-    pub model: Option<(Rc<str>, u64)>,
+    pub model: Option<(Arc<str>, u64)>,
     /// When and by which rule.
     pub outcome: Outcome,
     /// The policy that was in force when the request came.
-    pub policy: Rc<Policy>,
+    pub policy: Arc<Policy>,
 }

@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::serve::rendezvous::counts::Counts;
 use crate::serve::rendezvous::decision::{Arrival, Outcome, Reason};
@@ -27,7 +27,7 @@ pub enum Event<'a> {
     /// The program is to end: nothing stays open.
     Shutdown,
     /// Another policy is in force for the requests to come.
-    Policy(Rc<Policy>),
+    Policy(Arc<Policy>),
 }
 
 /// A request as a mailbox takes it.
@@ -111,10 +111,10 @@ enum Known {
 /// All mailboxes of a rendezvous.
 #[derive(Debug)]
 pub struct Mailboxes {
-    policy: Rc<Policy>,
+    policy: Arc<Policy>,
     limits: Limits,
-    known: HashMap<Rc<str>, Known>,
-    remembered: VecDeque<Rc<str>>,
+    known: HashMap<Arc<str>, Known>,
+    remembered: VecDeque<Arc<str>>,
     /// By the order in which they were opened.
     open: BTreeMap<u64, Timed>,
     answered: BTreeMap<u64, Answered>,
@@ -124,9 +124,9 @@ pub struct Mailboxes {
     timers: BinaryHeap<Reverse<(Micros, u64)>>,
     /// Mailboxes whose outcome may have changed in this wake-up.
     changed: Vec<u64>,
-    orphans: HashMap<Rc<str>, Vec<Orphan>>,
+    orphans: HashMap<Arc<str>, Vec<Orphan>>,
     /// In the order in which they came, the adopted ones too.
-    orphan_order: VecDeque<(Micros, Rc<str>)>,
+    orphan_order: VecDeque<(Micros, Arc<str>)>,
     orphan_bytes: usize,
     scores_ended: bool,
     /// What became of all that was read.
@@ -135,7 +135,7 @@ pub struct Mailboxes {
 
 impl Mailboxes {
     /// No mailbox is open yet.
-    pub fn new(policy: Rc<Policy>, limits: Limits) -> Mailboxes {
+    pub fn new(policy: Arc<Policy>, limits: Limits) -> Mailboxes {
         Mailboxes {
             policy,
             limits,
@@ -204,7 +204,7 @@ impl Mailboxes {
             self.counts.repeated += 1;
             return;
         }
-        let policy = Rc::clone(&self.policy);
+        let policy = Arc::clone(&self.policy);
         let age = match policy.measure_from {
             MeasureFrom::Timestamp => request.age.clamp(Micros(0), policy.deadline),
             MeasureFrom::Arrival => Micros(0),
@@ -212,9 +212,9 @@ impl Mailboxes {
         let origin = now - age;
         let number = self.opened;
         self.opened += 1;
-        let message_id: Rc<str> = request.message_id.into();
+        let message_id: Arc<str> = request.message_id.into();
         self.known
-            .insert(Rc::clone(&message_id), Known::Mailbox(number));
+            .insert(Arc::clone(&message_id), Known::Mailbox(number));
         let orphans = self.orphans.remove(&message_id).unwrap_or_default();
         let mut mailbox = Mailbox::new(message_id, request.text.into(), policy);
         for mut orphan in orphans {
@@ -263,12 +263,12 @@ impl Mailboxes {
         };
         let mut candidate = Candidate {
             arrival: Arrival {
-                model_name: Rc::from(&*score.model_name),
+                model_name: Arc::from(&*score.model_name),
                 model_version: score.model_version,
                 at: now,
                 failed,
             },
-            model_hash: score.model_hash.as_deref().map(Rc::from),
+            model_hash: score.model_hash.as_deref().map(Arc::from),
             outcome: outcome.into(),
         };
         let number = match self.known.get(&*score.message_id) {
@@ -301,10 +301,10 @@ impl Mailboxes {
 
     /// Keeps a score that came before its request.
     fn hold(&mut self, message_id: &str, orphan: Orphan) {
-        let message_id: Rc<str> = message_id.into();
+        let message_id: Arc<str> = message_id.into();
         self.orphan_bytes += orphan_bytes(&orphan, &message_id);
         self.orphan_order
-            .push_back((orphan.arrival.at, Rc::clone(&message_id)));
+            .push_back((orphan.arrival.at, Arc::clone(&message_id)));
         self.orphans.entry(message_id).or_default().push(orphan);
         while self.orphan_bytes > self.limits.orphan_bytes_max
             || self.orphan_order.len() > 2 * self.limits.mailboxes_max
@@ -328,7 +328,7 @@ impl Mailboxes {
         }
     }
 
-    fn forget_orphan(&mut self, message_id: &Rc<str>, came: Micros) {
+    fn forget_orphan(&mut self, message_id: &Arc<str>, came: Micros) {
         // Where the request has come since, there is nothing to forget.
         let Some(waiting) = self.orphans.get_mut(message_id) else {
             return;
@@ -440,12 +440,12 @@ impl Mailboxes {
         let Answered { timed, outcome } = answered;
         self.bytes -= timed.bytes;
         timed.mailbox.count_fates(outcome, &mut self.counts);
-        self.remember(Rc::clone(&timed.mailbox.message_id));
+        self.remember(Arc::clone(&timed.mailbox.message_id));
         effects.push(Effect::Decision(Box::new((timed.mailbox, outcome))));
     }
 
     /// Knows the id of a closed mailbox for as long as there is room.
-    fn remember(&mut self, message_id: Rc<str>) {
+    fn remember(&mut self, message_id: Arc<str>) {
         if self.limits.remembered_max == 0 {
             self.known.remove(&message_id);
             return;
@@ -455,7 +455,8 @@ impl Mailboxes {
         {
             self.known.remove(&oldest);
         }
-        self.known.insert(Rc::clone(&message_id), Known::Remembered);
+        self.known
+            .insert(Arc::clone(&message_id), Known::Remembered);
         self.remembered.push_back(message_id);
     }
 }

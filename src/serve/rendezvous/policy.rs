@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Range;
-use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -34,7 +34,7 @@ pub struct Policy {
     /// Requests that wait for one model first.
     pub shares: Vec<Share>,
     /// The answer when nothing acceptable came, as JSON text.
-    pub default: Rc<str>,
+    pub default: Arc<str>,
     /// The first 16 hex digits of the SHA-256 of the policy's text.
     pub hash: String,
     /// The policy as it was written.
@@ -453,12 +453,12 @@ impl Checker<'_> {
         Ok(shares)
     }
 
-    fn default(&self) -> Result<Rc<str>, Fault> {
+    fn default(&self) -> Result<Arc<str>, Fault> {
         let Some(default) = &self.written.default else {
             return Ok("null".into());
         };
         let value = toml::Value::Table(default.modelResult.get_ref().clone());
-        json(&value).map(Rc::from).ok_or_else(|| {
+        json(&value).map(Arc::from).ok_or_else(|| {
             let message = "modelResult must be what JSON can say: no dates, no infinities";
             (default.modelResult.span(), message.to_owned())
         })

@@ -1,6 +1,6 @@
 //! Answers and decisions as records, and decisions read back.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use crate::serve::rendezvous::decision::{Arrival, Outcome};
 use crate::serve::rendezvous::mailbox::{Answer, Candidate, Mailbox};
@@ -90,7 +90,7 @@ fn write_answer(record: &Record, answer: &Answer, writer: &mut ObjectWriter) -> 
 #[derive(Clone, Debug)]
 pub struct Decided {
     /// The request's id, decoded.
-    pub message_id: Rc<str>,
+    pub message_id: Arc<str>,
     /// The request as it was before the decision.
     pub request: String,
     /// When the request was accepted.
@@ -141,7 +141,7 @@ impl Decided {
             .ok()
             .and_then(|result| result.get("modelName").and_then(decode_string));
         Ok(Decided {
-            message_id: Rc::from(&*message_id),
+            message_id: Arc::from(&*message_id),
             request: request_of(&record)?,
             timestamp,
             model_result: model_result.to_owned(),
@@ -193,7 +193,7 @@ fn candidate(raw: &str) -> Result<(Candidate, String), String> {
     };
     let candidate = Candidate {
         arrival: Arrival {
-            model_name: Rc::from(&*text("modelName")?),
+            model_name: Arc::from(&*text("modelName")?),
             model_version: entry
                 .get("modelVersion")
                 .and_then(|raw| raw.parse().ok())
@@ -204,7 +204,7 @@ fn candidate(raw: &str) -> Result<(Candidate, String), String> {
                 .ok_or("field \"arrivedAfter\" is not a number of milliseconds")?,
             failed,
         },
-        model_hash: text("modelHash").ok().map(|hash| Rc::from(&*hash)),
+        model_hash: text("modelHash").ok().map(|hash| Arc::from(&*hash)),
         outcome: outcome.into(),
     };
     Ok((candidate, text("fate")?.into_owned()))

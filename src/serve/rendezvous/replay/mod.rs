@@ -3,6 +3,7 @@
 mod decisions;
 mod streams;
 mod summary;
+mod track;
 
 use anyhow::Result;
 

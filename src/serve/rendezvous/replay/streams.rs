@@ -5,136 +5,33 @@
 //! next record is the oldest is read. When all have come so far past a request
 //! that no score of it can follow, it is decided and forgotten.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::rc::Rc;
+use std::sync::Arc;
 
 use anyhow::Result;
 
 use crate::serve::rendezvous::RendezvousArgs;
-use crate::serve::rendezvous::decision::Arrival;
 use crate::serve::rendezvous::mailbox::{Candidate, Mailbox};
 use crate::serve::rendezvous::policy::Policy;
-use crate::serve::rendezvous::record::millis;
 use crate::serve::rendezvous::replay::Replay;
-use crate::stage::recording::Recording;
+use crate::serve::rendezvous::replay::track::{Kind, Track, What};
 use crate::stage::{Stage, usage};
-use crate::wire::message::{Outcome, Request, Score};
 use crate::wire::micros::Micros;
-
-/// A recording and its next record.
-struct Track {
-    recording: Recording,
-    kind: Kind,
-    next: Option<(Micros, Next)>,
-    /// The time of the last record: what a score without one has.
-    last: Micros,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Requests,
-    Scores,
-}
-
-enum Next {
-    Request {
-        message_id: Rc<str>,
-        text: Rc<str>,
-    },
-    Score {
-        message_id: Rc<str>,
-        candidate: Candidate,
-    },
-}
-
-impl Track {
-    fn open(path: &str, kind: Kind, stage: &Stage) -> Result<Track> {
-        Ok(Track {
-            recording: Recording::open(path, stage)?,
-            kind,
-            next: None,
-            last: Micros(i64::MIN),
-        })
-    }
-
-    /// Reads on to the next record.
-    fn advance(&mut self, stage: &mut Stage) -> Result<()> {
-        self.next = None;
-        while let Some((line, name)) = self.recording.next_line(stage)? {
-            if line.oversized.is_some() {
-                stage.report.reject_oversized(name, &line)?;
-                continue;
-            }
-            let Some(bytes) = line.record() else {
-                continue;
-            };
-            let read = match self.kind {
-                Kind::Requests => read_request(bytes),
-                Kind::Scores => read_score(bytes, self.last),
-            };
-            match read {
-                Ok((time, next)) => {
-                    self.last = time;
-                    self.next = Some((time, next));
-                    break;
-                }
-                Err(reason) => stage.report.reject(name, &line, &reason)?,
-            }
-        }
-        Ok(())
-    }
-}
-
-fn read_request(line: &[u8]) -> Result<(Micros, Next), String> {
-    let request = Request::parse(line)?;
-    let next = Next::Request {
-        message_id: Rc::from(&*request.message_id),
-        text: request.text.into(),
-    };
-    Ok((request.timestamp, next))
-}
-
-fn read_score(line: &[u8], last: Micros) -> Result<(Micros, Next), String> {
-    let score = Score::parse(line)?;
-    let at = match score.elapsed {
-        None => Micros(0),
-        Some(raw) => millis(raw).ok_or(
-            "field \"provenance.model.elapsedTimeAfterRequest\" is not a number of milliseconds",
-        )?,
-    };
-    let (failed, outcome) = match score.outcome {
-        Outcome::Result(result) => (false, result),
-        Outcome::Error(error) => (true, error),
-    };
-    let next = Next::Score {
-        message_id: Rc::from(&*score.message_id),
-        candidate: Candidate {
-            arrival: Arrival {
-                model_name: Rc::from(&*score.model_name),
-                model_version: score.model_version,
-                at: at.max(Micros(0)),
-                failed,
-            },
-            model_hash: score.model_hash.as_deref().map(Rc::from),
-            outcome: outcome.into(),
-        },
-    };
-    Ok((score.timestamp.unwrap_or(last), next))
-}
 
 /// The requests that may still get scores, in the order in which they came.
 struct Window {
-    policy: Rc<Policy>,
+    policy: Arc<Policy>,
     disorder: Micros,
     remembered_max: usize,
     open: VecDeque<(Micros, Mailbox)>,
     /// The number of the first of them.
     first: u64,
-    known: HashMap<Rc<str>, Known>,
-    remembered: VecDeque<Rc<str>>,
-    orphans: HashMap<Rc<str>, Vec<Candidate>>,
+    known: HashMap<Arc<str>, Known>,
+    remembered: VecDeque<Arc<str>>,
+    orphans: HashMap<Arc<str>, Vec<Candidate>>,
     /// In the order in which they came, the adopted ones too.
-    orphan_order: VecDeque<(Micros, Rc<str>)>,
+    orphan_order: VecDeque<(Micros, Arc<str>)>,
 }
 
 #[derive(Clone, Copy)]
@@ -146,7 +43,7 @@ enum Known {
 /// Replays recorded streams.
 pub fn run(stage: &mut Stage, args: &RendezvousArgs, replay: &mut Replay) -> Result<()> {
     let mut window = Window {
-        policy: Rc::new(args.policy.load()?),
+        policy: Arc::new(args.policy.load()?),
         disorder: Micros::from_duration(args.replaying.disorder),
         remembered_max: args.bounds.remember as usize,
         open: VecDeque::new(),
@@ -160,7 +57,7 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, replay: &mut Replay) -> Res
     for path in &args.scores {
         tracks.push(Track::open(path, Kind::Scores, stage)?);
     }
-    if tracks.iter().filter(|it| it.recording.is_pipe()).count() > 1 {
+    if tracks.iter().filter(|it| it.is_pipe()).count() > 1 {
         return Err(usage(
             "a replay reads its inputs in step, and two pipes that one program fills would stop \
              each other: write all but one of them to files first",
@@ -174,46 +71,43 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, replay: &mut Replay) -> Res
     while let Some((time, index)) = tracks
         .iter()
         .enumerate()
-        .filter_map(|(index, track)| Some((track.next.as_ref()?.0, index)))
+        .filter_map(|(index, track)| Some((track.next.as_ref()?.time, index)))
         .min()
     {
         window.close_before(time, replay, stage)?;
-        match tracks[index].next.take() {
-            Some((_, Next::Request { message_id, text })) => {
-                window.request(time, message_id, text, replay);
+        let track = &mut tracks[index];
+        if let Some(next) = track.next.take() {
+            match next.what {
+                What::Request(text) => window.request(time, next.message_id, text, replay),
+                What::Score(score) => window.score(time, next.message_id, score, replay),
             }
-            Some((
-                _,
-                Next::Score {
-                    message_id,
-                    candidate,
-                },
-            )) => {
-                window.score(time, message_id, candidate, replay);
-            }
-            None => {}
         }
-        let recording = &tracks[index].recording;
-        if recording.is_pipe() && !recording.has_line() {
+        if track.may_wait() {
             replay.flush(stage)?;
         }
-        tracks[index].advance(stage)?;
+        track.advance(stage)?;
     }
     window.close_before(Micros(i64::MAX), replay, stage)
 }
 
 impl Window {
-    fn request(&mut self, time: Micros, message_id: Rc<str>, text: Rc<str>, replay: &mut Replay) {
+    fn request(&mut self, time: Micros, message_id: Arc<str>, text: Arc<str>, replay: &mut Replay) {
         replay.counts.requests += 1;
-        if self.known.contains_key(&message_id) {
-            replay.counts.repeated += 1;
-            return;
-        }
         let number = self.first + self.open.len() as u64;
-        self.known
-            .insert(Rc::clone(&message_id), Known::Open(number));
-        let orphans = self.orphans.remove(&message_id).unwrap_or_default();
-        let mut mailbox = Mailbox::new(message_id, text, Rc::clone(&self.policy));
+        match self.known.entry(Arc::clone(&message_id)) {
+            Entry::Occupied(_) => {
+                replay.counts.repeated += 1;
+                return;
+            }
+            Entry::Vacant(place) => {
+                place.insert(Known::Open(number));
+            }
+        }
+        let orphans = match self.orphans.is_empty() {
+            true => Vec::new(),
+            false => self.orphans.remove(&message_id).unwrap_or_default(),
+        };
+        let mut mailbox = Mailbox::new(message_id, text, Arc::clone(&self.policy));
         for orphan in orphans {
             mailbox.take(orphan);
         }
@@ -223,7 +117,7 @@ impl Window {
     fn score(
         &mut self,
         time: Micros,
-        message_id: Rc<str>,
+        message_id: Arc<str>,
         candidate: Candidate,
         replay: &mut Replay,
     ) {
@@ -235,7 +129,7 @@ impl Window {
             }
             Some(Known::Remembered) => replay.counts.orphaned += 1,
             None => {
-                self.orphan_order.push_back((time, Rc::clone(&message_id)));
+                self.orphan_order.push_back((time, Arc::clone(&message_id)));
                 self.orphans.entry(message_id).or_default().push(candidate);
             }
         }
@@ -266,7 +160,7 @@ impl Window {
                 self.known.remove(&mailbox.message_id);
             } else {
                 self.known
-                    .insert(Rc::clone(&mailbox.message_id), Known::Remembered);
+                    .insert(Arc::clone(&mailbox.message_id), Known::Remembered);
                 self.remembered.push_back(mailbox.message_id);
             }
         }

@@ -61,7 +61,8 @@ pub fn lines(counts: &Counts, changes: &Changes) -> Vec<String> {
         "{} requests: {} answered by models, {} by the default, {} repeated",
         counts.requests, counts.by_models, counts.defaults, counts.repeated
     )];
-    let models = counts.by_model.iter();
+    let by_model = counts.by_model();
+    let models = by_model.iter();
     let models: Vec<_> = models
         .map(|(model, count)| format!("{model} {count}"))
         .collect();
