@@ -221,3 +221,52 @@ fn sigint_to_all_loses_nothing() {
     assert!(ended.is_some(), "{}", workdir.read("out").lines().count());
     let _ = running.wait();
 }
+
+#[test]
+fn an_answer_leaves_when_the_preferred_model_has_it_and_not_at_the_deadline() {
+    let workdir = Workdir::new();
+    let _pipeline = Pipeline::start(&workdir);
+    let (_front, address) = front_end(&workdir, &[]);
+    let mut client = Client::connect(&address);
+    let ready =
+        crate::harness::eventually(|| (client.predict(&flower(0)).status == 200).then_some(()));
+    assert!(ready.is_some());
+    // A hundred in less than the deadline of one.
+    let since = std::time::Instant::now();
+    for mark in 1..=100 {
+        assert_eq!(
+            client.predict(&flower(mark)).header("x-rv-reason"),
+            Some("preferred")
+        );
+    }
+    assert!(since.elapsed() < std::time::Duration::from_millis(2500));
+}
+
+#[test]
+fn while_the_production_model_hangs_the_canary_answers_by_the_policy() {
+    let workdir = Workdir::new();
+    let pipeline = Pipeline::start(&workdir);
+    let (_front, address) = front_end(&workdir, &[]);
+    let mut client = Client::connect(&address);
+    let ready =
+        crate::harness::eventually(|| (client.predict(&flower(0)).status == 200).then_some(()));
+    assert!(ready.is_some());
+    let dt = &pipeline.stages[1];
+    dt.signal(Signal::STOP);
+    let reply = client.predict(&flower(1));
+    assert_eq!(
+        (reply.status, reply.header("x-rv-model")),
+        (200, Some("lr@0"))
+    );
+    assert_eq!(reply.header("x-rv-reason"), Some("fallback"));
+    dt.signal(Signal::CONT);
+    let reply = client.predict(&flower(2));
+    assert_eq!(reply.header("x-rv-model"), Some("dt@1"));
+    // Killed, it reports no more, and the canary answers again.
+    dt.signal(Signal::KILL);
+    let reply = crate::harness::eventually(|| {
+        let reply = client.predict(&flower(3));
+        (reply.header("x-rv-model") == Some("lr@0")).then_some(reply)
+    });
+    assert_eq!(reply.unwrap().status, 200);
+}

@@ -323,3 +323,46 @@ fn inspect_prints_a_model_for_people() {
     let run = workdir.run("rv-score").args(["inspect", "nothing.json"]);
     assert!(run.exits(3).stderr.contains("nothing.json"));
 }
+
+#[test]
+fn any_table_makes_a_model() {
+    let workdir = Workdir::new();
+    let mut table = "temperature,\"load, kW\",state\n".to_owned();
+    for row in 0..60 {
+        let (load, state) = if row % 3 == 0 {
+            (90, "trips")
+        } else {
+            (20, "holds")
+        };
+        table += &format!("{}.5,{},{state}\n", row % 7, load + row % 5);
+    }
+    workdir.write("machines.csv", table);
+    let run = workdir
+        .run("rv-score")
+        .args(["train", "--input", "machines.csv"]);
+    let run = run.args(["--target", "state", "--algorithm", "decision-tree"]);
+    let run = run.args([
+        "--name",
+        "breaker",
+        "--model-version",
+        "3",
+        "--output",
+        "m.json",
+    ]);
+    let finished = run.succeeds();
+    assert!(
+        finished.stderr.contains("held-out accuracy 1.0000"),
+        "{finished}"
+    );
+    let input = r#"{"messageId":"a","timestamp":1,"modelInput":{"load, kW":88,"temperature":1}}"#;
+    let finished = workdir
+        .run("rv-score")
+        .args(["--model", "m.json"])
+        .input(input)
+        .succeeds();
+    let result = &json(finished.lines()[0])["result"];
+    assert_eq!(
+        (&result["modelName"], &result["result"]),
+        (&"breaker".into(), &"trips".into())
+    );
+}
