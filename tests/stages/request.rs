@@ -1,11 +1,13 @@
 //! rv-request without HTTP: model inputs -> requests.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-use crate::harness::{Workdir, json, next_line, now, open_reader, open_writer, stat};
+use crate::harness::{
+    Running, Workdir, eventually, json, next_line, now, open_reader, open_writer, read_line, stat,
+};
 
 #[test]
 fn a_line_becomes_a_request() {
@@ -162,4 +164,115 @@ fn responses_that_end_too_early_are_a_failure() {
         finished.stderr.contains("ended while 1 requests"),
         "{finished}"
     );
+}
+
+/// A closed loop over the pipes `inputs`, `requests` and `responses`; its answers
+/// go to stdout.
+fn closed_loop(flags: &[&str]) -> (Workdir, Running) {
+    let workdir = Workdir::new();
+    for pipe in ["inputs", "requests", "responses"] {
+        workdir.fifo(pipe);
+    }
+    let run = workdir.run("rv-request").args(["-i", "inputs"]);
+    let run = run.args(["-o", "requests", "--responses", "responses"]);
+    let run = run.args(["--answers", "-", "--rejects", "rejects"]);
+    let running = run.args(["--stats", "stats.json"]).args(flags).start();
+    (workdir, running)
+}
+
+/// Has a program told to end, and returns when it knows.
+fn terminate(running: &Running) {
+    running.signal(Signal::TERM);
+    // It prints its counts and looks for SIGTERM in one go.
+    running.signal(Signal::USR1);
+    running.says("\"in\":");
+}
+
+#[test]
+fn sigterm_reads_to_the_end_of_a_line_begun_while_answers_come() {
+    let (workdir, mut running) = closed_loop(&[]);
+    let mut inputs = open_writer(&workdir.path("inputs"));
+    let mut requests = open_reader(&workdir.path("requests"));
+    let mut responses = open_writer(&workdir.path("responses"));
+    // Keeps the pipe, and what is left in it.
+    let mut rest = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open(workdir.path("inputs"))
+        .unwrap();
+    write!(inputs, "{{\"n\":1}}\n{{\"n\"").unwrap();
+    let first = next_line(&mut requests);
+    let emptied = || rustix::io::ioctl_fionread(&rest).unwrap() == 0;
+    assert!(eventually(|| emptied().then_some(())).is_some());
+    terminate(&running);
+    writeln!(responses, "{}", response(&first)).unwrap();
+    assert_eq!(running.line(), response(&first));
+    write!(inputs, ":2}}\n{{\"n\":3}}\n").unwrap();
+    let second = next_line(&mut requests);
+    assert_eq!(json(&second)["modelInput"]["n"], 2);
+    writeln!(responses, "{}", response(&second)).unwrap();
+    running.wait().assert_status(0);
+    assert_eq!(read_line(&mut rest), "{\"n\":3}");
+    assert_eq!(stat(&workdir, "stats.json", "answered"), 2);
+}
+
+#[test]
+fn a_line_whose_end_does_not_come_is_set_aside() {
+    let (workdir, running) = closed_loop(&["--grace", "200ms"]);
+    let mut inputs = open_writer(&workdir.path("inputs"));
+    let mut requests = open_reader(&workdir.path("requests"));
+    let _responses = open_writer(&workdir.path("responses"));
+    write!(inputs, "1").unwrap();
+    let emptied = || rustix::io::ioctl_fionread(&inputs).unwrap() == 0;
+    assert!(eventually(|| emptied().then_some(())).is_some());
+    terminate(&running);
+    running.wait().assert_status(143);
+    let mut sent = String::new();
+    requests.read_to_string(&mut sent).unwrap();
+    assert_eq!(sent, "");
+    let reject = json(workdir.read("rejects").trim_end());
+    assert_eq!(reject["raw"], "1");
+    let reason = reject["reason"].as_str().unwrap();
+    assert!(reason.contains("--grace"), "{reason}");
+    assert_eq!(stat(&workdir, "stats.json", "in"), 1);
+    assert_eq!(stat(&workdir, "stats.json", "rejected"), 1);
+}
+
+#[test]
+fn answers_that_are_waiting_to_be_read_are_in_time() {
+    let (workdir, running) = closed_loop(&["--timeout", "1s"]);
+    let mut inputs = open_writer(&workdir.path("inputs"));
+    let mut requests = open_reader(&workdir.path("requests"));
+    let mut responses = open_writer(&workdir.path("responses"));
+    write!(inputs, "1\n2\n3\n").unwrap();
+    let sent: Vec<_> = (0..3).map(|_| next_line(&mut requests)).collect();
+    running.signal(Signal::STOP);
+    for request in &sent {
+        writeln!(responses, "{}", response(request)).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(1100));
+    running.signal(Signal::CONT);
+    drop(inputs);
+    let finished = running.wait();
+    finished.assert_status(0);
+    assert_eq!(finished.lines().len(), 3, "{finished}");
+}
+
+#[test]
+fn the_time_for_which_nobody_takes_the_answers_is_not_the_pipelines() {
+    let (workdir, mut running) = closed_loop(&["--timeout", "1s"]);
+    let mut inputs = open_writer(&workdir.path("inputs"));
+    let mut requests = open_reader(&workdir.path("requests"));
+    let mut responses = open_writer(&workdir.path("responses"));
+    write!(inputs, "1\n2\n").unwrap();
+    drop(inputs);
+    let sent: Vec<_> = (0..2).map(|_| next_line(&mut requests)).collect();
+    // More than the pipe of the answers holds.
+    let long = format!("{}{}", " ".repeat(200_000), response(&sent[0]));
+    writeln!(responses, "{long}").unwrap();
+    std::thread::sleep(Duration::from_millis(1100));
+    assert_eq!(running.line(), long);
+    writeln!(responses, "{}", response(&sent[1])).unwrap();
+    assert_eq!(running.line(), response(&sent[1]));
+    running.wait().assert_status(0);
 }

@@ -1,313 +1,325 @@
 //! model inputs -> requests, with an eye on the responses: no more than so many
 //! unanswered at a time.
 
-use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, bail};
 use rustix::event::PollFlags;
 
+use crate::serve::request::flight::Flight;
+use crate::serve::request::outgoing::Outgoing;
 use crate::serve::request::wrap::Wrap;
 use crate::serve::request::{RequestArgs, Wrapper};
 use crate::stage::filter::Filter;
-use crate::stage::signals::Stop;
-use crate::stage::stats::{Latencies, Snapshot};
-use crate::stage::wait::{output_error, wait};
+use crate::stage::stats::Snapshot;
+use crate::stage::wait::wait;
 use crate::stage::{EndedEarly, Stage};
 use crate::wire::endpoint::{Input, Output, Progress};
 use crate::wire::lines::{Line, Lines};
 use crate::wire::message::Record;
-use crate::wire::micros::Micros;
 
 /// Requests stop being made while this much is not taken yet.
-const PENDING_BYTES_MAX: usize = 64 * 1024;
+const OUTGOING_BYTES_MAX: usize = 64 * 1024;
+
+/// How much of a line is read byte by byte before the responses get their turn.
+const BYTES_A_TURN: usize = 4096;
 
 /// Runs until every request has its answer or has waited too long for it.
 pub fn run(stage: &mut Stage, args: &RequestArgs, responses: &str, wrapper: Wrapper) -> Result<()> {
-    let mut answers = match &args.answers {
-        Some(path) => Output::open(path)?,
-        None => Output::nowhere(),
-    };
-    let mut output = Output::open(&args.output.output)?;
-    let mut input = Input::open(&args.input.input, args.input.follow)?;
-    let mut responses = Input::open(responses, false)?;
-    let (line_bytes_max, input_name) = (stage.line_bytes_max, input.name().to_owned());
-    let responses_name = responses.name().to_owned();
-    let mut input_lines = Lines::new(line_bytes_max);
-    let mut response_lines = Lines::new(line_bytes_max);
-
-    let mut wrap = Wrap::new(wrapper, args.id.clone());
-    let mut flight = Flight::new(args.timeout);
-    let mut pending = Vec::new();
-    let mut answered = Vec::new();
-    if args.output.resume {
-        pending.push(b'\n');
+    let mut ring = Ring::open(stage, args, responses, wrapper)?;
+    ring.turn(stage)?;
+    ring.pass_answers_on(stage)?;
+    stage.close(&mut ring.answers)?;
+    let unanswered = ring.flight.unanswered();
+    stage.found_wanting |= unanswered > 0;
+    if unanswered > 0 {
+        let message = format!("{unanswered} requests had no response within --timeout");
+        stage.report.warn(&message);
     }
-    let (mut input_ended, mut closed) = (false, false);
-    let mut stopped = None;
-    loop {
-        flight.give_up(Instant::now());
-        // Requests of what was read already, as far as there is room.
-        while flight.open() < args.max_in_flight as usize && pending.len() < PENDING_BYTES_MAX {
-            let line = match input_lines.next_line() {
+    stage.final_stats(&ring.snapshot(stage));
+    match stage.signals.stop() {
+        // A file has an end, and this was not it.
+        Some(stop) if ring.input.is_file() => Err(EndedEarly::Signal(stop).into()),
+        _ => Ok(()),
+    }
+}
+
+/// How far the input has been read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    On,
+    /// A signal has come: to the end of the line that was begun, and not a byte
+    /// further.
+    ToLineEnd,
+    Ended,
+}
+
+/// The four streams, and what is between them.
+#[derive(Debug)]
+struct Ring {
+    input: Input,
+    input_lines: Lines,
+    reading: Reading,
+    wrap: Wrap,
+    outgoing: Outgoing,
+    output: Output,
+    flight: Flight,
+    in_flight_max: usize,
+    responses: Input,
+    response_lines: Lines,
+    answered: Vec<u8>,
+    answers: Output,
+}
+
+impl Ring {
+    fn open(stage: &Stage, args: &RequestArgs, responses: &str, wrapper: Wrapper) -> Result<Ring> {
+        let mut outgoing = Outgoing::default();
+        if args.output.resume {
+            outgoing.end().push(b'\n');
+        }
+        Ok(Ring {
+            answers: match &args.answers {
+                Some(path) => Output::open(path)?,
+                None => Output::nowhere(),
+            },
+            output: Output::open(&args.output.output)?,
+            input: Input::open(&args.input.input, args.input.follow)?,
+            responses: Input::open(responses, false)?,
+            input_lines: Lines::new(stage.line_bytes_max),
+            response_lines: Lines::new(stage.line_bytes_max),
+            reading: Reading::On,
+            wrap: Wrap::new(wrapper, args.id.clone()),
+            outgoing,
+            flight: Flight::new(args.timeout),
+            in_flight_max: args.max_in_flight as usize,
+            answered: Vec::new(),
+        })
+    }
+
+    fn turn(&mut self, stage: &mut Stage) -> Result<()> {
+        let mut closed = false;
+        loop {
+            stage.show_stats(|stage| self.snapshot(stage));
+            // This is a source: both signals stop its reading, and it waits for
+            // the answers to what it has sent.
+            if self.reading == Reading::On && stage.signals.stop().is_some() {
+                self.reading = Reading::ToLineEnd;
+            }
+            self.make_requests(stage)?;
+            self.outgoing.write_some(&mut self.output)?;
+            let exhausted = self.reading == Reading::Ended && !self.has_line();
+            if exhausted && self.outgoing.is_empty() {
+                if !closed {
+                    // The stages behind see the end, and answer what they still
+                    // hold.
+                    stage.close(&mut self.output)?;
+                    closed = true;
+                }
+                if self.flight.open() == 0 {
+                    return Ok(());
+                }
+            }
+            stage.report.flush()?;
+            self.pass_answers_on(stage)?;
+            if let Some(stop) = stage.signals.out_of_time() {
+                self.set_unsent_aside(stage)?;
+                return Err(EndedEarly::Signal(stop).into());
+            }
+            // From before the wait: what is there by then is read before anything is
+            // given up.
+            let now = Instant::now();
+            let [input_ready, responses_ready] = self.wait(stage)?;
+            if responses_ready {
+                if self.read_responses(stage)? == Progress::End {
+                    self.pass_answers_on(stage)?;
+                    let open = self.flight.open();
+                    if open > 0 || !exhausted {
+                        let name = self.responses.name();
+                        bail!("{name}: ended while {open} requests were unanswered");
+                    }
+                    return Ok(());
+                }
+            } else {
+                // No answer that is waiting to be read comes too late.
+                self.flight.give_up(now);
+            }
+            if input_ready {
+                self.read_input()?;
+            }
+        }
+    }
+
+    /// Requests of what was read already, as far as there is room.
+    fn make_requests(&mut self, stage: &mut Stage) -> Result<()> {
+        while self.has_room() {
+            let line = match self.input_lines.next_line() {
                 Some(line) => line,
-                None if input_ended => match input_lines.last_line() {
+                None if self.reading == Reading::Ended => match self.input_lines.last_line() {
                     Some(line) => line,
                     None => break,
                 },
                 None => break,
             };
-            if let Some(id) = wrap.request(stage, &input_name, &line, &mut pending)? {
-                flight.depart(id);
+            let input = self.input.name();
+            let out = self.outgoing.end();
+            if let Some(id) = self.wrap.request(stage, input, &line, out)? {
+                self.flight.depart(id);
             }
         }
-        let exhausted =
-            input_ended && !input_lines.has_whole_line() && !input_lines.is_inside_line();
-        write_some(&mut output, &mut pending)?;
-        if exhausted && pending.is_empty() {
-            if !closed {
-                // The stages behind see the end, and answer what they still hold.
-                stage.close(&mut output)?;
-                closed = true;
+        if self.reading == Reading::ToLineEnd && !self.has_line() {
+            self.reading = Reading::Ended;
+        }
+        Ok(())
+    }
+
+    fn has_room(&self) -> bool {
+        self.flight.open() < self.in_flight_max && self.outgoing.len() < OUTGOING_BYTES_MAX
+    }
+
+    /// Whether anything was read that is no request yet.
+    fn has_line(&self) -> bool {
+        self.input_lines.has_whole_line() || self.input_lines.is_inside_line()
+    }
+
+    fn wants_input(&self) -> bool {
+        match self.reading {
+            Reading::On => self.has_room(),
+            Reading::ToLineEnd => {
+                self.input_lines.is_inside_line() && !self.input_lines.has_whole_line()
             }
-            if flight.open() == 0 {
-                break;
+            Reading::Ended => false,
+        }
+    }
+
+    fn read_input(&mut self) -> Result<()> {
+        if self.reading == Reading::On {
+            if self.input.read(&mut self.input_lines)? == Progress::End {
+                self.reading = Reading::Ended;
             }
-        }
-        stage.report.flush()?;
-        stage.write_all(&mut answers, &mut answered)?;
-        stage.show_stats(|stage| flight.snapshot(wrap.snapshot(stage)));
-
-        if stopped.is_none() {
-            stopped = stage.signals.stop();
-            // This is a source: both signals stop its reading, and it waits for
-            // the answers to what it has sent.
-            input_ended |= stopped.is_some();
-        }
-        if let Some(stop) = stage.signals.out_of_time() {
-            return Err(EndedEarly::Signal(stop).into());
-        }
-        let wants_input = !input_ended
-            && flight.open() < args.max_in_flight as usize
-            && pending.len() < PENDING_BYTES_MAX;
-        let [input_ready, responses_ready] = wait_for(
-            stage,
-            wants_input.then_some(&input),
-            &responses,
-            (!pending.is_empty()).then_some(&output),
-            flight.due(),
-        )?;
-        if responses_ready {
-            stage.stats.touch();
-            let ended = responses.read(&mut response_lines)? == Progress::End;
-            while let Some(line) = response_lines.next_line() {
-                flight.arrive(stage, &responses_name, &line, &mut answered)?;
-            }
-            if ended {
-                if let Some(line) = response_lines.last_line() {
-                    flight.arrive(stage, &responses_name, &line, &mut answered)?;
-                }
-                stage.write_all(&mut answers, &mut answered)?;
-                if flight.open() > 0 || !exhausted {
-                    bail!(
-                        "{responses_name}: ended while {} requests were unanswered",
-                        flight.open()
-                    );
-                }
-                break;
-            }
-        }
-        if input_ready && input.read(&mut input_lines)? == Progress::End {
-            input_ended = true;
-        }
-    }
-    stage.write_all(&mut answers, &mut answered)?;
-    stage.close(&mut answers)?;
-    stage.found_wanting |= flight.unanswered > 0;
-    if flight.unanswered > 0 {
-        let message = format!(
-            "{} requests had no response within --timeout",
-            flight.unanswered
-        );
-        stage.report.warn(&message);
-    }
-    let snapshot = flight.snapshot(wrap.snapshot(stage));
-    stage.final_stats(&snapshot);
-    match stopped {
-        Some(Stop::Interrupt | Stop::Terminate) if input.is_file() => {
-            Err(EndedEarly::Signal(stopped.unwrap_or(Stop::Terminate)).into())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Writes what is taken at once, and never waits: while this program waited to
-/// write, nobody would read the responses, and the ring could stand still.
-fn write_some(output: &mut Output, pending: &mut Vec<u8>) -> Result<()> {
-    let mut written = 0;
-    while written < pending.len() {
-        match output.try_write(&pending[written..]) {
-            Ok(0) => break,
-            Ok(count) => written += count,
-            Err(error) => return Err(output_error(output, error)),
-        }
-    }
-    pending.drain(..written);
-    Ok(())
-}
-
-fn wait_for(
-    stage: &mut Stage,
-    input: Option<&Input>,
-    responses: &Input,
-    output: Option<&Output>,
-    due: Option<Instant>,
-) -> Result<[bool; 2]> {
-    let at_once = Instant::now();
-    let mut until = [due, stage.stats.due(), stage.signals.grace_end()]
-        .into_iter()
-        .flatten()
-        .min();
-    let mut streams = Vec::with_capacity(3);
-    let mut places = [None; 2];
-    for (place, end) in places.iter_mut().zip([input, Some(responses)]) {
-        match end.map(Input::readiness) {
-            Some(Some(fd)) => {
-                *place = Some(streams.len());
-                streams.push((fd, PollFlags::IN));
-            }
-            // A file never waits.
-            Some(None) => until = Some(at_once),
-            None => {}
-        }
-    }
-    if let Some(readiness) = output.and_then(Output::readiness) {
-        streams.push(readiness);
-    }
-    let ready = wait(&streams, &mut stage.signals, until)?;
-    let is_ready = |place: Option<usize>, end: Option<&Input>| match place {
-        Some(place) => ready[place],
-        None => end.is_some_and(Input::is_file),
-    };
-    Ok([
-        is_ready(places[0], input),
-        is_ready(places[1], Some(responses)),
-    ])
-}
-
-/// The requests that have no answer yet.
-#[derive(Debug)]
-struct Flight {
-    departed: HashMap<String, Instant>,
-    /// In the order of departure, the answered ones too.
-    order: VecDeque<(Instant, String)>,
-    timeout: Duration,
-    answered: u64,
-    unanswered: u64,
-    unmatched: u64,
-    /// Ids that were sent again while they were open: they get one answer.
-    repeated: u64,
-    latency: Latencies,
-}
-
-impl Flight {
-    fn new(timeout: Duration) -> Flight {
-        Flight {
-            departed: HashMap::new(),
-            order: VecDeque::new(),
-            timeout,
-            answered: 0,
-            unanswered: 0,
-            unmatched: 0,
-            repeated: 0,
-            latency: Latencies::default(),
-        }
-    }
-
-    fn open(&self) -> usize {
-        self.departed.len()
-    }
-
-    fn depart(&mut self, id: String) {
-        let now = Instant::now();
-        self.order.push_back((now, id.clone()));
-        if self.departed.insert(id, now).is_some() {
-            self.repeated += 1;
-        }
-    }
-
-    fn arrive(
-        &mut self,
-        stage: &mut Stage,
-        input: &str,
-        line: &Line,
-        answered: &mut Vec<u8>,
-    ) -> Result<()> {
-        if line.oversized.is_some() {
-            return stage.report.reject_oversized(input, line);
-        }
-        let Some(bytes) = line.record() else {
             return Ok(());
-        };
-        match Record::parse(bytes).and_then(|record| Ok(record.message_id()?.into_owned())) {
-            Ok(id) => {
-                match self.departed.remove(&id) {
-                    Some(since) => {
-                        self.answered += 1;
-                        self.latency.record(Micros::from_duration(since.elapsed()));
-                        answered.extend_from_slice(bytes);
-                        answered.push(b'\n');
-                    }
-                    // Somebody else's, or one that was given up.
-                    None => self.unmatched += 1,
+        }
+        for _ in 0..BYTES_A_TURN {
+            match self.input.read_one_byte(&mut self.input_lines)? {
+                Progress::Bytes(_) if self.input_lines.has_whole_line() => break,
+                Progress::Bytes(_) => {}
+                Progress::Nothing => break,
+                Progress::End => {
+                    self.reading = Reading::Ended;
+                    break;
                 }
-                self.forget_answered();
-                Ok(())
             }
-            Err(reason) => stage.report.reject(input, line, &reason),
         }
+        Ok(())
     }
 
-    /// Keeps the queue as short as the flight.
-    fn forget_answered(&mut self) {
-        while let Some((since, id)) = self.order.front() {
-            if self.departed.get(id) == Some(since) {
-                break;
-            }
-            self.order.pop_front();
+    /// There is no time left: what was read and did not become a request is not
+    /// lost in silence, and half a line is never taken for a whole one.
+    fn set_unsent_aside(&mut self, stage: &mut Stage) -> Result<()> {
+        let input = self.input.name();
+        while let Some(line) = self.input_lines.next_line() {
+            let reason = "there was no room to send it within --grace";
+            self.wrap.set_aside(stage, input, &line, reason)?;
         }
-        // One slow answer at the front must not let the answered ones pile up.
-        if self.order.len() > 2 * self.departed.len() + 1024 {
-            let departed = &self.departed;
-            self.order
-                .retain(|(since, id)| departed.get(id) == Some(since));
+        if let Some(line) = self.input_lines.last_line() {
+            let reason = "its end did not come within --grace";
+            self.wrap.set_aside(stage, input, &line, reason)?;
         }
+        stage.final_stats(&self.snapshot(stage));
+        Ok(())
     }
 
-    fn due(&self) -> Option<Instant> {
-        self.order.front().map(|(since, _)| *since + self.timeout)
-    }
-
-    fn give_up(&mut self, now: Instant) {
-        while let Some((since, id)) = self.order.front() {
-            if *since + self.timeout > now {
-                break;
-            }
-            if self.departed.get(id) == Some(since) {
-                self.departed.remove(id);
-                self.unanswered += 1;
-            }
-            self.order.pop_front();
+    fn read_responses(&mut self, stage: &mut Stage) -> Result<Progress> {
+        stage.stats.touch();
+        let progress = self.responses.read(&mut self.response_lines)?;
+        loop {
+            let line = match self.response_lines.next_line() {
+                Some(line) => line,
+                None if progress == Progress::End => match self.response_lines.last_line() {
+                    Some(line) => line,
+                    None => break,
+                },
+                None => break,
+            };
+            let name = self.responses.name();
+            arrive(stage, name, &line, &mut self.flight, &mut self.answered)?;
         }
+        Ok(progress)
     }
 
-    fn snapshot(&self, wrapped: Snapshot) -> Snapshot {
-        wrapped
-            .count("answered", self.answered)
-            .count("unanswered", self.unanswered)
-            .count("unmatched", self.unmatched)
-            .count("repeated", self.repeated)
-            .gauge("open", self.open() as u64)
-            .latencies("answer", &self.latency)
+    fn pass_answers_on(&mut self, stage: &mut Stage) -> Result<()> {
+        if !self.answered.is_empty() {
+            let since = Instant::now();
+            stage.write_all(&mut self.answers, &mut self.answered)?;
+            self.flight.hold(since.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Waits, and says whether the input and the responses can be read.
+    fn wait(&self, stage: &mut Stage) -> Result<[bool; 2]> {
+        let input = self.wants_input().then_some(&self.input);
+        let at_once = Instant::now();
+        let times = [
+            self.flight.due(),
+            stage.stats.due(),
+            stage.signals.grace_end(),
+        ];
+        let mut until = times.into_iter().flatten().min();
+        let mut streams = Vec::with_capacity(3);
+        let mut places = [None; 2];
+        for (place, end) in places.iter_mut().zip([input, Some(&self.responses)]) {
+            match end.map(Input::readiness) {
+                Some(Some(fd)) => {
+                    *place = Some(streams.len());
+                    streams.push((fd, PollFlags::IN));
+                }
+                // A file never waits.
+                Some(None) => until = Some(at_once),
+                None => {}
+            }
+        }
+        if !self.outgoing.is_empty() {
+            streams.extend(self.output.readiness());
+        }
+        let ready = wait(&streams, &mut stage.signals, until)?;
+        let is_ready = |place: Option<usize>, end: Option<&Input>| match place {
+            Some(place) => ready[place],
+            None => end.is_some_and(Input::is_file),
+        };
+        Ok([
+            is_ready(places[0], input),
+            is_ready(places[1], Some(&self.responses)),
+        ])
+    }
+
+    fn snapshot(&self, stage: &Stage) -> Snapshot {
+        self.flight.snapshot(self.wrap.snapshot(stage))
+    }
+}
+
+/// Takes one line of the responses, and appends it to the answers where a request
+/// waits for it.
+fn arrive(
+    stage: &mut Stage,
+    input: &str,
+    line: &Line,
+    flight: &mut Flight,
+    answered: &mut Vec<u8>,
+) -> Result<()> {
+    if line.oversized.is_some() {
+        return stage.report.reject_oversized(input, line);
+    }
+    let Some(bytes) = line.record() else {
+        return Ok(());
+    };
+    match Record::parse(bytes).and_then(|record| Ok(record.message_id()?.into_owned())) {
+        Ok(id) => {
+            if flight.arrive(&id) {
+                answered.extend_from_slice(bytes);
+                answered.push(b'\n');
+            }
+            Ok(())
+        }
+        Err(reason) => stage.report.reject(input, line, &reason),
     }
 }

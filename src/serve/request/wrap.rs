@@ -64,6 +64,18 @@ impl Wrap {
         }
     }
 
+    /// Sets aside a line that cannot become a request any more.
+    pub fn set_aside(
+        &mut self,
+        stage: &mut Stage,
+        input: &str,
+        line: &Line,
+        reason: &str,
+    ) -> Result<()> {
+        self.read += 1;
+        stage.report.reject(input, line, reason)
+    }
+
     fn parse<'a>(&mut self, line: &'a [u8]) -> Result<(String, &'a str), String> {
         let text = std::str::from_utf8(line)
             .map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to()))?;
