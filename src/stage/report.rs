@@ -3,14 +3,16 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{BufWriter, IsTerminal, Write};
+use std::os::unix::fs::FileTypeExt;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use base64::Engine;
 
 use crate::stage::cli::{LogFormat, RunArgs};
+use crate::stage::usage;
 use crate::wire::lines::Line;
 use crate::wire::object::ObjectWriter;
 
@@ -44,6 +46,13 @@ impl Report {
     pub fn new(program: &'static str, args: &RunArgs) -> Result<Report> {
         let rejects = match &args.rejects {
             Some(path) => {
+                // A pipe whose reader has stopped would stop the program too,
+                // where no signal could end it.
+                if fs::metadata(path).is_ok_and(|there| there.file_type().is_fifo()) {
+                    return Err(usage(format!(
+                        "--rejects {path}: is a pipe; name a file, and follow it with `tail -F`"
+                    )));
+                }
                 let file = OpenOptions::new().append(true).create(true).open(path);
                 let file =
                     file.with_context(|| format!("{path}: cannot open for the rejected records"))?;

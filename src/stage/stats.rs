@@ -1,10 +1,14 @@
 //! Counts: kept by each stage, shown on SIGUSR1, in `--stats` and at the end.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
 
 use crate::stage::Stage;
 use crate::wire::micros::Micros;
@@ -243,8 +247,9 @@ impl StatsFile {
             .then(|| self.written.map_or(self.started, |at| at + EVERY))
     }
 
-    /// Rewrites the file whole: a reader sees the old counts or the new ones.
-    fn write(&mut self, snapshot: &Snapshot) -> std::io::Result<()> {
+    /// Rewrites the file whole: a reader sees the old counts or the new ones. What
+    /// is no regular file is written to, never replaced.
+    fn write(&mut self, snapshot: &Snapshot) -> io::Result<()> {
         let Some(path) = &self.path else {
             return Ok(());
         };
@@ -256,9 +261,36 @@ impl StatsFile {
         } else {
             snapshot.json(self.program, running)
         };
+        if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
+            return write_into(path, &text);
+        }
         let new = format!("{path}.new");
         fs::write(&new, text)?;
         fs::rename(new, path)
+    }
+}
+
+/// Writes to a device, a named pipe, or what a link leads to. Where nobody reads,
+/// or the reader is behind, these counts are left out.
+fn write_into(path: &str, text: &str) -> io::Result<()> {
+    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(true);
+    let no_reader = Errno::NXIO.raw_os_error();
+    let mut file = match options.custom_flags(flags).open(path) {
+        Err(error) if error.raw_os_error() == Some(no_reader) => return Ok(()),
+        opened => opened?,
+    };
+    match file.write_all(text.as_bytes()) {
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::WouldBlock | io::ErrorKind::BrokenPipe
+            ) =>
+        {
+            Ok(())
+        }
+        written => written,
     }
 }
 

@@ -14,3 +14,4 @@ mod rendezvous;
 mod replay;
 mod request;
 mod score;
+mod streams;
