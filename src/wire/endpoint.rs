@@ -93,6 +93,15 @@ impl Input {
         } else {
             None
         };
+        if file_type == FileType::Fifo && is_inherited(name) {
+            // Whoever handed the pipe down has waited for its writer. A
+            // description opened anew knows nothing of that, and would wait for
+            // ever where the writer has gone; so it is shown one.
+            let writer = reopen_nonblocking(&fd);
+            drop(writer.with_context(|| {
+                format!("{name}: cannot tell whether its writer has gone; name the pipe itself")
+            })?);
+        }
         let source = if file_type == FileType::RegularFile && name.ends_with(".gz") {
             Source::Gzip(Box::new(MultiGzDecoder::new(File::from(fd))))
         } else {
@@ -135,6 +144,17 @@ impl Input {
     /// again.
     pub fn is_file(&self) -> bool {
         self.readiness().is_none()
+    }
+
+    /// Whether this is a pipe, named or not.
+    pub fn is_pipe(&self) -> bool {
+        matches!(
+            self.source,
+            Source::Plain {
+                file_type: FileType::Fifo,
+                ..
+            }
+        )
     }
 
     /// Whether a person types here.
@@ -183,6 +203,11 @@ impl Input {
     }
 }
 
+/// Whether `path` stands for a descriptor that the program was started with.
+fn is_inherited(path: &str) -> bool {
+    path.starts_with("/dev/fd/") || path.starts_with("/proc/self/fd/")
+}
+
 fn read_some(source: &mut Source, room: &mut [u8]) -> io::Result<usize> {
     match source {
         Source::Plain {
@@ -198,6 +223,36 @@ fn is_temporary(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
     )
+}
+
+/// Whether an output to `path` would be a regular file, there already or made for
+/// it.
+pub fn is_file_output(path: &str) -> bool {
+    if path == STANDARD || path == "/dev/stdout" {
+        return false;
+    }
+    match rustix::fs::stat(path) {
+        Ok(stat) => FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile,
+        Err(errno) => errno == Errno::NOENT,
+    }
+}
+
+/// Whether an input and an output, as they are named on the command line, are one
+/// regular file: it would be emptied before it is read, or never end.
+pub fn are_one_file(input: &str, output: &str) -> bool {
+    let input = match input {
+        STANDARD => rustix::fs::fstat(rustix::stdio::stdin()),
+        path => rustix::fs::stat(path),
+    };
+    let output = match output {
+        STANDARD => rustix::fs::fstat(rustix::stdio::stdout()),
+        path => rustix::fs::stat(path),
+    };
+    let (Ok(input), Ok(output)) = (input, output) else {
+        return false;
+    };
+    FileType::from_raw_mode(input.st_mode) == FileType::RegularFile
+        && (input.st_dev, input.st_ino) == (output.st_dev, output.st_ino)
 }
 
 /// The writing end of a stream.
