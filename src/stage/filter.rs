@@ -11,8 +11,8 @@ use rustix::event::PollFlags;
 use crate::stage::signals::Stop;
 use crate::stage::stats::Snapshot;
 use crate::stage::wait::wait;
-use crate::stage::{EndedEarly, Stage};
-use crate::wire::endpoint::{Input, Output, Progress, STANDARD};
+use crate::stage::{EndedEarly, Stage, usage};
+use crate::wire::endpoint::{Input, Output, Progress, STANDARD, are_one_file, is_file_output};
 use crate::wire::lines::{Line, Lines};
 
 /// Where a filter reads.
@@ -32,13 +32,37 @@ pub struct InputArgs {
 #[derive(Args, Clone, Debug)]
 pub struct OutputArgs {
     /// Write to PATH; `-` is standard output
-    #[arg(short, long, value_name = "PATH", default_value = STANDARD)]
+    #[arg(short, long, value_name = "PATH", default_value = STANDARD, value_parser = output_path)]
     pub output: String,
 
     /// Begin with a newline: this writer takes the place of one that may have
     /// died inside a line
     #[arg(long)]
     pub resume: bool,
+}
+
+/// Reads the path of an output, for every flag that takes one.
+pub fn output_path(path: &str) -> Result<String, String> {
+    if path.ends_with(".gz") && is_file_output(path) {
+        // As an input, such a file is decompressed.
+        return Err(
+            "a stream is written as it is, not compressed; keep it with `rv-archive`, or pipe it \
+             through `gzip`"
+                .to_owned(),
+        );
+    }
+    Ok(path.to_owned())
+}
+
+/// Refuses an output that is the file of the input.
+pub fn refuse_one_file(input: &str, output: &str) -> Result<()> {
+    if are_one_file(input, output) {
+        let shown = if output == STANDARD { input } else { output };
+        return Err(usage(format!(
+            "{shown}: is input and output at once; write another file, and rename it then"
+        )));
+    }
+    Ok(())
 }
 
 /// What is done with the lines of one input.
@@ -94,6 +118,7 @@ pub struct Streams {
 impl Streams {
     /// Opens both ends of a filter, without waiting for anybody.
     pub fn open(input: &InputArgs, output: &OutputArgs) -> Result<Streams> {
+        refuse_one_file(&input.input, &output.output)?;
         // The output first: its reader may be the writer of the input.
         let output_end = Output::open(&output.output)?;
         let mut streams = Streams::open_input(input)?;

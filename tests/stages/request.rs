@@ -276,3 +276,22 @@ fn the_time_for_which_nobody_takes_the_answers_is_not_the_pipelines() {
     assert_eq!(running.line(), response(&sent[1]));
     running.wait().assert_status(0);
 }
+
+#[test]
+fn flags_and_streams_that_make_no_sense_are_refused() {
+    let workdir = Workdir::new();
+    workdir.fifo("responses");
+    for (flags, said) in [
+        (
+            &["--id", "/id", "--ids", "seq:x"][..],
+            "cannot be used with",
+        ),
+        (
+            &["--responses", "responses", "-o", "requests"],
+            "mkfifo requests",
+        ),
+    ] {
+        let finished = workdir.run("rv-request").args(flags).exits(2);
+        assert!(finished.stderr.contains(said), "{finished}");
+    }
+}

@@ -4,7 +4,10 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::FileTypeExt;
 
-use crate::harness::{Workdir, json};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+
+use crate::harness::{Workdir, json, request, stat};
 
 #[test]
 fn an_inherited_pipe_whose_writer_has_gone_has_ended() {
@@ -72,4 +75,65 @@ fn rejects_do_not_go_to_a_pipe() {
         finished.stderr.contains("--rejects pipe: is a pipe"),
         "{finished}"
     );
+}
+
+#[test]
+fn a_stream_under_the_name_of_a_compressed_file_is_refused() {
+    let workdir = Workdir::new();
+    workdir.fifo("pipe.gz");
+    for program in ["rv-decoy", "rv-request"] {
+        let run = workdir.run(program).args(["-o", "x.gz"]);
+        let finished = run.input("1\n").exits(2);
+        assert!(finished.stderr.contains("rv-archive"), "{finished}");
+        assert!(!fs::exists(workdir.path("x.gz")).unwrap());
+    }
+    let script = "echo 1 | rv-decoy -o pipe.gz & cat pipe.gz; wait";
+    assert_eq!(workdir.shell(script).succeeds().stdout(), "1\n");
+}
+
+#[test]
+fn a_file_is_not_input_and_output_at_once() {
+    let workdir = Workdir::new();
+    let whole = format!("{}\n", request("r-1"));
+    workdir.write("file", &whole);
+    fs::hard_link(workdir.path("file"), workdir.path("other")).unwrap();
+    for command in [
+        "rv-decoy -i file -o file",
+        "rv-decoy -i file -o ./other",
+        "rv-decoy -o file < file",
+        "rv-decoy -i file >> file",
+        "rv-request -i file -o file",
+        "rv-archive cat file -o other",
+        "mkfifo a b; rv-request -i file -o a --responses b --answers file",
+    ] {
+        let finished = workdir.shell(command).exits(2);
+        assert!(finished.stderr.contains("input and output"), "{finished}");
+        assert_eq!(workdir.read("file"), whole, "{command}");
+    }
+}
+
+#[test]
+fn cat_sets_long_lines_aside() {
+    let workdir = Workdir::new();
+    let long = "x".repeat(1 << 20);
+    let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
+    std::io::Write::write_all(&mut gzip, format!("a\n{long}\nb").as_bytes()).unwrap();
+    workdir.write("log.gz", gzip.finish().unwrap());
+    let cat = || {
+        let run = workdir.run("rv-archive").args(["cat", "log.gz"]);
+        run.args(["--max-line-bytes", "64KiB"])
+    };
+    let run = cat().args(["--rejects", "rejects", "--stats", "stats.json"]);
+    let finished = run.exits(1);
+    assert_eq!(finished.stdout(), "a\nb\n");
+    let reject = json(workdir.read("rejects").trim_end());
+    assert_eq!(
+        (&reject["input"], &reject["line"], &reject["offset"]),
+        (&"log.gz".into(), &2.into(), &2.into())
+    );
+    for (name, count) in [("in", 3), ("out", 2), ("rejected", 1)] {
+        assert_eq!(stat(&workdir, "stats.json", name), count, "{name}");
+    }
+    let finished = cat().arg("--strict").exits(3);
+    assert!(finished.stderr.contains("log.gz:2: "), "{finished}");
 }

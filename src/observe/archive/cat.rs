@@ -4,12 +4,14 @@
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::Args;
 
+use crate::stage::filter::{output_path, refuse_one_file};
 use crate::stage::stats::Snapshot;
 use crate::stage::{EndedEarly, Stage};
 use crate::wire::endpoint::{Output, STANDARD};
+use crate::wire::lines::{Line, Lines};
 use crate::wire::recording::{Kind, RecordedFile, recorded_files};
 
 /// Write archived lines to a stream again, in their order
@@ -22,24 +24,25 @@ pub struct CatArgs {
     paths: Vec<PathBuf>,
 
     /// Write to PATH; `-` is standard output
-    #[arg(short, long, value_name = "PATH", default_value = STANDARD)]
+    #[arg(short, long, value_name = "PATH", default_value = STANDARD, value_parser = output_path)]
     output: String,
 }
-
-const BLOCK_BYTES: usize = 64 * 1024;
 
 /// What was written so far.
 #[derive(Debug, Default)]
 struct Counts {
+    read: u64,
     out: u64,
     files: u64,
     bytes_out: u64,
 }
 
 impl Counts {
-    fn snapshot(&self) -> Snapshot {
+    fn snapshot(&self, stage: &Stage) -> Snapshot {
         Snapshot::default()
+            .count("in", self.read)
             .count("out", self.out)
+            .count("rejected", stage.report.rejected())
             .count("files", self.files)
             .count("bytesOut", self.bytes_out)
     }
@@ -47,6 +50,11 @@ impl Counts {
 
 /// Runs `rv-archive cat`.
 pub fn run(args: &CatArgs, stage: &mut Stage) -> Result<()> {
+    for path in &args.paths {
+        for file in recorded_files(path)? {
+            refuse_one_file(&file.path().to_string_lossy(), &args.output)?;
+        }
+    }
     let mut output = Output::open(&args.output)?;
     let mut counts = Counts::default();
     for path in &args.paths {
@@ -56,7 +64,7 @@ pub fn run(args: &CatArgs, stage: &mut Stage) -> Result<()> {
         }
     }
     stage.close(&mut output)?;
-    stage.final_stats(&counts.snapshot());
+    stage.final_stats(&counts.snapshot(stage));
     Ok(())
 }
 
@@ -69,36 +77,34 @@ fn copy_lines(
     output: &mut Output,
     counts: &mut Counts,
 ) -> Result<()> {
-    // What was read of a line whose end was not.
-    let mut begun: Vec<u8> = Vec::new();
-    let mut block = vec![0; BLOCK_BYTES];
+    let name = file.path().display().to_string();
+    let mut lines = Lines::new(stage.line_bytes_max);
+    let mut out = Vec::new();
     counts.files += 1;
     loop {
         if let Some(stop) = stage.signals.stop() {
             return Err(EndedEarly::Signal(stop).into());
         }
-        stage.show_stats(|_| counts.snapshot());
-        let count = match reader.read(&mut block) {
+        stage.show_stats(|stage| counts.snapshot(stage));
+        match lines.fill(|room| reader.read(room)) {
             Ok(0) => break,
-            Ok(count) => count,
+            Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            Err(error) => {
-                let place = format!("{}: cannot read", file.path().display());
-                return Err(anyhow::Error::new(error).context(place));
-            }
-        };
-        let Some(newline) = memchr::memrchr(b'\n', &block[..count]) else {
-            begun.extend_from_slice(&block[..count]);
-            continue;
-        };
-        begun.extend_from_slice(&block[..=newline]);
-        write(stage, output, &mut begun, counts)?;
-        begun.extend_from_slice(&block[newline + 1..count]);
+            Err(error) => return Err(error).with_context(|| format!("{name}: cannot read")),
+        }
+        while let Some(line) = lines.next_line() {
+            copy(stage, &name, &line, &mut out, counts)?;
+        }
+        stage.stats.touch();
+        stage.report.flush()?;
+        stage.write_all(output, &mut out)?;
     }
-    if !begun.is_empty() && matches!(file, RecordedFile::File(path) if !is_part(path)) {
-        // A complete file has no torn line: this one was made elsewhere.
-        begun.push(b'\n');
-        write(stage, output, &mut begun, counts)?;
+    // A complete file has no torn line: one without its end was made elsewhere.
+    if matches!(file, RecordedFile::File(path) if !is_part(path))
+        && let Some(line) = lines.last_line()
+    {
+        copy(stage, &name, &line, &mut out, counts)?;
+        stage.write_all(output, &mut out)?;
     }
     Ok(())
 }
@@ -109,15 +115,21 @@ fn is_part(path: &Path) -> bool {
         .is_some_and(|kind| matches!(kind, Kind::Part(_)))
 }
 
-/// Writes whole lines and empties `lines`.
-fn write(
+/// Appends a line to `out`, or sets it aside where it is over the limit.
+fn copy(
     stage: &mut Stage,
-    output: &mut Output,
-    lines: &mut Vec<u8>,
+    name: &str,
+    line: &Line,
+    out: &mut Vec<u8>,
     counts: &mut Counts,
 ) -> Result<()> {
-    counts.out += memchr::memchr_iter(b'\n', lines).count() as u64;
-    counts.bytes_out += lines.len() as u64;
-    stage.stats.touch();
-    stage.write_all(output, lines)
+    counts.read += 1;
+    if line.oversized.is_some() {
+        return stage.report.reject_oversized(name, line);
+    }
+    out.extend_from_slice(line.bytes);
+    out.push(b'\n');
+    counts.out += 1;
+    counts.bytes_out += line.bytes.len() as u64 + 1;
+    Ok(())
 }

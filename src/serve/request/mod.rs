@@ -17,8 +17,9 @@ use clap::{Args, Parser};
 use crate::serve::request::fields::RequiredFields;
 use crate::stage::cli::{Program, RunArgs, VERSION, duration};
 use crate::stage::clock::{Clock, Ids};
-use crate::stage::filter::{self, InputArgs, OutputArgs, Streams};
+use crate::stage::filter::{self, InputArgs, OutputArgs, Streams, output_path};
 use crate::stage::{Stage, usage};
+use crate::wire::endpoint::is_file_output;
 use crate::wire::object::ObjectWriter;
 
 /// Bring requests into the pipeline and answers back to those who asked.
@@ -49,7 +50,8 @@ pub struct RequestArgs {
         long,
         value_name = "PATH",
         requires = "responses",
-        conflicts_with = "listen"
+        conflicts_with = "listen",
+        value_parser = output_path
     )]
     answers: Option<String>,
 
@@ -104,7 +106,12 @@ struct WrappingArgs {
     clock: Clock,
 
     /// `seq:PREFIX` makes the ids the same every time
-    #[arg(long, value_name = "IDS", default_value = "uuid")]
+    #[arg(
+        long,
+        value_name = "IDS",
+        default_value = "uuid",
+        conflicts_with = "id"
+    )]
     ids: Ids,
 }
 
@@ -116,7 +123,7 @@ struct HttpArgs {
         long,
         value_name = "ADDRESS",
         requires = "responses",
-        conflicts_with = "input"
+        conflicts_with_all = ["input", "follow"]
     )]
     listen: Option<String>,
 
@@ -128,7 +135,9 @@ struct HttpArgs {
     #[arg(long, requires = "listen", conflicts_with = "token_file")]
     allow_anonymous: bool,
 
-    /// Take the message id from this header where a call has it
+    /// Take the message id from this header where a call has it. Each call needs
+    /// an id of its own: the rendezvous answers an id once, and one that it still
+    /// remembers gets no second answer, which is a 504 after --timeout
     #[arg(long, value_name = "NAME", requires = "listen")]
     id_header: Option<String>,
 
@@ -160,6 +169,12 @@ impl Program for RequestArgs {
     }
 
     fn run(self, stage: &mut Stage) -> Result<()> {
+        if self.responses.is_some() {
+            demand_pipe(&self.output.output)?;
+        }
+        if let Some(answers) = &self.answers {
+            filter::refuse_one_file(&self.input.input, answers)?;
+        }
         let wrapper = Wrapper::new(&self.wrapping)?;
         match (&self.http.listen, &self.responses) {
             (Some(listen), Some(responses)) => http::run(stage, &self, listen, responses, wrapper),
@@ -171,6 +186,18 @@ impl Program for RequestArgs {
             }
         }
     }
+}
+
+/// With responses there are models that read the requests while they come; a
+/// file would take them and nobody would answer.
+fn demand_pipe(output: &str) -> Result<()> {
+    if is_file_output(output) {
+        return Err(usage(format!(
+            "--output {output}: with --responses the requests go through a pipe; make it with \
+             `mkfifo {output}`"
+        )));
+    }
+    Ok(())
 }
 
 fn pointer(text: &str) -> Result<String, String> {
