@@ -421,3 +421,125 @@ fn an_idle_front_end_uses_no_processor() {
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(processor_ticks(running.id()), before);
 }
+
+/// A front end that is not to start, with these streams.
+fn refused(workdir: &Workdir, flags: &[&str]) -> String {
+    let run = workdir.run("rv-request").args(["--listen", "127.0.0.1:0"]);
+    run.args(flags).exits(2).stderr
+}
+
+#[test]
+fn what_is_no_pipe_is_refused_before_it_listens() {
+    let workdir = pipes();
+    workdir.write("file", "");
+    for (requests, responses, said) in [
+        ("requests", "file", "--responses file: is no pipe"),
+        ("requests", "/dev/null", "--responses /dev/null: is no pipe"),
+        ("file", "responses", "mkfifo file"),
+        ("missing", "responses", "mkfifo missing"),
+    ] {
+        let stderr = refused(&workdir, &["-o", requests, "--responses", responses]);
+        assert!(stderr.contains(said), "{stderr}");
+        assert!(!stderr.contains("listening"), "{stderr}");
+    }
+    assert!(!std::fs::exists(workdir.path("missing")).unwrap());
+}
+
+#[test]
+fn flags_that_would_do_nothing_are_refused() {
+    let workdir = pipes();
+    for flags in [&["--follow"][..], &["-i", "x"], &["--id", "/id"]] {
+        let stderr = refused(&workdir, &[&["--responses", "responses"], flags].concat());
+        assert!(stderr.contains("cannot be used with"), "{stderr}");
+    }
+}
+
+#[test]
+fn responses_that_can_be_read_no_more_end_the_front_end() {
+    let workdir = pipes();
+    let (running, _) = front_end(&workdir, &[]);
+    let responses = open_writer(&workdir.path("responses"));
+    std::fs::remove_file(workdir.path("responses")).unwrap();
+    workdir.write("responses", "");
+    drop(responses);
+    let finished = running.wait();
+    finished.assert_status(3);
+    assert!(finished.stderr.contains("must be a pipe"), "{finished}");
+}
+
+#[test]
+fn responses_that_are_none_are_all_kept() {
+    let workdir = pipes();
+    let (running, _) = front_end(&workdir, &["--rejects", "rejects"]);
+    let mut responses = open_writer(&workdir.path("responses"));
+    // Many in one block, and more in all than may wait to be set aside.
+    let mut bad = "x\n".repeat(1000);
+    for _ in 0..2000 {
+        bad += &"y".repeat(1000);
+        bad.push('\n');
+    }
+    responses.write_all(bad.as_bytes()).unwrap();
+    let counted = eventually(|| {
+        let stats = std::fs::read_to_string(workdir.path("stats.json")).ok()?;
+        (json(&stats)["rejected"] == 3000).then_some(())
+    });
+    assert!(counted.is_some());
+    running.signal(Signal::TERM);
+    running.wait().assert_status(1);
+    assert_eq!(workdir.read("rejects").lines().count(), 3000);
+}
+
+#[test]
+fn a_last_response_without_a_newline_answers_its_call() {
+    let workdir = pipes();
+    let (_running, address) = front_end(&workdir, &[]);
+    let mut requests = open_reader(&workdir.path("requests"));
+    let mut responses = open_writer(&workdir.path("responses"));
+    let (mut client, request) = call_through(&address, "", "{}", &mut requests);
+    let id = &json(&request)["messageId"];
+    write!(responses, "{{\"messageId\":{id},\"modelResult\":{{}}}}").unwrap();
+    drop(responses);
+    assert_eq!(client.reply().status, 200);
+}
+
+#[test]
+fn a_large_head_is_refused_however_it_comes() {
+    let workdir = pipes();
+    let (_running, address) = front_end(&workdir, &[]);
+    for (bytes, status) in [(60_000, 200), (70_000, 431), (100_000, 431)] {
+        let mut client = Client::connect(&address);
+        let head = format!("GET /ping HTTP/1.1\r\nx: {}\r\n\r\n", "y".repeat(bytes));
+        client.send(head);
+        assert_eq!(client.reply().status, status, "{bytes}");
+    }
+}
+
+#[test]
+fn a_call_whose_client_leaves_is_counted() {
+    let workdir = pipes();
+    let (_running, address) = front_end(&workdir, &[]);
+    let mut requests = open_reader(&workdir.path("requests"));
+    let _responses = open_writer(&workdir.path("responses"));
+    let (client, _) = call_through(&address, "", "{}", &mut requests);
+    let stats = |name: &str| {
+        let text = std::fs::read_to_string(workdir.path("stats.json")).ok()?;
+        json(&text)[name].as_u64()
+    };
+    assert!(eventually(|| (stats("open") == Some(1)).then_some(())).is_some());
+    drop(client);
+    assert!(eventually(|| (stats("abandoned") == Some(1)).then_some(())).is_some());
+    let refused = stats("status503").unwrap_or(0);
+    assert_eq!((stats("in"), stats("open")), (Some(refused + 1), Some(0)));
+}
+
+#[test]
+fn an_inherited_pipe_whose_writer_has_gone_has_ended() {
+    let workdir = pipes();
+    let script = "(: > responses) & exec 3< responses; wait; \
+        exec rv-request --listen 127.0.0.1:0 -o requests --responses \"$1\" <&3";
+    for responses in ["-", "/dev/fd/3"] {
+        let mut running = workdir.shell(script).args(["sh", responses]).start();
+        running.says("the last writer of the responses has closed");
+        drop(running.stdin.take());
+    }
+}

@@ -1,7 +1,7 @@
 //! One call: from its bytes to a request, from a response to its answer.
 
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
@@ -51,7 +51,7 @@ impl Limits {
 
 /// Answers one call, whatever it is.
 pub async fn answer(front: Rc<Front>, request: Request<Incoming>) -> Response<Full<Bytes>> {
-    let since = Instant::now();
+    let begun = front.begin();
     let answer = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/ping") => ping(),
         (&Method::POST, "/predict") => match predict(&front, request).await {
@@ -64,7 +64,7 @@ pub async fn answer(front: Rc<Front>, request: Request<Incoming>) -> Response<Fu
             "no such path; there are GET /ping and POST /predict",
         ),
     };
-    front.count(answer.status, since);
+    begun.answered(answer.status);
     let mut response = Response::new(Full::new(answer.body));
     *response.status_mut() = answer.status;
     response.headers_mut().extend(answer.headers);

@@ -24,8 +24,15 @@ use crate::wire::micros::Micros;
 /// whether it is back; the others get their 503 at once.
 const PROBE_EVERY: Duration = Duration::from_secs(1);
 
-/// How many reports wait to be printed. More are counted with the next.
-const REPORTS_MAX: usize = 100;
+/// How many warnings wait to be printed. They are of few kinds, and of each kind
+/// one in a while is printed.
+const WARNINGS_MAX: usize = 100;
+
+/// While more bad responses than this wait to be set aside, no others are read.
+const REJECTS_BYTES_MAX: usize = 1 << 20;
+
+/// What a bad response takes besides its bytes, about.
+const REJECT_OVERHEAD_BYTES: usize = 256;
 
 /// What a call is answered with.
 #[derive(Debug)]
@@ -57,6 +64,14 @@ struct BadResponse {
     reason: String,
 }
 
+/// Who waits for an answer.
+#[derive(Debug)]
+struct Waiting {
+    /// Tells a call from an earlier one with the same id.
+    generation: u64,
+    answer: oneshot::Sender<Answer>,
+}
+
 /// Shared by all tasks of the front end, which run on one thread.
 #[derive(Debug)]
 pub struct Front {
@@ -64,7 +79,9 @@ pub struct Front {
     wrapper: RefCell<Wrapper>,
     max_in_flight: usize,
     pending_bytes_max: usize,
-    open: RefCell<HashMap<String, oneshot::Sender<Answer>>>,
+    open: RefCell<HashMap<String, Waiting>>,
+    /// Of the last call that was sent.
+    generation: Cell<u64>,
     pending: RefCell<Vec<u8>>,
     /// Of the bytes that the writer has taken, those not written yet.
     in_writing: Cell<usize>,
@@ -74,6 +91,9 @@ pub struct Front {
     /// Set while the responses have no writer, to the time of the last probe.
     gone: Cell<Option<Instant>>,
     bad_responses: RefCell<Vec<BadResponse>>,
+    /// How much memory they take.
+    bad_bytes: Cell<usize>,
+    bad_responses_taken: Notify,
     warnings: RefCell<Vec<(&'static str, String)>>,
     something_to_report: Notify,
     pub counts: RefCell<Counts>,
@@ -82,7 +102,10 @@ pub struct Front {
 /// What became of the calls.
 #[derive(Debug, Default)]
 pub struct Counts {
-    pub calls: u64,
+    /// Calls whose head was read.
+    pub begun: u64,
+    /// Calls whose client left before the answer.
+    pub abandoned: u64,
     /// By status.
     pub statuses: HashMap<StatusCode, u64>,
     pub unmatched: u64,
@@ -100,12 +123,15 @@ impl Front {
             max_in_flight: args.max_in_flight as usize,
             pending_bytes_max,
             open: RefCell::default(),
+            generation: Cell::new(0),
             pending: RefCell::default(),
             in_writing: Cell::new(0),
             something_pending: Notify::new(),
             connected: Cell::new(false),
             gone: Cell::new(None),
             bad_responses: RefCell::default(),
+            bad_bytes: Cell::new(0),
+            bad_responses_taken: Notify::new(),
             warnings: RefCell::default(),
             something_to_report: Notify::new(),
             counts: RefCell::default(),
@@ -135,16 +161,23 @@ impl Front {
         let mut wrapper = self.wrapper.borrow_mut();
         let id = id.unwrap_or_else(|| wrapper.ids.next_id());
         let (sender, answer) = oneshot::channel();
+        let generation = self.generation.get() + 1;
         let mut open = self.open.borrow_mut();
         if open.contains_key(&id) {
             return Err(Refusal::IdInUse);
         }
-        open.insert(id.clone(), sender);
+        self.generation.set(generation);
+        let waiting = Waiting {
+            generation,
+            answer: sender,
+        };
+        open.insert(id.clone(), waiting);
         wrapper.wrap(&id, model_input, &mut self.pending.borrow_mut());
         self.something_pending.notify_one();
         Ok(OpenCall {
             front: Rc::clone(self),
             id,
+            generation,
             answer,
         })
     }
@@ -246,7 +279,7 @@ impl Front {
                 match self.open.borrow_mut().remove(&*response.message_id) {
                     Some(call) => {
                         // The client may have gone in this moment.
-                        let _ = call.send(answer_of(&record, &response));
+                        let _ = call.answer.send(answer_of(&record, &response));
                     }
                     None => self.counts.borrow_mut().unmatched += 1,
                 }
@@ -257,41 +290,46 @@ impl Front {
 
     fn set_aside(&self, input: &str, line: &Line, reason: String) {
         self.counts.borrow_mut().rejected += 1;
-        let mut bad = self.bad_responses.borrow_mut();
-        if bad.len() < REPORTS_MAX {
-            let kept = line.bytes.len();
-            debug_assert!(line.oversized.is_none() || kept <= OVERSIZED_HEAD_BYTES);
-            bad.push(BadResponse {
-                input: input.to_owned(),
-                bytes: line.bytes.to_vec(),
-                number: line.number,
-                offset: line.offset,
-                oversized: line.oversized,
-                reason,
-            });
-        }
+        debug_assert!(line.oversized.is_none() || line.bytes.len() <= OVERSIZED_HEAD_BYTES);
+        let bytes = line.bytes.len() + REJECT_OVERHEAD_BYTES;
+        self.bad_bytes.set(self.bad_bytes.get() + bytes);
+        self.bad_responses.borrow_mut().push(BadResponse {
+            input: input.to_owned(),
+            bytes: line.bytes.to_vec(),
+            number: line.number,
+            offset: line.offset,
+            oversized: line.oversized,
+            reason,
+        });
         self.something_to_report.notify_one();
+    }
+
+    /// Resolves when so few bad responses wait to be set aside that more may be
+    /// read.
+    pub async fn room_for_rejects(&self) {
+        while self.bad_bytes.get() > REJECTS_BYTES_MAX {
+            self.bad_responses_taken.notified().await;
+        }
     }
 
     /// Has something printed by the task that owns the report.
     pub fn warn(&self, key: &'static str, message: String) {
         let mut warnings = self.warnings.borrow_mut();
-        if warnings.len() < REPORTS_MAX {
+        if warnings.len() < WARNINGS_MAX {
             warnings.push((key, message));
         }
         self.something_to_report.notify_one();
     }
 
-    /// Counts a call that has its answer.
-    pub fn count(&self, status: StatusCode, since: Instant) {
-        let mut counts = self.counts.borrow_mut();
-        counts.calls += 1;
-        *counts.statuses.entry(status).or_default() += 1;
-        counts
-            .latency
-            .record(Micros::from_duration(since.elapsed()));
-        drop(counts);
+    /// Counts a call that begins.
+    pub fn begin(self: &Rc<Self>) -> Begun {
+        self.counts.borrow_mut().begun += 1;
         self.something_to_report.notify_one();
+        Begun {
+            front: Rc::clone(self),
+            since: Instant::now(),
+            status: None,
+        }
     }
 
     /// Resolves when there is a reason to look at the report or the stats.
@@ -301,6 +339,8 @@ impl Front {
 
     /// Prints what has gathered.
     pub fn report_to(&self, stage: &mut Stage) -> Result<()> {
+        self.bad_bytes.set(0);
+        self.bad_responses_taken.notify_one();
         for bad in self.bad_responses.take() {
             let line = Line {
                 bytes: &bad.bytes,
@@ -318,9 +358,11 @@ impl Front {
 
     pub fn snapshot(&self) -> Snapshot {
         let counts = self.counts.borrow();
+        let ended = counts.abandoned + counts.statuses.values().sum::<u64>();
         let mut snapshot = Snapshot::default()
-            .count("in", counts.calls)
-            .gauge("open", self.open.borrow().len() as u64)
+            .count("in", counts.begun)
+            .gauge("open", counts.begun - ended)
+            .count("abandoned", counts.abandoned)
             .count("unmatched", counts.unmatched)
             .count("rejected", counts.rejected);
         let mut statuses: Vec<_> = counts.statuses.iter().collect();
@@ -336,7 +378,8 @@ impl Front {
 #[derive(Debug)]
 pub struct OpenCall {
     front: Rc<Front>,
-    pub id: String,
+    id: String,
+    generation: u64,
     answer: oneshot::Receiver<Answer>,
 }
 
@@ -351,6 +394,76 @@ impl Drop for OpenCall {
     /// Whatever ended the call (its answer, its time, its client), it is no
     /// longer open.
     fn drop(&mut self) {
-        self.front.open.borrow_mut().remove(&self.id);
+        let mut open = self.front.open.borrow_mut();
+        let waiting = open.get(&self.id);
+        if waiting.is_some_and(|waiting| waiting.generation == self.generation) {
+            open.remove(&self.id);
+        }
+    }
+}
+
+/// A call from its head to its end, for the counts.
+#[derive(Debug)]
+pub struct Begun {
+    front: Rc<Front>,
+    since: Instant,
+    status: Option<StatusCode>,
+}
+
+impl Begun {
+    /// The call has its answer.
+    pub fn answered(mut self, status: StatusCode) {
+        self.status = Some(status);
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        let mut counts = self.front.counts.borrow_mut();
+        match self.status {
+            Some(status) => {
+                *counts.statuses.entry(status).or_default() += 1;
+                let latency = Micros::from_duration(self.since.elapsed());
+                counts.latency.record(latency);
+            }
+            // The connection has gone, and took the call with it.
+            None => counts.abandoned += 1,
+        }
+        drop(counts);
+        self.front.something_to_report.notify_one();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_call_leaves_a_later_one_with_its_id_open() {
+        let args = ["rv-request", "--listen", "127.0.0.1:0", "--responses", "r"];
+        let args = RequestArgs::parse_from(args);
+        let wrapper = Wrapper::new(&args.wrapping).unwrap();
+        let limits = Limits::new(&args, None).unwrap();
+        let front = Rc::new(Front::new(&args, wrapper, limits));
+        front.set_connected(true);
+        let send = || front.send(Some("same".to_owned()), "{}");
+        let respond = || {
+            let line = Line {
+                bytes: b"{\"messageId\":\"same\",\"modelResult\":null}",
+                number: 1,
+                offset: 0,
+                oversized: None,
+            };
+            front.arrive("responses", &line);
+        };
+        let first = send().unwrap();
+        assert_eq!(send().unwrap_err(), Refusal::IdInUse);
+        respond();
+        let mut second = send().unwrap();
+        drop(first);
+        respond();
+        assert!(second.answer.try_recv().is_ok());
     }
 }

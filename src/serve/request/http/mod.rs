@@ -11,6 +11,7 @@ mod front;
 mod token;
 
 use std::net::{SocketAddr, ToSocketAddrs};
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -35,7 +36,8 @@ use crate::stage::{EndedEarly, Stage, usage};
 use crate::wire::endpoint::{Input, Output, STANDARD};
 use crate::wire::lines::Lines;
 
-/// The largest head of a call, in bytes.
+/// The largest head of a call, in bytes; a larger one gets 431. The buffer of a
+/// connection grows to about as much.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Serves calls until a signal ends it.
@@ -59,12 +61,7 @@ pub fn run(
     }
     let limits = Limits::new(args, token)?;
     let output = Output::open(&args.output.output)?;
-    // Standard input too is opened by its path: the event loop needs a
-    // description that it may make non-blocking.
-    let responses = match responses {
-        STANDARD => Input::open("/proc/self/fd/0", false)?,
-        path => Input::open(path, false)?,
-    };
+    let responses = open_responses(responses)?;
     let front = Rc::new(Front::new(args, wrapper, limits));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -78,6 +75,21 @@ pub fn run(
     let snapshot = front.snapshot();
     stage.final_stats(&snapshot);
     Ok(())
+}
+
+fn open_responses(path: &str) -> Result<Input> {
+    // Standard input too is opened by its path: the event loop needs a
+    // description that it may make non-blocking.
+    let input = match path {
+        STANDARD => Input::open("/proc/self/fd/0", false)?,
+        path => Input::open(path, false)?,
+    };
+    if !input.is_pipe() {
+        return Err(usage(format!(
+            "--responses {path}: is no pipe; name one that `mkfifo` has made"
+        )));
+    }
+    Ok(input)
 }
 
 fn address(listen: &str) -> Result<SocketAddr> {
@@ -114,7 +126,7 @@ async fn serve(
         args.http.clone(),
         Rc::clone(&graceful),
     ));
-    let reading = spawn_local(read_responses(
+    let mut reading = spawn_local(read_responses(
         Rc::clone(&front),
         responses,
         stage.line_bytes_max,
@@ -142,6 +154,7 @@ async fn serve(
             }
             () = front.something_to_report() => stage.stats.touch(),
             () = sleep_until_due(due) => {}
+            failed = &mut reading => return failed.context("the reader of responses ended")?,
             failed = &mut writing => return failed.context("the writer of requests ended")?,
         }
     }
@@ -151,7 +164,16 @@ async fn serve(
     let _ = accepting.await;
     let end = stage.signals.grace_end().unwrap_or_else(Instant::now);
     let finished = match Rc::try_unwrap(graceful) {
-        Ok(graceful) => timeout_at(end.into(), graceful.shutdown()).await,
+        Ok(graceful) => {
+            let mut shutdown = pin!(timeout_at(end.into(), graceful.shutdown()));
+            loop {
+                tokio::select! {
+                    finished = &mut shutdown => break finished,
+                    // The reader of responses may be waiting for this.
+                    () = front.something_to_report() => front.report_to(stage)?,
+                }
+            }
+        }
         Err(_) => Ok(()),
     };
     front.report_to(stage)?;
@@ -202,6 +224,8 @@ async fn accept(
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(args.header_timeout)
+            // `max_buf_size` alone lets a head pass that is whole in the buffer.
+            .max_header_size(HEAD_BYTES_MAX)
             .max_buf_size(HEAD_BYTES_MAX)
             .serve_connection(TokioIo::new(stream), service);
         let connection = graceful.watch(connection);
@@ -220,7 +244,7 @@ async fn read_responses(front: Rc<Front>, mut input: Input, line_bytes_max: usiz
         let mut lines = Lines::new(line_bytes_max);
         let fd = input
             .readiness()
-            .context("the responses come from a file; name a pipe")?;
+            .with_context(|| format!("{name}: has become a file, and must be a pipe"))?;
         let pipe = pipe::Receiver::from_owned_fd(fd.try_clone_to_owned()?)
             .with_context(|| format!("{name}: is no pipe"))?;
         loop {
@@ -231,11 +255,15 @@ async fn read_responses(front: Rc<Front>, mut input: Input, line_bytes_max: usiz
                     front.pipeline_lives();
                     while let Some(line) = lines.next_line() {
                         front.arrive(&name, &line);
+                        front.room_for_rejects().await;
                     }
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error).with_context(|| format!("{name}: cannot read")),
             }
+        }
+        if let Some(line) = lines.last_line() {
+            front.arrive(&name, &line);
         }
         front.responses_ended();
         if name.starts_with("/proc/") || name.starts_with("/dev/") {
