@@ -240,22 +240,25 @@ fn a_line_whose_end_does_not_come_is_set_aside() {
 
 #[test]
 fn answers_that_are_waiting_to_be_read_are_in_time() {
-    let (workdir, running) = closed_loop(&["--timeout", "1s"]);
+    let (workdir, mut running) = closed_loop(&["--timeout", "1s"]);
     let mut inputs = open_writer(&workdir.path("inputs"));
     let mut requests = open_reader(&workdir.path("requests"));
     let mut responses = open_writer(&workdir.path("responses"));
     write!(inputs, "1\n2\n3\n").unwrap();
     let sent: Vec<_> = (0..3).map(|_| next_line(&mut requests)).collect();
     running.signal(Signal::STOP);
+    // More than one read brings.
+    rustix::pipe::fcntl_setpipe_size(&responses, 1 << 18).unwrap();
     for request in &sent {
-        writeln!(responses, "{}", response(request)).unwrap();
+        writeln!(responses, "{}{}", " ".repeat(60_000), response(request)).unwrap();
     }
     std::thread::sleep(Duration::from_millis(1100));
     running.signal(Signal::CONT);
     drop(inputs);
-    let finished = running.wait();
-    finished.assert_status(0);
-    assert_eq!(finished.lines().len(), 3, "{finished}");
+    for request in &sent {
+        assert!(running.line().ends_with(&response(request)));
+    }
+    running.wait().assert_status(0);
 }
 
 #[test]
