@@ -87,9 +87,38 @@ impl Backlog {
         self.start = 0;
     }
 
-    /// All that waits.
+    /// All that waits, taken away.
     pub fn take(&mut self) -> Vec<u8> {
         self.forget(0);
         std::mem::take(&mut self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waits_is_the_same_however_it_is_taken() {
+        let all: Vec<u8> = (0..100_000u32).map(|number| number as u8).collect();
+        let mut backlog = Backlog::default();
+        backlog.tail().extend_from_slice(&all);
+        for taken in (0..all.len()).step_by(100) {
+            assert_eq!(backlog.waiting(), &all[taken..]);
+            backlog.start += 100;
+            backlog.tail();
+        }
+        assert!(backlog.is_empty());
+    }
+
+    #[test]
+    fn a_cut_leaves_the_line_that_was_begun() {
+        let mut backlog = Backlog::default();
+        backlog.tail().extend_from_slice(b"one\ntwo\nthree\n");
+        backlog.start = 1;
+        backlog.cut(3, 4);
+        assert_eq!(backlog.waiting(), b"ne\nthree\n");
+        backlog.restart();
+        assert_eq!(backlog.waiting(), b"\nne\nthree\n");
     }
 }

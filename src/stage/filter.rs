@@ -230,7 +230,13 @@ fn read_more(
 /// that a successor on the same pipe finds a whole line.
 fn finish_line(stage: &mut Stage, input: &mut Input, lines: &mut Lines) -> Result<()> {
     while lines.is_inside_line() {
-        out_of_time(stage)?;
+        if let Some(stop) = stage.signals.out_of_time() {
+            if let Some(line) = lines.last_line() {
+                let reason = "the end of the line did not come within --grace";
+                stage.report.reject(input.name(), &line, reason)?;
+            }
+            return Err(EndedEarly::Signal(stop).into());
+        }
         if let Some(fd) = input.readiness() {
             let until = stage.signals.grace_end();
             if !wait(&[(fd, PollFlags::IN)], &mut stage.signals, until)?[0] {
@@ -239,7 +245,7 @@ fn finish_line(stage: &mut Stage, input: &mut Input, lines: &mut Lines) -> Resul
         }
         match input.read_one_byte(lines)? {
             Progress::End => break,
-            Progress::Bytes(_) if lines.has_whole_line() => break,
+            Progress::Bytes(_) if lines.ends_a_line() => break,
             Progress::Bytes(_) | Progress::Nothing => {}
         }
     }

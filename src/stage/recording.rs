@@ -51,7 +51,7 @@ impl Recording {
     }
 
     /// Whether the next line is there without a read.
-    pub fn has_line(&mut self) -> bool {
+    pub fn has_line(&self) -> bool {
         self.lines.has_whole_line()
     }
 

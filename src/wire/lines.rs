@@ -189,15 +189,14 @@ impl Lines {
     }
 
     /// Whether [`next_line`](Lines::next_line) has a line to give.
-    pub fn has_whole_line(&mut self) -> bool {
-        // `next_line` finds it again at once.
-        match memchr::memchr(b'\n', &self.buffer[self.searched..self.end]) {
-            Some(found) => {
-                self.searched += found;
-                true
-            }
-            None => false,
-        }
+    pub fn has_whole_line(&self) -> bool {
+        memchr::memchr(b'\n', &self.buffer[self.searched..self.end]).is_some()
+    }
+
+    /// Whether the last byte that was read ended a line. For whoever reads byte by
+    /// byte: it looks at that byte alone.
+    pub fn ends_a_line(&self) -> bool {
+        self.start < self.end && self.buffer[self.end - 1] == b'\n'
     }
 
     /// Drops what was read of the present line into the count of its length.

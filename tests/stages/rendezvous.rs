@@ -685,3 +685,25 @@ fn after_sigterm_deadlines_are_kept_while_a_line_that_was_begun_is_awaited() {
         "{finished}"
     );
 }
+
+#[test]
+fn for_a_production_model_that_died_the_canary_answers() {
+    let Scene {
+        workdir,
+        mut running,
+        mut requests,
+        dt,
+        mut lr,
+        mut responses,
+    } = Scene::start(POLICY, &["--linger", "0s"]);
+    drop(dt);
+    writeln!(requests, "{}", request_at("a", now())).unwrap();
+    writeln!(lr, "{}", score("a", "lr", 0, 1)).unwrap();
+    let response = json(&next_line(&mut responses));
+    assert_eq!(response["modelResult"]["modelName"], "lr");
+    assert_eq!(response["provenance"]["rendezvous"]["reason"], "fallback");
+    drop((requests, lr));
+    running.stdin.take();
+    running.wait().assert_status(0);
+    assert_eq!(stat(&workdir, "stats.json", "answersByModels"), 1);
+}

@@ -7,12 +7,12 @@ use anyhow::{Result, bail};
 use rustix::event::PollFlags;
 
 use crate::serve::request::flight::Flight;
-use crate::serve::request::outgoing::Outgoing;
 use crate::serve::request::wrap::Wrap;
 use crate::serve::request::{RequestArgs, Wrapper};
+use crate::stage::backlog::Backlog;
 use crate::stage::filter::Filter;
 use crate::stage::stats::Snapshot;
-use crate::stage::wait::wait;
+use crate::stage::wait::{output_error, wait};
 use crate::stage::{EndedEarly, Stage};
 use crate::wire::endpoint::{Input, Output, Progress};
 use crate::wire::lines::{Line, Lines};
@@ -61,7 +61,7 @@ struct Ring {
     input_lines: Lines,
     reading: Reading,
     wrap: Wrap,
-    outgoing: Outgoing,
+    outgoing: Backlog,
     output: Output,
     flight: Flight,
     in_flight_max: usize,
@@ -73,9 +73,9 @@ struct Ring {
 
 impl Ring {
     fn open(stage: &Stage, args: &RequestArgs, responses: &str, wrapper: Wrapper) -> Result<Ring> {
-        let mut outgoing = Outgoing::default();
+        let mut outgoing = Backlog::default();
         if args.output.resume {
-            outgoing.end().push(b'\n');
+            outgoing.tail().push(b'\n');
         }
         Ok(Ring {
             answers: match &args.answers {
@@ -106,7 +106,11 @@ impl Ring {
                 self.reading = Reading::ToLineEnd;
             }
             self.make_requests(stage)?;
-            self.outgoing.write_some(&mut self.output)?;
+            // Never waits: while this program waited to write, nobody would read the
+            // responses, and the ring could stand still.
+            self.outgoing
+                .write_some(&mut self.output)
+                .map_err(|error| output_error(&self.output, error))?;
             let exhausted = self.reading == Reading::Ended && !self.has_line();
             if exhausted && self.outgoing.is_empty() {
                 if !closed {
@@ -161,7 +165,7 @@ impl Ring {
                 None => break,
             };
             let input = self.input.name();
-            let out = self.outgoing.end();
+            let out = self.outgoing.tail();
             if let Some(id) = self.wrap.request(stage, input, &line, out)? {
                 self.flight.depart(id);
             }
@@ -178,7 +182,7 @@ impl Ring {
 
     /// Whether anything was read that is no request yet.
     fn has_line(&self) -> bool {
-        self.input_lines.has_whole_line() || self.input_lines.is_inside_line()
+        self.input_lines.is_inside_line()
     }
 
     fn wants_input(&self) -> bool {
@@ -200,7 +204,7 @@ impl Ring {
         }
         for _ in 0..BYTES_A_TURN {
             match self.input.read_one_byte(&mut self.input_lines)? {
-                Progress::Bytes(_) if self.input_lines.has_whole_line() => break,
+                Progress::Bytes(_) if self.input_lines.ends_a_line() => break,
                 Progress::Bytes(_) => {}
                 Progress::Nothing => break,
                 Progress::End => {

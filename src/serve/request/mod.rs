@@ -5,7 +5,6 @@ mod closed_loop;
 mod fields;
 mod flight;
 mod http;
-mod outgoing;
 mod wrap;
 
 use std::time::Duration;

@@ -106,8 +106,8 @@ impl Track {
     }
 
     /// Whether [`advance`](Track::advance) may wait for another program.
-    pub fn may_wait(&mut self) -> bool {
-        match &mut self.source {
+    pub fn may_wait(&self) -> bool {
+        match &self.source {
             Source::Here(reader) => !reader.recording.has_line(),
             Source::Thread { .. } => false,
         }
