@@ -133,7 +133,7 @@ impl Queue {
     }
 
     /// Writes the rest and closes the output. A reader that does not read is
-    /// given [`FINISH`] at the most: the program is to end, and all that others
+    /// given five seconds at the most: the program is to end, and all that others
     /// wait for has been written.
     pub fn finish(&mut self, stage: &mut Stage) -> Result<()> {
         let end = Instant::now() + FINISH;

@@ -95,12 +95,21 @@ impl Snapshot {
         self
     }
 
+    /// How many there were a second of what is counted first, since the start.
+    fn rate(&self, running: Duration) -> f64 {
+        match self.0.first() {
+            Some((_, Entry::Count(count))) => *count as f64 / running.as_secs_f64().max(1e-6),
+            _ => 0.0,
+        }
+    }
+
     fn json(&self, program: &str, running: Duration) -> String {
         let mut text = Vec::new();
         let mut object = ObjectWriter::new(&mut text);
         object
             .string("program", program)
-            .display("seconds", Micros::from_duration(running).as_seconds());
+            .display("seconds", Micros::from_duration(running).as_seconds())
+            .display("perSecond", format_args!("{:.1}", self.rate(running)));
         for (name, entry) in &self.0 {
             match entry {
                 Entry::Count(value) | Entry::Gauge(value) => object.display(name, value),
@@ -344,7 +353,7 @@ mod tests {
         let second = Duration::from_secs(1);
         assert_eq!(
             snapshot().json("rv-score", second),
-            "{\"program\":\"rv-score\",\"seconds\":1.000000,\"in\":2,\"out\":0,\"bytesOut\":0,\"open\":1,\"answers\":{\"dt@1\":3},\"evaluation_ms\":{\"count\":1,\"p50\":1.500,\"p90\":1.500,\"p99\":1.500,\"p999\":1.500}}\n"
+            "{\"program\":\"rv-score\",\"seconds\":1.000000,\"perSecond\":2.0,\"in\":2,\"out\":0,\"bytesOut\":0,\"open\":1,\"answers\":{\"dt@1\":3},\"evaluation_ms\":{\"count\":1,\"p50\":1.500,\"p90\":1.500,\"p99\":1.500,\"p999\":1.500}}\n"
         );
         let text = snapshot().prometheus("rv-score", second);
         assert!(

@@ -47,6 +47,38 @@ impl<'a> Line<'a> {
     }
 }
 
+/// A line that outlives its buffer, since somebody else is to set it aside.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptLine {
+    bytes: Vec<u8>,
+    number: u64,
+    offset: u64,
+    oversized: Option<u64>,
+}
+
+impl From<&Line<'_>> for KeptLine {
+    fn from(line: &Line) -> KeptLine {
+        KeptLine {
+            bytes: line.bytes.to_vec(),
+            number: line.number,
+            offset: line.offset,
+            oversized: line.oversized,
+        }
+    }
+}
+
+impl KeptLine {
+    /// The line itself.
+    pub fn line(&self) -> Line<'_> {
+        Line {
+            bytes: &self.bytes,
+            number: self.number,
+            offset: self.offset,
+            oversized: self.oversized,
+        }
+    }
+}
+
 /// The rest of a line that is being skipped since it is over the limit.
 #[derive(Debug, Default)]
 struct Oversized {

@@ -529,7 +529,7 @@ to = 0.5
 until_ms = 80
 
 [default]
-modelResult = { modelName = "default", result = 0 }
+modelResult = { result = 0.50, modelName = "default", more = [1, true] }
 "#;
 
     fn model(name: &str, version: u64) -> ModelId {
@@ -555,7 +555,10 @@ modelResult = { modelName = "default", result = 0 }
             ]
         );
         assert_eq!(policy.shares[0].until, Micros(80_000));
-        assert_eq!(&*policy.default, r#"{"modelName":"default","result":0}"#);
+        assert_eq!(
+            &*policy.default,
+            r#"{"result":0.5,"modelName":"default","more":[1,true]}"#
+        );
         assert_eq!(policy.hash.len(), 16);
         assert!(policy.selects(&Selector::Any, "x", 9));
         assert!(!policy.selects(&Selector::Any, "dt", 2));
@@ -631,7 +634,7 @@ modelResult = { modelName = "default", result = 0 }
                 "p:28: overlaps the share 0..0.5 of dt@2",
             ),
             (
-                "result = 0",
+                "result = 0.50",
                 "result = 1979-05-27",
                 "p:29: modelResult must be what JSON can say",
             ),

@@ -15,7 +15,7 @@ use crate::serve::rendezvous::mailbox::Candidate;
 use crate::serve::rendezvous::record::millis;
 use crate::stage::recording::Recording;
 use crate::stage::{EndedEarly, Stage};
-use crate::wire::lines::Line;
+use crate::wire::lines::{KeptLine, Line};
 use crate::wire::message::{Outcome, Request, Score};
 use crate::wire::micros::Micros;
 
@@ -69,10 +69,7 @@ enum Item {
 
 struct BadLine {
     input: String,
-    bytes: Vec<u8>,
-    number: u64,
-    offset: u64,
-    oversized: Option<u64>,
+    line: KeptLine,
     reason: String,
 }
 
@@ -149,13 +146,8 @@ impl Track {
 
 impl BadLine {
     fn reject(self, stage: &mut Stage) -> Result<()> {
-        let line = Line {
-            bytes: &self.bytes,
-            number: self.number,
-            offset: self.offset,
-            oversized: self.oversized,
-        };
-        match self.oversized {
+        let line = self.line.line();
+        match line.oversized {
             Some(_) => stage.report.reject_oversized(&self.input, &line),
             None => stage.report.reject(&self.input, &line, &self.reason),
         }
@@ -233,10 +225,7 @@ fn take_apart(
         }
         Err(reason) => Item::Bad(BadLine {
             input: input.to_owned(),
-            bytes: line.bytes.to_vec(),
-            number: line.number,
-            offset: line.offset,
-            oversized: line.oversized,
+            line: line.into(),
             reason,
         }),
     })

@@ -16,7 +16,7 @@ use crate::serve::request::http::call::{Limits, answer_of};
 use crate::serve::request::{RequestArgs, Wrapper};
 use crate::stage::Stage;
 use crate::stage::stats::{Latencies, Snapshot};
-use crate::wire::lines::{Line, OVERSIZED_HEAD_BYTES};
+use crate::wire::lines::{KeptLine, Line, OVERSIZED_HEAD_BYTES};
 use crate::wire::message::{Record, Response};
 use crate::wire::micros::Micros;
 
@@ -57,10 +57,7 @@ pub enum Refusal {
 #[derive(Debug)]
 struct BadResponse {
     input: String,
-    bytes: Vec<u8>,
-    number: u64,
-    offset: u64,
-    oversized: Option<u64>,
+    line: KeptLine,
     reason: String,
 }
 
@@ -295,10 +292,7 @@ impl Front {
         self.bad_bytes.set(self.bad_bytes.get() + bytes);
         self.bad_responses.borrow_mut().push(BadResponse {
             input: input.to_owned(),
-            bytes: line.bytes.to_vec(),
-            number: line.number,
-            offset: line.offset,
-            oversized: line.oversized,
+            line: line.into(),
             reason,
         });
         self.something_to_report.notify_one();
@@ -342,12 +336,7 @@ impl Front {
         self.bad_bytes.set(0);
         self.bad_responses_taken.notify_one();
         for bad in self.bad_responses.take() {
-            let line = Line {
-                bytes: &bad.bytes,
-                number: bad.number,
-                offset: bad.offset,
-                oversized: bad.oversized,
-            };
+            let line = bad.line.line();
             stage.report.reject(&bad.input, &line, &bad.reason)?;
         }
         for (key, message) in self.warnings.take() {
