@@ -28,10 +28,14 @@ cleanup() {
 trap cleanup EXIT
 cd "$work"
 
-# Seconds that a shell command takes.
+# Seconds that a shell command takes. One that fails is not measured.
 seconds() {
   local TIMEFORMAT=%R
-  { time bash -c "$1" > /dev/null 2>> errors.log; } 2>&1
+  { time bash -euo pipefail -c "$1" > /dev/null 2> errors.log; } 2>&1 || {
+    echo "bench: failed: $1" >&2
+    cat errors.log >&2
+    return 1
+  }
 }
 
 median() { sort --numeric-sort | sed --quiet "$(((runs + 1) / 2))p"; }
@@ -47,7 +51,9 @@ compare() {
   done
   for ((run = 0; run < runs; run++)); do
     for index in "${!names[@]}"; do
-      times[$index]+="$(seconds "${commands[index]}")"$'\n'
+      local time
+      time=$(seconds "${commands[index]}")
+      times[$index]+=$time$'\n'
     done
   done
   local last
@@ -62,9 +68,11 @@ compare() {
 
 echo "== $records records, median of $runs runs, $(nproc) cores; x: how many times as fast as the last"
 awk -v count="$records" '{ line[NR] = $0 } END {
+  srand(7)
   for (i = 0; i < count; i++)
-    printf "{\"messageId\":\"%08x-49ad-4f19-a478-69a1ef480e8a\",\"timestamp\":%.6f,\"modelInput\":%s}\n",
-      i, 1700000000 + i / 1000, line[i % NR + 1]
+    printf "{\"messageId\":\"%08x-%04x-4%03x-a%03x-%06x%06x\",\"timestamp\":%.6f,\"modelInput\":%s}\n",
+      rand() * 2 ^ 32, rand() * 65536, rand() * 4096, rand() * 4096, rand() * 2 ^ 24, rand() * 2 ^ 24,
+      1700000000 + i / 1000 + rand() / 2000, line[i % NR + 1]
 }' "$here/fixtures/flowers.ndjson" > requests
 train() {
   rv-score train --input "$here/fixtures/iris.csv" --target target --quiet \
