@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 
 use crate::wire::micros::Micros;
-use crate::wire::object::{Member, Object, ObjectWriter, decode_string};
+use crate::wire::object::{Member, Object, ObjectWriter, decode_string, values};
 
 /// The members of a record that stages know by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -248,34 +248,35 @@ impl<'a> Score<'a> {
     pub fn parse(line: &'a [u8]) -> Result<Score<'a>, String> {
         let record = Record::parse(line)?;
         let message_id = record.message_id()?;
-        let (field, object) = match (
-            record.object_at(Field::Result)?,
-            record.object_at(Field::Error)?,
-        ) {
+        let (field, raw) = match (record.get(Field::Result), record.get(Field::Error)) {
             (Some(result), None) => (Field::Result, result),
             (None, Some(error)) => (Field::Error, error),
             (None, None) => return Err("field \"result\" is missing".to_owned()),
             (Some(_), Some(_)) => return Err("has both \"result\" and \"error\"".to_owned()),
         };
-        let model_name = object
-            .get("modelName")
-            .ok_or_else(|| format!("field \"{}.modelName\" is missing", field.name()))?;
+        let not_an_object = |place: &str| format!("field \"{place}\" is not an object");
+        let [model_name] = values(raw, ["modelName"]).ok_or_else(|| not_an_object(field.name()))?;
+        let model_name =
+            model_name.ok_or_else(|| format!("field \"{}.modelName\" is missing", field.name()))?;
         let model_name = decode_string(model_name)
             .ok_or_else(|| format!("field \"{}.modelName\" is not a string", field.name()))?;
-        let raw = record.required(field)?;
         let outcome = match field {
             Field::Result => Outcome::Result(raw),
             _ => Outcome::Error(raw),
         };
-        let model = match record.provenance()?.and_then(|all| all.get("model")) {
-            Some(raw) => Some(
-                Object::parse(raw)
-                    .map_err(|_| "field \"provenance.model\" is not an object".to_owned())?,
-            ),
+        let model = match record.get(Field::Provenance) {
+            Some(raw) => values(raw, ["model"]).ok_or_else(|| not_an_object("provenance"))?[0],
             None => None,
         };
-        let entry = |name| model.as_ref().and_then(|model| model.get(name));
-        let model_version = match entry("modelVersion") {
+        let [version, model_hash, elapsed] = match model {
+            Some(raw) => values(
+                raw,
+                ["modelVersion", "modelHash", "elapsedTimeAfterRequest"],
+            )
+            .ok_or_else(|| not_an_object("provenance.model"))?,
+            None => [None; 3],
+        };
+        let model_version = match version {
             Some(raw) => raw.parse().map_err(|_| {
                 "field \"provenance.model.modelVersion\" is not a whole number from 0 up".to_owned()
             })?,
@@ -285,8 +286,8 @@ impl<'a> Score<'a> {
             message_id,
             model_name,
             model_version,
-            model_hash: entry("modelHash").and_then(decode_string),
-            elapsed: entry("elapsedTimeAfterRequest"),
+            model_hash: model_hash.and_then(decode_string),
+            elapsed,
             timestamp: record.get(Field::Timestamp).and_then(timestamp),
             outcome,
         })

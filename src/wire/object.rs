@@ -226,6 +226,29 @@ pub fn parse_value(text: &str) -> Result<&str, String> {
     }
 }
 
+/// The texts of the values under `names` in the object that is all of `text`; of
+/// several, the last. `None` where it is no object.
+pub fn values<'a, const COUNT: usize>(
+    text: &'a str,
+    names: [&str; COUNT],
+) -> Option<[Option<&'a str>; COUNT]> {
+    let mut values = [None; COUNT];
+    let seen = scan::each_member(text, |member| {
+        for (name, value) in names.iter().zip(&mut values) {
+            if member.is(name) {
+                *value = Some(member.value);
+            }
+        }
+    });
+    match seen {
+        Some(()) => Some(values),
+        None => {
+            let object = Object::parse(text).ok()?;
+            Some(names.map(|name| object.get(name)))
+        }
+    }
+}
+
 /// The items of a JSON array, as JSON texts; `None` where `text` is none.
 pub fn array_items(text: &str) -> Option<Vec<&str>> {
     let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;

@@ -12,8 +12,15 @@ const DEPTH_MAX: usize = 64;
 /// The members of the object that is all of `text`; `None` where it is none, or
 /// where this scanner cannot tell.
 pub fn members(text: &str) -> Option<Vec<Member<'_>>> {
-    let bytes = text.as_bytes();
     let mut members = Vec::with_capacity(8);
+    each_member(text, |member| members.push(member))?;
+    Some(members)
+}
+
+/// Shows each member of the object that is all of `text`. What was shown counts
+/// only where the answer is not `None`.
+pub fn each_member<'a>(text: &'a str, mut show: impl FnMut(Member<'a>)) -> Option<()> {
+    let bytes = text.as_bytes();
     let mut at = white_space(bytes, 0);
     if *bytes.get(at)? != b'{' {
         return None;
@@ -30,7 +37,7 @@ pub fn members(text: &str) -> Option<Vec<Member<'_>>> {
             }
             let value = white_space(bytes, colon + 1);
             let value_ends = any_value(bytes, value, 0)?;
-            members.push(Member {
+            show(Member {
                 key: &text[at..key_ends],
                 value: &text[value..value_ends],
             });
@@ -45,7 +52,7 @@ pub fn members(text: &str) -> Option<Vec<Member<'_>>> {
             }
         }
     }
-    (white_space(bytes, at) == bytes.len()).then_some(members)
+    (white_space(bytes, at) == bytes.len()).then_some(())
 }
 
 /// Whether a string stands for itself in JSON, without escapes.

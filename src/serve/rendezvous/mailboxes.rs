@@ -9,6 +9,7 @@ use crate::serve::rendezvous::counts::Counts;
 use crate::serve::rendezvous::decision::{Arrival, Outcome, Reason};
 use crate::serve::rendezvous::mailbox::{Answer, Candidate, Mailbox};
 use crate::serve::rendezvous::policy::{MeasureFrom, Policy};
+use crate::serve::rendezvous::remembered::Remembered;
 use crate::wire::message::{self, Score};
 use crate::wire::micros::Micros;
 
@@ -61,6 +62,8 @@ pub struct Limits {
     pub linger: Micros,
     /// How many ids of requests are known after their mailboxes.
     pub remembered_max: usize,
+    /// What makes their hashes nobody's to guess.
+    pub seed: u64,
     /// How much of scores may wait for their requests.
     pub orphan_bytes_max: usize,
     /// For how long a score waits for its request.
@@ -100,21 +103,14 @@ fn orphan_bytes(orphan: &Orphan, message_id: &str) -> usize {
     PLACES_BYTES + orphan.bytes() + message_id.len()
 }
 
-/// Where an id is known from.
-#[derive(Clone, Copy, Debug)]
-enum Known {
-    Mailbox(u64),
-    /// Its mailbox is closed.
-    Remembered,
-}
-
 /// All mailboxes of a rendezvous.
 #[derive(Debug)]
 pub struct Mailboxes {
     policy: Arc<Policy>,
     limits: Limits,
-    known: HashMap<Arc<str>, Known>,
-    remembered: VecDeque<Arc<str>>,
+    /// The numbers of those that are not closed.
+    known: HashMap<Arc<str>, u64>,
+    remembered: Remembered,
     /// By the order in which they were opened.
     open: BTreeMap<u64, Timed>,
     answered: BTreeMap<u64, Answered>,
@@ -140,7 +136,7 @@ impl Mailboxes {
             policy,
             limits,
             known: HashMap::new(),
-            remembered: VecDeque::new(),
+            remembered: Remembered::new(limits.remembered_max, limits.seed),
             open: BTreeMap::new(),
             answered: BTreeMap::new(),
             opened: 0,
@@ -200,7 +196,9 @@ impl Mailboxes {
 
     fn request(&mut self, request: NewRequest, now: Micros, effects: &mut Vec<Effect>) {
         self.counts.requests += 1;
-        if self.known.contains_key(request.message_id) {
+        if self.known.contains_key(request.message_id)
+            || self.remembered.contains(request.message_id)
+        {
             self.counts.repeated += 1;
             return;
         }
@@ -213,8 +211,7 @@ impl Mailboxes {
         let number = self.opened;
         self.opened += 1;
         let message_id: Arc<str> = request.message_id.into();
-        self.known
-            .insert(Arc::clone(&message_id), Known::Mailbox(number));
+        self.known.insert(Arc::clone(&message_id), number);
         let orphans = self.orphans.remove(&message_id).unwrap_or_default();
         let mut mailbox = Mailbox::new(message_id, request.text.into(), policy);
         for mut orphan in orphans {
@@ -272,8 +269,8 @@ impl Mailboxes {
             outcome: outcome.into(),
         };
         let number = match self.known.get(&*score.message_id) {
-            Some(Known::Mailbox(number)) => *number,
-            Some(Known::Remembered) => {
+            Some(number) => *number,
+            None if self.remembered.contains(&score.message_id) => {
                 self.counts.orphaned += 1;
                 return;
             }
@@ -440,24 +437,9 @@ impl Mailboxes {
         let Answered { timed, outcome } = answered;
         self.bytes -= timed.bytes;
         timed.mailbox.count_fates(outcome, &mut self.counts);
-        self.remember(Arc::clone(&timed.mailbox.message_id));
+        self.known.remove(&timed.mailbox.message_id);
+        self.remembered.insert(&timed.mailbox.message_id);
         effects.push(Effect::Decision(Box::new((timed.mailbox, outcome))));
-    }
-
-    /// Knows the id of a closed mailbox for as long as there is room.
-    fn remember(&mut self, message_id: Arc<str>) {
-        if self.limits.remembered_max == 0 {
-            self.known.remove(&message_id);
-            return;
-        }
-        if self.remembered.len() >= self.limits.remembered_max
-            && let Some(oldest) = self.remembered.pop_front()
-        {
-            self.known.remove(&oldest);
-        }
-        self.known
-            .insert(Arc::clone(&message_id), Known::Remembered);
-        self.remembered.push_back(message_id);
     }
 }
 

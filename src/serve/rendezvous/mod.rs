@@ -10,6 +10,7 @@ pub mod mailbox;
 pub mod mailboxes;
 pub mod policy;
 mod record;
+mod remembered;
 mod replay;
 mod routes;
 
@@ -186,6 +187,7 @@ impl BoundArgs {
             mailboxes_max: self.max_open as usize,
             linger: Micros::from_duration(self.linger),
             remembered_max: self.remember as usize,
+            seed: uuid::Uuid::new_v4().as_u64_pair().0,
             mailbox_bytes_max: bytes(self.max_open_bytes),
             orphan_bytes_max: bytes(self.orphan_bytes),
             orphan_age_max: Micros::from_duration(self.orphan_age),

@@ -25,6 +25,7 @@ const LIMITS: Limits = Limits {
     mailbox_bytes_max: 1 << 20,
     linger: Micros(1_000_000),
     remembered_max: 2,
+    seed: 7,
     orphan_bytes_max: 16 * 1024,
     orphan_age_max: Micros(1_000_000),
 };

@@ -14,6 +14,7 @@ use anyhow::Result;
 use crate::serve::rendezvous::RendezvousArgs;
 use crate::serve::rendezvous::mailbox::{Candidate, Mailbox};
 use crate::serve::rendezvous::policy::Policy;
+use crate::serve::rendezvous::remembered::Remembered;
 use crate::serve::rendezvous::replay::Replay;
 use crate::serve::rendezvous::replay::track::{Kind, Track, What};
 use crate::stage::{Stage, usage};
@@ -23,21 +24,15 @@ use crate::wire::micros::Micros;
 struct Window {
     policy: Arc<Policy>,
     disorder: Micros,
-    remembered_max: usize,
     open: VecDeque<(Micros, Mailbox)>,
     /// The number of the first of them.
     first: u64,
-    known: HashMap<Arc<str>, Known>,
-    remembered: VecDeque<Arc<str>>,
+    /// The numbers of the open ones.
+    known: HashMap<Arc<str>, u64>,
+    remembered: Remembered,
     orphans: HashMap<Arc<str>, Vec<Candidate>>,
     /// In the order in which they came, the adopted ones too.
     orphan_order: VecDeque<(Micros, Arc<str>)>,
-}
-
-#[derive(Clone, Copy)]
-enum Known {
-    Open(u64),
-    Remembered,
 }
 
 /// Replays recorded streams.
@@ -45,11 +40,11 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, replay: &mut Replay) -> Res
     let mut window = Window {
         policy: Arc::new(args.policy.load()?),
         disorder: Micros::from_duration(args.replaying.disorder),
-        remembered_max: args.bounds.remember as usize,
         open: VecDeque::new(),
         first: 0,
         known: HashMap::new(),
-        remembered: VecDeque::new(),
+        // The same input gives the same output: the seed is fixed.
+        remembered: Remembered::new(args.bounds.remember as usize, 0),
         orphans: HashMap::new(),
         orphan_order: VecDeque::new(),
     };
@@ -95,12 +90,12 @@ impl Window {
         replay.counts.requests += 1;
         let number = self.first + self.open.len() as u64;
         match self.known.entry(Arc::clone(&message_id)) {
-            Entry::Occupied(_) => {
+            Entry::Vacant(place) if !self.remembered.contains(&message_id) => {
+                place.insert(number);
+            }
+            _ => {
                 replay.counts.repeated += 1;
                 return;
-            }
-            Entry::Vacant(place) => {
-                place.insert(Known::Open(number));
             }
         }
         let orphans = match self.orphans.is_empty() {
@@ -123,11 +118,11 @@ impl Window {
     ) {
         replay.counts.scores += 1;
         match self.known.get(&message_id) {
-            Some(Known::Open(number)) => {
+            Some(number) => {
                 let place = (number - self.first) as usize;
                 self.open[place].1.take(candidate);
             }
-            Some(Known::Remembered) => replay.counts.orphaned += 1,
+            None if self.remembered.contains(&message_id) => replay.counts.orphaned += 1,
             None => {
                 self.orphan_order.push_back((time, Arc::clone(&message_id)));
                 self.orphans.entry(message_id).or_default().push(candidate);
@@ -151,18 +146,8 @@ impl Window {
             };
             self.first += 1;
             replay.close(&mailbox, stage)?;
-            if self.remembered.len() >= self.remembered_max
-                && let Some(oldest) = self.remembered.pop_front()
-            {
-                self.known.remove(&oldest);
-            }
-            if self.remembered_max == 0 {
-                self.known.remove(&mailbox.message_id);
-            } else {
-                self.known
-                    .insert(Arc::clone(&mailbox.message_id), Known::Remembered);
-                self.remembered.push_back(mailbox.message_id);
-            }
+            self.known.remove(&mailbox.message_id);
+            self.remembered.insert(&mailbox.message_id);
         }
         Ok(())
     }
