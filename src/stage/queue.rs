@@ -51,6 +51,11 @@ impl Queue {
         self.backlog.is_empty()
     }
 
+    /// How many bytes wait.
+    pub fn len(&self) -> usize {
+        self.backlog.len()
+    }
+
     /// Lets `write` append one record, with its newline.
     pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.failed {

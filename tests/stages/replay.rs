@@ -303,3 +303,31 @@ fn a_replay_reads_no_clock() {
     );
     assert!(now() - since < 30.0);
 }
+
+#[test]
+fn the_routes_of_a_replay_drop_nothing() {
+    let workdir = Workdir::new();
+    record(&workdir, 1000);
+    let routed = workdir
+        .read("requests")
+        .replace("\"modelInput\"", "\"returnAddress\":\"r\",\"modelInput\"");
+    workdir.write("requests", routed);
+    let run = workdir
+        .run("rv-rendezvous")
+        .args(["--replay", "--requests", "requests"]);
+    let run = run.args(["--scores", "dt", "lr", "--policy", "policy.toml"]);
+    let finished = run
+        .args(["--route", "r=routed", "--decisions", "decisions"])
+        .succeeds();
+    assert_eq!(finished.stdout(), "");
+    for file in ["routed", "decisions"] {
+        assert_eq!(workdir.read(file).lines().count(), 1000, "{file}");
+    }
+    // What bounds a live rendezvous is nothing to a replay, and is refused.
+    for flag in [["--linger", "1s"], ["--max-open", "5"], ["--queue", "1kB"]] {
+        let run = workdir
+            .run("rv-rendezvous")
+            .args(["--replay", "-i", "decisions"]);
+        run.args(["--policy", "policy.toml"]).args(flag).exits(2);
+    }
+}

@@ -47,7 +47,7 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, policy: Policy) -> Result<(
         effects: Vec::new(),
         pending: Backlog::default(),
         output,
-        routes: Routes::open(args)?,
+        routes: Routes::open(args, args.bounds.queue_bytes())?,
         requests,
         scores,
         folders,

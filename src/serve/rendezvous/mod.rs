@@ -118,7 +118,7 @@ struct PolicyArgs {
     deadline: Option<Duration>,
 
     /// Store each policy in force in DIR, under its hash
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, conflicts_with = "replay", value_name = "DIR")]
     keep_policies: Option<PathBuf>,
 }
 
@@ -148,16 +148,16 @@ struct ReplayArgs {
 #[command(next_help_heading = "Bounds")]
 struct BoundArgs {
     /// How many requests may be held; past it the oldest is answered at once
-    #[arg(long, value_name = "N", default_value_t = 1_000_000,
+    #[arg(long, conflicts_with = "replay", value_name = "N", default_value_t = 1_000_000,
         value_parser = clap::value_parser!(u32).range(1..))]
     max_open: u32,
 
     /// How much memory they may take
-    #[arg(long, value_name = "SIZE", default_value_t = ByteSize::gib(1))]
+    #[arg(long, conflicts_with = "replay", value_name = "SIZE", default_value_t = ByteSize::gib(1))]
     max_open_bytes: ByteSize,
 
     /// How long to count late scores after a deadline
-    #[arg(long, value_name = "DURATION", default_value = "1s",
+    #[arg(long, conflicts_with = "replay", value_name = "DURATION", default_value = "1s",
         value_parser = duration)]
     linger: Duration,
 
@@ -167,17 +167,17 @@ struct BoundArgs {
     remember: u32,
 
     /// How much of scores may wait for their requests
-    #[arg(long, value_name = "SIZE", default_value_t = ByteSize::mib(64))]
+    #[arg(long, conflicts_with = "replay", value_name = "SIZE", default_value_t = ByteSize::mib(64))]
     orphan_bytes: ByteSize,
 
     /// How long a score waits for its request
-    #[arg(long, value_name = "DURATION", default_value = "5s",
+    #[arg(long, conflicts_with = "replay", value_name = "DURATION", default_value = "5s",
         value_parser = duration)]
     orphan_age: Duration,
 
     /// How much may wait for the reader of a route, or of the decisions; past it
     /// the oldest records are dropped
-    #[arg(long, value_name = "SIZE", default_value_t = ByteSize::mib(64))]
+    #[arg(long, conflicts_with = "replay", value_name = "SIZE", default_value_t = ByteSize::mib(64))]
     queue: ByteSize,
 }
 

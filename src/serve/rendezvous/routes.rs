@@ -26,9 +26,8 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Opens what the flags ask for.
-    pub fn open(args: &RendezvousArgs) -> Result<Routes> {
-        let bytes_max = args.bounds.queue_bytes();
+    /// Opens what the flags ask for. Each way out holds `bytes_max` bytes.
+    pub fn open(args: &RendezvousArgs, bytes_max: usize) -> Result<Routes> {
         let mut by_address = Vec::new();
         for (address, path) in &args.route {
             by_address.push((address.clone(), Queue::open(path, bytes_max)?));
@@ -70,6 +69,12 @@ impl Routes {
             queue.push(|bytes| written = write_decision(mailbox, outcome, bytes));
         }
         written
+    }
+
+    /// How much waits to be written.
+    pub fn waiting_bytes(&self) -> usize {
+        let routes = self.by_address.iter().map(|(_, queue)| queue);
+        routes.chain(&self.decisions).map(Queue::len).sum()
     }
 
     fn queues(&mut self) -> impl Iterator<Item = &mut Queue> {

@@ -23,7 +23,8 @@ const WRITE_BYTES: usize = 256 * 1024;
 pub fn run(stage: &mut Stage, args: &RendezvousArgs) -> Result<()> {
     let mut replay = Replay {
         output: Output::open(&args.output.output)?,
-        routes: Routes::open(args)?,
+        // They are flushed as the output is, so that nothing is ever dropped.
+        routes: Routes::open(args, usize::MAX)?,
         pending: if args.output.resume {
             b"\n".to_vec()
         } else {
@@ -63,7 +64,7 @@ impl Replay {
             .and_then(|()| self.routes.decision(mailbox, outcome));
         // The request was read by the same rules, so writing cannot fail.
         debug_assert!(written.is_ok(), "{written:?}");
-        if self.pending.len() >= WRITE_BYTES {
+        if self.pending.len() + self.routes.waiting_bytes() >= WRITE_BYTES {
             self.flush(stage)?;
         }
         Ok(answer)
