@@ -514,9 +514,18 @@ fn a_model_joins_and_leaves_while_the_rendezvous_runs() {
         answers(&mut running, &mut requests, "e", &mut dt, ("dt", 1)),
         "fallback"
     );
+    // A pipe that is made anew under the old name, in one go, is another one.
+    std::fs::remove_file(workdir.path("models/dt")).unwrap();
+    workdir.fifo("models/dt");
+    drop(dt);
+    let mut dt = open_writer(&workdir.path("models/dt"));
+    assert_eq!(
+        answers(&mut running, &mut requests, "f", &mut dt, ("dt", 1)),
+        "fallback"
+    );
     drop(requests);
     running.wait().assert_status(0);
-    assert_eq!(stat(&workdir, "stats.json", "answersByModels"), 5);
+    assert_eq!(stat(&workdir, "stats.json", "answersByModels"), 6);
 }
 
 #[test]

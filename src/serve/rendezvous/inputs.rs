@@ -1,11 +1,11 @@
 //! The streams of scores: named one by one, or all the pipes of a folder, as they
 //! come and go.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -20,6 +20,8 @@ pub struct Stream {
     pub input: Input,
     pub lines: Lines,
     pub ended: bool,
+    /// Tells the pipe from another one of its name.
+    ino: u64,
 }
 
 impl Stream {
@@ -32,6 +34,9 @@ impl Stream {
             )));
         }
         Ok(Stream {
+            ino: input
+                .readiness()
+                .map_or(0, |fd| rustix::fs::fstat(fd).map_or(0, |stat| stat.st_ino)),
             input,
             lines: Lines::new(stage.line_bytes_max),
             ended: false,
@@ -97,23 +102,32 @@ impl Folder {
     /// Brings `streams` in line with the folder: pipes that have come are opened,
     /// and of those that have gone the rest is still read.
     pub fn update(&self, streams: &mut Vec<Stream>, stage: &mut Stage) -> Result<()> {
-        let mut present = BTreeSet::new();
+        // By name, and by what bears the name: a pipe that is made anew under an old
+        // name is another one.
+        let mut present = BTreeMap::new();
         let list = fs::read_dir(&self.path);
         for entry in list.with_context(|| format!("{}: cannot list", self.path.display()))? {
             let path = entry?.path();
             // A pipe may go while the folder is being read.
-            let is_pipe = fs::metadata(&path).is_ok_and(|it| it.file_type().is_fifo());
-            if let Some(path) = path.to_str().filter(|_| is_pipe) {
-                present.insert(path.to_owned());
+            let pipe = fs::metadata(&path)
+                .ok()
+                .filter(|it| it.file_type().is_fifo());
+            if let (Some(path), Some(pipe)) = (path.to_str(), pipe) {
+                present.insert(path.to_owned(), pipe.ino());
             }
         }
         for stream in streams.iter_mut() {
             let path = stream.input.name();
-            if Path::new(path).parent() == Some(&self.path) && !present.remove(path) {
+            if Path::new(path).parent() != Some(&self.path) {
+                continue;
+            }
+            if present.get(path).is_some_and(|ino| *ino == stream.ino) {
+                present.remove(path);
+            } else {
                 stream.input.stop_following();
             }
         }
-        for path in present {
+        for path in present.into_keys() {
             match Stream::open(&path, true, stage) {
                 Ok(stream) => {
                     stage.report.info(&format!("{path}: joined"));

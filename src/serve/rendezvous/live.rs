@@ -206,6 +206,7 @@ impl Live {
             input,
             lines,
             ended,
+            ..
         } = &mut self.requests;
         while let Some(line) = next_line(lines, *ended) {
             let Some(bytes) = record_of(stage, input.name(), &line)? else {
@@ -232,6 +233,7 @@ impl Live {
             input,
             lines,
             ended,
+            ..
         } = &mut self.scores[index];
         while let Some(line) = next_line(lines, *ended) {
             let Some(bytes) = record_of(stage, input.name(), &line)? else {
