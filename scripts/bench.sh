@@ -3,7 +3,7 @@
 # and ratios. Machines differ and drift: only the ratios are worth quoting.
 #
 #   scripts/bench.sh            all of it, on a million records
-#   scripts/bench.sh replay     one part: stages, replay, latency
+#   scripts/bench.sh replay     one part; each file in scripts/bench is one
 #
 # RECORDS and RUNS change the size. Needs python3 for the peers (orjson where it
 # is there), jq where it is there, GNU time for memory where it is there.
@@ -12,7 +12,7 @@ cd "$(dirname "$0")/.."
 here=$PWD
 records=${RECORDS:-1000000}
 runs=${RUNS:-5}
-parts=${*:-stages replay latency}
+parts=${*:-$(cd scripts/bench && basename --multiple --suffix=.sh -- *.sh)}
 
 if [[ -z "${RV_BIN:-}" ]]; then
   cargo build --release --bins --quiet
@@ -84,82 +84,10 @@ rv-score --model dt.json --rescore --assume-elapsed 3ms --quiet < requests > dt.
 rv-score --model lr.json --rescore --assume-elapsed 1ms --quiet < requests > lr.scores
 
 for part in $parts; do
-  case $part in
-    stages)
-      echo '== one stage, from a file to /dev/null'
-      sed 's/.*"modelInput":\(.*\)}$/\1/' requests > inputs
-      loop='import sys, json
-for line in sys.stdin: sys.stdout.write(json.dumps(json.loads(line)) + "\n")'
-      rv-archive --dir logs < requests
-      peers=()
-      command -v jq > /dev/null && peers+=('jq -c .' 'jq -c . < requests')
-      peers+=('Python loads and dumps' "python3 -c '$loop' < requests")
-      compare \
-        'cat' 'cat requests | cat' \
-        'rv-decoy' 'rv-decoy < requests' \
-        'rv-archive cat' 'rv-archive cat logs' \
-        'rv-request' 'rv-request < inputs' \
-        'rv-score (tree)' 'rv-score --model dt.json < requests' \
-        'rv-score (regression)' 'rv-score --model lr.json < requests' \
-        'rv-archive' 'rm -rf new && rv-archive --dir new < requests' \
-        'gzip -6' 'gzip -6 < requests' \
-        "${peers[@]}"
-      ;;
-    replay)
-      echo '== a replay of requests and the scores of two models'
-      replay='rv-rendezvous --replay --requests requests --scores dt.scores lr.scores --quiet
-        --prefer dt@1,lr@0 --deadline 100ms'
-      compare \
-        'cat of the same bytes' 'cat requests dt.scores lr.scores | cat' \
-        'rv-rendezvous --replay' "${replay//$'\n'/}" \
-        'Python dict join' "python3 $here/scripts/bench/join.py requests dt.scores lr.scores"
-      if [[ -x /usr/bin/time ]]; then
-        for part_of in 10 1; do
-          head --lines=$((records / part_of)) requests > some.requests
-          head --lines=$((records / part_of)) dt.scores > some.dt
-          head --lines=$((records / part_of)) lr.scores > some.lr
-          /usr/bin/time --format="  $((records / part_of)) requests: %M KiB at most" \
-            rv-rendezvous --replay --requests some.requests --scores some.dt some.lr --quiet \
-            --prefer dt@1,lr@0 --deadline 100ms > /dev/null
-        done
-      fi
-      ;;
-    latency)
-      echo '== one request at a time through pipes: from rv-request and back to it'
-      for ((i = 0; i < 100; i++)); do cat "$here/fixtures/flowers.ndjson"; done > few
-      for ((run = 0; run < runs; run++)); do
-        for kind in cat rendezvous; do
-          rm --force requests.fifo score.in middle.in scores.fifo responses.fifo
-          mkfifo requests.fifo score.in middle.in scores.fifo responses.fifo
-          tee score.in < requests.fifo > middle.in &
-          jobs_started+=($!)
-          rv-score --model dt.json -i score.in -o scores.fifo &
-          jobs_started+=($!)
-          if [[ $kind == cat ]]; then
-            cat middle.in > /dev/null &
-            jobs_started+=($!)
-            cat scores.fifo > responses.fifo &
-          else
-            rv-rendezvous --requests middle.in --scores scores.fifo --prefer dt@1 \
-              --deadline 1s --linger 0s -o responses.fifo &
-          fi
-          jobs_started+=($!)
-          rv-request -i few -o requests.fifo --responses responses.fifo --max-in-flight 1 \
-            --stats "$kind.json" --quiet
-          wait "${jobs_started[@]}" || true
-          jobs_started=()
-          sed 's/.*"answer_ms":{[^}]*"p50":\([0-9.]*\),.*"p99":\([0-9.]*\),.*/\1 \2/' "$kind.json" >> "$kind.latency"
-        done
-      done
-      for kind in cat rendezvous; do
-        p50=$(cut --delimiter=' ' --fields=1 "$kind.latency" | median)
-        p99=$(cut --delimiter=' ' --fields=2 "$kind.latency" | median)
-        printf '  %-34s p50 %s ms  p99 %s ms\n' "with $kind" "$p50" "$p99"
-      done
-      ;;
-    *)
-      echo "bench: no part $part; there are stages, replay, latency" >&2
-      exit 2
-      ;;
-  esac
+  if [[ ! -f $here/scripts/bench/$part.sh ]]; then
+    echo "bench: no part $part; each file in scripts/bench is one" >&2
+    exit 2
+  fi
+  # shellcheck disable=SC1090
+  source "$here/scripts/bench/$part.sh"
 done
