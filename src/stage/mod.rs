@@ -11,6 +11,7 @@ pub mod report;
 pub mod signals;
 pub mod stats;
 pub mod wait;
+pub mod watch;
 
 use anyhow::Result;
 

@@ -47,6 +47,20 @@ impl<'a> Line<'a> {
     }
 }
 
+/// What a stage takes that carries lines without looking into them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Run<'a> {
+    /// Whole lines, one after the other, each with its newline.
+    Lines {
+        /// The lines as they came.
+        bytes: &'a [u8],
+        /// How many there are.
+        count: u64,
+    },
+    /// A line over the limit, which is carried nowhere.
+    Oversized(Line<'a>),
+}
+
 /// A line that outlives its buffer, since somebody else is to set it aside.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptLine {
@@ -203,6 +217,36 @@ impl Lines {
         }
     }
 
+    /// The whole lines of what was read, in as few pieces as can be; `None` until
+    /// more is read.
+    pub fn next_run(&mut self) -> Option<Run<'_>> {
+        let held = &self.buffer[self.searched..self.end];
+        let all_fit = self.skipping.is_none() && self.end - self.start <= self.line_bytes_max;
+        let newline = if all_fit {
+            memchr::memrchr(b'\n', held)
+        } else {
+            memchr::memchr(b'\n', held)
+        };
+        match newline.map(|found| self.searched + found) {
+            Some(newline) if all_fit || self.fits(newline) => {
+                let from = self.start;
+                let bytes = &self.buffer[from..=newline];
+                let count = memchr::memchr_iter(b'\n', bytes).count() as u64;
+                self.number += count;
+                self.offset += bytes.len() as u64;
+                self.start = newline + 1;
+                self.searched = self.start;
+                Some(Run::Lines { bytes, count })
+            }
+            _ => self.next_line().map(Run::Oversized),
+        }
+    }
+
+    /// Whether the present line, which ends at `newline`, is within the limit.
+    fn fits(&self, newline: usize) -> bool {
+        self.skipping.is_none() && newline - self.start <= self.line_bytes_max
+    }
+
     /// At the end of the input: the last line, where it has no newline.
     pub fn last_line(&mut self) -> Option<Line<'_>> {
         if !self.is_inside_line() {
@@ -344,7 +388,52 @@ mod tests {
                 read_in_pieces(&input, &pieces, line_bytes_max),
                 expected(&input, line_bytes_max)
             );
+            prop_assert_eq!(
+                read_in_runs(&input, &pieces, line_bytes_max),
+                expected(&input, line_bytes_max)
+            );
         }
+    }
+
+    /// The same by runs: what is carried, and what is not.
+    fn read_in_runs(input: &[u8], pieces: &[usize], line_bytes_max: usize) -> Vec<Owned> {
+        let mut lines = Lines::new(line_bytes_max);
+        let mut found: Vec<Owned> = Vec::new();
+        let mut rest = input;
+        let mut sizes = pieces.iter().cycle();
+        let (mut number, mut offset) = (1, 0);
+        while !rest.is_empty() {
+            let size = (*sizes.next().unwrap()).clamp(1, rest.len());
+            lines
+                .fill(|room| {
+                    room[..size].copy_from_slice(&rest[..size]);
+                    rest = &rest[size..];
+                    Ok(size)
+                })
+                .unwrap();
+            while let Some(run) = lines.next_run() {
+                match run {
+                    Run::Lines { bytes, count } => {
+                        assert_eq!(bytes.last(), Some(&b'\n'));
+                        let whole: Vec<&[u8]> = bytes.split_inclusive(|it| *it == b'\n').collect();
+                        assert_eq!(whole.len() as u64, count);
+                        for line in whole {
+                            found.push((line[..line.len() - 1].to_vec(), number, offset, None));
+                            number += 1;
+                            offset += line.len() as u64;
+                        }
+                    }
+                    Run::Oversized(line) => {
+                        assert_eq!((line.number, line.offset), (number, offset));
+                        number += 1;
+                        offset += line.oversized.unwrap() + 1;
+                        found.push(owned(line));
+                    }
+                }
+            }
+        }
+        found.extend(lines.last_line().map(owned));
+        found
     }
 
     #[test]

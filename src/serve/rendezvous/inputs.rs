@@ -1,16 +1,12 @@
 //! The streams of scores: named one by one, or all the pipes of a folder, as they
 //! come and go.
 
-use std::collections::BTreeMap;
-use std::fs;
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+use anyhow::Result;
 
+use crate::stage::watch::{Watch, named_pipes};
 use crate::stage::{Stage, usage};
 use crate::wire::endpoint::{Input, Progress};
 use crate::wire::lines::Lines;
@@ -63,7 +59,7 @@ impl Stream {
 /// A folder whose named pipes are all streams of scores.
 pub struct Folder {
     path: PathBuf,
-    changes: OwnedFd,
+    changes: Watch,
 }
 
 impl Folder {
@@ -72,31 +68,22 @@ impl Folder {
         if !Path::new(path).is_dir() {
             return Ok(None);
         }
-        let watch = || -> rustix::io::Result<OwnedFd> {
-            let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-            let of_names = WatchFlags::CREATE
-                | WatchFlags::DELETE
-                | WatchFlags::MOVED_FROM
-                | WatchFlags::MOVED_TO;
-            inotify::add_watch(&changes, path, of_names)?;
-            Ok(changes)
-        };
+        let changes = Watch::new()?;
+        changes.folder(path)?;
         Ok(Some(Folder {
             path: PathBuf::from(path),
-            changes: watch().with_context(|| format!("{path}: cannot watch the folder"))?,
+            changes,
         }))
     }
 
     /// Readable when a name has come or gone.
     pub fn readiness(&self) -> BorrowedFd<'_> {
-        self.changes.as_fd()
+        self.changes.readiness()
     }
 
     /// Makes `readiness` quiet until the next change.
     pub fn acknowledge(&self) {
-        let mut room = [MaybeUninit::uninit(); 4096];
-        let mut reader = inotify::Reader::new(&self.changes, &mut room);
-        while reader.next().is_ok() {}
+        self.changes.acknowledge();
     }
 
     /// Brings `streams` in line with the folder: pipes that have come are opened,
@@ -104,18 +91,7 @@ impl Folder {
     pub fn update(&self, streams: &mut Vec<Stream>, stage: &mut Stage) -> Result<()> {
         // By name, and by what bears the name: a pipe that is made anew under an old
         // name is another one.
-        let mut present = BTreeMap::new();
-        let list = fs::read_dir(&self.path);
-        for entry in list.with_context(|| format!("{}: cannot list", self.path.display()))? {
-            let path = entry?.path();
-            // A pipe may go while the folder is being read.
-            let pipe = fs::metadata(&path)
-                .ok()
-                .filter(|it| it.file_type().is_fifo());
-            if let (Some(path), Some(pipe)) = (path.to_str(), pipe) {
-                present.insert(path.to_owned(), pipe.ino());
-            }
-        }
+        let mut present = named_pipes(&self.path)?;
         for stream in streams.iter_mut() {
             let path = stream.input.name();
             if Path::new(path).parent() != Some(&self.path) {
