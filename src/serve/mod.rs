@@ -4,3 +4,4 @@ pub mod decoy;
 pub mod rendezvous;
 pub mod request;
 pub mod score;
+pub mod tee;

@@ -59,6 +59,8 @@ enum Entry {
     Gauge(u64),
     /// Counts of one thing by a label, such as answers by model.
     ByLabel(&'static str, Vec<(String, u64)>),
+    /// What there is now of one thing by a label.
+    GaugeByLabel(&'static str, Vec<(String, u64)>),
     Latencies(Latencies),
 }
 
@@ -88,6 +90,19 @@ impl Snapshot {
         self
     }
 
+    /// Adds what there is now of one thing by a label.
+    pub fn gauge_by_label(
+        mut self,
+        name: &str,
+        label: &'static str,
+        values: impl IntoIterator<Item = (String, u64)>,
+    ) -> Snapshot {
+        let values = values.into_iter().collect();
+        self.0
+            .push((name.to_owned(), Entry::GaugeByLabel(label, values)));
+        self
+    }
+
     /// Adds the quantiles of a distribution, in milliseconds.
     pub fn latencies(mut self, name: &str, latencies: &Latencies) -> Snapshot {
         let entry = Entry::Latencies(latencies.clone());
@@ -113,11 +128,13 @@ impl Snapshot {
         for (name, entry) in &self.0 {
             match entry {
                 Entry::Count(value) | Entry::Gauge(value) => object.display(name, value),
-                Entry::ByLabel(_, counts) => object.object(name, |inner| {
-                    for (label, count) in counts {
-                        inner.display(label, count);
-                    }
-                }),
+                Entry::ByLabel(_, counts) | Entry::GaugeByLabel(_, counts) => {
+                    object.object(name, |inner| {
+                        for (label, count) in counts {
+                            inner.display(label, count);
+                        }
+                    })
+                }
                 Entry::Latencies(latencies) => object.object(&format!("{name}_ms"), |inner| {
                     inner.display("count", latencies.count());
                     for (quantile, label) in QUANTILES {
@@ -159,6 +176,14 @@ impl Snapshot {
                     }
                     Ok(())
                 }
+                Entry::GaugeByLabel(label, values) => {
+                    let _ = writeln!(text, "# TYPE {prefix}_{name} gauge");
+                    for (of, value) in values {
+                        let of = label_value(of);
+                        let _ = writeln!(text, "{prefix}_{name}{{{label}=\"{of}\"}} {value}");
+                    }
+                    Ok(())
+                }
                 Entry::Latencies(latencies) => {
                     let _ = writeln!(text, "# TYPE {prefix}_{name}_ms summary");
                     for (quantile, _) in QUANTILES {
@@ -184,9 +209,10 @@ impl Snapshot {
                     parts.push(format!("{value} {}", snake_case(name).replace('_', " ")));
                 }
                 Entry::Count(_) | Entry::Gauge(_) => {}
-                Entry::ByLabel(_, counts) => {
+                Entry::ByLabel(_, counts) | Entry::GaugeByLabel(_, counts) => {
+                    let name = snake_case(name).replace('_', " ");
                     for (label, count) in counts.iter().filter(|(_, count)| *count > 0) {
-                        parts.push(format!("{count} by {label}"));
+                        parts.push(format!("{count} {name} {label}"));
                     }
                 }
                 Entry::Latencies(latencies) if latencies.count() > 0 => parts.push(format!(
@@ -364,7 +390,7 @@ mod tests {
         assert!(text.contains("rv_score_evaluation_ms{quantile=\"0.99\"} 1.500\n"));
         assert_eq!(
             snapshot().summary(),
-            "2 in, 0 out, 1 open, 3 by dt@1, evaluation p50 1.500 ms p99 1.500 ms"
+            "2 in, 0 out, 1 open, 3 answers dt@1, evaluation p50 1.500 ms p99 1.500 ms"
         );
     }
 }

@@ -295,18 +295,23 @@ const PIECE_BYTES: usize = 4096;
 impl Output {
     /// Opens `path`, or standard output for `-`. A regular file is begun anew.
     pub fn open(path: &str) -> Result<Output> {
+        Output::open_with(path, OpenOptions::new().write(true).truncate(true))
+    }
+
+    /// The same, but a regular file is appended to.
+    pub fn append(path: &str) -> Result<Output> {
+        Output::open_with(path, OpenOptions::new().append(true))
+    }
+
+    fn open_with(path: &str, options: &mut OpenOptions) -> Result<Output> {
         if path == STANDARD || path == "/dev/stdout" {
             return Output::standard();
         }
         let sink = match rustix::fs::stat(path).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
             Ok(FileType::Fifo) => opening(path)?,
             _ => {
-                let file = OpenOptions::new()
-                    .write(true)
-                    .create(true)
-                    .truncate(true)
-                    .open(path)
-                    .with_context(|| format!("{path}: cannot open for writing"))?;
+                let file = options.create(true).open(path);
+                let file = file.with_context(|| format!("{path}: cannot open for writing"))?;
                 let sync = file.metadata().is_ok_and(|metadata| metadata.is_file());
                 Sink::Open {
                     fd: file.into(),

@@ -17,10 +17,15 @@ struct Tool {
     writes_stdout: bool,
 }
 
-const TOOLS: [Tool; 6] = [
+const TOOLS: [Tool; 7] = [
     Tool {
         name: "rv-request",
         parses: true,
+        writes_stdout: true,
+    },
+    Tool {
+        name: "rv-tee",
+        parses: false,
         writes_stdout: true,
     },
     Tool {
@@ -80,7 +85,7 @@ impl Scene {
         match self.tool.name {
             "rv-request" => run.args(["--id", "/messageId", "-i", input]),
             "rv-score" => run.args(["--model", "dt.json", "-i", input]),
-            "rv-decoy" => run.args(["-i", input]),
+            "rv-decoy" | "rv-tee" => run.args(["-i", input]),
             // No model ever reports, so every answer is the default.
             "rv-rendezvous" => run
                 .args([
@@ -453,31 +458,50 @@ fn a_torn_line_spoils_only_itself() {
 
 #[test]
 fn follow_waits_for_the_next_writer() {
+    const WRITERS: usize = 100;
     each_tool(|scene| {
         let pipe = scene.workdir.fifo("pipe");
         let mut running = scene.run(&pipe).arg("--follow").start();
-        for id in ["r-1", "r-2"] {
+        // Where output has to be read, it is, so that nobody waits for it.
+        let reading = running.stdout.take().map(|mut stdout| {
+            std::thread::spawn(move || {
+                let mut text = String::new();
+                std::io::Read::read_to_string(&mut stdout, &mut text).unwrap();
+                text
+            })
+        });
+        for number in 0..WRITERS {
             let mut writer = open_writer(&pipe);
-            writeln!(writer, "{}", request(id)).unwrap();
-            drop(writer);
-            if scene.tool.writes_stdout {
-                assert!(running.line().contains(id));
+            let whole = request(&format!("r-{number}"));
+            if number == WRITERS / 2 {
+                // This one dies inside a line, and the next knows that.
+                write!(writer, "{}", &whole[..30]).unwrap();
+            } else if number == WRITERS / 2 + 1 {
+                write!(writer, "\n{whole}\n").unwrap();
+            } else {
+                writeln!(writer, "{whole}").unwrap();
             }
         }
-        let finished = if scene.tool.writes_stdout {
-            running.signal(Signal::TERM);
-            running.wait()
-        } else {
-            let emptied = crate::harness::eventually(|| {
-                let stats = fs::read_to_string(scene.workdir.path("stats.json")).ok()?;
-                stats.contains("\"in\":2").then_some(())
-            });
-            assert!(emptied.is_some());
-            running.signal(Signal::TERM);
-            running.wait()
+        let name = match scene.tool.name {
+            "rv-rendezvous" => "requests",
+            _ => "in",
         };
-        finished.assert_status(0);
-        scene.assert_counts(2, 0);
+        let whole = WRITERS - usize::from(scene.tool.name == "rv-rendezvous");
+        let emptied = crate::harness::eventually(|| {
+            let stats = fs::read_to_string(scene.workdir.path("stats.json")).ok()?;
+            (json(&stats)[name] == whole).then_some(())
+        });
+        assert!(emptied.is_some(), "{}", scene.tool.name);
+        running.signal(Signal::TERM);
+        let mut finished = running.wait();
+        let text = reading.unwrap().join().unwrap();
+        finished.stdout = text.into_bytes();
+        finished.assert_status(i32::from(scene.tool.parses));
+        let ids: Vec<String> = (0..WRITERS)
+            .filter(|number| *number != WRITERS / 2)
+            .map(|number| format!("r-{number}"))
+            .collect();
+        assert_eq!(scene.ids(&finished), ids, "{finished}");
     });
 }
 

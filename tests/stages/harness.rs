@@ -24,6 +24,7 @@ pub fn program(name: &str) -> PathBuf {
         "rv-rendezvous" => env!("CARGO_BIN_EXE_rv-rendezvous"),
         "rv-request" => env!("CARGO_BIN_EXE_rv-request"),
         "rv-score" => env!("CARGO_BIN_EXE_rv-score"),
+        "rv-tee" => env!("CARGO_BIN_EXE_rv-tee"),
         _ => panic!("no program {name}"),
     };
     PathBuf::from(path)

@@ -15,3 +15,4 @@ mod replay;
 mod request;
 mod score;
 mod streams;
+mod tee;

@@ -1,0 +1,486 @@
+//! One branch of a tee: where its copy goes, and what becomes of lines that are
+//! not taken.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use rustix::event::PollFlags;
+
+use crate::serve::tee::pipe::NamedPipe;
+use crate::serve::tee::sending::{Block, Sending};
+use crate::serve::tee::spill::{End, Spill, Status};
+use crate::stage::report::Report;
+use crate::wire::endpoint::Output;
+
+/// Where a branch leads.
+#[derive(Debug)]
+pub enum Sink {
+    /// A named pipe, which one reader after the other can open.
+    Pipe(NamedPipe),
+    /// Standard output or a file: what fails there has failed for good.
+    Stream(Output),
+}
+
+/// What becomes of lines that are not taken.
+#[derive(Debug)]
+pub enum Kind {
+    /// None is lost: they wait on disk.
+    Keeping(Box<Spill>),
+    /// The same in a batch, where they hold up the reading instead.
+    Paced,
+    /// The oldest are dropped.
+    Live {
+        /// How long a line may wait.
+        age_max: Duration,
+    },
+}
+
+/// Why a branch can never take anything again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Failure {
+    /// Its reader has left, and there will be no other.
+    ReaderGone,
+    /// What writing said.
+    Error(String),
+}
+
+/// Bounds of what a branch holds in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Bounds {
+    /// How much may wait, in bytes.
+    pub queue_bytes: usize,
+}
+
+/// What became of the lines of one branch.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    /// Written, all of it.
+    written: u64,
+    /// Dropped unwritten.
+    dropped: u64,
+    /// The bytes of these.
+    dropped_bytes: u64,
+    /// Lines inside which a reader ended, and which were sent again.
+    torn: u64,
+    /// Lines that went from memory into the spill at the end.
+    kept: u64,
+}
+
+/// A branch and what waits for it.
+#[derive(Debug)]
+pub struct Branch {
+    name: String,
+    sink: Sink,
+    kind: Kind,
+    bounds: Bounds,
+    sending: Sending,
+    counts: Counts,
+    /// Since when something waits that is not taken.
+    blocked_since: Option<Instant>,
+    blocked: Duration,
+    /// Set when it can never take anything again.
+    failure: Option<Failure>,
+    /// When something was taken last.
+    taken_at: Instant,
+}
+
+impl Branch {
+    /// A branch on which nothing was written yet.
+    pub fn new(name: &str, sink: Sink, kind: Kind, bounds: Bounds) -> Branch {
+        Branch {
+            name: name.to_owned(),
+            sink,
+            kind,
+            bounds,
+            sending: Sending::default(),
+            counts: Counts::default(),
+            blocked_since: None,
+            blocked: Duration::ZERO,
+            failure: None,
+            taken_at: Instant::now(),
+        }
+    }
+
+    /// What messages and stats call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The named pipe it goes through, if it does.
+    pub fn pipe(&self) -> Option<&NamedPipe> {
+        match &self.sink {
+            Sink::Pipe(pipe) => Some(pipe),
+            Sink::Stream(_) => None,
+        }
+    }
+
+    /// Whether the program waits for it at the end of its input.
+    pub fn is_live(&self) -> bool {
+        matches!(self.kind, Kind::Live { .. })
+    }
+
+    /// Why it can never take anything again, if it cannot.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+
+    fn has_failed(&self) -> bool {
+        self.failure.is_some()
+    }
+
+    /// Begins with a newline: the writer before may have died inside a line.
+    pub fn resume(&mut self, now: Instant) {
+        self.sending.end_torn_line(now);
+    }
+
+    /// Takes lines in.
+    pub fn offer(&mut self, block: &Block, report: &mut Report) {
+        if self.has_failed() {
+            self.counts.dropped += block.records();
+            self.counts.dropped_bytes += block.bytes().len() as u64;
+            return;
+        }
+        let has_room =
+            self.sending.memory_bytes() + block.memory_bytes() <= self.bounds.queue_bytes;
+        match &mut self.kind {
+            Kind::Keeping(spill) if spill.is_active() || !(has_room || self.sending.is_empty()) => {
+                if !spill.is_active() {
+                    report.warn_seldom(
+                        "spilling",
+                        &format!("{}: its reader is behind; spilling to disk", self.name),
+                    );
+                }
+                if let Err(error) = spill.append(block.clone()) {
+                    self.counts.dropped += block.records();
+                    self.counts.dropped_bytes += block.bytes().len() as u64;
+                    let message = format!("{}: cannot spill: {error}", self.name);
+                    report.warn_seldom("spill", &message);
+                }
+            }
+            Kind::Keeping(_) | Kind::Paced | Kind::Live { .. } => self.sending.push(block.clone()),
+        }
+        self.drop_stale();
+    }
+
+    /// Of a live branch, drops what is too much or too old.
+    fn drop_stale(&mut self) {
+        let Kind::Live { age_max } = self.kind else {
+            return;
+        };
+        let queue_bytes = self.bounds.queue_bytes;
+        let (records, bytes) = self.sending.drop_oldest(|left| {
+            left.memory_bytes() <= queue_bytes
+                && left.oldest().is_none_or(|since| since.elapsed() <= age_max)
+        });
+        self.counts.dropped += records;
+        self.counts.dropped_bytes += bytes;
+    }
+
+    /// Whether nothing more may be read before it has taken something.
+    pub fn holds_up(&self) -> bool {
+        match &self.kind {
+            Kind::Keeping(spill) => spill.is_full(),
+            Kind::Paced => {
+                !self.has_failed() && self.sending.memory_bytes() >= self.bounds.queue_bytes
+            }
+            Kind::Live { .. } => false,
+        }
+    }
+
+    /// Takes what has come back from the spill, and says what went wrong there.
+    pub fn collect(&mut self, report: &mut Report) {
+        let Kind::Keeping(spill) = &mut self.kind else {
+            return;
+        };
+        for block in spill.take() {
+            self.sending.push(block);
+        }
+        if let Some(trouble) = spill.take_trouble() {
+            let losses = spill.status().losses;
+            let message = match spill.is_full() {
+                true => format!(
+                    "{}: the spill has no room, and reading waits for it: {trouble}",
+                    self.name
+                ),
+                false => format!(
+                    "{}: the spill loses records: {trouble}; {} were dropped and {} cannot be read",
+                    self.name, losses.dropped, losses.corrupt
+                ),
+            };
+            report.warn_seldom("spill", &message);
+        }
+        if spill.is_active()
+            && self.sending.memory_bytes() <= self.bounds.queue_bytes / 2
+            && let Err(error) = spill.want()
+        {
+            let message = format!("{}: cannot read the spill: {error}", self.name);
+            report.warn_seldom("spill", &message);
+        }
+    }
+
+    /// Writes what is taken at once.
+    pub fn write_some(&mut self, report: &mut Report) {
+        let mut passed_on = None;
+        while !self.has_failed() && !self.sending.is_empty() {
+            let capacity = match &self.sink {
+                Sink::Pipe(pipe) if !pipe.has_reader() => break,
+                Sink::Pipe(pipe) => pipe.capacity(),
+                Sink::Stream(_) => 0,
+            };
+            let written = match &mut self.sink {
+                Sink::Pipe(pipe) => pipe.write_some(&self.sending.slices()),
+                Sink::Stream(output) => output.try_write(self.sending.first_slice()),
+            };
+            match written {
+                Ok(0) => break,
+                Ok(count) => {
+                    let (records, place) = self.sending.advance(count, capacity);
+                    self.counts.written += records;
+                    passed_on = place.or(passed_on);
+                    self.taken_at = Instant::now();
+                }
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
+                    self.reader_left(report);
+                }
+                Err(error) => self.fail(Failure::Error(error.to_string())),
+            }
+        }
+        if let (Kind::Keeping(spill), Some(place)) = (&mut self.kind, passed_on) {
+            spill.passed_on(place);
+        }
+        self.note_blocked();
+    }
+
+    fn note_blocked(&mut self) {
+        let now = Instant::now();
+        if self.sending.is_empty() {
+            if let Some(since) = self.blocked_since.take() {
+                self.blocked += now - since;
+            }
+        } else if self.blocked_since.is_none() {
+            self.blocked_since = Some(now);
+        }
+    }
+
+    /// Looks whether a reader has come or gone.
+    pub fn look_for_reader(&mut self, report: &mut Report) {
+        let Sink::Pipe(pipe) = &mut self.sink else {
+            return;
+        };
+        let had_reader = pipe.has_reader();
+        let has_reader = pipe.look_for_reader();
+        if had_reader && !has_reader {
+            self.reader_left(report);
+        } else if has_reader && !had_reader {
+            self.drop_stale();
+        }
+    }
+
+    fn reader_left(&mut self, report: &mut Report) {
+        let Sink::Pipe(pipe) = &mut self.sink else {
+            return self.fail(Failure::ReaderGone);
+        };
+        let now = Instant::now();
+        match pipe.take_back() {
+            Ok(unread) => {
+                let rewound = self.sending.rewind(&unread, now);
+                self.counts.written = self.counts.written + rewound.sent - rewound.unsent;
+                self.counts.torn += u64::from(rewound.torn);
+                if pipe.look_for_reader() {
+                    // The next one has come in between, and may have seen the end
+                    // of the torn line.
+                    self.sending.end_torn_line(now);
+                }
+            }
+            Err(error) => {
+                let message = format!(
+                    "{}: its reader has gone, and what it has left cannot be taken back: {error}",
+                    self.name
+                );
+                report.warn_seldom("reader", &message);
+                pipe.look_for_reader();
+            }
+        }
+        let message = format!("{}: its reader has gone; waiting for the next", self.name);
+        report.warn_seldom("reader", &message);
+    }
+
+    fn fail(&mut self, failure: Failure) {
+        self.failure = Some(failure);
+        self.lose_what_waits();
+    }
+
+    /// What to wait for: room, where something waits for it, or the reader's end.
+    pub fn readiness(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        match &self.sink {
+            _ if self.has_failed() => None,
+            Sink::Pipe(pipe) => {
+                let flags = match self.sending.is_empty() {
+                    true => PollFlags::empty(),
+                    false => PollFlags::OUT,
+                };
+                pipe.readiness().map(|fd| (fd, flags))
+            }
+            Sink::Stream(_) if self.sending.is_empty() => None,
+            Sink::Stream(output) => output.readiness(),
+        }
+    }
+
+    /// Whether its reader has seen a part of a line.
+    pub fn is_inside_line(&self) -> bool {
+        !self.has_failed() && self.sending.is_inside_line()
+    }
+
+    /// Whether anything waits for its reader.
+    pub fn is_waiting(&self) -> bool {
+        !self.has_failed()
+            && (!self.sending.is_empty()
+                || matches!(&self.kind, Kind::Keeping(spill) if spill.is_active()))
+    }
+
+    /// Whether it has taken everything. A reader that has not come yet would wait
+    /// for ever for a first writer.
+    pub fn is_done(&self) -> bool {
+        let has_reader = match &self.sink {
+            Sink::Pipe(pipe) => pipe.has_reader(),
+            Sink::Stream(_) => true,
+        };
+        self.has_failed() || (!self.is_waiting() && has_reader)
+    }
+
+    /// Whether it has taken everything, or does not take anything for so long.
+    pub fn is_done_or_idle(&self, idle: Duration, now: Instant) -> bool {
+        let has_reader = self.pipe().is_none_or(NamedPipe::has_reader);
+        self.has_failed()
+            || self.sending.is_empty()
+            || !has_reader
+            || now.saturating_duration_since(self.taken_at) > idle
+    }
+
+    /// When [`is_done_or_idle`](Branch::is_done_or_idle) is to be asked again.
+    pub fn idle_at(&self, idle: Duration) -> Instant {
+        self.taken_at + idle
+    }
+
+    /// Whether what waits survives the process.
+    pub fn is_persistent(&self) -> bool {
+        matches!(&self.kind, Kind::Keeping(spill) if spill.is_persistent())
+    }
+
+    /// Ends the branch. What it has not taken is kept for the next process where
+    /// its spill is, and is dropped otherwise.
+    pub fn finish(&mut self, end: End) -> Result<()> {
+        let is_kept = self.is_persistent() && end == End::Keep && !self.has_failed();
+        let mut waiting = Vec::new();
+        if is_kept {
+            let (written, blocks) = self.sending.take_all();
+            self.counts.written += written;
+            self.counts.kept = blocks.iter().map(Block::records).sum();
+            waiting = blocks;
+        } else {
+            self.lose_what_waits();
+        }
+        if let Kind::Keeping(spill) = &mut self.kind {
+            // What came out of the spill is in it still, behind what never was.
+            let spilled = waiting
+                .iter()
+                .position(|block| block.spill_start().is_some());
+            let (before, spilled) = waiting.split_at(spilled.unwrap_or(waiting.len()));
+            if let Some(place) = spilled.first().and_then(Block::spill_start) {
+                spill.passed_on(place);
+            }
+            spill.finish(end, before)?;
+            self.counts.dropped += spill.take_lost(is_kept);
+        }
+        let has_failed = self.has_failed();
+        if let Sink::Stream(output) = &mut self.sink
+            && !has_failed
+        {
+            let synced = output.sync();
+            output.close();
+            if let Err(error) = synced {
+                self.fail(Failure::Error(error.to_string()));
+            }
+        }
+        Ok(())
+    }
+
+    fn lose_what_waits(&mut self) {
+        let (written, waiting) = self.sending.take_all();
+        self.counts.written += written;
+        for block in &waiting {
+            self.counts.dropped += block.records();
+            self.counts.dropped_bytes += block.bytes().len() as u64;
+        }
+    }
+
+    /// How many lines it did not get and will not get.
+    pub fn dropped(&self) -> u64 {
+        self.counts.dropped + self.spill_status().losses.dropped
+    }
+
+    /// How many lines are gone, dropped or spoiled.
+    pub fn lost(&self) -> u64 {
+        self.dropped() + self.spill_status().losses.corrupt
+    }
+
+    fn spill_status(&self) -> Status {
+        match &self.kind {
+            Kind::Keeping(spill) => spill.status(),
+            Kind::Paced | Kind::Live { .. } => Status::default(),
+        }
+    }
+
+    /// What there is to say of it, name by name.
+    pub fn figures(&self, now: Instant) -> Figures {
+        let spill = self.spill_status();
+        let waited = |since: Instant| now.saturating_duration_since(since);
+        let in_memory = self.sending.oldest().map(waited);
+        let on_disk = spill.since.map(waited);
+        Figures {
+            written: self.counts.written,
+            queued: self.sending.records(),
+            queued_bytes: self.sending.bytes() as u64,
+            spilled: spill.records + self.counts.kept,
+            spilled_bytes: spill.bytes,
+            dropped: self.dropped(),
+            dropped_bytes: self.counts.dropped_bytes + spill.losses.dropped_bytes,
+            recovered: spill.recovered,
+            corrupt: spill.losses.corrupt,
+            torn: self.counts.torn,
+            oldest: in_memory.max(on_disk).unwrap_or_default(),
+            blocked: self.blocked + self.blocked_since.map(waited).unwrap_or_default(),
+        }
+    }
+}
+
+/// The state of a branch in numbers.
+#[derive(Clone, Copy, Debug)]
+pub struct Figures {
+    /// Lines written.
+    pub written: u64,
+    /// Lines that wait in memory.
+    pub queued: u64,
+    /// Their bytes.
+    pub queued_bytes: u64,
+    /// Lines that wait on disk, or for it.
+    pub spilled: u64,
+    /// Bytes on disk.
+    pub spilled_bytes: u64,
+    /// Lines dropped.
+    pub dropped: u64,
+    /// Their bytes.
+    pub dropped_bytes: u64,
+    /// Lines that an earlier process had spilled.
+    pub recovered: u64,
+    /// Lines that a spill could not give back.
+    pub corrupt: u64,
+    /// Lines that were sent again, since a reader ended inside them.
+    pub torn: u64,
+    /// For how long the oldest has waited.
+    pub oldest: Duration,
+    /// For how long something waited that was not taken, all in all.
+    pub blocked: Duration,
+}

@@ -1,0 +1,166 @@
+//! The writing end of a named pipe that outlives its readers.
+
+use std::fs::File;
+use std::io::{self, IoSlice, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use anyhow::{Context, Result, bail};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::stage::watch::Watch;
+
+/// Opened without waiting for a reader, and kept open when it goes: so the next
+/// one finds a writer, and what the last one left can be taken back.
+#[derive(Debug)]
+pub struct NamedPipe {
+    path: String,
+    fd: OwnedFd,
+    /// Tells it from another pipe of its name.
+    ino: u64,
+    has_reader: bool,
+    /// How much it holds at the most, in bytes.
+    capacity: usize,
+}
+
+impl NamedPipe {
+    /// Opens the named pipe at `path`. `watch` is going to tell when somebody
+    /// opens it.
+    pub fn open(path: &str, watch: &Watch) -> Result<NamedPipe> {
+        let cannot = || format!("{path}: cannot open the pipe for writing");
+        // A pipe cannot be opened for writing without a reader and without waiting:
+        // so for a moment this is its reader.
+        let flags = OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let reader = rustix::fs::open(path, OFlags::RDONLY | flags, Mode::empty());
+        let reader = reader.with_context(cannot)?;
+        let stat = rustix::fs::fstat(&reader).with_context(cannot)?;
+        if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo {
+            bail!("{path}: is no named pipe; make one with `mkfifo {path}`");
+        }
+        let fd = reopen(&reader, OFlags::WRONLY).with_context(cannot)?;
+        watch.opening(path)?;
+        drop(reader);
+        let mut pipe = NamedPipe {
+            path: path.to_owned(),
+            capacity: rustix::pipe::fcntl_getpipe_size(&fd).with_context(cannot)?,
+            fd,
+            ino: stat.st_ino,
+            has_reader: false,
+        };
+        pipe.look_for_reader();
+        Ok(pipe)
+    }
+
+    /// What messages call it.
+    pub fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// Tells it from another pipe of its name.
+    pub fn ino(&self) -> u64 {
+        self.ino
+    }
+
+    /// How much it holds at the most, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.capacity
+    }
+
+    /// What to wait for. With a reader alone: without one the wait would end at
+    /// once.
+    pub fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        self.has_reader.then(|| self.fd.as_fd())
+    }
+
+    /// Whether it had a reader when that was last looked for.
+    pub fn has_reader(&self) -> bool {
+        self.has_reader
+    }
+
+    /// Looks whether there is a reader now.
+    pub fn look_for_reader(&mut self) -> bool {
+        let mut fds = [PollFd::new(&self.fd, PollFlags::empty())];
+        let at_once = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        self.has_reader = match poll(&mut fds, Some(&at_once)) {
+            Ok(_) => !fds[0].revents().contains(PollFlags::ERR),
+            Err(_) => self.has_reader,
+        };
+        self.has_reader
+    }
+
+    /// Writes what is taken at once. A reader that has gone is `BrokenPipe`.
+    pub fn write_some(&mut self, slices: &[IoSlice]) -> io::Result<usize> {
+        match rustix::io::writev(&self.fd, slices) {
+            Ok(count) => Ok(count),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Takes out what no reader has taken.
+    pub fn take_back(&mut self) -> io::Result<Vec<u8>> {
+        let reader = reopen(&self.fd, OFlags::RDONLY)?;
+        let mut unread = Vec::new();
+        // Not to the end, which does not come while it is open for writing.
+        match File::from(reader).read_to_end(&mut unread) {
+            Ok(_) => Ok(unread),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(unread),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Another description of the same pipe.
+fn reopen(fd: &OwnedFd, access: OFlags) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
+    let flags = access | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pipe() -> (tempfile::TempDir, String, Watch) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe").to_str().unwrap().to_owned();
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+        (folder, path, Watch::new().unwrap())
+    }
+
+    #[test]
+    fn readers_come_and_go_and_what_they_leave_is_taken_back() {
+        let (_folder, path, watch) = pipe();
+        let mut pipe = NamedPipe::open(&path, &watch).unwrap();
+        assert!(!pipe.has_reader());
+        let mut reader = File::open(&path).unwrap();
+        assert!(pipe.look_for_reader());
+        let text = b"one\ntwo\n";
+        assert_eq!(pipe.write_some(&[IoSlice::new(text)]).unwrap(), 8);
+        let mut taken = [0; 3];
+        reader.read_exact(&mut taken).unwrap();
+        drop(reader);
+        assert!(!pipe.look_for_reader());
+        assert_eq!(
+            pipe.write_some(&[IoSlice::new(text)]).unwrap_err().kind(),
+            io::ErrorKind::BrokenPipe
+        );
+        assert_eq!(pipe.take_back().unwrap(), b"\ntwo\n");
+        assert_eq!(pipe.take_back().unwrap(), b"");
+    }
+
+    #[test]
+    fn a_file_is_no_pipe() {
+        let (folder, _, watch) = pipe();
+        let file = folder.path().join("file");
+        std::fs::write(&file, "kept").unwrap();
+        let error = NamedPipe::open(file.to_str().unwrap(), &watch).unwrap_err();
+        assert!(error.to_string().contains("mkfifo"), "{error}");
+        assert_eq!(std::fs::read(&file).unwrap(), b"kept");
+    }
+}

@@ -1,0 +1,73 @@
+//! Tells when named pipes come, go, and are opened.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
+
+/// A descriptor that becomes readable when something that is watched changes.
+/// What has changed is for the owner to look up: nothing is lost however many
+/// changes come at once.
+#[derive(Debug)]
+pub struct Watch(OwnedFd);
+
+impl Watch {
+    /// Watches nothing yet.
+    pub fn new() -> Result<Watch> {
+        let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
+        Ok(Watch(changes.context(
+            "cannot watch for changes; fs.inotify.max_user_instances may be too low",
+        )?))
+    }
+
+    /// Watches for names that come into a folder or leave it.
+    pub fn folder(&self, path: &str) -> Result<()> {
+        let of_names =
+            WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO;
+        inotify::add_watch(&self.0, path, of_names)
+            .with_context(|| format!("{path}: cannot watch the folder"))?;
+        Ok(())
+    }
+
+    /// Watches for somebody who opens a named pipe.
+    pub fn opening(&self, path: &str) -> Result<()> {
+        inotify::add_watch(&self.0, path, WatchFlags::OPEN)
+            .with_context(|| format!("{path}: cannot watch the pipe"))?;
+        Ok(())
+    }
+
+    /// Readable when something has changed.
+    pub fn readiness(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    /// Makes `readiness` quiet until the next change.
+    pub fn acknowledge(&self) {
+        let mut room = [MaybeUninit::uninit(); 4096];
+        let mut reader = inotify::Reader::new(&self.0, &mut room);
+        while reader.next().is_ok() {}
+    }
+}
+
+/// The named pipes of a folder by path, with what tells each from another one of
+/// its name: the number of its inode.
+pub fn named_pipes(folder: &Path) -> Result<BTreeMap<String, u64>> {
+    let mut pipes = BTreeMap::new();
+    let list = fs::read_dir(folder);
+    for entry in list.with_context(|| format!("{}: cannot list", folder.display()))? {
+        let path = entry?.path();
+        // A pipe may go while the folder is being read.
+        let pipe = fs::metadata(&path)
+            .ok()
+            .filter(|it| it.file_type().is_fifo());
+        if let (Some(path), Some(pipe)) = (path.to_str(), pipe) {
+            pipes.insert(path.to_owned(), pipe.ino());
+        }
+    }
+    Ok(pipes)
+}
