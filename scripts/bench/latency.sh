@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # One request at a time through a chain of pipes, with the rendezvous and with
 # `cat` in its place. Sourced by bench.sh.
 

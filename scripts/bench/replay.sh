@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # A replay of requests and the scores of two models, beside a join in Python. Sourced by bench.sh.
 
 echo '== a replay of requests and the scores of two models'

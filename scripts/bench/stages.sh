@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # Each stage alone, from a file to /dev/null, beside peers. Sourced by bench.sh.
 
 echo '== one stage, from a file to /dev/null'

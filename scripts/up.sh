@@ -1,0 +1,391 @@
+#!/usr/bin/env bash
+# Brings up the whole architecture in a folder of its own and keeps it up: a stage
+# that dies is started again, and the others never notice.
+#
+#   scripts/up.sh [--dir DIR] up [--listen ADDRESS] [--admin ADDRESS] [--policy FILE] [--no-models]
+#   scripts/up.sh [--dir DIR] add NAME COMMAND...    a model or a shadow joins
+#   scripts/up.sh [--dir DIR] remove NAME            and leaves
+#   scripts/up.sh [--dir DIR] reload                 the policy in DIR/policy.toml comes in force
+#   scripts/up.sh [--dir DIR] status                 0 where all of it works
+#   scripts/up.sh [--dir DIR] down
+#
+# COMMAND reads requests and writes scores on its standard streams. It runs in DIR,
+# by default `rv-run`, which holds:
+#
+#   policy.toml  who answers from when on    archive/  what the models saw
+#   models/      a pipe into each model      decisions/  why each answer won
+#   scores/      a pipe out of each          spill/    what rv-tee holds for late readers
+#   keep/        pipes that must miss nothing    stats/    the counts of each stage
+#   pipes/       the rest                    logs/     what each stage says
+#
+# Without --no-models, the canary lr@0 and the production model dt@1 are trained on
+# the iris data, and fixtures/policy.toml says how they answer.
+#
+# For systemd, two more: `prepare` (with the flags of `up`) makes the folder, and
+# `supervise NAME` runs one stage in the foreground.
+#
+# RV_BIN names a folder with the programs, instead of building them.
+set -euo pipefail
+self=$(realpath "$0")
+checkout=$(dirname "$(dirname "$self")")
+dir=${RV_RUN:-rv-run}
+
+# How long a stage may take to finish what it holds.
+readonly STOP_SECONDS=20
+# The stages in the order of a request, without the models.
+readonly STAGES=(front tee rendezvous decoy decisions)
+
+fail() {
+  echo "up.sh: $*" >&2
+  exit "${status:-3}"
+}
+
+usage() {
+  sed --quiet '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p}' "$self" >&2
+  exit 2
+}
+
+# --- one stage -----------------------------------------------------------------
+
+# What a stage is: define NAME KIND READS WRITES COMMAND. KIND is `source` for the
+# front end, which stops by a signal, `stage`, which stops when its input ends, or
+# `model`, whose command has READS and WRITES as its standard streams. WRITES is
+# empty where the stage itself knows what to do when its reader goes.
+define() {
+  mkdir --parents "stages/$1"
+  printf 'kind=%q\nreads=%q\nwrites=%q\ncommand=%q\n' "$2" "$3" "$4" "$5" > "stages/$1/new"
+  mv "stages/$1/new" "stages/$1/stage"
+}
+
+alive() {
+  [[ -n "${1:-}" ]] && kill -0 "$1" 2> /dev/null
+}
+
+pid_of() {
+  cat "stages/$1/$2" 2> /dev/null || true
+}
+
+# Runs a stage, again and again, until SIGTERM lets its input end.
+#
+# Meanwhile it holds the writing end of the pipe that the stage reads, so that the
+# stage does not end with its writer; and the reading end of the pipe that it
+# writes, so that a broken pipe does not end it with its reader.
+supervise() {
+  local name=$1 kind reads writes command
+  local pid='' stopping='' restarts=0 delay=0.1 begun state both reading='' writing
+  # shellcheck disable=SC1090
+  source "stages/$name/stage"
+  echo "$BASHPID" > "stages/$name/supervisor"
+  # An end of a pipe cannot be opened alone without waiting for the other one.
+  # shellcheck disable=SC2094
+  exec {both}<> "$reads" {writing}> "$reads" {both}>&-
+  if [[ -n "$writes" ]]; then
+    # shellcheck disable=SC2094
+    exec {both}<> "$writes" {reading}< "$writes" {both}>&-
+  fi
+  # shellcheck disable=SC2317
+  stop() {
+    stopping=yes
+    [[ -z "$writing" ]] || exec {writing}>&-
+    writing=
+    # The front end has no input that could end.
+    if [[ $kind == source && -n "$pid" ]]; then
+      kill "$pid" 2> /dev/null || true
+    fi
+  }
+  trap stop TERM
+  trap '' INT HUP
+  # Each stage in a group of its own, so that all of it can be ended.
+  set -o monitor
+  while [[ -z "$stopping" ]]; do
+    begun=$SECONDS
+    launch &
+    pid=$!
+    echo "$pid" > "stages/$name/pid"
+    while :; do
+      state=0
+      wait "$pid" || state=$?
+      alive "$pid" || break
+    done
+    # What it has started goes with it.
+    kill -KILL -- "-$pid" 2> /dev/null || true
+    [[ -z "$stopping" ]] || break
+    restarts=$((restarts + 1))
+    echo "$restarts" > "stages/$name/restarts"
+    echo "up.sh: $name ended with status $state; starting it again" >&2
+    # One that dies at once must not use up the machine.
+    if ((SECONDS - begun > 5)); then
+      delay=0.1
+    fi
+    sleep "$delay" &
+    wait $! || true
+    delay=$(awk -v delay="$delay" 'BEGIN { print delay < 0.5 ? delay * 2 : 1 }')
+  done
+  rm --force "stages/$name/supervisor" "stages/$name/pid"
+}
+
+# Becomes the stage's own program. $resume says that the one before may have died
+# inside a line.
+launch() {
+  trap - TERM INT HUP
+  [[ -z "$writing" ]] || exec {writing}>&-
+  [[ -z "$reading" ]] || exec {reading}<&-
+  # shellcheck disable=SC1091
+  source ./addresses
+  local resume=
+  ((restarts == 0)) || resume=--resume
+  export resume listen admin
+  if [[ $kind == model ]]; then
+    exec < "$reads" > "$writes"
+    [[ -z "$resume" ]] || echo
+  else
+    exec < /dev/null
+  fi
+  exec bash -c "$command"
+}
+
+start() {
+  # Of its own session, so that Ctrl-C here is not for it.
+  setsid "$self" --dir . supervise "$1" < /dev/null >> "logs/$1.log" 2>&1 &
+  for _ in {1..100}; do
+    alive "$(pid_of "$1" pid)" && return
+    sleep 0.05
+  done
+  fail "$1 does not start; see $dir/logs/$1.log"
+}
+
+# Lets a stage end, and ends it by force where it does not.
+stop_stage() {
+  local name=$1 supervisor pid
+  supervisor=$(pid_of "$name" supervisor)
+  pid=$(pid_of "$name" pid)
+  alive "$supervisor" || return 0
+  kill "$supervisor"
+  for ((i = 0; i < STOP_SECONDS * 20; i++)); do
+    alive "$supervisor" || return 0
+    sleep 0.05
+  done
+  echo "up.sh: $name does not end; killing it" >&2
+  kill -KILL -- "-$pid" 2> /dev/null || true
+  sleep 0.2
+  alive "$supervisor" && kill -KILL "$supervisor"
+  return 0
+}
+
+# --- the architecture ----------------------------------------------------------
+
+models() {
+  local model
+  for model in stages/*/; do
+    model=$(basename "$model")
+    [[ " ${STAGES[*]} " == *" $model "* ]] || echo "$model"
+  done
+}
+
+pipe() {
+  [[ -p "$1" ]] || mkfifo --mode=600 "$1"
+}
+
+prepare() {
+  local listen=127.0.0.1:8000 admin=127.0.0.1:8001 policy='' with_models=yes
+  while (($#)); do
+    case $1 in
+      --listen) listen=$2; shift ;;
+      --admin) admin=$2; shift ;;
+      --policy) policy=$(cd "$OLDPWD" && realpath "$2"); shift ;;
+      --no-models) with_models=no ;;
+      *) usage ;;
+    esac
+    shift
+  done
+  alive "$(pid_of front supervisor)" && fail "$dir is up already"
+  mkdir --parents models scores keep pipes archive decisions spill stats logs stages policies
+  # What an earlier run has left in pipes is nobody's any more.
+  find models scores keep pipes -type p -delete
+  rm --recursive --force stages/*
+  if [[ -n "$policy" ]]; then
+    cp "$policy" policy.toml
+  elif [[ ! -e policy.toml ]]; then
+    cp "$checkout/fixtures/policy.toml" policy.toml
+  fi
+  rv-rendezvous check policy.toml > /dev/null
+  printf 'listen=%q\nadmin=%q\n' "$listen" "$admin" > addresses
+  for name in pipes/requests pipes/responses pipes/decided keep/rendezvous keep/decoy; do
+    pipe "$name"
+  done
+  # shellcheck disable=SC2016 # for the stage's own shell
+  {
+    define front source pipes/responses pipes/requests 'exec rv-request --listen "$listen" \
+      --admin "$admin" --responses pipes/responses --output pipes/requests \
+      --stats stats/front.json $resume'
+    define tee stage pipes/requests '' 'exec rv-tee --input pipes/requests \
+      --no-stdout --live-dir models --keep-dir keep --spill-dir spill \
+      --stats stats/tee.json $resume'
+    define rendezvous stage keep/rendezvous pipes/responses 'exec rv-rendezvous \
+      --requests keep/rendezvous --scores scores --policy policy.toml --keep-policies policies \
+      --output pipes/responses --decisions pipes/decided --stats stats/rendezvous.json $resume'
+    define decoy stage keep/decoy '' 'rv-decoy --input keep/decoy \
+      --stats stats/decoy.json | rv-archive --dir archive --stats stats/archive.json'
+    define decisions stage pipes/decided '' 'exec rv-archive --input pipes/decided \
+      --dir decisions --stats stats/decisions.json'
+  }
+  if [[ $with_models == yes ]]; then
+    train --algorithm logistic-regression --name lr --model-version 0 --output lr.json
+    train --algorithm decision-tree --name dt --model-version 1 --output dt.json
+    define_model lr rv-score --model lr.json --stats stats/lr.json
+    define_model dt rv-score --model dt.json --stats stats/dt.json
+  fi
+}
+
+train() {
+  rv-score train --quiet --input "$checkout/fixtures/iris.csv" --target target \
+    --features sepalLength,sepalWidth,petalLength,petalWidth "$@"
+}
+
+define_model() {
+  local name=$1 command
+  shift
+  [[ "$name" =~ ^[A-Za-z0-9][A-Za-z0-9._@-]*$ && " ${STAGES[*]} " != *" $name "* ]] ||
+    status=2 fail "'$name' cannot name a model: letters, digits and ._@- can"
+  [[ ! -e "stages/$name" ]] || fail "$name is there already; remove it first"
+  command -v -- "$1" > /dev/null || status=2 fail "$1: no such program"
+  command=$(printf ' %q' "$@")
+  pipe "scores/$name"
+  pipe "models/$name"
+  define "$name" model "models/$name" "scores/$name" "exec$command"
+}
+
+# The body that GET PATH has at the admin address, where its status is 200.
+ask() {
+  local admin reply
+  # shellcheck disable=SC1091
+  source ./addresses
+  exec 3<> "/dev/tcp/${admin%:*}/${admin##*:}" || return 1
+  printf 'GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n' "$1" "$admin" >&3
+  reply=$(tr --delete '\r' <&3)
+  exec 3>&-
+  [[ "$reply" == 'HTTP/1.1 200 '* ]] && sed '1,/^$/d' <<< "$reply"
+}
+
+# A port that the system has chosen is the front end's for as long as it is up.
+remember_addresses() {
+  local listen admin
+  for _ in {1..200}; do
+    listen=$(sed --quiet 's|.*listening at http://||p' logs/front.log | tail --lines=1)
+    admin=$(sed --quiet 's|.*admin at http://||p' logs/front.log | tail --lines=1)
+    if [[ -n "$listen" && -n "$admin" ]]; then
+      printf 'listen=%q\nadmin=%q\n' "$listen" "$admin" > addresses
+      return
+    fi
+    sleep 0.05
+  done
+  fail "the front end does not come up; see $dir/logs/front.log"
+}
+
+up() {
+  local stage
+  prepare "$@"
+  rm --force logs/*.log
+  for stage in decisions decoy rendezvous $(models) tee front; do
+    start "$stage"
+  done
+  remember_addresses
+  for _ in {1..200}; do
+    if ask /readyz > /dev/null 2>&1; then
+      # shellcheck disable=SC1091
+      source ./addresses
+      echo "up at http://$listen, in $dir; admin at http://$admin"
+      return
+    fi
+    sleep 0.05
+  done
+  fail "it does not answer; see $dir/logs"
+}
+
+add() {
+  (($# >= 2)) || usage
+  alive "$(pid_of tee supervisor)" || fail "$dir is not up"
+  define_model "$@"
+  start "$1"
+  echo "$1 has joined"
+}
+
+remove() {
+  (($# == 1)) || usage
+  local name=$1
+  [[ -e "stages/$name" && " ${STAGES[*]} " != *" $name "* ]] || fail "there is no model $name"
+  # With its pipe its requests end, and then the model does.
+  rm --force "models/$name"
+  stop_stage "$name"
+  rm --force "scores/$name"
+  rm --recursive --force "stages/$name"
+  echo "$name has left"
+}
+
+reload() {
+  rv-rendezvous check policy.toml > /dev/null
+  local pid
+  pid=$(pid_of rendezvous pid)
+  alive "$pid" || fail "the rendezvous does not run"
+  kill -HUP "$pid"
+}
+
+show_status() {
+  local stage pid state works=yes
+  printf '%-12s %-8s %8s  %s\n' stage state restarts counts
+  for stage in "${STAGES[@]}" $(models); do
+    pid=$(pid_of "$stage" pid)
+    state=down
+    if alive "$pid"; then
+      state=up
+    else
+      works=no
+    fi
+    printf '%-12s %-8s %8s  %s\n' "$stage" "$state" "$(cat "stages/$stage/restarts" 2> /dev/null || echo 0)" \
+      "$(sed --quiet 's/.*"perSecond":[0-9.]*,\(\("[a-zA-Z]*":[0-9]*,*\)*\).*/\1/p' "stats/$stage.json" 2> /dev/null)"
+  done
+  if [[ $works == yes ]] && ask /readyz > /dev/null 2>&1; then
+    echo 'ready'
+  else
+    echo 'not ready'
+    return 3
+  fi
+}
+
+down() {
+  local stage
+  for stage in front tee $(models) decoy rendezvous decisions; do
+    stop_stage "$stage"
+  done
+  echo "down; what is left is in $dir"
+}
+
+# -------------------------------------------------------------------------------
+
+while [[ "${1:-}" == --* ]]; do
+  case $1 in
+    --dir) dir=${2:?--dir needs a folder}; shift 2 ;;
+    *) usage ;;
+  esac
+done
+command=${1:-}
+[[ -z "$command" ]] || shift
+case $command in
+  up | prepare) ;;
+  add | remove | reload | status | down | supervise)
+    [[ -e "$dir/stages" ]] || fail "$dir: nothing was brought up there; \`up\` does"
+    ;;
+  *) usage ;;
+esac
+if [[ -z "${RV_BIN:-}" && $command != supervise ]]; then
+  (cd "$checkout" && cargo build --release --bins --quiet)
+fi
+RV_BIN=$(realpath "${RV_BIN:-$checkout/target/release}")
+export RV_BIN PATH="$RV_BIN:$PATH"
+mkdir --parents "$dir"
+dir=$(realpath "$dir")
+cd "$dir"
+case $command in
+  status) show_status ;;
+  *) "$command" "$@" ;;
+esac
