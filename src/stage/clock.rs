@@ -1,5 +1,6 @@
 //! The one place that reads a clock or makes an id.
 
+use std::fmt;
 use std::str::FromStr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
@@ -65,7 +66,7 @@ impl FromStr for Clock {
 #[derive(Clone, Debug)]
 pub enum Ids {
     /// Random UUIDs.
-    Uuid,
+    Uuid(Random),
     /// A prefix and a count from 1, for output that is the same every time.
     Sequence {
         /// In front of the count.
@@ -79,7 +80,7 @@ impl Ids {
     /// A new id.
     pub fn next_id(&mut self) -> String {
         match self {
-            Ids::Uuid => uuid::Uuid::new_v4().to_string(),
+            Ids::Uuid(random) => random.next_uuid().to_string(),
             Ids::Sequence { prefix, last } => {
                 *last += 1;
                 format!("{prefix}{last}")
@@ -88,12 +89,50 @@ impl Ids {
     }
 }
 
+/// Random bytes of the system, fetched for many ids at a time: to ask for each id
+/// costs more than the rest of it.
+#[derive(Clone, Default)]
+pub struct Random {
+    bytes: Vec<u8>,
+}
+
+/// As much as the system gives without a break.
+const RANDOM_BYTES: usize = 256;
+
+impl Random {
+    fn next_uuid(&mut self) -> uuid::Uuid {
+        if self.bytes.is_empty() {
+            self.bytes.resize(RANDOM_BYTES, 0);
+            let flags = rustix::rand::GetRandomFlags::empty();
+            let filled = rustix::rand::getrandom(&mut self.bytes[..], flags);
+            self.bytes.truncate(filled.unwrap_or(0));
+        }
+        match self.bytes.split_last_chunk::<16>() {
+            Some((rest, bytes)) => {
+                let id = uuid::Builder::from_random_bytes(*bytes).into_uuid();
+                self.bytes.truncate(rest.len());
+                id
+            }
+            None => {
+                self.bytes.clear();
+                uuid::Uuid::new_v4()
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Random {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str("Random")
+    }
+}
+
 impl FromStr for Ids {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Ids, String> {
         if text == "uuid" {
-            return Ok(Ids::Uuid);
+            return Ok(Ids::Uuid(Random::default()));
         }
         match text.strip_prefix("seq:") {
             // Room for the digits of any count within the limit of an id.
@@ -115,6 +154,17 @@ mod tests {
         let clock: Clock = "fixed:1.5".parse().unwrap();
         assert_eq!(clock.unix(), Micros(1_500_000));
         assert!("fixed:now".parse::<Clock>().is_err());
+    }
+
+    #[test]
+    fn no_two_random_ids_are_the_same() {
+        let mut ids: Ids = "uuid".parse().unwrap();
+        let made: std::collections::HashSet<String> = (0..1000).map(|_| ids.next_id()).collect();
+        assert_eq!(made.len(), 1000);
+        for id in made {
+            let id = uuid::Uuid::parse_str(&id).unwrap();
+            assert_eq!(id.get_version_num(), 4);
+        }
     }
 
     #[test]

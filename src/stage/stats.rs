@@ -21,35 +21,51 @@ const QUANTILES: [(f64, &str); 4] = [(0.5, "p50"), (0.9, "p90"), (0.99, "p99"), 
 
 /// The distribution of some span of time.
 #[derive(Clone, Debug)]
-pub struct Latencies(Histogram<u64>);
+pub struct Latencies {
+    histogram: Histogram<u64>,
+    sum: Micros,
+}
 
 impl Default for Latencies {
     fn default() -> Latencies {
         // From 1 µs to an hour, three digits: 180 KiB at the most.
-        Latencies(Histogram::new_with_bounds(1, 3_600_000_000, 3).expect("the bounds are in order"))
+        let histogram = Histogram::new_with_bounds(1, 3_600_000_000, 3);
+        Latencies {
+            histogram: histogram.expect("the bounds are in order"),
+            sum: Micros(0),
+        }
     }
 }
 
 impl Latencies {
     /// Counts one span. What lies outside the bounds counts as the bound.
     pub fn record(&mut self, span: Micros) {
-        self.0.saturating_record(u64::try_from(span.0).unwrap_or(0));
+        let span = u64::try_from(span.0).unwrap_or(0);
+        self.histogram.saturating_record(span);
+        self.sum.0 = self.sum.0.saturating_add_unsigned(span);
     }
 
     /// The quantile `q` (0 to 1) of what was counted.
     pub fn quantile(&self, q: f64) -> Micros {
-        Micros(self.0.value_at_quantile(q) as i64)
+        Micros(self.histogram.value_at_quantile(q) as i64)
     }
 
     /// How many spans were counted.
     pub fn count(&self) -> u64 {
-        self.0.len()
+        self.histogram.len()
     }
 }
 
 /// The counts of a stage at one moment, in the order in which they are shown.
 #[derive(Debug, Default)]
-pub struct Snapshot(Vec<(String, Entry)>);
+pub struct Snapshot(Vec<Shown>);
+
+#[derive(Debug)]
+struct Shown {
+    name: String,
+    help: &'static str,
+    entry: Entry,
+}
 
 #[derive(Debug)]
 enum Entry {
@@ -66,28 +82,24 @@ enum Entry {
 
 impl Snapshot {
     /// Adds something that was counted since the start.
-    pub fn count(mut self, name: &str, count: u64) -> Snapshot {
-        self.0.push((name.to_owned(), Entry::Count(count)));
-        self
+    pub fn count(self, name: &str, count: u64) -> Snapshot {
+        self.with(name, Entry::Count(count))
     }
 
     /// Adds something that there is now.
-    pub fn gauge(mut self, name: &str, value: u64) -> Snapshot {
-        self.0.push((name.to_owned(), Entry::Gauge(value)));
-        self
+    pub fn gauge(self, name: &str, value: u64) -> Snapshot {
+        self.with(name, Entry::Gauge(value))
     }
 
     /// Adds counts of one thing by a label.
     pub fn by_label(
-        mut self,
+        self,
         name: &str,
         label: &'static str,
         counts: impl IntoIterator<Item = (String, u64)>,
     ) -> Snapshot {
         let counts = counts.into_iter().collect();
-        self.0
-            .push((name.to_owned(), Entry::ByLabel(label, counts)));
-        self
+        self.with(name, Entry::ByLabel(label, counts))
     }
 
     /// Adds what there is now of one thing by a label.
@@ -104,16 +116,34 @@ impl Snapshot {
     }
 
     /// Adds the quantiles of a distribution, in milliseconds.
-    pub fn latencies(mut self, name: &str, latencies: &Latencies) -> Snapshot {
-        let entry = Entry::Latencies(latencies.clone());
-        self.0.push((name.to_owned(), entry));
+    pub fn latencies(self, name: &str, latencies: &Latencies) -> Snapshot {
+        self.with(name, Entry::Latencies(latencies.clone()))
+    }
+
+    /// Says in a line what was added last.
+    pub fn help(mut self, text: &'static str) -> Snapshot {
+        if let Some(last) = self.0.last_mut() {
+            last.help = text;
+        }
+        self
+    }
+
+    fn with(mut self, name: &str, entry: Entry) -> Snapshot {
+        self.0.push(Shown {
+            name: name.to_owned(),
+            help: "",
+            entry,
+        });
         self
     }
 
     /// How many there were a second of what is counted first, since the start.
     fn rate(&self, running: Duration) -> f64 {
         match self.0.first() {
-            Some((_, Entry::Count(count))) => *count as f64 / running.as_secs_f64().max(1e-6),
+            Some(Shown {
+                entry: Entry::Count(count),
+                ..
+            }) => *count as f64 / running.as_secs_f64().max(1e-6),
             _ => 0.0,
         }
     }
@@ -125,7 +155,7 @@ impl Snapshot {
             .string("program", program)
             .display("seconds", Micros::from_duration(running).as_seconds())
             .display("perSecond", format_args!("{:.1}", self.rate(running)));
-        for (name, entry) in &self.0 {
+        for Shown { name, entry, .. } in &self.0 {
             match entry {
                 Entry::Count(value) | Entry::Gauge(value) => object.display(name, value),
                 Entry::ByLabel(_, counts) | Entry::GaugeByLabel(_, counts) => {
@@ -148,33 +178,45 @@ impl Snapshot {
         String::from_utf8(text).expect("written from strings")
     }
 
-    fn prometheus(&self, program: &str, running: Duration) -> String {
+    /// The text format of Prometheus, version 0.0.4. Spans of time are in seconds
+    /// there, as its readers expect.
+    pub fn prometheus(&self, program: &str, running: Duration) -> String {
         let prefix = program.replace('-', "_");
-        let mut text = format!(
-            "# TYPE {prefix}_seconds gauge\n{prefix}_seconds {}\n",
-            running.as_secs_f64()
-        );
-        for (name, entry) in &self.0 {
+        let mut text = String::new();
+        let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, String)]| {
+            let name = format!("{prefix}_{name}");
+            if !help.is_empty() {
+                let _ = writeln!(text, "# HELP {name} {help}");
+            }
+            let _ = writeln!(text, "# TYPE {name} {kind}");
+            for (behind_name, value) in samples {
+                let _ = writeln!(text, "{name}{behind_name} {value}");
+            }
+        };
+        let one = |value: String| [(String::new(), value)];
+        let seconds = one(running.as_secs_f64().to_string());
+        family("seconds", "gauge", "Since the start", &seconds);
+        for Shown { name, help, entry } in &self.0 {
             let name = snake_case(name);
-            let _ = match entry {
-                Entry::Count(value) => writeln!(
-                    text,
-                    "# TYPE {prefix}_{name}_total counter\n{prefix}_{name}_total {value}"
-                ),
-                Entry::Gauge(value) => {
-                    writeln!(
-                        text,
-                        "# TYPE {prefix}_{name} gauge\n{prefix}_{name} {value}"
-                    )
+            match entry {
+                Entry::Count(value) => {
+                    family(
+                        &format!("{name}_total"),
+                        "counter",
+                        help,
+                        &one(value.to_string()),
+                    );
                 }
+                Entry::Gauge(value) => family(&name, "gauge", help, &one(value.to_string())),
                 Entry::ByLabel(label, counts) => {
-                    let _ = writeln!(text, "# TYPE {prefix}_{name}_total counter");
-                    for (value, count) in counts {
-                        let value = label_value(value);
-                        let _ =
-                            writeln!(text, "{prefix}_{name}_total{{{label}=\"{value}\"}} {count}");
-                    }
-                    Ok(())
+                    let samples: Vec<_> = counts
+                        .iter()
+                        .map(|(value, count)| {
+                            let value = label_value(value);
+                            (format!("{{{label}=\"{value}\"}}"), count.to_string())
+                        })
+                        .collect();
+                    family(&format!("{name}_total"), "counter", help, &samples);
                 }
                 Entry::GaugeByLabel(label, values) => {
                     let _ = writeln!(text, "# TYPE {prefix}_{name} gauge");
@@ -185,17 +227,17 @@ impl Snapshot {
                     Ok(())
                 }
                 Entry::Latencies(latencies) => {
-                    let _ = writeln!(text, "# TYPE {prefix}_{name}_ms summary");
+                    let mut samples = Vec::new();
                     for (quantile, _) in QUANTILES {
-                        let value = latencies.quantile(quantile).as_millis();
-                        let _ = writeln!(
-                            text,
-                            "{prefix}_{name}_ms{{quantile=\"{quantile}\"}} {value}"
-                        );
+                        let value = latencies.quantile(quantile).as_seconds();
+                        samples.push((format!("{{quantile=\"{quantile}\"}}"), value.to_string()));
                     }
-                    writeln!(text, "{prefix}_{name}_ms_count {}", latencies.count())
+                    let sum = latencies.sum.as_seconds().to_string();
+                    samples.push(("_sum".to_owned(), sum));
+                    samples.push(("_count".to_owned(), latencies.count().to_string()));
+                    family(&format!("{name}_seconds"), "summary", help, &samples);
                 }
-            };
+            }
         }
         text
     }
@@ -203,7 +245,7 @@ impl Snapshot {
     /// One line for people: the counts that are not zero, after the first two.
     fn summary(&self) -> String {
         let mut parts = Vec::new();
-        for (index, (name, entry)) in self.0.iter().enumerate() {
+        for (index, Shown { name, entry, .. }) in self.0.iter().enumerate() {
             match entry {
                 Entry::Count(value) | Entry::Gauge(value) if *value > 0 || index < 2 => {
                     parts.push(format!("{value} {}", snake_case(name).replace('_', " ")));
@@ -370,6 +412,7 @@ mod tests {
             .count("out", 0)
             .count("bytesOut", 0)
             .gauge("open", 1)
+            .help("Now")
             .by_label("answers", "model", [("dt@1".to_owned(), 3)])
             .latencies("evaluation", &latencies)
     }
@@ -387,7 +430,9 @@ mod tests {
         );
         assert!(text.contains("rv_score_answers_total{model=\"dt@1\"} 3\n"));
         assert_eq!(label_value("a\\\"\n"), "a\\\\\\\"\\n");
-        assert!(text.contains("rv_score_evaluation_ms{quantile=\"0.99\"} 1.500\n"));
+        assert!(text.contains("rv_score_evaluation_seconds{quantile=\"0.99\"} 0.001500\n"));
+        assert!(text.contains("rv_score_evaluation_seconds_sum 0.001500\n"));
+        assert!(text.contains("# HELP rv_score_open Now\n# TYPE rv_score_open gauge\n"));
         assert_eq!(
             snapshot().summary(),
             "2 in, 0 out, 1 open, 3 answers dt@1, evaluation p50 1.500 ms p99 1.500 ms"

@@ -97,10 +97,9 @@ impl Input {
             // Whoever handed the pipe down has waited for its writer. A
             // description opened anew knows nothing of that, and would wait for
             // ever where the writer has gone; so it is shown one.
-            let writer = reopen_nonblocking(&fd);
-            drop(writer.with_context(|| {
+            show_a_writer(&fd).with_context(|| {
                 format!("{name}: cannot tell whether its writer has gone; name the pipe itself")
-            })?);
+            })?;
         }
         let source = if file_type == FileType::RegularFile && name.ends_with(".gz") {
             Source::Gzip(Box::new(MultiGzDecoder::new(File::from(fd))))
@@ -126,6 +125,39 @@ impl Input {
     /// Ends a `follow`: from now on the input ends with its last writer.
     pub fn stop_following(&mut self) {
         self.held_open = None;
+    }
+
+    /// From now on a pipe that no writer has opened yet has none, as one whose
+    /// writer has gone. Fails where the program may not write to it.
+    pub fn expect_writer(&self) -> io::Result<()> {
+        match &self.source {
+            Source::Plain {
+                fd,
+                file_type: FileType::Fifo,
+                ..
+            } => Ok(show_a_writer(fd)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a pipe has a writer, or something to read that one has left. After
+    /// [`expect_writer`](Input::expect_writer) also before the first one.
+    pub fn has_writer(&self) -> bool {
+        match &self.source {
+            Source::Plain { fd, .. } => {
+                let flags = poll_now(fd, PollFlags::IN).unwrap_or(PollFlags::empty());
+                flags.contains(PollFlags::IN) || !flags.contains(PollFlags::HUP)
+            }
+            Source::Gzip(_) => false,
+        }
+    }
+
+    /// Whether something else bears the name by now.
+    pub fn is_replaced(&self) -> bool {
+        match &self.source {
+            Source::Plain { fd, .. } => is_replaced(fd, &self.name),
+            Source::Gzip(_) => false,
+        }
     }
 
     /// What to wait on before a read; `None` where a read never waits.
@@ -269,6 +301,8 @@ enum Sink {
         opened: mpsc::Receiver<rustix::io::Result<OwnedFd>>,
         /// Becomes readable when the thread is done.
         done: OwnedFd,
+        /// The pipe itself, whatever bears its name later.
+        pipe: OwnedFd,
     },
     Open {
         fd: OwnedFd,
@@ -427,6 +461,23 @@ impl Output {
         }
     }
 
+    /// Whether, before a reader has come, something else bears the name.
+    pub fn is_replaced(&self) -> bool {
+        match &self.sink {
+            Sink::Opening { pipe, .. } => is_replaced(pipe, &self.name),
+            _ => false,
+        }
+    }
+
+    /// Ends the wait for a reader that cannot come any more, and its thread.
+    pub fn give_up_opening(self) {
+        if let Sink::Opening { pipe, .. } = &self.sink {
+            let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            // A reader lets the thread through, even one that goes at once.
+            let _ = reopen(pipe, flags);
+        }
+    }
+
     /// What has to be done before an output may count as written: a file named
     /// on the command line is on the disk.
     pub fn sync(&mut self) -> io::Result<()> {
@@ -458,6 +509,8 @@ fn opening(path: &str) -> Result<Sink> {
     let done = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
         .with_context(|| format!("{path}: cannot wait for a reader"))?;
     let wake = done.try_clone()?;
+    let pipe = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
+        .with_context(|| format!("{path}: cannot open for writing"))?;
     let (sender, opened) = mpsc::channel();
     let path = path.to_owned();
     thread::Builder::new()
@@ -474,21 +527,42 @@ fn opening(path: &str) -> Result<Sink> {
             let _ = sender.send(fd);
             let _ = rustix::io::write(&wake, &1u64.to_ne_bytes());
         })?;
-    Ok(Sink::Opening { opened, done })
+    Ok(Sink::Opening { opened, done, pipe })
 }
 
 /// A writing end of the program's own for the pipe behind `fd`. Setting
 /// O_NONBLOCK on an inherited one would change it for every program that shares
 /// it.
 fn reopen_nonblocking(fd: &OwnedFd) -> rustix::io::Result<OwnedFd> {
+    reopen(fd, OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC)
+}
+
+fn reopen(fd: &OwnedFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     use std::os::fd::AsRawFd;
     let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
     rustix::fs::open(path, flags, Mode::empty())
+}
+
+/// Lets a description remember a writer that has come and gone.
+fn show_a_writer(fd: &OwnedFd) -> rustix::io::Result<()> {
+    reopen_nonblocking(fd).map(drop)
+}
+
+/// Whether `name` is borne by something else than `fd`.
+fn is_replaced(fd: &OwnedFd, name: &str) -> bool {
+    let (Ok(own), Ok(there)) = (rustix::fs::fstat(fd), rustix::fs::stat(name)) else {
+        return false;
+    };
+    (own.st_dev, own.st_ino) != (there.st_dev, there.st_ino)
 }
 
 /// Whether a read or a write would not wait.
 fn is_ready(fd: &OwnedFd, flags: PollFlags) -> io::Result<bool> {
+    Ok(!poll_now(fd, flags)?.is_empty())
+}
+
+/// What a poll finds without waiting.
+fn poll_now(fd: &OwnedFd, flags: PollFlags) -> io::Result<PollFlags> {
     use rustix::event::{PollFd, Timespec, poll};
     let mut fds = [PollFd::new(fd, flags)];
     let at_once = Timespec {
@@ -496,8 +570,7 @@ fn is_ready(fd: &OwnedFd, flags: PollFlags) -> io::Result<bool> {
         tv_nsec: 0,
     };
     match poll(&mut fds, Some(&at_once)) {
-        Ok(ready) => Ok(ready > 0),
-        Err(Errno::INTR) => Ok(false),
+        Ok(_) | Err(Errno::INTR) => Ok(fds[0].revents()),
         Err(errno) => Err(errno.into()),
     }
 }

@@ -1,14 +1,14 @@
 //! rv-request with HTTP: calls -> requests, responses -> answers.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::harness::{
-    Running, Workdir, eventually, json, next_line, open_reader, open_writer, processor_ticks, stat,
+    Running, Workdir, eventually, json, next_line, open_reader, open_writer, processor_ticks,
 };
 
 /// The answer to a call.
@@ -37,14 +37,19 @@ pub struct Client {
 
 impl Client {
     pub fn connect(address: &str) -> Client {
-        let stream = TcpStream::connect(address).unwrap();
+        Client::try_connect(address).unwrap()
+    }
+
+    /// Connects, where that is not refused.
+    pub fn try_connect(address: &str) -> io::Result<Client> {
+        let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true).unwrap();
         stream
             .set_read_timeout(Some(Duration::from_secs(60)))
             .unwrap();
-        Client {
+        Ok(Client {
             reader: BufReader::new(stream),
-        }
+        })
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -61,6 +66,16 @@ impl Client {
 
     pub fn predict(&mut self, body: &str) -> Reply {
         self.call("POST", "/predict", "", body)
+    }
+
+    /// Sends a call whole and reads its reply, where the connection does not end
+    /// before that begins.
+    pub fn try_call(&mut self, call: &str) -> io::Result<Reply> {
+        self.reader.get_mut().write_all(call.as_bytes())?;
+        if self.reader.fill_buf()?.is_empty() {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(self.reply())
     }
 
     pub fn reply(&mut self) -> Reply {
@@ -95,7 +110,9 @@ impl Client {
         line.trim_end().to_owned()
     }
 
-    fn has_reply(&mut self) -> bool {
+    /// Whether something has come that is not read yet; the end of the connection
+    /// counts.
+    pub fn has_reply(&mut self) -> bool {
         let stream = self.reader.get_ref();
         stream.set_nonblocking(true).unwrap();
         let there = self.reader.fill_buf().is_ok();
@@ -155,7 +172,7 @@ pub fn call_through(
 }
 
 /// A pipeline whose only stage doubles `n`.
-fn start_doubling(workdir: &Workdir) -> std::thread::JoinHandle<()> {
+pub fn start_doubling(workdir: &Workdir) -> std::thread::JoinHandle<()> {
     let (requests, responses) = (workdir.path("requests"), workdir.path("responses"));
     std::thread::spawn(move || {
         let requests = open_reader(&requests);
@@ -174,7 +191,8 @@ fn start_doubling(workdir: &Workdir) -> std::thread::JoinHandle<()> {
     })
 }
 
-fn pipes() -> Workdir {
+/// A folder with the pipes of a front end.
+pub fn pipes() -> Workdir {
     let workdir = Workdir::new();
     workdir.fifo("requests");
     workdir.fifo("responses");
@@ -182,12 +200,18 @@ fn pipes() -> Workdir {
 }
 
 /// Calls until the pipeline behind the front end is there.
-fn await_pipeline(client: &mut Client) {
+pub fn await_pipeline(client: &mut Client) {
     let reply = eventually(|| {
         let reply = client.predict("{\"n\":0}");
         (reply.status == 200).then_some(())
     });
     assert!(reply.is_some(), "the pipeline does not answer");
+}
+
+/// How many calls were answered with a status, as the stats say.
+pub fn calls_with(workdir: &Workdir, status: u16) -> u64 {
+    let stats = json(&workdir.read("stats.json"));
+    stats["statuses"][status.to_string()].as_u64().unwrap_or(0)
 }
 
 #[test]
@@ -408,7 +432,7 @@ fn sigterm_waits_for_the_answers_of_open_calls() {
     .unwrap();
     assert_eq!(client.reply().status, 200);
     running.wait().assert_status(0);
-    assert_eq!(stat(&workdir, "stats.json", "status200"), 1);
+    assert_eq!(calls_with(&workdir, 200), 1);
 }
 
 #[test]
@@ -528,7 +552,7 @@ fn a_call_whose_client_leaves_is_counted() {
     assert!(eventually(|| (stats("open") == Some(1)).then_some(())).is_some());
     drop(client);
     assert!(eventually(|| (stats("abandoned") == Some(1)).then_some(())).is_some());
-    let refused = stats("status503").unwrap_or(0);
+    let refused = calls_with(&workdir, 503);
     assert_eq!((stats("in"), stats("open")), (Some(refused + 1), Some(0)));
 }
 

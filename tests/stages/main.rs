@@ -7,6 +7,8 @@ mod conventions;
 mod decision;
 mod golden;
 mod http;
+mod http_admin;
+mod http_load;
 mod pipelines;
 mod readme;
 mod records;

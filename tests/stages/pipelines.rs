@@ -6,7 +6,7 @@ use std::thread;
 use rustix::process::Signal;
 
 use crate::harness::{Finished, Running, Workdir, json, request, stat};
-use crate::http::{Client, front_end};
+use crate::http::{Client, calls_with, front_end};
 
 const POLICY: &str = r#"
 deadline_ms = 5000
@@ -23,12 +23,16 @@ models = ["dt", "lr"]
 "#;
 
 /// Both models, a decoy and a rendezvous behind `requests`, before `responses`.
-struct Pipeline {
-    stages: Vec<Running>,
+pub struct Pipeline {
+    pub stages: Vec<Running>,
 }
 
 impl Pipeline {
-    fn start(workdir: &Workdir) -> Pipeline {
+    pub fn start(workdir: &Workdir) -> Pipeline {
+        Pipeline::start_under(workdir, POLICY)
+    }
+
+    pub fn start_under(workdir: &Workdir, policy: &str) -> Pipeline {
         for pipe in ["requests", "dt.in", "lr.in", "decoy.in", "rendezvous.in"] {
             workdir.fifo(pipe);
         }
@@ -36,7 +40,7 @@ impl Pipeline {
             workdir.fifo(pipe);
         }
         workdir.train_iris_models();
-        workdir.write("policy.toml", POLICY);
+        workdir.write("policy.toml", policy);
         let score = |model: &str| {
             let run = workdir
                 .run("rv-score")
@@ -63,7 +67,7 @@ impl Pipeline {
         }
     }
 
-    fn wait(self) -> Vec<Finished> {
+    pub fn wait(self) -> Vec<Finished> {
         self.stages.into_iter().map(Running::wait).collect()
     }
 }
@@ -116,7 +120,7 @@ fn every_call_of_many_at_once_gets_its_own_answer() {
     for stage in pipeline.wait() {
         stage.assert_status(0);
     }
-    let calls = stat(&workdir, "stats.json", "status200");
+    let calls = calls_with(&workdir, 200);
     assert!(calls > (CONNECTIONS * CALLS) as u64);
     let stats = json(&workdir.read("rendezvous.json"));
     assert_eq!(stats["answersByReason"]["preferred"], calls);
@@ -124,7 +128,7 @@ fn every_call_of_many_at_once_gets_its_own_answer() {
     assert_balanced(&workdir);
 }
 
-fn flower(mark: usize) -> String {
+pub fn flower(mark: usize) -> String {
     format!(
         "{{\"sepalLength\":9,\"sepalWidth\":10,\"petalLength\":11,\"petalWidth\":12,\"mark\":{mark}}}"
     )

@@ -34,6 +34,15 @@ impl RequiredFields {
         })
     }
 
+    /// The names of the fields that have to be numbers.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let names = match self {
+            RequiredFields::Named(names) => names.as_slice(),
+            RequiredFields::OfModel { model, .. } => model.features(),
+        };
+        names.iter().map(String::as_str)
+    }
+
     /// Whether `model_input` holds what it has to. The error says what is wrong.
     pub fn check(&mut self, model_input: &str) -> Result<(), String> {
         match self {

@@ -14,6 +14,7 @@ use bytesize::ByteSize;
 use clap::{Args, Parser};
 
 use crate::serve::request::fields::RequiredFields;
+use crate::serve::request::http::Times;
 use crate::stage::cli::{Program, RunArgs, VERSION, duration};
 use crate::stage::clock::{Clock, Ids};
 use crate::stage::filter::{self, InputArgs, OutputArgs, Streams, output_path};
@@ -26,14 +27,14 @@ use crate::wire::object::ObjectWriter;
 /// Without --listen, each line of the input is a model input, and becomes a
 /// request. With --responses too, no more than --max-in-flight requests are
 /// unanswered at a time, so that a long file does not outrun the models. With
-/// --listen it is the HTTP front end: `GET /ping`, and `POST /predict` with the
-/// model input as body.
+/// --listen it is the HTTP front end: `GET /ping`, `POST /predict` with the model
+/// input as body, and `GET /openapi.json`, which says the rest.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "rv-request", version = VERSION, after_help = "\
 Examples:
   rv-request < fixtures/flowers.ndjson > requests.ndjson
   rv-request -i flowers.ndjson -o requests --responses responses --answers answers.ndjson
-  rv-request --listen 127.0.0.1:8000 --responses responses -o requests")]
+  rv-request --listen 127.0.0.1:8000 --admin 127.0.0.1:8001 --responses responses -o requests")]
 pub struct RequestArgs {
     #[command(flatten)]
     input: InputArgs,
@@ -126,7 +127,8 @@ struct HttpArgs {
     )]
     listen: Option<String>,
 
-    /// Accept only calls with the bearer token in this file
+    /// Accept only calls with the bearer token in this file; only `/ping` needs
+    /// none. SIGHUP reads the file again
     #[arg(long, value_name = "FILE", requires = "listen")]
     token_file: Option<String>,
 
@@ -144,8 +146,15 @@ struct HttpArgs {
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize::mib(1), requires = "listen")]
     max_body: ByteSize,
 
-    /// How many connections are served at a time; more wait to be accepted
-    #[arg(long, value_name = "N", default_value_t = 1024, requires = "listen",
+    /// All bodies that are being read together; past it calls get 503
+    #[arg(long, value_name = "SIZE", default_value_t = ByteSize::mib(256), requires = "listen")]
+    max_bodies: ByteSize,
+
+    /// How many connections there may be at a time. Past it, the one that has
+    /// waited longest for its client makes room, and never one whose call is in
+    /// flight. With more than --max-in-flight, every call is answered at once, if
+    /// only with 503
+    #[arg(long, value_name = "N", default_value_t = 4096, requires = "listen",
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     max_connections: u32,
 
@@ -158,6 +167,33 @@ struct HttpArgs {
     #[arg(long, value_name = "DURATION", default_value = "10s", requires = "listen",
         value_parser = duration)]
     body_timeout: Duration,
+
+    /// How long a client may take to read some of its answer
+    #[arg(long, value_name = "DURATION", default_value = "10s", requires = "listen",
+        value_parser = duration)]
+    write_timeout: Duration,
+
+    /// How long a connection is kept between two calls
+    #[arg(long, value_name = "DURATION", default_value = "60s", requires = "listen",
+        value_parser = duration)]
+    idle_timeout: Duration,
+
+    /// Answer `GET /healthz`, `/readyz`, `/metrics` (for Prometheus) and
+    /// `/openapi.json` at this address. Where other machines reach it, the last two
+    /// need the token
+    #[arg(long, value_name = "ADDRESS", requires = "listen")]
+    admin: Option<String>,
+}
+
+impl HttpArgs {
+    /// How long a client may take.
+    fn times(&self) -> Times {
+        Times {
+            idle: self.idle_timeout,
+            head: self.header_timeout,
+            write: self.write_timeout,
+        }
+    }
 }
 
 impl Program for RequestArgs {

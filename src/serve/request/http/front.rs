@@ -2,27 +2,26 @@
 //! written yet.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
-use hyper::StatusCode;
+use http_body_util::Full;
 use hyper::body::Bytes;
-use hyper::header::{HeaderName, HeaderValue};
+use hyper::{Response, StatusCode};
 use tokio::sync::{Notify, oneshot};
 
+use crate::serve::request::http::admin::Admin;
 use crate::serve::request::http::call::{Limits, answer_of};
+use crate::serve::request::http::connections::{Connection, Connections, Phase};
 use crate::serve::request::{RequestArgs, Wrapper};
 use crate::stage::Stage;
+use crate::stage::cli::Program;
 use crate::stage::stats::{Latencies, Snapshot};
 use crate::wire::lines::{KeptLine, Line, OVERSIZED_HEAD_BYTES};
-use crate::wire::message::{Record, Response};
+use crate::wire::message::{self, Record};
 use crate::wire::micros::Micros;
-
-/// While the pipeline is gone, one call in this time is let through to see
-/// whether it is back; the others get their 503 at once.
-const PROBE_EVERY: Duration = Duration::from_secs(1);
 
 /// How many warnings wait to be printed. They are of few kinds, and of each kind
 /// one in a while is printed.
@@ -35,20 +34,15 @@ const REJECTS_BYTES_MAX: usize = 1 << 20;
 const REJECT_OVERHEAD_BYTES: usize = 256;
 
 /// What a call is answered with.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: StatusCode,
-    pub headers: Vec<(HeaderName, HeaderValue)>,
-    pub body: Bytes,
-}
+pub type Answer = Response<Full<Bytes>>;
 
 /// Why a call cannot be taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// As many calls are open as there may be.
     Full,
-    /// Nobody reads the requests, or nobody writes the responses.
-    PipelineGone,
+    /// The pipeline is not there, for this reason.
+    NoPipeline(&'static str),
     /// The id belongs to a call that is open.
     IdInUse,
 }
@@ -73,6 +67,10 @@ struct Waiting {
 #[derive(Debug)]
 pub struct Front {
     pub limits: Limits,
+    pub admin: Admin,
+    /// Those of the clients.
+    pub connections: Rc<Connections>,
+    started: Instant,
     wrapper: RefCell<Wrapper>,
     max_in_flight: usize,
     pending_bytes_max: usize,
@@ -84,9 +82,16 @@ pub struct Front {
     in_writing: Cell<usize>,
     something_pending: Notify,
     /// Whether the requests have a reader.
-    connected: Cell<bool>,
-    /// Set while the responses have no writer, to the time of the last probe.
-    gone: Cell<Option<Instant>>,
+    requests_read: Cell<bool>,
+    /// Whether the responses have a writer.
+    responses_written: Cell<bool>,
+    /// Whether the program was told to end.
+    stopping: Cell<bool>,
+    /// What the bodies take that are being read.
+    body_bytes: Cell<usize>,
+    bodies_bytes_max: usize,
+    /// Whether anything was counted since the counts were last shown.
+    counted: Cell<bool>,
     bad_responses: RefCell<Vec<BadResponse>>,
     /// How much memory they take.
     bad_bytes: Cell<usize>,
@@ -104,18 +109,27 @@ pub struct Counts {
     /// Calls whose client left before the answer.
     pub abandoned: u64,
     /// By status.
-    pub statuses: HashMap<StatusCode, u64>,
+    pub statuses: BTreeMap<StatusCode, u64>,
     pub unmatched: u64,
     pub rejected: u64,
     pub latency: Latencies,
 }
 
 impl Front {
-    pub fn new(args: &RequestArgs, wrapper: Wrapper, limits: Limits) -> Front {
+    pub fn new(
+        args: &RequestArgs,
+        wrapper: Wrapper,
+        limits: Limits,
+        admin: Admin,
+        connections_max: usize,
+    ) -> Front {
         // Twice the largest body, or what a burst of ordinary calls needs.
         let pending_bytes_max = (2 * limits.body_bytes_max).max(16 << 20);
         Front {
             limits,
+            admin,
+            connections: Connections::new(connections_max, args.http.times()),
+            started: Instant::now(),
             wrapper: RefCell::new(wrapper),
             max_in_flight: args.max_in_flight as usize,
             pending_bytes_max,
@@ -124,8 +138,12 @@ impl Front {
             pending: RefCell::default(),
             in_writing: Cell::new(0),
             something_pending: Notify::new(),
-            connected: Cell::new(false),
-            gone: Cell::new(None),
+            requests_read: Cell::new(false),
+            responses_written: Cell::new(false),
+            stopping: Cell::new(false),
+            body_bytes: Cell::new(0),
+            bodies_bytes_max: usize::try_from(args.http.max_bodies.as_u64()).unwrap_or(usize::MAX),
+            counted: Cell::new(true),
             bad_responses: RefCell::default(),
             bad_bytes: Cell::new(0),
             bad_responses_taken: Notify::new(),
@@ -152,8 +170,8 @@ impl Front {
         {
             return Err(Refusal::Full);
         }
-        if !self.connected.get() || !self.may_probe() {
-            return Err(Refusal::PipelineGone);
+        if let Some(why) = self.no_pipeline() {
+            return Err(Refusal::NoPipeline(why));
         }
         let mut wrapper = self.wrapper.borrow_mut();
         let id = id.unwrap_or_else(|| wrapper.ids.next_id());
@@ -179,17 +197,37 @@ impl Front {
         })
     }
 
-    /// Whether a call may go into the pipeline: always while it lives, now and
-    /// then while it is gone, since only a response shows that it is back.
-    fn may_probe(&self) -> bool {
-        match self.gone.get() {
-            None => true,
-            Some(last) if last.elapsed() < PROBE_EVERY => false,
-            Some(_) => {
-                self.gone.set(Some(Instant::now()));
-                true
-            }
+    /// Why no call can be answered now, if so.
+    fn no_pipeline(&self) -> Option<&'static str> {
+        match (self.requests_read.get(), self.responses_written.get()) {
+            (true, true) => None,
+            (false, true) => Some("the requests have no reader"),
+            (true, false) => Some("the responses have no writer"),
+            (false, false) => Some("the requests have no reader, and the responses no writer"),
         }
+    }
+
+    /// Why no new calls should come here now, if so.
+    pub fn not_ready(&self) -> Option<&'static str> {
+        if self.stopping.get() {
+            return Some("shutting down");
+        }
+        self.no_pipeline()
+    }
+
+    /// The program was told to end.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+    }
+
+    /// Room for `bytes` of a body, until it is dropped; `None` where all bodies
+    /// together would take more than they may.
+    pub fn room_for_body(self: &Rc<Self>, bytes: usize) -> Option<BodyRoom> {
+        let mut room = BodyRoom {
+            front: Rc::clone(self),
+            bytes: 0,
+        };
+        room.grow(bytes).then_some(room)
     }
 
     /// Writes bytes in front of the next request.
@@ -222,31 +260,36 @@ impl Front {
         }
     }
 
-    /// Whether the requests have a reader now.
-    pub fn set_connected(&self, connected: bool) {
-        self.connected.set(connected);
-    }
-
-    /// The pipeline has been heard of.
-    pub fn pipeline_lives(&self) {
-        self.gone.set(None);
-    }
-
-    /// Nobody writes responses any more.
-    pub fn responses_ended(&self) {
-        self.gone.set(Some(Instant::now()));
-        self.fail_open_calls("the last writer of the responses has closed");
+    /// Somebody reads the requests.
+    pub fn requests_begin(&self) {
+        self.requests_read.set(true);
     }
 
     /// Nobody reads the requests any more.
-    pub fn requests_broken(&self) {
-        self.connected.set(false);
+    pub fn requests_end(&self) {
+        self.requests_read.set(false);
         self.fail_open_calls("the last reader of the requests has closed");
+    }
+
+    /// Somebody writes responses.
+    pub fn responses_begin(&self) {
+        self.responses_written.set(true);
+    }
+
+    /// Nobody writes responses any more.
+    pub fn responses_end(&self) {
+        self.responses_written.set(false);
+        self.fail_open_calls("the last writer of the responses has closed");
     }
 
     fn fail_open_calls(&self, why: &str) {
         let open = std::mem::take(&mut *self.open.borrow_mut());
-        self.pending.borrow_mut().clear();
+        let mut pending = self.pending.borrow_mut();
+        // The newline behind a torn line is still due.
+        let after_torn_line = pending.first() == Some(&b'\n');
+        pending.clear();
+        pending.extend(after_torn_line.then_some(b'\n'));
+        drop(pending);
         self.warn(
             "gone",
             format!("the pipeline is gone: {why}; {} calls get 503", open.len()),
@@ -268,7 +311,7 @@ impl Front {
             return;
         };
         let read = Record::parse(bytes).and_then(|record| {
-            let response = Response::read(&record)?;
+            let response = message::Response::read(&record)?;
             Ok((record, response))
         });
         match read {
@@ -278,7 +321,10 @@ impl Front {
                         // The client may have gone in this moment.
                         let _ = call.answer.send(answer_of(&record, &response));
                     }
-                    None => self.counts.borrow_mut().unmatched += 1,
+                    None => {
+                        self.counts.borrow_mut().unmatched += 1;
+                        self.count();
+                    }
                 }
             }
             Err(reason) => self.set_aside(input, line, reason),
@@ -287,6 +333,7 @@ impl Front {
 
     fn set_aside(&self, input: &str, line: &Line, reason: String) {
         self.counts.borrow_mut().rejected += 1;
+        self.count();
         debug_assert!(line.oversized.is_none() || line.bytes.len() <= OVERSIZED_HEAD_BYTES);
         let bytes = line.bytes.len() + REJECT_OVERHEAD_BYTES;
         self.bad_bytes.set(self.bad_bytes.get() + bytes);
@@ -316,14 +363,36 @@ impl Front {
     }
 
     /// Counts a call that begins.
-    pub fn begin(self: &Rc<Self>) -> Begun {
+    pub fn begin(self: &Rc<Self>, connection: Rc<Connection>) -> Begun {
         self.counts.borrow_mut().begun += 1;
-        self.something_to_report.notify_one();
+        self.count();
+        let since = Instant::now();
+        connection.enter(Phase::Call, since);
         Begun {
             front: Rc::clone(self),
-            since: Instant::now(),
+            connection,
+            since,
             status: None,
         }
+    }
+
+    /// Something was counted. To wake the task that shows the counts for each
+    /// call would cost more than the counting.
+    fn count(&self) {
+        if !self.counted.replace(true) {
+            self.something_to_report.notify_one();
+        }
+    }
+
+    /// Whether anything was counted since [`show`](Front::show).
+    pub fn has_counted(&self) -> bool {
+        self.counted.get()
+    }
+
+    /// The counts, to be shown.
+    pub fn show(&self) -> Snapshot {
+        self.counted.set(false);
+        self.snapshot()
     }
 
     /// Resolves when there is a reason to look at the report or the stats.
@@ -345,21 +414,69 @@ impl Front {
         stage.report.flush()
     }
 
+    /// The counts in the text format of Prometheus.
+    pub fn metrics(&self) -> String {
+        self.snapshot()
+            .prometheus(RequestArgs::NAME, self.started.elapsed())
+    }
+
+    /// The counts as they are now.
     pub fn snapshot(&self) -> Snapshot {
         let counts = self.counts.borrow();
         let ended = counts.abandoned + counts.statuses.values().sum::<u64>();
-        let mut snapshot = Snapshot::default()
+        let (shed, timed_out) = self.connections.closed();
+        let statuses = counts.statuses.iter();
+        let statuses = statuses.map(|(status, count)| (status.as_str().to_owned(), *count));
+        Snapshot::default()
             .count("in", counts.begun)
-            .gauge("open", counts.begun - ended)
+            .help("Calls whose head was read")
+            .by_label("statuses", "status", statuses)
+            .help("Calls that were answered, by status")
             .count("abandoned", counts.abandoned)
+            .help("Calls whose client left before the answer")
+            .gauge("open", counts.begun - ended)
+            .help("Calls that have no answer yet")
             .count("unmatched", counts.unmatched)
-            .count("rejected", counts.rejected);
-        let mut statuses: Vec<_> = counts.statuses.iter().collect();
-        statuses.sort();
-        for (status, count) in statuses {
-            snapshot = snapshot.count(&format!("status{}", status.as_u16()), *count);
+            .help("Responses for which no call waits")
+            .count("rejected", counts.rejected)
+            .help("Lines of the responses that are none")
+            .gauge("connections", self.connections.count() as u64)
+            .help("Connections that are open")
+            .count("shed", shed)
+            .help("Connections that were closed to make room")
+            .count("timedOut", timed_out)
+            .help("Connections whose client took too long")
+            .gauge("ready", u64::from(self.not_ready().is_none()))
+            .help("Whether the pipeline is there")
+            .latencies("call", &counts.latency)
+            .help("How long calls took from the head to the answer")
+    }
+}
+
+/// Room that a body takes, until it is dropped.
+#[derive(Debug)]
+pub struct BodyRoom {
+    front: Rc<Front>,
+    bytes: usize,
+}
+
+impl BodyRoom {
+    /// Takes so much more; says whether there was so much.
+    pub fn grow(&mut self, bytes: usize) -> bool {
+        let all = self.front.body_bytes.get().saturating_add(bytes);
+        let fits = all <= self.front.bodies_bytes_max;
+        if fits {
+            self.front.body_bytes.set(all);
+            self.bytes += bytes;
         }
-        snapshot.latencies("call", &counts.latency)
+        fits
+    }
+}
+
+impl Drop for BodyRoom {
+    fn drop(&mut self) {
+        let bytes = &self.front.body_bytes;
+        bytes.set(bytes.get() - self.bytes);
     }
 }
 
@@ -395,6 +512,7 @@ impl Drop for OpenCall {
 #[derive(Debug)]
 pub struct Begun {
     front: Rc<Front>,
+    connection: Rc<Connection>,
     since: Instant,
     status: Option<StatusCode>,
 }
@@ -408,18 +526,20 @@ impl Begun {
 
 impl Drop for Begun {
     fn drop(&mut self) {
+        let now = Instant::now();
+        self.connection.enter(Phase::Idle, now);
         let mut counts = self.front.counts.borrow_mut();
         match self.status {
             Some(status) => {
                 *counts.statuses.entry(status).or_default() += 1;
-                let latency = Micros::from_duration(self.since.elapsed());
+                let latency = Micros::from_duration(now - self.since);
                 counts.latency.record(latency);
             }
             // The connection has gone, and took the call with it.
             None => counts.abandoned += 1,
         }
         drop(counts);
-        self.front.something_to_report.notify_one();
+        self.front.count();
     }
 }
 
@@ -428,15 +548,22 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::serve::request::http::token::Access;
 
     #[test]
     fn the_end_of_a_call_leaves_a_later_one_with_its_id_open() {
         let args = ["rv-request", "--listen", "127.0.0.1:0", "--responses", "r"];
         let args = RequestArgs::parse_from(args);
         let wrapper = Wrapper::new(&args.wrapping).unwrap();
-        let limits = Limits::new(&args, None).unwrap();
-        let front = Rc::new(Front::new(&args, wrapper, limits));
-        front.set_connected(true);
+        let access = Rc::new(Access::new(None).unwrap());
+        let limits = Limits::new(&args, access, Bytes::new()).unwrap();
+        let admin = Admin {
+            asks: false,
+            description: Bytes::new(),
+        };
+        let front = Rc::new(Front::new(&args, wrapper, limits, admin, 1));
+        front.requests_begin();
+        front.responses_begin();
         let send = || front.send(Some("same".to_owned()), "{}");
         let respond = || {
             let line = Line {

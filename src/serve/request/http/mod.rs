@@ -5,40 +5,49 @@
 //! writes once; that makes batches under load and adds no delay without. The
 //! writer waits for the pipe as one task among others, so that a full pipe never
 //! stops the reading of responses.
+//!
+//! A client can only hold up itself: `connections` knows what each connection
+//! waits for, gives it its time, and lets those make room that wait for their
+//! clients.
 
+mod admin;
 mod call;
+mod connections;
 mod front;
+mod listener;
+mod openapi;
+mod requests;
+mod responses;
 mod token;
+mod watched;
 
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::pin::pin;
+use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
-use rustix::event::PollFlags;
-use tokio::net::unix::pipe;
+use hyper::body::Bytes;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 use tokio::task::{LocalSet, spawn_local};
-use tokio::time::{sleep, sleep_until, timeout_at};
+use tokio::time::{sleep_until, timeout_at};
 
+use crate::serve::request::http::admin::Admin;
 use crate::serve::request::http::call::Limits;
-use crate::serve::request::http::front::Front;
-use crate::serve::request::http::token::Token;
-use crate::serve::request::{HttpArgs, RequestArgs, Wrapper};
-use crate::stage::{EndedEarly, Stage, usage};
-use crate::wire::endpoint::{Input, Output, STANDARD};
-use crate::wire::lines::Lines;
+pub use crate::serve::request::http::connections::Times;
 
-/// The largest head of a call, in bytes; a larger one gets 431. The buffer of a
-/// connection grows to about as much.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+use crate::serve::request::http::connections::Connections;
+use crate::serve::request::http::front::Front;
+use crate::serve::request::http::listener::{accept, address, listen};
+use crate::serve::request::http::openapi::{SecondListener, Service};
+use crate::serve::request::http::token::Access;
+use crate::serve::request::{RequestArgs, Wrapper};
+use crate::stage::{EndedEarly, Stage, usage};
+use crate::wire::endpoint::{Input, Output};
+
+/// Files that a front end has open beside its connections.
+const OTHER_FILES: u64 = 64;
 
 /// Serves calls until a signal ends it.
 pub fn run(
@@ -48,85 +57,142 @@ pub fn run(
     responses: &str,
     wrapper: Wrapper,
 ) -> Result<()> {
-    let address = address(listen)?;
-    let token = match &args.http.token_file {
-        Some(path) => Some(Token::read(path)?),
-        None => None,
-    };
-    if !address.ip().is_loopback() && token.is_none() && !args.http.allow_anonymous {
-        return Err(usage(format!(
-            "--listen {address} can be reached from other machines: ask for a token with \
-             --token-file, or allow everybody with --allow-anonymous"
-        )));
+    let calls = address("--listen", listen)?;
+    let admin = args.http.admin.as_deref();
+    let admin = admin.map(|admin| address("--admin", admin)).transpose()?;
+    let access = Rc::new(Access::new(args.http.token_file.as_deref())?);
+    for (flag, address) in [("--listen", Some(calls)), ("--admin", admin)] {
+        if let Some(address) = address
+            && !(address.ip().is_loopback() || access.asks() || args.http.allow_anonymous)
+        {
+            return Err(usage(format!(
+                "{flag} {address} can be reached from other machines: ask for a token with \
+                 --token-file, or allow everybody with --allow-anonymous"
+            )));
+        }
     }
-    let limits = Limits::new(args, token)?;
     let output = Output::open(&args.output.output)?;
-    let responses = open_responses(responses)?;
-    let front = Rc::new(Front::new(args, wrapper, limits));
+    let responses = responses::open(responses)?;
+    let connections_max = allow_files(stage, args.http.max_connections)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
     let local = LocalSet::new();
-    local.block_on(
-        &runtime,
-        serve(stage, args, address, Rc::clone(&front), output, responses),
-    )?;
-    let snapshot = front.snapshot();
+    let snapshot = local.block_on(&runtime, async {
+        let listeners = Listeners::open(calls, admin)?;
+        let service = Service {
+            args,
+            required: &wrapper.required,
+            asks: access.asks(),
+        };
+        let limits = Limits::new(args, Rc::clone(&access), service.describe(None))?;
+        let admin = listeners.admin_of(service);
+        let front = Front::new(args, wrapper, limits, admin, connections_max);
+        let front = Rc::new(front);
+        serve(stage, args, listeners, Rc::clone(&front), output, responses).await?;
+        Ok::<_, anyhow::Error>(front.snapshot())
+    })?;
     stage.final_stats(&snapshot);
     Ok(())
 }
 
-fn open_responses(path: &str) -> Result<Input> {
-    // Standard input too is opened by its path: the event loop needs a
-    // description that it may make non-blocking.
-    let input = match path {
-        STANDARD => Input::open("/proc/self/fd/0", false)?,
-        path => Input::open(path, false)?,
-    };
-    if !input.is_pipe() {
-        return Err(usage(format!(
-            "--responses {path}: is no pipe; name one that `mkfifo` has made"
-        )));
+/// Raises the limit of open files as far as connections need it. Returns how many
+/// connections there may be.
+fn allow_files(stage: &Stage, connections: u32) -> Result<usize> {
+    let wanted = u64::from(connections) + OTHER_FILES;
+    let limit = getrlimit(Resource::Nofile);
+    // None is no limit.
+    let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= wanted);
+    if enough(limit.current) {
+        return Ok(connections as usize);
     }
-    Ok(input)
+    let allowed = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let raised = Rlimit {
+        current: Some(allowed),
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open files")?;
+    let connections = allowed.saturating_sub(OTHER_FILES).max(1);
+    if allowed < wanted {
+        stage.report.warn(&format!(
+            "only {connections} connections at a time: `ulimit -Hn` allows {allowed} open files"
+        ));
+    }
+    Ok(connections as usize)
 }
 
-fn address(listen: &str) -> Result<SocketAddr> {
-    let mut addresses = listen.to_socket_addrs().map_err(|error| {
-        usage(format!(
-            "--listen {listen}: {error}; it has the form HOST:PORT, as in 127.0.0.1:8000"
-        ))
-    })?;
-    addresses
-        .next()
-        .ok_or_else(|| usage(format!("--listen {listen}: no such host")))
+/// What the front end listens to.
+struct Listeners {
+    calls: TcpListener,
+    admin: Option<TcpListener>,
+}
+
+impl Listeners {
+    fn open(calls: SocketAddr, admin: Option<SocketAddr>) -> Result<Listeners> {
+        Ok(Listeners {
+            calls: listen(calls)?,
+            admin: admin.map(listen).transpose()?,
+        })
+    }
+
+    fn admin_of(&self, service: Service) -> Admin {
+        let addresses = self.admin.as_ref().and_then(|admin| {
+            let calls = self.calls.local_addr().ok()?;
+            Some((calls, admin.local_addr().ok()?))
+        });
+        let Some((calls, admin)) = addresses else {
+            return Admin {
+                asks: service.asks,
+                description: Bytes::new(),
+            };
+        };
+        let asks = Admin::asks(admin, service.asks);
+        Admin {
+            asks,
+            description: service.describe(Some(SecondListener { calls, asks })),
+        }
+    }
 }
 
 async fn serve(
     stage: &mut Stage,
     args: &RequestArgs,
-    address: SocketAddr,
+    listeners: Listeners,
     front: Rc<Front>,
-    mut output: Output,
+    output: Output,
     responses: Input,
 ) -> Result<()> {
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen at {address}"))?;
-    let local = listener.local_addr()?;
+    let local = listeners.calls.local_addr()?;
     stage.report.info(&format!("listening at http://{local}"));
     if args.output.resume {
         front.push(b"\n");
     }
-    let graceful = Rc::new(GracefulShutdown::new());
+    let stop = Rc::new(Notify::new());
     let accepting = spawn_local(accept(
-        listener,
+        listeners.calls,
         Rc::clone(&front),
-        args.http.clone(),
-        Rc::clone(&graceful),
+        Rc::clone(&front.connections),
+        Rc::clone(&stop),
+        call::answer,
     ));
-    let mut reading = spawn_local(read_responses(
+    spawn_local(Rc::clone(&front.connections).sweep());
+    if let Some(admin) = listeners.admin {
+        let local = admin.local_addr()?;
+        stage.report.info(&format!("admin at http://{local}"));
+        let connections = Connections::new(admin::CONNECTIONS_MAX, args.http.times());
+        spawn_local(Rc::clone(&connections).sweep());
+        // To the end: it says that the program is ending.
+        let never = Rc::new(Notify::new());
+        spawn_local(accept(
+            admin,
+            Rc::clone(&front),
+            connections,
+            never,
+            admin::answer,
+        ));
+    }
+    let mut reading = spawn_local(responses::read(
         Rc::clone(&front),
         responses,
         stage.line_bytes_max,
@@ -134,13 +200,19 @@ async fn serve(
     let path = args.output.output.clone();
     let mut writing = spawn_local({
         let front = Rc::clone(&front);
-        async move { write_requests(front, &mut output, &path).await }
+        async move { requests::write(front, output, &path).await }
     });
 
     let signals = UnixStream::from_std(stage.signals.wake_stream()?)?;
     loop {
         front.report_to(stage)?;
-        stage.show_stats(|_| front.snapshot());
+        if front.has_counted() {
+            stage.stats.touch();
+        }
+        stage.show_stats(|_| front.show());
+        if stage.signals.take_hangup() {
+            read_token_again(stage, &front);
+        }
         if stage.signals.stop().is_some() {
             break;
         }
@@ -152,36 +224,46 @@ async fn serve(
                 let mut bytes = [0; 64];
                 while signals.try_read(&mut bytes).is_ok_and(|count| count > 0) {}
             }
-            () = front.something_to_report() => stage.stats.touch(),
+            () = front.something_to_report() => {}
             () = sleep_until_due(due) => {}
             failed = &mut reading => return failed.context("the reader of responses ended")?,
             failed = &mut writing => return failed.context("the writer of requests ended")?,
         }
     }
 
-    // No new calls; those that are open get their answers, within the grace.
-    accepting.abort();
-    let _ = accepting.await;
+    // No new connections; the calls of those that are there get their answers,
+    // within the grace.
+    front.stop();
+    stop.notify_one();
     let end = stage.signals.grace_end().unwrap_or_else(Instant::now);
-    let finished = match Rc::try_unwrap(graceful) {
-        Ok(graceful) => {
-            let mut shutdown = pin!(timeout_at(end.into(), graceful.shutdown()));
-            loop {
-                tokio::select! {
-                    finished = &mut shutdown => break finished,
-                    // The reader of responses may be waiting for this.
-                    () = front.something_to_report() => front.report_to(stage)?,
-                }
-            }
+    let finish = async {
+        let _ = accepting.await;
+        front.connections.finish().await;
+    };
+    let mut finish = Box::pin(timeout_at(end.into(), finish));
+    let finished = loop {
+        tokio::select! {
+            finished = &mut finish => break finished,
+            // The reader of responses may be waiting for this.
+            () = front.something_to_report() => front.report_to(stage)?,
         }
-        Err(_) => Ok(()),
     };
     front.report_to(stage)?;
-    reading.abort();
-    writing.abort();
     match (finished, stage.signals.stop()) {
         (Err(_), Some(stop)) => Err(EndedEarly::Signal(stop).into()),
         _ => Ok(()),
+    }
+}
+
+/// The old token stays where the file holds none.
+fn read_token_again(stage: &Stage, front: &Front) {
+    match front.limits.access.reload() {
+        Ok(Some(path)) => stage.report.info(&format!("{path}: read again")),
+        Ok(None) => {}
+        Err(error) => {
+            let message = format!("{error:#}; the token stays what it was");
+            stage.report.warn(&message);
+        }
     }
 }
 
@@ -190,143 +272,4 @@ async fn sleep_until_due(due: Option<Instant>) {
         Some(due) => sleep_until(due.into()).await,
         None => std::future::pending().await,
     }
-}
-
-/// Accepts connections, as many as there is room for. The others wait in the
-/// kernel's queue.
-async fn accept(
-    listener: TcpListener,
-    front: Rc<Front>,
-    args: HttpArgs,
-    graceful: Rc<GracefulShutdown>,
-) {
-    let room = Arc::new(Semaphore::new(args.max_connections as usize));
-    loop {
-        let Ok(permit) = Arc::clone(&room).acquire_owned().await else {
-            return;
-        };
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of descriptors, or a client that has gone already. Trying
-                // again at once would use up the processor.
-                front.warn("accept", format!("cannot accept a connection: {error}"));
-                sleep(std::time::Duration::from_millis(20)).await;
-                continue;
-            }
-        };
-        let _ = stream.set_nodelay(true);
-        let service_front = Rc::clone(&front);
-        let service = service_fn(move |request| {
-            let front = Rc::clone(&service_front);
-            async move { Ok::<_, std::convert::Infallible>(call::answer(front, request).await) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(args.header_timeout)
-            // `max_buf_size` alone lets a head pass that is whole in the buffer.
-            .max_header_size(HEAD_BYTES_MAX)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(TokioIo::new(stream), service);
-        let connection = graceful.watch(connection);
-        spawn_local(async move {
-            // A client that goes away or sends no HTTP is its own affair.
-            let _ = connection.await;
-            drop(permit);
-        });
-    }
-}
-
-/// Hands each response to the call that waits for it.
-async fn read_responses(front: Rc<Front>, mut input: Input, line_bytes_max: usize) -> Result<()> {
-    let name = input.name().to_owned();
-    loop {
-        let mut lines = Lines::new(line_bytes_max);
-        let fd = input
-            .readiness()
-            .with_context(|| format!("{name}: has become a file, and must be a pipe"))?;
-        let pipe = pipe::Receiver::from_owned_fd(fd.try_clone_to_owned()?)
-            .with_context(|| format!("{name}: is no pipe"))?;
-        loop {
-            pipe.readable().await?;
-            match lines.fill(|room| pipe.try_read(room)) {
-                Ok(0) => break,
-                Ok(_) => {
-                    front.pipeline_lives();
-                    while let Some(line) = lines.next_line() {
-                        front.arrive(&name, &line);
-                        front.room_for_rejects().await;
-                    }
-                }
-                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-                Err(error) => return Err(error).with_context(|| format!("{name}: cannot read")),
-            }
-        }
-        if let Some(line) = lines.last_line() {
-            front.arrive(&name, &line);
-        }
-        front.responses_ended();
-        if name.starts_with("/proc/") || name.starts_with("/dev/") {
-            // An inherited pipe has no second writer to come.
-            return std::future::pending().await;
-        }
-        // Opened anew, the pipe waits for its next writer. A new descriptor is
-        // needed in any case: to the old one the end stays the end.
-        input = Input::open(&name, false)?;
-    }
-}
-
-/// Writes what the calls have gathered, once for all that were ready.
-async fn write_requests(front: Rc<Front>, output: &mut Output, path: &str) -> Result<()> {
-    loop {
-        // A reader is awaited before there is anything to write, so that calls
-        // learn at once whether there is one.
-        while !output.is_open()? {
-            front.set_connected(false);
-            output_ready(output).await?;
-        }
-        front.set_connected(true);
-        let batch = front.take_pending().await;
-        let mut written = 0;
-        while written < batch.len() {
-            match output.try_write(&batch[written..]) {
-                Ok(0) => output_ready(output).await?,
-                Ok(count) => written += count,
-                Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-                    front.requests_broken();
-                    if output.name() != path {
-                        // An inherited pipe has no second reader to come.
-                        return std::future::pending().await;
-                    }
-                    *output = Output::open(path)?;
-                    // What the dead reader left in the pipe may end inside a line.
-                    front.push(b"\n");
-                    break;
-                }
-                Err(error) => {
-                    return Err(error).with_context(|| format!("{path}: cannot write"));
-                }
-            }
-        }
-        front.written(batch);
-    }
-}
-
-/// Waits until a write may bring something. The descriptor is registered for
-/// this one wait: it is rare, and what is registered anew has no past.
-async fn output_ready(output: &Output) -> Result<()> {
-    let Some((fd, flags)) = output.readiness() else {
-        return Ok(());
-    };
-    let fd = fd.try_clone_to_owned()?;
-    if flags.contains(PollFlags::OUT) {
-        pipe::Sender::from_owned_fd_unchecked(fd)?
-            .writable()
-            .await?;
-    } else {
-        pipe::Receiver::from_owned_fd_unchecked(fd)?
-            .readable()
-            .await?;
-    }
-    Ok(())
 }

@@ -1,0 +1,382 @@
+//! The service in the words of OpenAPI, as it is configured.
+
+use std::net::SocketAddr;
+
+use hyper::body::Bytes;
+use serde_json::{Map, Value, json};
+
+use crate::serve::request::RequestArgs;
+use crate::serve::request::fields::RequiredFields;
+use crate::serve::request::http::call::body_bytes_max;
+use crate::stage::cli::VERSION;
+use crate::wire::message::MESSAGE_ID_BYTES_MAX;
+
+/// What a description depends on.
+#[derive(Clone, Copy, Debug)]
+pub struct Service<'a> {
+    pub args: &'a RequestArgs,
+    pub required: &'a RequiredFields,
+    /// Whether calls need a token.
+    pub asks: bool,
+}
+
+/// The second listener, and where the first one is to be found from there.
+#[derive(Clone, Copy, Debug)]
+pub struct SecondListener {
+    pub calls: SocketAddr,
+    /// Whether its own paths need a token.
+    pub asks: bool,
+}
+
+impl Service<'_> {
+    /// The description of the paths of the first listener and, where it is for the
+    /// second one, of that one's too.
+    pub fn describe(&self, second: Option<SecondListener>) -> Bytes {
+        let mut paths = Map::new();
+        let mut add = |path: &str, item: Value| paths.insert(path.to_owned(), item);
+        add("/ping", self.ping());
+        add("/predict", self.predict());
+        if let Some(second) = second {
+            let servers = server_of(second.calls);
+            for item in paths.values_mut() {
+                item["servers"] = json!([servers]);
+            }
+            for (path, item) in self.second_listener(second.asks) {
+                paths.insert(path.to_owned(), item);
+            }
+        }
+        let asks = second.map_or(self.asks, |second| second.asks);
+        paths.insert("/openapi.json".to_owned(), self.openapi(asks));
+        let mut document = json!({
+            "openapi": "3.1.0",
+            "info": {
+                "title": "rv-request",
+                "version": VERSION,
+                "description": "Each model input goes to every model; a rendezvous picks one \
+                                answer by a policy, before a deadline.",
+                "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
+            },
+            "paths": paths,
+            "components": {"schemas": self.schemas()},
+        });
+        if self.asks {
+            document["components"]["securitySchemes"] =
+                json!({"token": {"type": "http", "scheme": "bearer"}});
+        }
+        Bytes::from(format!("{document}\n"))
+    }
+
+    fn security(&self, asks: bool) -> Value {
+        if asks {
+            json!([{"token": []}])
+        } else {
+            json!([])
+        }
+    }
+
+    fn ping(&self) -> Value {
+        let pong = json!({
+            "type": "object",
+            "required": ["ping"],
+            "properties": {"ping": {"const": "pong"}},
+        });
+        json!({"get": {
+            "operationId": "ping",
+            "summary": "Whether the front end answers",
+            "security": [],
+            "responses": {"200": answer("It does", pong)},
+        }})
+    }
+
+    fn predict(&self) -> Value {
+        let mut parameters = Vec::new();
+        if let Some(name) = &self.args.http.id_header {
+            parameters.push(json!({
+                "name": name,
+                "in": "header",
+                "required": false,
+                "description": "The id of the message, instead of one that is made",
+                "schema": {
+                    "type": "string",
+                    "minLength": 1,
+                    "maxLength": MESSAGE_ID_BYTES_MAX,
+                    "pattern": "^[\\x21-\\x7e]([\\x20-\\x7e]*[\\x21-\\x7e])?$",
+                },
+            }));
+        }
+        let mut operation = json!({
+            "operationId": "predict",
+            "summary": "The answer of a model to a model input",
+            "security": self.security(self.asks),
+            "requestBody": {
+                "required": true,
+                "description": format!(
+                    "The model input, {} bytes at most", body_bytes_max(self.args)
+                ),
+                "content": {"application/json": {
+                    "schema": {"$ref": "#/components/schemas/ModelInput"},
+                }},
+            },
+            "responses": self.responses_of_predict(),
+        });
+        if !parameters.is_empty() {
+            operation["parameters"] = Value::Array(parameters);
+        }
+        json!({"post": operation})
+    }
+
+    fn responses_of_predict(&self) -> Value {
+        let mut responses = Map::new();
+        let mut add = |status: &str, answer: Value| responses.insert(status.to_owned(), answer);
+        let of_policy = json!({
+            "X-Rv-Message-Id": header("The id of the message"),
+            "X-Rv-Model": header("The model that answered, as in dt@1"),
+            "X-Rv-Reason": header("The rule of the policy that chose the answer"),
+        });
+        let mut answered = answer("The answer", of_schema("Response"));
+        answered["headers"] = of_policy.clone();
+        add("200", answered);
+        add("400", error("The body is no JSON, or the id is none"));
+        if self.asks {
+            let mut refused = error("The token is missing or wrong");
+            refused["headers"] = json!({"WWW-Authenticate": header("Bearer")});
+            add("401", refused);
+        }
+        add("408", error("The body took too long"));
+        if self.args.http.id_header.is_some() {
+            add("409", error("A call with this id is open"));
+        }
+        add("413", error("The body is too long"));
+        if self.required.names().next().is_some() {
+            add(
+                "422",
+                error("The model input lacks a field, or one is no number"),
+            );
+        }
+        add("431", json!({"description": "The head is too long"}));
+        let mut unavailable =
+            error("The pipeline is not there, or as many calls are open as there may be");
+        unavailable["headers"] = json!({"Retry-After": {
+            "description": "After how many seconds to try again",
+            "required": true,
+            "schema": {"type": "integer", "minimum": 0},
+        }});
+        add("503", unavailable);
+        let either = json!({"anyOf": [of_schema("Error"), of_schema("Response")]});
+        let mut late = answer("No response in time, or a policy without an answer", either);
+        late["headers"] = of_policy;
+        add("504", late);
+        Value::Object(responses)
+    }
+
+    fn second_listener(&self, asks: bool) -> [(&'static str, Value); 3] {
+        let ready = json!({
+            "type": "object",
+            "required": ["ready"],
+            "properties": {"ready": {"const": true}},
+        });
+        let not_ready = json!({
+            "type": "object",
+            "required": ["ready", "reason"],
+            "properties": {"ready": {"const": false}, "reason": {"type": "string"}},
+        });
+        let alive = json!({
+            "type": "object",
+            "required": ["alive"],
+            "properties": {"alive": {"const": true}},
+        });
+        let metrics = json!({
+            "description": "The counts in the text format of Prometheus",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        });
+        [
+            (
+                "/healthz",
+                json!({"get": {
+                    "operationId": "healthz",
+                    "summary": "Whether the process lives",
+                    "security": [],
+                    "responses": {"200": answer("It does", alive)},
+                }}),
+            ),
+            (
+                "/readyz",
+                json!({"get": {
+                    "operationId": "readyz",
+                    "summary": "Whether calls would be answered",
+                    "security": [],
+                    "responses": {
+                        "200": answer("They would", ready),
+                        "503": answer("They would not", not_ready),
+                    },
+                }}),
+            ),
+            (
+                "/metrics",
+                json!({"get": {
+                    "operationId": "metrics",
+                    "summary": "The counts",
+                    "security": self.security(asks),
+                    "responses": with_refusal(asks, metrics),
+                }}),
+            ),
+        ]
+    }
+
+    fn openapi(&self, asks: bool) -> Value {
+        json!({"get": {
+            "operationId": "openapi",
+            "summary": "This description",
+            "security": self.security(asks),
+            "responses": with_refusal(asks, answer("It", json!({"type": "object"}))),
+        }})
+    }
+
+    fn schemas(&self) -> Value {
+        let names: Vec<&str> = self.required.names().collect();
+        let model_input = if names.is_empty() {
+            json!({"description": "Any JSON that the models understand"})
+        } else {
+            let numbers = names.iter().map(|name| {
+                let number = json!({"type": "number"});
+                ((*name).to_owned(), number)
+            });
+            json!({
+                "type": "object",
+                "required": names,
+                "properties": numbers.collect::<Map<_, _>>(),
+            })
+        };
+        json!({
+            "ModelInput": model_input,
+            "Response": {
+                "type": "object",
+                "required": ["messageId", "timestamp", "modelInput", "modelResult"],
+                "properties": {
+                    "messageId": {"type": "string"},
+                    "timestamp": {
+                        "type": "number",
+                        "description": "When the call was accepted, in seconds since 1970",
+                    },
+                    "modelInput": of_schema("ModelInput"),
+                    "modelResult": {
+                        "description": "The answer of the model, or the policy's default; \
+                                        null where it has none",
+                    },
+                },
+            },
+            "Error": {
+                "type": "object",
+                "required": ["error"],
+                "properties": {"error": {"type": "string"}},
+            },
+        })
+    }
+}
+
+/// Where the first listener is, seen from the second.
+fn server_of(calls: SocketAddr) -> Value {
+    if calls.ip().is_unspecified() {
+        json!({
+            "url": format!("http://{{host}}:{}", calls.port()),
+            "variables": {"host": {"default": "localhost"}},
+        })
+    } else {
+        json!({"url": format!("http://{calls}")})
+    }
+}
+
+fn of_schema(name: &str) -> Value {
+    json!({"$ref": format!("#/components/schemas/{name}")})
+}
+
+fn answer(description: &str, schema: Value) -> Value {
+    json!({
+        "description": description,
+        "content": {"application/json": {"schema": schema}},
+    })
+}
+
+fn error(description: &str) -> Value {
+    answer(description, of_schema("Error"))
+}
+
+fn header(description: &str) -> Value {
+    json!({"description": description, "schema": {"type": "string"}})
+}
+
+fn with_refusal(asks: bool, answered: Value) -> Value {
+    let mut responses = json!({"200": answered});
+    if asks {
+        responses["401"] = error("The token is missing or wrong");
+        responses["401"]["headers"] = json!({"WWW-Authenticate": header("Bearer")});
+    }
+    responses
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    fn description(flags: &[&str], asks: bool, second: Option<SecondListener>) -> Value {
+        let args = ["rv-request", "--listen", "127.0.0.1:0", "--responses", "r"];
+        let args = RequestArgs::parse_from(args.iter().chain(flags));
+        let required = RequiredFields::named(&args.wrapping.fields);
+        let service = Service {
+            args: &args,
+            required: &required,
+            asks,
+        };
+        serde_json::from_slice(&service.describe(second)).unwrap()
+    }
+
+    fn statuses(description: &Value) -> Vec<&str> {
+        let responses = &description["paths"]["/predict"]["post"]["responses"];
+        let statuses = responses.as_object().unwrap().keys();
+        statuses.map(String::as_str).collect()
+    }
+
+    #[test]
+    fn only_what_is_configured_is_described() {
+        let plain = description(&[], false, None);
+        assert_eq!(
+            statuses(&plain),
+            ["200", "400", "408", "413", "431", "503", "504"]
+        );
+        assert!(plain["components"].get("securitySchemes").is_none());
+        assert!(plain["paths"].get("/metrics").is_none());
+
+        let flags = ["--fields", "a,b \"c\"", "--id-header", "x-id"];
+        let full = description(&flags, true, None);
+        for status in ["401", "409", "422"] {
+            assert!(statuses(&full).contains(&status), "{status}");
+        }
+        let input = &full["components"]["schemas"]["ModelInput"];
+        assert_eq!(input["required"], json!(["a", "b \"c\""]));
+        assert_eq!(input["properties"]["a"]["type"], "number");
+        let predict = &full["paths"]["/predict"]["post"];
+        assert_eq!(predict["parameters"][0]["name"], "x-id");
+        assert_eq!(predict["security"], json!([{"token": []}]));
+        assert_eq!(full["paths"]["/ping"]["get"]["security"], json!([]));
+    }
+
+    #[test]
+    fn the_second_listener_says_where_the_first_is() {
+        for (calls, url) in [
+            ("127.0.0.1:8000", "http://127.0.0.1:8000"),
+            ("0.0.0.0:80", "http://{host}:80"),
+            ("[::]:80", "http://{host}:80"),
+        ] {
+            let second = SecondListener {
+                calls: calls.parse().unwrap(),
+                asks: false,
+            };
+            let described = description(&[], true, Some(second));
+            assert_eq!(described["paths"]["/predict"]["servers"][0]["url"], url);
+            assert!(described["paths"]["/metrics"].get("servers").is_none());
+            assert_eq!(described["paths"]["/metrics"]["get"]["security"], json!([]));
+        }
+    }
+}

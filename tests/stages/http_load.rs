@@ -1,0 +1,398 @@
+//! The front end under slow clients, overload and a full ring of pipes.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::{Resource, Rlimit, Signal, getrlimit, setrlimit};
+
+use crate::harness::{
+    Workdir, eventually, json, next_line, open_reader, open_writer, resident_bytes,
+};
+use crate::http::{
+    Client, await_pipeline, call_through, calls_with, front_end, pipes, start_doubling,
+};
+use crate::pipelines::{Pipeline, flower};
+
+/// Lets this process and what it starts open as many files as it may.
+fn allow_many_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    setrlimit(Resource::Nofile, raised).unwrap();
+}
+
+fn assert_serves(address: &str) {
+    let mut fresh = Client::connect(address);
+    assert_eq!(fresh.call("GET", "/ping", "", "").status, 200);
+    let reply = fresh.predict("{\"n\":21}");
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert_eq!(reply.json()["modelResult"]["result"], 42);
+}
+
+#[test]
+fn two_thousand_slow_heads_past_the_cap_hold_up_nobody() {
+    allow_many_files();
+    let workdir = pipes();
+    // No timeout ever lets a slow client go here: only want of room does.
+    let cap = ["--max-connections", "500", "--header-timeout", "1h"];
+    let (running, address) = front_end(&workdir, &cap);
+    start_doubling(&workdir);
+    await_pipeline(&mut Client::connect(&address));
+    let mut slow: Vec<TcpStream> = Vec::new();
+    for _ in 0..2000 {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        stream.set_nonblocking(true).unwrap();
+        stream.write_all(b"GET /ping HTTP/1.1\r\nhos").unwrap();
+        slow.push(stream);
+        if slow.len().is_multiple_of(200) {
+            assert_serves(&address);
+        }
+    }
+    for _ in 0..5 {
+        for stream in &mut slow {
+            // Those that have made room are closed by now.
+            let _ = stream.write_all(b"t");
+        }
+        assert_serves(&address);
+    }
+    // Those that came last are still there, and may finish.
+    let mut last = slow.pop().unwrap();
+    last.set_nonblocking(false).unwrap();
+    last.write_all(b": x\r\n\r\n").unwrap();
+    let mut reply = [0; 15];
+    last.read_exact(&mut reply).unwrap();
+    assert_eq!(&reply, b"HTTP/1.1 200 OK");
+    let open_files = std::fs::read_dir(format!("/proc/{}/fd", running.id()));
+    let open_files = open_files.unwrap().count();
+    assert!(open_files < 600, "{open_files} files are open");
+}
+
+#[test]
+fn idle_connections_and_slow_heads_make_room_and_a_call_in_flight_does_not() {
+    let workdir = pipes();
+    let (_running, address) = front_end(&workdir, &["--max-connections", "3"]);
+    let mut requests = open_reader(&workdir.path("requests"));
+    let mut responses = open_writer(&workdir.path("responses"));
+    let (mut in_flight, request) = call_through(&address, "", "{}", &mut requests);
+    let mut others = Vec::new();
+    for _ in 0..20 {
+        let mut idle = Client::connect(&address);
+        assert_eq!(idle.call("GET", "/ping", "", "").status, 200);
+        let mut half_head = Client::connect(&address);
+        half_head.send("GET /ping HT");
+        others.extend([idle, half_head]);
+    }
+    assert!(others[0].ended(), "the first idle connection made no room");
+    let id = &json(&request)["messageId"];
+    writeln!(responses, "{{\"messageId\":{id},\"modelResult\":{{}}}}").unwrap();
+    assert_eq!(in_flight.reply().status, 200);
+}
+
+#[test]
+fn where_all_connections_are_busy_the_next_that_is_answered_makes_room() {
+    let workdir = pipes();
+    let (_running, address) = front_end(&workdir, &["--max-connections", "1"]);
+    let mut requests = open_reader(&workdir.path("requests"));
+    let mut responses = open_writer(&workdir.path("responses"));
+    let (mut busy, request) = call_through(&address, "", "{}", &mut requests);
+    let mut fresh = Client::connect(&address);
+    fresh.send("GET /ping HTTP/1.1\r\nhost: x\r\n\r\n");
+    thread::sleep(Duration::from_millis(100));
+    let id = &json(&request)["messageId"];
+    writeln!(responses, "{{\"messageId\":{id},\"modelResult\":{{}}}}").unwrap();
+    let reply = busy.reply();
+    // Its client is told, and does not lose a call that it is about to send.
+    assert_eq!(
+        (reply.status, reply.header("connection")),
+        (200, Some("close"))
+    );
+    assert_eq!(fresh.reply().status, 200);
+}
+
+#[test]
+fn clients_that_never_read_their_answers_hold_up_nobody_and_are_let_go() {
+    let workdir = pipes();
+    let (running, address) = front_end(&workdir, &["--write-timeout", "1s"]);
+    start_doubling(&workdir);
+    await_pipeline(&mut Client::connect(&address));
+    let mut deaf: Vec<TcpStream> = Vec::new();
+    let calls = "GET /ping HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000);
+    for _ in 0..5 {
+        let mut stream = TcpStream::connect(&address).unwrap();
+        let patience = Some(Duration::from_millis(200));
+        stream.set_write_timeout(patience).unwrap();
+        // Until neither side takes any more.
+        while stream.write_all(calls.as_bytes()).is_ok() {}
+        deaf.push(stream);
+        assert_serves(&address);
+    }
+    let resident = resident_bytes(running.id());
+    assert!(resident < 256 << 20, "{resident} bytes");
+    for stream in &mut deaf {
+        let let_go = eventually(|| {
+            let error = stream.write(b"x").err()?;
+            let gone = [ErrorKind::BrokenPipe, ErrorKind::ConnectionReset];
+            gone.contains(&error.kind()).then_some(())
+        });
+        assert!(let_go.is_some(), "a client that does not read is kept");
+    }
+}
+
+#[test]
+fn a_body_that_is_too_big_gets_its_413_even_where_all_of_it_is_sent_first() {
+    let workdir = pipes();
+    let (_running, address) = front_end(&workdir, &["--max-body", "1KiB"]);
+    let big = "x".repeat(20 << 20);
+    for head in [
+        format!("content-length: {}\r\n\r\n", big.len()),
+        format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n", big.len()),
+    ] {
+        let mut client = Client::connect(&address);
+        client.send("POST /predict HTTP/1.1\r\nhost: x\r\n");
+        client.send(&head);
+        client.send(&big);
+        let reply = client.reply();
+        assert_eq!(
+            (reply.status, reply.header("connection")),
+            (413, Some("close"))
+        );
+        assert!(reply.json()["error"].is_string());
+    }
+}
+
+#[test]
+fn bodies_are_bounded_all_together() {
+    let workdir = pipes();
+    let (_running, address) = front_end(&workdir, &["--max-bodies", "1500B"]);
+    start_doubling(&workdir);
+    let mut other = Client::connect(&address);
+    await_pipeline(&mut other);
+    let body = format!("{{\"n\":1,\"x\":\"{}\"}}", "y".repeat(986));
+    let mut slow = Client::connect(&address);
+    slow.send("POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n");
+    slow.send(&body[..10]);
+    let refused = eventually(|| {
+        let reply = Client::connect(&address).predict(&body);
+        (reply.status == 503).then_some(reply)
+    });
+    assert_eq!(refused.unwrap().header("retry-after"), Some("1"));
+    assert_eq!(other.predict("{\"n\":1}").status, 200);
+    slow.send(&body[10..]);
+    assert_eq!(slow.reply().status, 200);
+    assert_eq!(other.predict(&body).status, 200);
+}
+
+#[test]
+fn what_is_past_the_bound_gets_503_at_once_and_what_was_accepted_its_answer() {
+    const BOUND: usize = 20;
+    let workdir = pipes();
+    let (_running, address) = front_end(&workdir, &["--max-in-flight", "20"]);
+    let mut requests = open_reader(&workdir.path("requests"));
+    let mut responses = open_writer(&workdir.path("responses"));
+    let (first, line) = call_through(&address, "", "{}", &mut requests);
+    let mut accepted = vec![first];
+    let mut lines = vec![line];
+    let call = "POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}";
+    while accepted.len() < BOUND {
+        let mut client = Client::connect(&address);
+        client.send(call);
+        lines.push(next_line(&mut requests));
+        accepted.push(client);
+    }
+    // Nothing is answered yet, so these do not wait for anything.
+    for _ in 0..4 * BOUND {
+        let reply = Client::connect(&address).predict("{}");
+        assert_eq!(
+            (reply.status, reply.header("retry-after")),
+            (503, Some("1"))
+        );
+    }
+    for line in lines {
+        let id = &json(&line)["messageId"];
+        writeln!(responses, "{{\"messageId\":{id},\"modelResult\":{{}}}}").unwrap();
+    }
+    for client in &mut accepted {
+        assert_eq!(client.reply().status, 200);
+    }
+}
+
+#[test]
+fn at_five_times_the_capacity_every_accepted_call_is_answered_by_its_deadline() {
+    let workdir = Workdir::new();
+    let policy = "deadline_ms = 1000\nexpect = [\"dt@1\"]\n\
+        [[prefer]]\nafter_ms = 0\nmodels = [\"dt@1\"]\n\
+        [default]\nmodelResult = { result = 0 }\n";
+    let pipeline = Pipeline::start_under(&workdir, policy);
+    let (front, address) = front_end(&workdir, &["--max-in-flight", "20"]);
+    await_flower(&address);
+    // No model answers in time any more: each call costs its whole deadline, which
+    // is the least that this pipeline can do.
+    for model in &pipeline.stages[1..3] {
+        model.signal(Signal::STOP);
+    }
+    let answered = AtomicU64::new(0);
+    let refused = AtomicU64::new(0);
+    thread::scope(|scope| {
+        for caller in 0..100 {
+            let (address, answered, refused) = (&address, &answered, &refused);
+            scope.spawn(move || {
+                let mut client = Client::connect(address);
+                for _ in 0..5 {
+                    let reply = client.predict(&flower(caller));
+                    match reply.status {
+                        200 => {
+                            assert_eq!(reply.header("x-rv-reason"), Some("default"));
+                            answered.fetch_add(1, Ordering::Relaxed);
+                        }
+                        503 => {
+                            assert_eq!(reply.header("retry-after"), Some("1"));
+                            refused.fetch_add(1, Ordering::Relaxed);
+                        }
+                        _ => panic!("{reply:?}"),
+                    }
+                }
+            });
+        }
+    });
+    for model in &pipeline.stages[1..3] {
+        model.signal(Signal::CONT);
+    }
+    let (answered, refused) = (answered.into_inner(), refused.into_inner());
+    assert!(answered >= 20 && refused > 0, "{answered} {refused}");
+    assert_eq!(Client::connect(&address).predict(&flower(0)).status, 200);
+    front.signal(Signal::TERM);
+    front.wait().assert_status(0);
+    for stage in pipeline.wait() {
+        stage.assert_status(0);
+    }
+}
+
+/// Calls until the pipeline of models is there.
+fn await_flower(address: &str) {
+    let reply = eventually(|| {
+        let reply = Client::connect(address).predict(&flower(0));
+        (reply.status == 200).then_some(())
+    });
+    assert!(reply.is_some(), "the pipeline does not answer");
+}
+
+#[test]
+fn sigterm_under_load_fails_no_call_that_was_accepted() {
+    let workdir = Workdir::new();
+    let pipeline = Pipeline::start(&workdir);
+    let (front, address) = front_end(&workdir, &[]);
+    await_flower(&address);
+    let stopping = Arc::new(AtomicBool::new(false));
+    let calls = Arc::new(AtomicU64::new(0));
+    let callers: Vec<_> = (0..20)
+        .map(|_| {
+            let address = address.clone();
+            let (stopping, calls) = (Arc::clone(&stopping), Arc::clone(&calls));
+            thread::spawn(move || call_until_refused(&address, &stopping, &calls))
+        })
+        .collect();
+    let loaded = eventually(|| (calls.load(Ordering::Relaxed) > 2000).then_some(()));
+    assert!(loaded.is_some());
+    stopping.store(true, Ordering::SeqCst);
+    front.signal(Signal::TERM);
+    for caller in callers {
+        caller.join().unwrap();
+    }
+    front.wait().assert_status(0);
+    // Each answer was counted, and none was lost on the way.
+    let counted = calls_with(&workdir, 200);
+    assert!(counted > calls.load(Ordering::Relaxed));
+    assert!(counted <= calls.load(Ordering::Relaxed) + 21);
+    for stage in pipeline.wait() {
+        stage.assert_status(0);
+    }
+}
+
+/// One call after the other on connections that are kept as long as the front end
+/// says. After the signal a new connection may be refused.
+fn call_until_refused(address: &str, stopping: &AtomicBool, calls: &AtomicU64) {
+    let length = flower(1).len();
+    let call = format!(
+        "POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{}",
+        flower(1)
+    );
+    loop {
+        let was_stopping = stopping.load(Ordering::SeqCst);
+        let Ok(mut client) = Client::try_connect(address) else {
+            assert!(stopping.load(Ordering::SeqCst), "refused before the signal");
+            return;
+        };
+        let mut is_first = true;
+        loop {
+            match client.try_call(&call) {
+                Ok(reply) => {
+                    assert_eq!(reply.status, 200, "{reply:?}");
+                    calls.fetch_add(1, Ordering::Relaxed);
+                    if reply.header("connection") == Some("close") {
+                        break;
+                    }
+                }
+                Err(error) => {
+                    let was_refused = is_first && (was_stopping || stopping.load(Ordering::SeqCst));
+                    assert!(was_refused, "an accepted call failed: {error}");
+                    return;
+                }
+            }
+            is_first = false;
+        }
+    }
+}
+
+#[test]
+fn a_ring_of_full_pipes_goes_on() {
+    const CALLS: usize = 1000;
+    allow_many_files();
+    let workdir = Workdir::new();
+    let pipeline = Pipeline::start(&workdir);
+    let (front, address) = front_end(&workdir, &[]);
+    await_flower(&address);
+    let fifos = [
+        "requests",
+        "responses",
+        "dt.in",
+        "lr.in",
+        "decoy.in",
+        "rendezvous.in",
+        "dt.scores",
+        "lr.scores",
+    ];
+    for fifo in fifos {
+        let mut options = File::options();
+        // As a second writer for a moment: the size is the pipe's.
+        let pipe = options.write(true).open(workdir.path(fifo)).unwrap();
+        let shrunk = eventually(|| rustix::pipe::fcntl_setpipe_size(&pipe, 4096).ok());
+        assert_eq!(shrunk, Some(4096), "{fifo}");
+    }
+    let padding = "y".repeat(500);
+    let mut clients: Vec<Client> = (0..CALLS).map(|_| Client::connect(&address)).collect();
+    for (mark, client) in clients.iter_mut().enumerate() {
+        let body = flower(mark).replacen('{', &format!("{{\"padding\":\"{padding}\","), 1);
+        client.send(format!(
+            "POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+    }
+    for (mark, client) in clients.iter_mut().enumerate() {
+        let reply = client.reply();
+        assert_eq!(reply.status, 200, "{reply:?}");
+        assert_eq!(reply.json()["modelInput"]["mark"], mark);
+    }
+    drop(clients);
+    front.signal(Signal::TERM);
+    front.wait().assert_status(0);
+    for stage in pipeline.wait() {
+        stage.assert_status(0);
+    }
+}
