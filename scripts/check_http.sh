@@ -1,0 +1,82 @@
+#!/usr/bin/env bash
+# What the HTTP front end says of itself has to be what others understand: its
+# description is given to a validator of OpenAPI, and its metrics to the parser of
+# Prometheus' own client. Needs python3 with venv; fetches both from PyPI.
+#
+# RV_BIN names a folder with the programs, instead of building them.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+if [[ -z "${RV_BIN:-}" ]]; then
+  cargo build --release --bins --quiet
+  RV_BIN=$PWD/target/release
+fi
+fixtures=$PWD/fixtures
+work=$(mktemp --directory "${TMPDIR:-/tmp}/rv-check-http-XXXXXX")
+front=
+cleanup() {
+  [[ -z "$front" ]] || kill "$front" 2> /dev/null || true
+  rm --recursive --force "$work"
+}
+trap cleanup EXIT
+cd "$work"
+
+python3 -m venv venv
+venv/bin/pip --quiet --disable-pip-version-check install openapi-spec-validator prometheus-client
+
+"$RV_BIN/rv-score" train --quiet --input "$fixtures/iris.csv" --target target --output dt.json \
+  --features sepalLength,sepalWidth,petalLength,petalWidth \
+  --algorithm decision-tree --name dt --model-version 1
+mkfifo requests responses
+echo canary-secret > token
+
+# Where it listens, by what it says: NAME.
+address() {
+  local address
+  for _ in {1..100}; do
+    address=$(sed --quiet "s|.*$1 at http://||p" front.log)
+    [[ -n "$address" ]] && echo "$address" && return
+    sleep 0.1
+  done
+  echo "check_http: the front end does not come up" >&2
+  cat front.log >&2
+  return 1
+}
+
+# fetch ADDRESS PATH FILE
+fetch() {
+  python3 - "$@" << 'PY'
+import sys, urllib.request
+address, path, file = sys.argv[1:]
+headers = {"Authorization": "Bearer canary-secret"}
+request = urllib.request.Request(f"http://{address}{path}", headers=headers)
+with urllib.request.urlopen(request, timeout=30) as reply, open(file, "wb") as out:
+    out.write(reply.read())
+PY
+}
+
+for flags in '' '--fields a,b --id-header x-id' '--model dt.json --token-file token'; do
+  echo "== rv-request --listen --admin $flags"
+  # shellcheck disable=SC2086
+  "$RV_BIN/rv-request" --listen 127.0.0.1:0 --admin 127.0.0.1:0 --responses responses \
+    --output requests $flags 2> front.log &
+  front=$!
+  calls=$(address listening)
+  admin=$(address admin)
+  fetch "$calls" /openapi.json calls.json
+  fetch "$admin" /openapi.json admin.json
+  fetch "$admin" /metrics metrics.prom
+  venv/bin/openapi-spec-validator --errors all calls.json admin.json
+  venv/bin/python - << 'PY'
+from prometheus_client.parser import text_string_to_metric_families
+families = list(text_string_to_metric_families(open("metrics.prom").read()))
+assert len(families) > 10, families
+for family in families:
+    assert family.type in ("counter", "gauge", "summary"), family
+    assert family.documentation, f"{family.name} has no help"
+print(f"metrics.prom: {len(families)} families")
+PY
+  kill "$front"
+  wait "$front"
+  front=
+done
