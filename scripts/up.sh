@@ -2,7 +2,8 @@
 # Brings up the whole architecture in a folder of its own and keeps it up: a stage
 # that dies is started again, and the others never notice.
 #
-#   scripts/up.sh [--dir DIR] up [--listen ADDRESS] [--admin ADDRESS] [--policy FILE] [--no-models]
+#   scripts/up.sh [--dir DIR] up [--listen ADDRESS] [--admin ADDRESS] [--policy FILE]
+#                                [--no-models] [-- FLAGS OF rv-request...]
 #   scripts/up.sh [--dir DIR] add NAME COMMAND...    a model or a shadow joins
 #   scripts/up.sh [--dir DIR] remove NAME            and leaves
 #   scripts/up.sh [--dir DIR] reload                 the policy in DIR/policy.toml comes in force
@@ -57,8 +58,12 @@ define() {
   mv "stages/$1/new" "stages/$1/stage"
 }
 
+# Whether a process runs. One that has ended and that nobody has asked about yet
+# does not.
 alive() {
-  [[ -n "${1:-}" ]] && kill -0 "$1" 2> /dev/null
+  local state
+  [[ -n "${1:-}" ]] && state=$(cat "/proc/$1/status" 2> /dev/null) &&
+    [[ "$state" != *State:$'\t'Z* ]]
 }
 
 pid_of() {
@@ -187,13 +192,14 @@ pipe() {
 }
 
 prepare() {
-  local listen=127.0.0.1:8000 admin=127.0.0.1:8001 policy='' with_models=yes
+  local listen=127.0.0.1:8000 admin=127.0.0.1:8001 policy='' with_models=yes name flags=''
   while (($#)); do
     case $1 in
       --listen) listen=$2; shift ;;
       --admin) admin=$2; shift ;;
       --policy) policy=$(cd "$OLDPWD" && realpath "$2"); shift ;;
       --no-models) with_models=no ;;
+      --) shift; (($#)) && flags=$(printf ' %q' "$@"); break ;;
       *) usage ;;
     esac
     shift
@@ -217,7 +223,7 @@ prepare() {
   {
     define front source pipes/responses pipes/requests 'exec rv-request --listen "$listen" \
       --admin "$admin" --responses pipes/responses --output pipes/requests \
-      --stats stats/front.json $resume'
+      --stats stats/front.json $resume'"$flags"
     define tee stage pipes/requests '' 'exec rv-tee --input pipes/requests \
       --no-stdout --live-dir models --keep-dir keep --spill-dir spill \
       --stats stats/tee.json $resume'

@@ -104,15 +104,13 @@ impl Snapshot {
 
     /// Adds what there is now of one thing by a label.
     pub fn gauge_by_label(
-        mut self,
+        self,
         name: &str,
         label: &'static str,
         values: impl IntoIterator<Item = (String, u64)>,
     ) -> Snapshot {
         let values = values.into_iter().collect();
-        self.0
-            .push((name.to_owned(), Entry::GaugeByLabel(label, values)));
-        self
+        self.with(name, Entry::GaugeByLabel(label, values))
     }
 
     /// Adds the quantiles of a distribution, in milliseconds.
@@ -209,22 +207,11 @@ impl Snapshot {
                 }
                 Entry::Gauge(value) => family(&name, "gauge", help, &one(value.to_string())),
                 Entry::ByLabel(label, counts) => {
-                    let samples: Vec<_> = counts
-                        .iter()
-                        .map(|(value, count)| {
-                            let value = label_value(value);
-                            (format!("{{{label}=\"{value}\"}}"), count.to_string())
-                        })
-                        .collect();
-                    family(&format!("{name}_total"), "counter", help, &samples);
+                    let name = format!("{name}_total");
+                    family(&name, "counter", help, &labelled(label, counts));
                 }
                 Entry::GaugeByLabel(label, values) => {
-                    let _ = writeln!(text, "# TYPE {prefix}_{name} gauge");
-                    for (of, value) in values {
-                        let of = label_value(of);
-                        let _ = writeln!(text, "{prefix}_{name}{{{label}=\"{of}\"}} {value}");
-                    }
-                    Ok(())
+                    family(&name, "gauge", help, &labelled(label, values));
                 }
                 Entry::Latencies(latencies) => {
                     let mut samples = Vec::new();
@@ -268,6 +255,15 @@ impl Snapshot {
         }
         parts.join(", ")
     }
+}
+
+/// What stands behind the name of a Prometheus sample, and its value.
+fn labelled(label: &str, values: &[(String, u64)]) -> Vec<(String, String)> {
+    let sample = |(of, value): &(String, u64)| {
+        let behind_name = format!("{{{label}=\"{}\"}}", label_value(of));
+        (behind_name, value.to_string())
+    };
+    values.iter().map(sample).collect()
 }
 
 /// `bytesOut` as `bytes_out`.

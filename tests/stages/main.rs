@@ -18,3 +18,4 @@ mod request;
 mod score;
 mod streams;
 mod tee;
+mod up;

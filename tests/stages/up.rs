@@ -1,0 +1,432 @@
+//! The architecture as `scripts/up.sh` keeps it up: models come and go under calls,
+//! and stages die.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+use crate::harness::{Finished, Workdir, checkout, eventually, json, program};
+use crate::http::Client;
+
+/// What `up.sh` keeps up in a folder. Ends with the test.
+struct Up {
+    workdir: Workdir,
+    address: String,
+}
+
+impl Up {
+    fn start(flags: &[&str]) -> Up {
+        let workdir = Workdir::new();
+        let ports = ["--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0"];
+        let mut up = Up {
+            workdir,
+            address: String::new(),
+        };
+        let said = up.run("up", &[&ports[..], flags].concat());
+        let address = said.stdout().split_once("http://").unwrap().1;
+        up.address = address.split(',').next().unwrap().to_owned();
+        up
+    }
+
+    fn run(&self, command: &str, args: &[&str]) -> Finished {
+        let finished = self.finish(command, args);
+        finished.assert_status(0);
+        finished
+    }
+
+    fn finish(&self, command: &str, args: &[&str]) -> Finished {
+        let script = checkout().join("scripts/up.sh");
+        let mut run = self.workdir.shell("exec \"$0\" --dir run \"$@\"");
+        run.command
+            .env("RV_BIN", program("rv-score").parent().unwrap());
+        run.arg(script).arg(command).args(args).finish()
+    }
+
+    fn policy(&self, text: &str) {
+        self.workdir.write("run/policy.toml", text);
+        self.run("reload", &[]);
+    }
+
+    fn stats(&self, stage: &str) -> serde_json::Value {
+        json(&self.workdir.read(&format!("run/stats/{stage}.json")))
+    }
+
+    /// The processes of a stage: what a supervisor has started.
+    fn processes(&self, stage: &str) -> Vec<Pid> {
+        let path = self.workdir.path(&format!("run/stages/{stage}/pid"));
+        let group = fs::read_to_string(path).unwrap_or_default();
+        let mut processes = Vec::new();
+        for entry in fs::read_dir("/proc").unwrap() {
+            let name = entry.unwrap().file_name();
+            let pid = name.to_str().and_then(|name| name.parse().ok());
+            let stat = fs::read_to_string(format!("/proc/{}/stat", name.display()));
+            let (Some(pid), Ok(stat)) = (pid.and_then(Pid::from_raw), stat) else {
+                continue;
+            };
+            let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
+            // The state, the parent, the group.
+            if fields.split(' ').nth(2) == Some(group.trim()) {
+                processes.push(pid);
+            }
+        }
+        processes
+    }
+
+    fn down(&self) {
+        self.run("down", &[]);
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        // Also where the test fails half-way.
+        let _ = self.finish("down", &[]);
+    }
+}
+
+/// Calls the front end over and over, and sees to it that each call is answered.
+struct Callers {
+    stop: Arc<AtomicBool>,
+    seen: Arc<Seen>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+#[derive(Default)]
+struct Seen {
+    calls: AtomicU64,
+    statuses: Mutex<BTreeMap<u16, u64>>,
+    /// Models that have answered since this was emptied.
+    models: Mutex<BTreeSet<String>>,
+    slowest: Mutex<Duration>,
+}
+
+impl Callers {
+    fn start(address: &str, count: u64) -> Callers {
+        let stop = Arc::new(AtomicBool::new(false));
+        let seen = Arc::new(Seen::default());
+        let threads = (0..count).map(|caller| {
+            let (address, stop, seen) = (address.to_owned(), Arc::clone(&stop), Arc::clone(&seen));
+            thread::spawn(move || {
+                let mut client = Client::connect(&address);
+                for call in 0.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    seen.call(&mut client, caller * 1_000_000_000 + call);
+                }
+            })
+        });
+        let threads = threads.collect();
+        Callers {
+            stop,
+            seen,
+            threads,
+        }
+    }
+
+    /// Waits until the model answers.
+    fn see(&self, model: &str) {
+        self.seen.models.lock().unwrap().clear();
+        let there = || self.seen.models.lock().unwrap().contains(model);
+        let found = eventually(|| there().then_some(()));
+        assert!(found.is_some(), "{model} never answers");
+    }
+
+    /// Waits until this model alone answers.
+    fn see_only(&self, model: &str) {
+        let mut last = BTreeSet::new();
+        let found = eventually(|| {
+            self.seen.models.lock().unwrap().clear();
+            thread::sleep(Duration::from_millis(100));
+            last = self.seen.models.lock().unwrap().clone();
+            (last.len() == 1 && last.contains(model)).then_some(())
+        });
+        assert!(found.is_some(), "{last:?} answer");
+    }
+
+    /// Ends the calls. Each has had its own answer; returns how many there were of
+    /// each status.
+    fn end(self) -> BTreeMap<u16, u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads {
+            thread.join().unwrap();
+        }
+        let statuses = self.seen.statuses.lock().unwrap().clone();
+        assert_eq!(
+            statuses.values().sum::<u64>(),
+            self.seen.calls.load(Ordering::Relaxed)
+        );
+        statuses
+    }
+}
+
+impl Seen {
+    fn call(&self, client: &mut Client, mark: u64) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let since = Instant::now();
+        let reply = client.predict(&format!(
+            "{{\"sepalLength\":9,\"sepalWidth\":10,\"petalLength\":11,\"petalWidth\":12,\"mark\":{mark}}}"
+        ));
+        if reply.status == 200 {
+            assert_eq!(reply.json()["modelInput"]["mark"], mark);
+            let model = reply.header("x-rv-model").unwrap_or("default");
+            self.models.lock().unwrap().insert(model.to_owned());
+        } else {
+            assert!(reply.json()["error"].is_string(), "{reply:?}");
+        }
+        let mut slowest = self.slowest.lock().unwrap();
+        *slowest = slowest.max(since.elapsed());
+        let mut statuses = self.statuses.lock().unwrap();
+        *statuses.entry(reply.status).or_default() += 1;
+    }
+}
+
+/// What came in is accounted for in the rendezvous and on every branch of the tee.
+fn assert_balanced(up: &Up) {
+    let stats = up.stats("rendezvous");
+    let of = |name: &str| stats[name].as_u64().unwrap();
+    assert_eq!(
+        of("requests"),
+        of("answersByModels") + of("defaults") + of("repeated")
+    );
+    let fates = ["used", "unused", "late", "duplicate", "orphaned", "failed"];
+    assert_eq!(of("scores"), fates.map(of).iter().sum::<u64>());
+    let stats = up.stats("tee");
+    let branches = stats["written"].as_object().unwrap();
+    assert!(branches.len() >= 3, "{stats}");
+    for branch in branches.keys().filter(|branch| branch.starts_with("keep")) {
+        let of = |name: &str| stats[name][branch].as_u64().unwrap();
+        assert_eq!(
+            stats["in"].as_u64().unwrap() + of("recovered"),
+            of("written") + of("queued") + of("spilled") + of("dropped") + of("corrupt"),
+            "{branch} of {stats}"
+        );
+    }
+}
+
+/// Every file of an archive is complete gzip. Returns the lines.
+fn archived(up: &Up, folder: &str) -> Vec<String> {
+    let check = format!("gzip --test run/{folder}/*.gz && rv-archive cat run/{folder}");
+    let finished = up.workdir.shell(&check).succeeds();
+    finished.lines().into_iter().map(str::to_owned).collect()
+}
+
+const SHADOW: &str = r#"
+deadline_ms = 5000
+[versions]
+dt = 1
+lr = 0
+[[prefer]]
+after_ms = 0
+models = ["dt"]
+[[prefer]]
+after_ms = 1000
+models = ["dt", "lr"]
+"#;
+
+#[test]
+fn a_model_joins_is_ramped_promoted_and_another_leaves_and_no_call_fails() {
+    let up = Up::start(&[]);
+    up.policy(SHADOW);
+    let callers = Callers::start(&up.address, 4);
+    callers.see("dt@1");
+    up.workdir.train("decision-tree", "dt", 2);
+    fs::rename(up.workdir.path("dt.json"), up.workdir.path("dt2.json")).unwrap();
+    let model = up.workdir.path("dt2.json");
+    up.run(
+        "add",
+        &[
+            "dt2",
+            "rv-score",
+            "--model",
+            &model,
+            "--stats",
+            "stats/dt2.json",
+        ],
+    );
+    // A shadow scores and never answers.
+    let scored = eventually(|| {
+        let stats = fs::read_to_string(up.workdir.path("run/stats/dt2.json")).ok()?;
+        (json(&stats)["out"].as_u64()? > 100).then_some(())
+    });
+    assert!(scored.is_some(), "the shadow gets no requests");
+    callers.see_only("dt@1");
+    let ramp = "[split]\nkey = \"messageId\"\n[[share]]\nmodel = \"dt@2\"\nfrom = 0\nto = ";
+    up.policy(&format!("{SHADOW}{ramp}0.5\n"));
+    callers.see("dt@2");
+    callers.see("dt@1");
+    up.policy(&format!("{SHADOW}{ramp}1.0\n"));
+    callers.see_only("dt@2");
+    up.policy(&SHADOW.replace("dt = 1", "dt = 2"));
+    callers.see_only("dt@2");
+    up.run("remove", &["dt"]);
+    up.run("remove", &["lr"]);
+    callers.see_only("dt@2");
+    let status = up.run("status", &[]);
+    assert!(status.stdout().contains("ready"), "{status}");
+    assert!(!status.stdout().contains("\nlr "), "{status}");
+    let statuses = callers.end();
+    assert_eq!(statuses.keys().collect::<Vec<_>>(), [&200]);
+    up.down();
+    assert_balanced(&up);
+    assert_eq!(archived(&up, "archive").len() as u64, statuses[&200]);
+    assert_eq!(archived(&up, "decisions").len() as u64, statuses[&200]);
+}
+
+#[test]
+fn what_cannot_be_is_refused() {
+    let up = Up::start(&["--no-models"]);
+    for (command, args, said) in [
+        ("up", &[][..], "is up already"),
+        ("add", &["tee", "cat"], "cannot name a model"),
+        ("add", &["../x", "cat"], "cannot name a model"),
+        ("add", &["x", "no-such-program"], "no such program"),
+        ("remove", &["front"], "there is no model front"),
+        ("remove", &["x"], "there is no model x"),
+    ] {
+        let refused = up.finish(command, args);
+        assert!([2, 3].contains(&refused.status), "{refused}");
+        assert!(refused.stderr.contains(said), "{refused}");
+    }
+    up.workdir.write("run/policy.toml", "nonsense");
+    let refused = up.finish("reload", &[]);
+    refused.assert_status(2);
+    up.down();
+    let status = up.finish("status", &[]);
+    status.assert_status(3);
+    assert!(status.stdout().contains("not ready"), "{status}");
+}
+
+/// Numbers that are the same for the same seed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, limit: u64) -> u64 {
+        // splitmix64.
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ (mixed >> 31)) % limit
+    }
+}
+
+fn setting(name: &str, default: u64) -> u64 {
+    let given = std::env::var(name).ok();
+    given.map_or(default, |text| text.parse().unwrap())
+}
+
+/// RV_CHAOS_SEED repeats a run, RV_CHAOS_SECONDS lengthens it.
+#[test]
+fn stages_die_and_stop_at_random_and_every_call_is_answered() {
+    let now = crate::harness::now() as u64;
+    let seed = setting("RV_CHAOS_SEED", now);
+    println!("RV_CHAOS_SEED={seed}");
+    let mut dice = Dice(seed);
+    let up = Up::start(&["--", "--timeout", "3s"]);
+    up.run("add", &["shadow", "rv-score", "--model", "dt.json"]);
+    let callers = Callers::start(&up.address, 8);
+    callers.see("dt@1");
+    let stages = [
+        "tee",
+        "rendezvous",
+        "dt",
+        "lr",
+        "shadow",
+        "decoy",
+        "decisions",
+    ];
+    let end = Instant::now() + Duration::from_secs(setting("RV_CHAOS_SECONDS", 60));
+    let mut stopped: Vec<(Instant, Pid)> = Vec::new();
+    let mut kills = 0;
+    while Instant::now() < end {
+        thread::sleep(Duration::from_millis(dice.below(500)));
+        stopped.retain(|(until, pid)| {
+            let is_over = *until <= Instant::now();
+            if is_over {
+                let _ = kill_process(*pid, Signal::CONT);
+            }
+            !is_over
+        });
+        let stage = stages[dice.below(stages.len() as u64) as usize];
+        let processes = up.processes(stage);
+        if processes.is_empty() {
+            continue;
+        }
+        let process = processes[dice.below(processes.len() as u64) as usize];
+        if dice.below(2) == 0 {
+            // It may have ended by itself in between.
+            let _ = kill_process(process, Signal::KILL);
+            kills += 1;
+        } else if kill_process(process, Signal::STOP).is_ok() {
+            let until = Instant::now() + Duration::from_millis(dice.below(1500));
+            stopped.push((until, process));
+        }
+    }
+    for (_, pid) in stopped {
+        let _ = kill_process(pid, Signal::CONT);
+    }
+    assert!(kills > 10, "{kills} kills are no chaos");
+    // Afterwards all is as it was.
+    callers.see_only("dt@1");
+    let slowest = *callers.seen.slowest.lock().unwrap();
+    let statuses = callers.end();
+    println!("{kills} kills, statuses {statuses:?}, slowest {slowest:?}");
+    assert!(
+        statuses
+            .keys()
+            .all(|status| [200, 503, 504].contains(status))
+    );
+    assert!(statuses[&200] > 1000, "{statuses:?}");
+    // The front end's time-out and what a machine under load needs.
+    assert!(slowest < Duration::from_secs(30), "{slowest:?}");
+    let ready = eventually(|| (up.finish("status", &[]).status == 0).then_some(()));
+    assert!(ready.is_some(), "{}", up.finish("status", &[]));
+    up.down();
+    assert_balanced(&up);
+    let decisions = archived(&up, "decisions");
+    assert!(!decisions.is_empty());
+    assert!(!archived(&up, "archive").is_empty());
+}
+
+#[test]
+fn the_production_model_stopped_the_canary_answers_and_a_stuck_shadow_changes_nothing() {
+    let up = Up::start(&[]);
+    up.run("add", &["shadow", "rv-score", "--model", "dt.json"]);
+    let callers = Callers::start(&up.address, 4);
+    callers.see_only("dt@1");
+    for pid in up.processes("shadow") {
+        kill_process(pid, Signal::STOP).unwrap();
+    }
+    callers.see_only("dt@1");
+    for pid in up.processes("dt") {
+        kill_process(pid, Signal::STOP).unwrap();
+    }
+    callers.see_only("lr@0");
+    for stage in ["dt", "shadow"] {
+        for pid in up.processes(stage) {
+            kill_process(pid, Signal::CONT).unwrap();
+        }
+    }
+    callers.see_only("dt@1");
+    let statuses = callers.end();
+    assert_eq!(statuses.keys().collect::<Vec<_>>(), [&200]);
+    // A front end that died is back, and a fresh call gets through.
+    for pid in up.processes("front") {
+        kill_process(pid, Signal::KILL).unwrap();
+    }
+    let answered = eventually(|| {
+        let mut client = Client::try_connect(&up.address).ok()?;
+        let call = "POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}";
+        let reply = client.try_call(call).ok()?;
+        (reply.status == 200).then_some(())
+    });
+    assert!(answered.is_some());
+    up.down();
+    assert_balanced(&up);
+}
