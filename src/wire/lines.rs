@@ -116,7 +116,9 @@ pub struct Lines {
     buffer: Vec<u8>,
     /// Handed out up to here.
     start: usize,
-    /// No newline between `start` and here.
+    /// The first newline from `start` on.
+    newline: Option<usize>,
+    /// No further newline between `start` and here.
     searched: usize,
     /// Filled up to here.
     end: usize,
@@ -136,6 +138,7 @@ impl Lines {
         Lines {
             buffer: Vec::new(),
             start: 0,
+            newline: None,
             searched: 0,
             end: 0,
             line_bytes_max,
@@ -169,7 +172,17 @@ impl Lines {
         self.make_room(limit);
         let count = read(&mut self.buffer[self.end..self.end + limit])?;
         self.end += count;
+        self.find_newline();
         Ok(count)
+    }
+
+    /// Looks at each byte once, however often somebody asks for a line.
+    fn find_newline(&mut self) {
+        if self.newline.is_none() {
+            let found = memchr::memchr(b'\n', &self.buffer[self.searched..self.end]);
+            self.newline = found.map(|found| self.searched + found);
+            self.searched = self.newline.map_or(self.end, |newline| newline + 1);
+        }
     }
 
     fn make_room(&mut self, wanted: usize) {
@@ -184,6 +197,7 @@ impl Lines {
             return;
         }
         self.buffer.copy_within(self.start..self.end, 0);
+        self.newline = self.newline.map(|newline| newline - self.start);
         self.searched -= self.start;
         self.end -= self.start;
         self.start = 0;
@@ -198,17 +212,14 @@ impl Lines {
 
     /// The next whole line of what was read, or `None` until more is read.
     pub fn next_line(&mut self) -> Option<Line<'_>> {
-        let newline = memchr::memchr(b'\n', &self.buffer[self.searched..self.end])
-            .map(|found| self.searched + found);
-        match newline {
+        match self.newline.take() {
             Some(newline) => {
                 let (from, length) = (self.start, newline - self.start);
                 self.start = newline + 1;
-                self.searched = self.start;
+                self.find_newline();
                 Some(self.hand_out(from, length, 1))
             }
             None => {
-                self.searched = self.end;
                 if self.skipping.is_some() || self.end - self.start > self.line_bytes_max {
                     self.skip_what_is_held();
                 }
@@ -254,6 +265,7 @@ impl Lines {
         }
         let (from, length) = (self.start, self.end - self.start);
         self.start = self.end;
+        self.newline = None;
         self.searched = self.end;
         Some(self.hand_out(from, length, 0))
     }
@@ -266,7 +278,7 @@ impl Lines {
 
     /// Whether [`next_line`](Lines::next_line) has a line to give.
     pub fn has_whole_line(&self) -> bool {
-        memchr::memchr(b'\n', &self.buffer[self.searched..self.end]).is_some()
+        self.newline.is_some()
     }
 
     /// Whether the last byte that was read ended a line. For whoever reads byte by
@@ -330,7 +342,8 @@ mod tests {
         )
     }
 
-    /// Reads `input` in pieces of the given sizes, over and over.
+    /// Reads `input` in pieces of the given sizes, over and over. After a piece of an
+    /// odd size one line is taken at the most, after the others all there are.
     fn read_in_pieces(input: &[u8], pieces: &[usize], line_bytes_max: usize) -> Vec<Owned> {
         let mut lines = Lines::new(line_bytes_max);
         let mut found = Vec::new();
@@ -346,10 +359,17 @@ mod tests {
                     Ok(size)
                 })
                 .unwrap();
-            while let Some(line) = lines.next_line() {
-                found.push(owned(line));
+            loop {
+                let has_line = lines.has_whole_line();
+                let line = lines.next_line().map(owned);
+                assert_eq!(line.is_some(), has_line);
+                found.extend(line);
+                if !has_line || size % 2 == 1 {
+                    break;
+                }
             }
         }
+        found.extend(std::iter::from_fn(|| lines.next_line().map(owned)));
         found.extend(lines.last_line().map(owned));
         assert!(!lines.is_inside_line());
         found
@@ -434,6 +454,15 @@ mod tests {
         }
         found.extend(lines.last_line().map(owned));
         found
+    }
+
+    #[test]
+    fn lines_that_wait_while_more_is_read_stay_as_they_are() {
+        let line = |number: usize| [vec![b'a'; 17 * number % 5000], vec![b'\n']].concat();
+        let input: Vec<u8> = (0..500).flat_map(line).collect();
+        let even = read_in_pieces(&input, &[BLOCK_BYTES - 1], 1 << 20);
+        assert_eq!(even, expected(&input, 1 << 20));
+        assert_eq!(read_in_pieces(&input, &[BLOCK_BYTES], 1 << 20), even);
     }
 
     #[test]
