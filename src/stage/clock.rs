@@ -4,7 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use crate::wire::message;
 use crate::wire::micros::Micros;
 
 /// Where a program takes the time from.
@@ -56,7 +55,7 @@ impl FromStr for Clock {
             return Ok(Clock::system());
         }
         text.strip_prefix("fixed:")
-            .and_then(message::timestamp)
+            .and_then(Micros::parse_seconds)
             .map(Clock::Fixed)
             .ok_or_else(|| "must be `system` or `fixed:SECONDS`".to_owned())
     }

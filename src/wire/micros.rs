@@ -21,6 +21,24 @@ impl Micros {
         Micros((millis * 1e3).round() as i64)
     }
 
+    /// From a decimal number of seconds as it stands in a record. `None` where it
+    /// is none, or more than a hundred thousand years.
+    pub fn parse_seconds(raw: &str) -> Option<Micros> {
+        plain_decimal(raw, 6).or_else(|| {
+            let seconds: f64 = raw.parse().ok()?;
+            // Everything up to here fits with its fraction.
+            (seconds.abs() < 3e12).then(|| Micros::from_seconds(seconds))
+        })
+    }
+
+    /// The same from a number of milliseconds.
+    pub fn parse_millis(raw: &str) -> Option<Micros> {
+        plain_decimal(raw, 3).or_else(|| {
+            let millis: f64 = raw.parse().ok()?;
+            (millis.abs() < 1e15).then(|| Micros::from_millis(millis))
+        })
+    }
+
     /// From one of the standard library's spans; one too long becomes the
     /// longest there is.
     pub fn from_duration(duration: Duration) -> Micros {
@@ -49,6 +67,30 @@ impl Micros {
             digits: 6,
         }
     }
+}
+
+/// The microseconds of a number of units of ten to the `digits` of them, as most
+/// records have it: digits and perhaps a point, and nothing less than a
+/// microsecond. `None` for other numbers.
+fn plain_decimal(raw: &str, digits: usize) -> Option<Micros> {
+    // Below it a float is off by less than half a microsecond, and rounds to the
+    // same.
+    const BOUND: u64 = 1 << 51;
+    let (mut number, mut point) = (0u64, None);
+    for (place, byte) in raw.bytes().enumerate().take(19) {
+        match byte {
+            b'0'..=b'9' => number = number * 10 + u64::from(byte - b'0'),
+            b'.' if point.is_none() => point = Some(place + 1),
+            _ => return None,
+        }
+    }
+    let decimals = point.map_or(0, |point| raw.len() - point);
+    let missing = digits.checked_sub(decimals)?;
+    if raw.len() == usize::from(point.is_some()) || raw.len() > 19 {
+        return None;
+    }
+    let micros = number.checked_mul(10u64.pow(missing as u32))?;
+    (micros < BOUND).then_some(Micros(micros as i64))
 }
 
 impl Add for Micros {
@@ -85,6 +127,42 @@ impl fmt::Display for Decimal {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 20_000, ..ProptestConfig::default() })]
+        #[test]
+        fn a_plain_decimal_is_what_a_float_rounds_to(
+            raw in r"[0-9]{0,11}\.?[0-9]{0,7}|1[0-9]{9}\.[0-9]{6}|22[0-9]{8}\.[0-9]{6}|[0-9]{1,20}|-?[0-9]\.[0-9]e[0-9]|[.0-9]{0,4}",
+        ) {
+            let float = raw.parse::<f64>().ok();
+            if let Some(micros) = plain_decimal(&raw, 6) {
+                prop_assert_eq!(Some(micros), float.map(Micros::from_seconds), "{}", raw);
+            }
+            if let Some(micros) = plain_decimal(&raw, 3) {
+                prop_assert_eq!(Some(micros), float.map(Micros::from_millis), "{}", raw);
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_are_plain_where_records_have_them_so() {
+        assert_eq!(plain_decimal("3", 3), Some(Micros(3_000)));
+        assert_eq!(plain_decimal("3.000", 3), Some(Micros(3_000)));
+        assert_eq!(
+            plain_decimal("1700000000.000498", 6),
+            Some(Micros(1_700_000_000_000_498))
+        );
+        for raw in ["", ".", "1.2.3", "-1", "1e3", "0.1234567", "9999999999"] {
+            assert_eq!(plain_decimal(raw, 6), None, "{raw}");
+        }
+        assert_eq!(Micros::parse_seconds("1e-6"), Some(Micros(1)));
+        for wrong in ["\"1\"", "null", "inf", "nan", "1e400", "3e12"] {
+            assert_eq!(Micros::parse_seconds(wrong), None, "{wrong}");
+        }
+        assert_eq!(Micros::parse_millis("-1.5"), Some(Micros(-1_500)));
+        assert_eq!(Micros::parse_millis("1e15"), None);
+    }
 
     #[test]
     fn times_print_with_all_their_digits() {

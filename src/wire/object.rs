@@ -126,17 +126,10 @@ impl<'o> ObjectWriter<'o> {
         self.empty = false;
     }
 
-    /// Most names are known words, which need no escapes.
     fn key(&mut self, name: &str) {
         self.comma();
-        if scan::is_plain(name) {
-            self.out.push(b'"');
-            self.out.extend_from_slice(name.as_bytes());
-            self.out.extend_from_slice(b"\":");
-        } else {
-            write_string(self.out, name);
-            self.out.push(b':');
-        }
+        write_string(self.out, name);
+        self.out.push(b':');
     }
 
     /// A member whose value is JSON text already.
@@ -226,29 +219,6 @@ pub fn parse_value(text: &str) -> Result<&str, String> {
     }
 }
 
-/// The texts of the values under `names` in the object that is all of `text`; of
-/// several, the last. `None` where it is no object.
-pub fn values<'a, const COUNT: usize>(
-    text: &'a str,
-    names: [&str; COUNT],
-) -> Option<[Option<&'a str>; COUNT]> {
-    let mut values = [None; COUNT];
-    let seen = scan::each_member(text, |member| {
-        for (name, value) in names.iter().zip(&mut values) {
-            if member.is(name) {
-                *value = Some(member.value);
-            }
-        }
-    });
-    match seen {
-        Some(()) => Some(values),
-        None => {
-            let object = Object::parse(text).ok()?;
-            Some(names.map(|name| object.get(name)))
-        }
-    }
-}
-
 /// The items of a JSON array, as JSON texts; `None` where `text` is none.
 pub fn array_items(text: &str) -> Option<Vec<&str>> {
     let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
@@ -275,6 +245,14 @@ pub fn at_pointer<'a>(text: &'a str, pointer: &str) -> Option<&'a str> {
 
 /// Appends `text` to `out` as a JSON string.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
+    // Most are known words or ids, which need no escapes.
+    if scan::is_plain(text) {
+        out.reserve(text.len() + 3);
+        out.push(b'"');
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'"');
+        return;
+    }
     serde_json::to_writer(out, text).expect("a string is always JSON, and a Vec takes every write");
 }
 

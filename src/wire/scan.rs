@@ -4,6 +4,8 @@
 //! it in one pass. It accepts nothing that is no JSON; what it does not accept is
 //! left to `serde_json`, which has the last word and the message.
 
+use std::ops::Range;
+
 use crate::wire::object::Member;
 
 /// Deeper nesting is left to `serde_json`, whose scanner does not recurse.
@@ -13,46 +15,46 @@ const DEPTH_MAX: usize = 64;
 /// where this scanner cannot tell.
 pub fn members(text: &str) -> Option<Vec<Member<'_>>> {
     let mut members = Vec::with_capacity(8);
-    each_member(text, |member| members.push(member))?;
+    whole_object(text, |key, at| {
+        let ends = value(text, at)?;
+        members.push(Member {
+            key,
+            value: text.get(at..ends)?,
+        });
+        Some(ends)
+    })?;
     Some(members)
 }
 
-/// Shows each member of the object that is all of `text`. What was shown counts
-/// only where the answer is not `None`.
-pub fn each_member<'a>(text: &'a str, mut show: impl FnMut(Member<'a>)) -> Option<()> {
+/// Walks through the object that is all of `text`, as [`object`] does.
+pub fn whole_object<'a>(
+    text: &'a str,
+    member: impl FnMut(&'a str, usize) -> Option<usize>,
+) -> Option<()> {
     let bytes = text.as_bytes();
-    let mut at = white_space(bytes, 0);
-    if *bytes.get(at)? != b'{' {
-        return None;
+    let ends = object(text, white_space(bytes, 0), member)?;
+    (white_space(bytes, ends) == bytes.len()).then_some(())
+}
+
+/// Walks through the object that begins at `at`, and returns where it ends.
+/// `member` is shown the key of each member, in its quotes, and where its value
+/// begins; it returns where that ends. What was shown counts only where the
+/// answer is not `None`.
+pub fn object<'a>(
+    text: &'a str,
+    at: usize,
+    mut member: impl FnMut(&'a str, usize) -> Option<usize>,
+) -> Option<usize> {
+    let bytes = text.as_bytes();
+    match *bytes.get(at)? {
+        b'{' => walk(bytes, at, |key, value| member(text.get(key)?, value)),
+        _ => None,
     }
-    at = white_space(bytes, at + 1);
-    if *bytes.get(at)? == b'}' {
-        at += 1;
-    } else {
-        loop {
-            let key_ends = string(bytes, at)?;
-            let colon = white_space(bytes, key_ends);
-            if *bytes.get(colon)? != b':' {
-                return None;
-            }
-            let value = white_space(bytes, colon + 1);
-            let value_ends = any_value(bytes, value, 0)?;
-            show(Member {
-                key: &text[at..key_ends],
-                value: &text[value..value_ends],
-            });
-            at = white_space(bytes, value_ends);
-            match *bytes.get(at)? {
-                b',' => at = white_space(bytes, at + 1),
-                b'}' => {
-                    at += 1;
-                    break;
-                }
-                _ => return None,
-            }
-        }
-    }
-    (white_space(bytes, at) == bytes.len()).then_some(())
+}
+
+/// The end of the value that begins at `at`.
+pub fn value(text: &str, at: usize) -> Option<usize> {
+    any_value(text.as_bytes(), at, 0)
 }
 
 /// Whether a string stands for itself in JSON, without escapes.
@@ -60,6 +62,7 @@ pub fn is_plain(text: &str) -> bool {
     plain(text.as_bytes(), 0) == text.len()
 }
 
+#[inline]
 fn white_space(bytes: &[u8], mut at: usize) -> usize {
     while let Some(b' ' | b'\t' | b'\n' | b'\r') = bytes.get(at) {
         at += 1;
@@ -72,7 +75,7 @@ fn any_value(bytes: &[u8], at: usize, depth: usize) -> Option<usize> {
     match *bytes.get(at)? {
         b'"' => string(bytes, at),
         b'{' | b'[' if depth >= DEPTH_MAX => None,
-        b'{' => object(bytes, at, depth),
+        b'{' => walk(bytes, at, |_, value| any_value(bytes, value, depth + 1)),
         b'[' => array(bytes, at, depth),
         b't' => literal(bytes, at, b"true"),
         b'f' => literal(bytes, at, b"false"),
@@ -81,18 +84,25 @@ fn any_value(bytes: &[u8], at: usize, depth: usize) -> Option<usize> {
     }
 }
 
-fn object(bytes: &[u8], at: usize, depth: usize) -> Option<usize> {
+/// [`object`], where its brace is known to stand.
+#[inline]
+fn walk(
+    bytes: &[u8],
+    at: usize,
+    mut member: impl FnMut(Range<usize>, usize) -> Option<usize>,
+) -> Option<usize> {
     let mut at = white_space(bytes, at + 1);
     if *bytes.get(at)? == b'}' {
         return Some(at + 1);
     }
     loop {
-        at = white_space(bytes, string(bytes, at)?);
-        if *bytes.get(at)? != b':' {
+        let key_ends = string(bytes, at)?;
+        let colon = white_space(bytes, key_ends);
+        if *bytes.get(colon)? != b':' {
             return None;
         }
-        at = any_value(bytes, white_space(bytes, at + 1), depth + 1)?;
-        at = white_space(bytes, at);
+        let value = white_space(bytes, colon + 1);
+        at = white_space(bytes, member(at..key_ends, value)?);
         match *bytes.get(at)? {
             b',' => at = white_space(bytes, at + 1),
             b'}' => return Some(at + 1),
@@ -176,28 +186,27 @@ fn string(bytes: &[u8], at: usize) -> Option<usize> {
 
 /// Where the first byte from `at` on stands that is a quote, a backslash or a
 /// control character; eight bytes are looked at together.
-fn plain(bytes: &[u8], mut at: usize) -> usize {
-    const ONES: u64 = 0x0101_0101_0101_0101;
-    const HIGHS: u64 = 0x8080_8080_8080_8080;
-    let below = |word: u64, bound: u8| word.wrapping_sub(ONES * u64::from(bound)) & !word & HIGHS;
-    while let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
-        let word = u64::from_le_bytes(*eight);
-        let quote = below(word ^ (ONES * u64::from(b'"')), 1);
-        let backslash = below(word ^ (ONES * u64::from(b'\\')), 1);
-        let found = quote | backslash | below(word, 0x20);
+fn plain(bytes: &[u8], at: usize) -> usize {
+    const fn each(byte: u8) -> u64 {
+        u64::from_ne_bytes([byte; 8])
+    }
+    let rest = bytes.get(at..).unwrap_or_default();
+    let (words, tail) = rest.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        // A quote and the control characters become all that is below 0x21.
+        let quote_or_control = (word ^ each(0x02)).wrapping_sub(each(0x21));
+        let backslash = (word ^ each(b'\\')).wrapping_sub(each(1));
+        // A high bit that was not there came from going below zero. That borrows from
+        // the next byte up, so the lowest one found is right.
+        let found = (quote_or_control | backslash) & !word & each(0x80);
         if found != 0 {
-            // Borrows reach upwards only, so the lowest one found is right.
-            return at + found.trailing_zeros() as usize / 8;
+            return at + 8 * index + found.trailing_zeros() as usize / 8;
         }
-        at += 8;
     }
-    while let Some(byte) = bytes.get(at) {
-        if *byte == b'"' || *byte == b'\\' || *byte < 0x20 {
-            break;
-        }
-        at += 1;
-    }
-    at
+    let is_special = |byte: &u8| matches!(*byte, b'"' | b'\\' | 0..0x20);
+    let in_tail = tail.iter().position(is_special).unwrap_or(tail.len());
+    at + 8 * words.len() + in_tail
 }
 
 #[cfg(test)]
