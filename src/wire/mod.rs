@@ -8,3 +8,4 @@ pub mod micros;
 pub mod object;
 pub mod recording;
 mod scan;
+pub mod text;

@@ -2,11 +2,11 @@
 //! in the end, once.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use crate::serve::rendezvous::decision::Reason;
 use crate::serve::rendezvous::mailbox::Answer;
 use crate::stage::stats::{Latencies, Snapshot};
+use crate::wire::text::Text;
 
 /// The most models that are counted by name; with `*` in a policy any name may
 /// answer.
@@ -24,7 +24,7 @@ pub struct Counts {
     /// Answers by models, whatever the reason.
     pub by_models: u64,
     /// The same, by model.
-    pub by_model: Vec<(Arc<str>, u64, u64)>,
+    pub by_model: Vec<(Text, u64, u64)>,
     /// Answers by models beyond the most that are counted by name.
     pub by_others: u64,
     /// All answers, by reason.
@@ -63,7 +63,8 @@ impl Counts {
         match known {
             Some(place) => self.by_model[place].2 += 1,
             None if self.by_model.len() < MODELS_MAX => {
-                self.by_model.push((Arc::clone(name), *version, 1));
+                // A text of its own: the name may be a piece of a long one.
+                self.by_model.push((Text::from(&**name), *version, 1));
             }
             None => self.by_others += 1,
         }

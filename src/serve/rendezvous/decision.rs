@@ -4,16 +4,15 @@
 //! than the outcome's time cannot change it, and what comes before is asked
 //! about again. So the same function says what to answer and when to wake.
 
-use std::sync::Arc;
-
 use crate::serve::rendezvous::policy::{Policy, Share, Step};
 use crate::wire::micros::Micros;
+use crate::wire::text::Text;
 
 /// A score as the rules see it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Arrival {
     /// The model's name.
-    pub model_name: Arc<str>,
+    pub model_name: Text,
     /// The model's version.
     pub model_version: u64,
     /// When it came, from the request's origin.

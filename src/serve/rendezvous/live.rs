@@ -1,6 +1,6 @@
 //! The rendezvous in service: one thread that waits for all its streams at once.
 
-use std::sync::Arc;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -43,7 +43,7 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, policy: Policy) -> Result<(
     args.keep_policy(&policy)?;
     let clock = Clock::system();
     let mut live = Live {
-        mailboxes: Mailboxes::new(Arc::new(policy), args.bounds.limits()),
+        mailboxes: Mailboxes::new(Rc::new(policy), args.bounds.limits()),
         effects: Vec::new(),
         pending: Backlog::default(),
         output,
@@ -284,7 +284,7 @@ impl Live {
                     stage.report.warn(&format!("{error:#}"));
                 }
                 let now = self.now();
-                let policy = Event::Policy(Arc::new(policy));
+                let policy = Event::Policy(Rc::new(policy));
                 self.mailboxes.step(policy, now, &mut self.effects);
             }
             Err(error) => stage

@@ -1,11 +1,12 @@
 //! One mailbox: a request, the scores that came for it, and what became of each.
 
-use std::sync::Arc;
+use std::rc::Rc;
 
 use crate::serve::rendezvous::counts::Counts;
 use crate::serve::rendezvous::decision::{Arrival, Outcome, Reason, early, outcome};
 use crate::serve::rendezvous::policy::Policy;
 use crate::wire::micros::Micros;
+use crate::wire::text::Text;
 
 /// The most models of one request. Scores of further ones are counted as unused
 /// and take no part: a model that changes its name with every score must not
@@ -22,9 +23,9 @@ pub struct Candidate {
     /// Which model, and when it came from the request's origin.
     pub arrival: Arrival,
     /// The hash of the model's content, where the score names it.
-    pub model_hash: Option<Arc<str>>,
+    pub model_hash: Option<Text>,
     /// The result, or the error, as JSON text.
-    pub outcome: Arc<str>,
+    pub outcome: Text,
 }
 
 impl Candidate {
@@ -67,11 +68,11 @@ impl Fate {
 #[derive(Clone, Debug)]
 pub struct Mailbox {
     /// The request's id, decoded.
-    pub message_id: Arc<str>,
+    pub message_id: Text,
     /// The request, whole.
-    pub request: Arc<str>,
+    pub request: Text,
     /// The policy that was in force when the request came.
-    pub policy: Arc<Policy>,
+    pub policy: Rc<Policy>,
     share: Option<usize>,
     /// Each model's first score.
     arrivals: Vec<Arrival>,
@@ -86,7 +87,7 @@ pub struct Mailbox {
 
 impl Mailbox {
     /// A mailbox without scores.
-    pub fn new(message_id: Arc<str>, request: Arc<str>, policy: Arc<Policy>) -> Mailbox {
+    pub fn new(message_id: Text, request: Text, policy: Rc<Policy>) -> Mailbox {
         Mailbox {
             share: policy.share_of(&request),
             message_id,
@@ -153,17 +154,17 @@ impl Mailbox {
     pub fn answer(&self, outcome: Outcome) -> Answer {
         let winner = outcome.winner.map(|winner| &self.firsts[winner]);
         Answer {
-            request: Arc::clone(&self.request),
+            request: self.request.clone(),
             model_result: match winner {
-                Some(winner) => Arc::clone(&winner.outcome),
-                None => Arc::clone(&self.policy.default),
+                Some(winner) => winner.outcome.clone(),
+                None => self.policy.default.clone(),
             },
             model: winner.map(|winner| {
                 let arrival = &winner.arrival;
-                (Arc::clone(&arrival.model_name), arrival.model_version)
+                (arrival.model_name.clone(), arrival.model_version)
             }),
             outcome,
-            policy: Arc::clone(&self.policy),
+            policy: Rc::clone(&self.policy),
         }
     }
 
@@ -209,13 +210,13 @@ impl Mailbox {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// The request, whole.
-    pub request: Arc<str>,
+    pub request: Text,
     /// The winning result, or the policy's default, as JSON text.
-    pub model_result: Arc<str>,
+    pub model_result: Text,
     /// The model that won; `None` for the default.
-    pub model: Option<(Arc<str>, u64)>,
+    pub model: Option<(Text, u64)>,
     /// When and by which rule.
     pub outcome: Outcome,
     /// The policy that was in force when the request came.
-    pub policy: Arc<Policy>,
+    pub policy: Rc<Policy>,
 }

@@ -3,7 +3,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
-use std::sync::Arc;
+use std::rc::Rc;
 
 use crate::serve::rendezvous::counts::Counts;
 use crate::serve::rendezvous::decision::{Arrival, Outcome, Reason};
@@ -12,6 +12,7 @@ use crate::serve::rendezvous::policy::{MeasureFrom, Policy};
 use crate::serve::rendezvous::remembered::Remembered;
 use crate::wire::message::{self, Score};
 use crate::wire::micros::Micros;
+use crate::wire::text::Text;
 
 /// What happens to a rendezvous.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ pub enum Event<'a> {
     /// The program is to end: nothing stays open.
     Shutdown,
     /// Another policy is in force for the requests to come.
-    Policy(Arc<Policy>),
+    Policy(Rc<Policy>),
 }
 
 /// A request as a mailbox takes it.
@@ -106,10 +107,10 @@ fn orphan_bytes(orphan: &Orphan, message_id: &str) -> usize {
 /// All mailboxes of a rendezvous.
 #[derive(Debug)]
 pub struct Mailboxes {
-    policy: Arc<Policy>,
+    policy: Rc<Policy>,
     limits: Limits,
     /// The numbers of those that are not closed.
-    known: HashMap<Arc<str>, u64>,
+    known: HashMap<Text, u64>,
     remembered: Remembered,
     /// By the order in which they were opened.
     open: BTreeMap<u64, Timed>,
@@ -120,9 +121,9 @@ pub struct Mailboxes {
     timers: BinaryHeap<Reverse<(Micros, u64)>>,
     /// Mailboxes whose outcome may have changed in this wake-up.
     changed: Vec<u64>,
-    orphans: HashMap<Arc<str>, Vec<Orphan>>,
+    orphans: HashMap<Text, Vec<Orphan>>,
     /// In the order in which they came, the adopted ones too.
-    orphan_order: VecDeque<(Micros, Arc<str>)>,
+    orphan_order: VecDeque<(Micros, Text)>,
     orphan_bytes: usize,
     scores_ended: bool,
     /// What became of all that was read.
@@ -131,7 +132,7 @@ pub struct Mailboxes {
 
 impl Mailboxes {
     /// No mailbox is open yet.
-    pub fn new(policy: Arc<Policy>, limits: Limits) -> Mailboxes {
+    pub fn new(policy: Rc<Policy>, limits: Limits) -> Mailboxes {
         Mailboxes {
             policy,
             limits,
@@ -202,7 +203,7 @@ impl Mailboxes {
             self.counts.repeated += 1;
             return;
         }
-        let policy = Arc::clone(&self.policy);
+        let policy = Rc::clone(&self.policy);
         let age = match policy.measure_from {
             MeasureFrom::Timestamp => request.age.clamp(Micros(0), policy.deadline),
             MeasureFrom::Arrival => Micros(0),
@@ -210,8 +211,8 @@ impl Mailboxes {
         let origin = now - age;
         let number = self.opened;
         self.opened += 1;
-        let message_id: Arc<str> = request.message_id.into();
-        self.known.insert(Arc::clone(&message_id), number);
+        let message_id: Text = request.message_id.into();
+        self.known.insert(message_id.clone(), number);
         let orphans = self.orphans.remove(&message_id).unwrap_or_default();
         let mut mailbox = Mailbox::new(message_id, request.text.into(), policy);
         for mut orphan in orphans {
@@ -260,12 +261,12 @@ impl Mailboxes {
         };
         let mut candidate = Candidate {
             arrival: Arrival {
-                model_name: Arc::from(&*score.model_name),
+                model_name: Text::from(&*score.model_name),
                 model_version: score.model_version,
                 at: now,
                 failed,
             },
-            model_hash: score.model_hash.as_deref().map(Arc::from),
+            model_hash: score.model_hash.as_deref().map(Text::from),
             outcome: outcome.into(),
         };
         let number = match self.known.get(&*score.message_id) {
@@ -298,10 +299,10 @@ impl Mailboxes {
 
     /// Keeps a score that came before its request.
     fn hold(&mut self, message_id: &str, orphan: Orphan) {
-        let message_id: Arc<str> = message_id.into();
+        let message_id: Text = message_id.into();
         self.orphan_bytes += orphan_bytes(&orphan, &message_id);
         self.orphan_order
-            .push_back((orphan.arrival.at, Arc::clone(&message_id)));
+            .push_back((orphan.arrival.at, message_id.clone()));
         self.orphans.entry(message_id).or_default().push(orphan);
         while self.orphan_bytes > self.limits.orphan_bytes_max
             || self.orphan_order.len() > 2 * self.limits.mailboxes_max
@@ -325,7 +326,7 @@ impl Mailboxes {
         }
     }
 
-    fn forget_orphan(&mut self, message_id: &Arc<str>, came: Micros) {
+    fn forget_orphan(&mut self, message_id: &Text, came: Micros) {
         // Where the request has come since, there is nothing to forget.
         let Some(waiting) = self.orphans.get_mut(message_id) else {
             return;

@@ -4,7 +4,6 @@ mod written;
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -12,6 +11,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::wire::micros::Micros;
 use crate::wire::object::{at_pointer, decode_string};
+use crate::wire::text::Text;
 
 /// A checked policy.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,7 +29,7 @@ pub struct Policy {
     /// Requests that wait for one model first.
     pub shares: Vec<Share>,
     /// The answer when nothing acceptable came, as JSON text.
-    pub default: Arc<str>,
+    pub default: Text,
     /// The first 16 hex digits of the SHA-256 of the policy's text.
     pub hash: String,
     /// The policy as it was written.

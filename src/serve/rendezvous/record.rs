@@ -1,12 +1,11 @@
 //! Answers and decisions as records, and decisions read back.
 
-use std::sync::Arc;
-
 use crate::serve::rendezvous::decision::{Arrival, Outcome};
 use crate::serve::rendezvous::mailbox::{Answer, Candidate, Mailbox};
 use crate::wire::message::{Field, Record};
 use crate::wire::micros::Micros;
 use crate::wire::object::{Object, ObjectWriter, array_items, decode_string};
+use crate::wire::text::Text;
 
 /// What a response leaves out of its request: where it came from and where its
 /// response goes is not for the client, and the rest is written anew.
@@ -23,7 +22,7 @@ const NOT_IN_DECISION: [Field; 3] = [Field::ModelResult, Field::Provenance, Fiel
 /// Appends the response of an answer. The error is that of a request which is
 /// none; a rendezvous takes none of these in.
 pub fn write_response(answer: &Answer, out: &mut Vec<u8>) -> Result<(), String> {
-    let record = Record::parse(answer.request.as_bytes())?;
+    let record = Record::of_text(&answer.request)?;
     let mut response = record.rewrite(out, &NOT_IN_RESPONSE);
     write_answer(&record, answer, &mut response)?;
     response.end();
@@ -37,7 +36,7 @@ pub fn write_decision(
     outcome: Outcome,
     out: &mut Vec<u8>,
 ) -> Result<(), String> {
-    let record = Record::parse(mailbox.request.as_bytes())?;
+    let record = Record::of_text(&mailbox.request)?;
     let mut decision = record.rewrite(out, &NOT_IN_DECISION);
     write_answer(&record, &mailbox.answer(outcome), &mut decision)?;
     decision.array(
@@ -90,7 +89,7 @@ fn write_answer(record: &Record, answer: &Answer, writer: &mut ObjectWriter) -> 
 #[derive(Clone, Debug)]
 pub struct Decided {
     /// The request's id, decoded.
-    pub message_id: Arc<str>,
+    pub message_id: Text,
     /// The request as it was before the decision.
     pub request: String,
     /// When the request was accepted.
@@ -141,7 +140,7 @@ impl Decided {
             .ok()
             .and_then(|result| result.get("modelName").and_then(decode_string));
         Ok(Decided {
-            message_id: Arc::from(&*message_id),
+            message_id: Text::from(&*message_id),
             request: request_of(&record)?,
             timestamp,
             model_result: model_result.to_owned(),
@@ -149,7 +148,9 @@ impl Decided {
                 .zip(name)
                 .map(|(version, name)| format!("{name}@{version}")),
             reason: text("reason")?,
-            answered_after: rendezvous.get("answeredAfter").and_then(millis),
+            answered_after: rendezvous
+                .get("answeredAfter")
+                .and_then(Micros::parse_millis),
             policy_hash: text("policyHash")?,
             candidates: candidates
                 .into_iter()
@@ -193,25 +194,19 @@ fn candidate(raw: &str) -> Result<(Candidate, String), String> {
     };
     let candidate = Candidate {
         arrival: Arrival {
-            model_name: Arc::from(&*text("modelName")?),
+            model_name: Text::from(&*text("modelName")?),
             model_version: entry
                 .get("modelVersion")
                 .and_then(|raw| raw.parse().ok())
                 .ok_or("field \"modelVersion\" is not a whole number from 0 up")?,
             at: entry
                 .get("arrivedAfter")
-                .and_then(millis)
+                .and_then(Micros::parse_millis)
                 .ok_or("field \"arrivedAfter\" is not a number of milliseconds")?,
             failed,
         },
-        model_hash: text("modelHash").ok().map(|hash| Arc::from(&*hash)),
+        model_hash: text("modelHash").ok().map(|hash| Text::from(&*hash)),
         outcome: outcome.into(),
     };
     Ok((candidate, text("fate")?.into_owned()))
-}
-
-/// A number of milliseconds in a record, to the nearest microsecond.
-pub fn millis(raw: &str) -> Option<Micros> {
-    let millis: f64 = raw.parse().ok()?;
-    (millis.abs() < 1e15).then(|| Micros::from_millis(millis))
 }

@@ -31,11 +31,21 @@ impl Remembered {
 
     /// Whether the id is known.
     pub fn contains(&self, id: &str) -> bool {
-        !self.hashes.is_empty() && self.hashes.contains(&self.hash(id))
+        !self.hashes.is_empty() && self.contains_hash(hash(id, self.seed))
+    }
+
+    /// Whether the id of this hash is known.
+    pub fn contains_hash(&self, hash: u64) -> bool {
+        self.hashes.contains(&hash)
     }
 
     /// Knows an id, and forgets the oldest where there is no room.
     pub fn insert(&mut self, id: &str) {
+        self.insert_hash(hash(id, self.seed));
+    }
+
+    /// Knows the id of this hash, and forgets the oldest where there is no room.
+    pub fn insert_hash(&mut self, hash: u64) {
         if self.ids_max == 0 {
             return;
         }
@@ -44,15 +54,15 @@ impl Remembered {
         {
             self.hashes.remove(&oldest);
         }
-        let hash = self.hash(id);
         if self.hashes.insert(hash) {
             self.order.push_back(hash);
         }
     }
+}
 
-    fn hash(&self, id: &str) -> u64 {
-        xxh3_64_with_seed(id.as_bytes(), self.seed)
-    }
+/// The hash of an id.
+pub fn hash(id: &str, seed: u64) -> u64 {
+    xxh3_64_with_seed(id.as_bytes(), seed)
 }
 
 /// The hash of what is a hash already.

@@ -48,7 +48,7 @@ impl Routes {
         if self.by_address.is_empty() {
             return write_response(answer, output);
         }
-        let address = Record::parse(answer.request.as_bytes())?.get(Field::ReturnAddress);
+        let address = Record::of_text(&answer.request)?.get(Field::ReturnAddress);
         let Some(address) = address.and_then(decode_string) else {
             return write_response(answer, output);
         };

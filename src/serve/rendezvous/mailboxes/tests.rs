@@ -41,7 +41,7 @@ impl Bench {
     fn new() -> Bench {
         let policy = Policy::parse(POLICY, "policy").unwrap();
         Bench {
-            mailboxes: Mailboxes::new(Arc::new(policy), LIMITS),
+            mailboxes: Mailboxes::new(Rc::new(policy), LIMITS),
             now: Micros(0),
             effects: Vec::new(),
         }
@@ -244,7 +244,7 @@ fn an_open_mailbox_keeps_its_policy() {
         &POLICY.replace("dt@1", "lr@0").replace(", \"lr@0\"", ""),
         "p",
     );
-    bench.event(Event::Policy(Arc::new(other.unwrap())));
+    bench.event(Event::Policy(Rc::new(other.unwrap())));
     bench.request("b", 0).tick();
     bench.at(1).score("a", "lr", 0).score("b", "lr", 0);
     assert_eq!(bench.tick(), ["\"b\" v0 1.000 preferred"]);
@@ -294,8 +294,8 @@ proptest! {
         mailboxes_max in 1usize..30,
     ) {
         let limits = Limits { mailboxes_max, remembered_max: 1000, ..LIMITS };
-        let policies = [POLICY, OTHER_POLICY].map(|text| Arc::new(Policy::parse(text, "p").unwrap()));
-        let mut mailboxes = Mailboxes::new(Arc::clone(&policies[0]), limits);
+        let policies = [POLICY, OTHER_POLICY].map(|text| Rc::new(Policy::parse(text, "p").unwrap()));
+        let mut mailboxes = Mailboxes::new(Rc::clone(&policies[0]), limits);
         let (mut now, mut effects) = (Micros(0), Vec::new());
         let mut requested = BTreeSet::new();
         for act in &acts {
@@ -326,7 +326,7 @@ proptest! {
                     mailboxes.step(Event::Score(&score), now, &mut effects);
                 }
                 Act::Policy { which } => {
-                    let policy = Arc::clone(&policies[usize::from(*which)]);
+                    let policy = Rc::clone(&policies[usize::from(*which)]);
                     mailboxes.step(Event::Policy(policy), now, &mut effects);
                 }
                 Act::Wait { us } => {
@@ -366,9 +366,9 @@ proptest! {
                     let answer = &answers[&id];
                     prop_assert_eq!(&*answer.model_result, decided.model_result.as_str());
                     let mut replayed = Mailbox::new(
-                        Arc::clone(&decided.message_id),
+                        decided.message_id.clone(),
                         decided.request.as_str().into(),
-                        Arc::clone(&mailbox.policy),
+                        Rc::clone(&mailbox.policy),
                     );
                     for (candidate, _) in decided.candidates {
                         replayed.take(candidate);

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
 
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
@@ -12,6 +11,7 @@ use crate::serve::rendezvous::policy::{
     MeasureFrom, ModelId, Policy, Selector, Share, Split, Step,
 };
 use crate::wire::micros::Micros;
+use crate::wire::text::Text;
 
 /// The longest deadline, so that times in microseconds stay far from their
 /// bounds.
@@ -300,12 +300,12 @@ impl Checker<'_> {
         Ok(shares)
     }
 
-    fn default(&self) -> Result<Arc<str>, Fault> {
+    fn default(&self) -> Result<Text, Fault> {
         let Some(default) = &self.written.default else {
             return Ok("null".into());
         };
         let value = toml::Value::Table(default.modelResult.get_ref().clone());
-        json(&value).map(Arc::from).ok_or_else(|| {
+        json(&value).map(Text::from).ok_or_else(|| {
             let message = "modelResult must be what JSON can say: no dates, no infinities";
             (default.modelResult.span(), message.to_owned())
         })

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::rc::Rc;
 
 use anyhow::{Context, Result};
 
@@ -15,26 +15,27 @@ use crate::serve::rendezvous::{RendezvousArgs, load_policy, policy_path};
 use crate::stage::Stage;
 use crate::stage::recording::Recording;
 use crate::wire::endpoint::STANDARD;
+use crate::wire::text::Text;
 
 /// Where the policy of a decision comes from.
 enum Policies {
     /// One for all.
-    One(Arc<Policy>),
+    One(Rc<Policy>),
     /// Each decision has its own, in a folder by its hash.
     Own {
         folder: PathBuf,
-        loaded: HashMap<String, Arc<Policy>>,
+        loaded: HashMap<String, Rc<Policy>>,
     },
 }
 
 impl Policies {
-    fn of(&mut self, hash: &str) -> Result<Arc<Policy>> {
+    fn of(&mut self, hash: &str) -> Result<Rc<Policy>> {
         let (folder, loaded) = match self {
-            Policies::One(policy) => return Ok(Arc::clone(policy)),
+            Policies::One(policy) => return Ok(Rc::clone(policy)),
             Policies::Own { folder, loaded } => (folder, loaded),
         };
         if let Some(policy) = loaded.get(hash) {
-            return Ok(Arc::clone(policy));
+            return Ok(Rc::clone(policy));
         }
         // A hash is a name of a file here: only what a hash can be gets that far.
         let is_hash = hash.len() == 16 && hash.bytes().all(|it| it.is_ascii_hexdigit());
@@ -50,8 +51,8 @@ impl Policies {
             "{path}: holds policy {}, not the one of its name",
             policy.hash
         );
-        let policy = Arc::new(policy);
-        loaded.insert(hash.to_owned(), Arc::clone(&policy));
+        let policy = Rc::new(policy);
+        loaded.insert(hash.to_owned(), Rc::clone(&policy));
         Ok(policy)
     }
 }
@@ -63,7 +64,7 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, replay: &mut Replay) -> Res
             folder: folder.clone(),
             loaded: HashMap::new(),
         },
-        None => Policies::One(Arc::new(args.policy.load()?)),
+        None => Policies::One(Rc::new(args.policy.load()?)),
     };
     let path = args.replaying.input.as_deref().unwrap_or(STANDARD);
     let mut recording = Recording::open(path, stage)?;
@@ -90,8 +91,8 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, replay: &mut Replay) -> Res
             }
         };
         let policy = policies.of(&decided.policy_hash)?;
-        let message_id = Arc::clone(&decided.message_id);
-        let mut mailbox = Mailbox::new(message_id, Arc::from(&*decided.request), policy);
+        let message_id = decided.message_id.clone();
+        let mut mailbox = Mailbox::new(message_id, Text::from(&*decided.request), policy);
         replay.counts.requests += 1;
         for (candidate, _) in &decided.candidates {
             replay.counts.scores += 1;

@@ -1,5 +1,6 @@
 //! Recordings -> responses: the same decision, without a clock.
 
+mod batch;
 mod decisions;
 mod streams;
 mod summary;

@@ -7,45 +7,55 @@
 
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
+use std::hash::BuildHasherDefault;
+use std::rc::Rc;
 
 use anyhow::Result;
 
 use crate::serve::rendezvous::RendezvousArgs;
 use crate::serve::rendezvous::mailbox::{Candidate, Mailbox};
 use crate::serve::rendezvous::policy::Policy;
-use crate::serve::rendezvous::remembered::Remembered;
+use crate::serve::rendezvous::remembered::{AsItIs, Remembered};
 use crate::serve::rendezvous::replay::Replay;
-use crate::serve::rendezvous::replay::track::{Kind, Track, What};
+use crate::serve::rendezvous::replay::batch::{Id, Kind, SEED, What};
+use crate::serve::rendezvous::replay::track::Track;
 use crate::stage::{Stage, usage};
 use crate::wire::micros::Micros;
+use crate::wire::text::Text;
 
 /// The requests that may still get scores, in the order in which they came.
 struct Window {
-    policy: Arc<Policy>,
+    policy: Rc<Policy>,
     disorder: Micros,
-    open: VecDeque<(Micros, Mailbox)>,
+    open: VecDeque<Open>,
     /// The number of the first of them.
     first: u64,
     /// The numbers of the open ones.
-    known: HashMap<Arc<str>, u64>,
+    known: ById<u64>,
     remembered: Remembered,
-    orphans: HashMap<Arc<str>, Vec<Candidate>>,
+    orphans: ById<Vec<Candidate>>,
     /// In the order in which they came, the adopted ones too.
-    orphan_order: VecDeque<(Micros, Arc<str>)>,
+    orphan_order: VecDeque<(Micros, Id)>,
 }
+
+struct Open {
+    time: Micros,
+    id: Id,
+    mailbox: Mailbox,
+}
+
+type ById<T> = HashMap<Id, T, BuildHasherDefault<AsItIs>>;
 
 /// Replays recorded streams.
 pub fn run(stage: &mut Stage, args: &RendezvousArgs, replay: &mut Replay) -> Result<()> {
     let mut window = Window {
-        policy: Arc::new(args.policy.load()?),
+        policy: Rc::new(args.policy.load()?),
         disorder: Micros::from_duration(args.replaying.disorder),
         open: VecDeque::new(),
         first: 0,
-        known: HashMap::new(),
-        // The same input gives the same output: the seed is fixed.
-        remembered: Remembered::new(args.bounds.remember as usize, 0),
-        orphans: HashMap::new(),
+        known: ById::default(),
+        remembered: Remembered::new(args.bounds.remember as usize, SEED),
+        orphans: ById::default(),
         orphan_order: VecDeque::new(),
     };
     let mut tracks = vec![Track::open(args.live_requests()?, Kind::Requests, stage)?];
@@ -73,8 +83,8 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, replay: &mut Replay) -> Res
         let track = &mut tracks[index];
         if let Some(next) = track.next.take() {
             match next.what {
-                What::Request(text) => window.request(time, next.message_id, text, replay),
-                What::Score(score) => window.score(time, next.message_id, score, replay),
+                What::Request(text) => window.request(time, next.id, text, replay),
+                What::Score(score) => window.score(time, next.id, score, replay),
             }
         }
         if track.may_wait() {
@@ -86,11 +96,11 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, replay: &mut Replay) -> Res
 }
 
 impl Window {
-    fn request(&mut self, time: Micros, message_id: Arc<str>, text: Arc<str>, replay: &mut Replay) {
+    fn request(&mut self, time: Micros, id: Id, text: Text, replay: &mut Replay) {
         replay.counts.requests += 1;
         let number = self.first + self.open.len() as u64;
-        match self.known.entry(Arc::clone(&message_id)) {
-            Entry::Vacant(place) if !self.remembered.contains(&message_id) => {
+        match self.known.entry(id.clone()) {
+            Entry::Vacant(place) if !self.remembered.contains_hash(id.hash) => {
                 place.insert(number);
             }
             _ => {
@@ -100,32 +110,26 @@ impl Window {
         }
         let orphans = match self.orphans.is_empty() {
             true => Vec::new(),
-            false => self.orphans.remove(&message_id).unwrap_or_default(),
+            false => self.orphans.remove(&id).unwrap_or_default(),
         };
-        let mut mailbox = Mailbox::new(message_id, text, Arc::clone(&self.policy));
+        let mut mailbox = Mailbox::new(id.text.clone(), text, Rc::clone(&self.policy));
         for orphan in orphans {
             mailbox.take(orphan);
         }
-        self.open.push_back((time, mailbox));
+        self.open.push_back(Open { time, id, mailbox });
     }
 
-    fn score(
-        &mut self,
-        time: Micros,
-        message_id: Arc<str>,
-        candidate: Candidate,
-        replay: &mut Replay,
-    ) {
+    fn score(&mut self, time: Micros, id: Id, candidate: Candidate, replay: &mut Replay) {
         replay.counts.scores += 1;
-        match self.known.get(&message_id) {
+        match self.known.get(&id) {
             Some(number) => {
                 let place = (number - self.first) as usize;
-                self.open[place].1.take(candidate);
+                self.open[place].mailbox.take(candidate);
             }
-            None if self.remembered.contains(&message_id) => replay.counts.orphaned += 1,
+            None if self.remembered.contains_hash(id.hash) => replay.counts.orphaned += 1,
             None => {
-                self.orphan_order.push_back((time, Arc::clone(&message_id)));
-                self.orphans.entry(message_id).or_default().push(candidate);
+                self.orphan_order.push_back((time, id.clone()));
+                self.orphans.entry(id).or_default().push(candidate);
             }
         }
     }
@@ -133,21 +137,21 @@ impl Window {
     /// Decides and forgets all that every recording is past by the disorder.
     fn close_before(&mut self, time: Micros, replay: &mut Replay, stage: &mut Stage) -> Result<()> {
         let passed = |of: Micros| time == Micros(i64::MAX) || of + self.disorder < time;
-        while let Some((_, message_id)) = self.orphan_order.front().filter(|(of, _)| passed(*of)) {
+        while let Some((_, id)) = self.orphan_order.front().filter(|(of, _)| passed(*of)) {
             // One entry a score: the first of them takes all of a request's.
-            if let Some(lost) = self.orphans.remove(message_id) {
+            if let Some(lost) = self.orphans.remove(id) {
                 replay.counts.orphaned += lost.len() as u64;
             }
             self.orphan_order.pop_front();
         }
-        while self.open.front().is_some_and(|(of, _)| passed(*of)) {
-            let Some((_, mailbox)) = self.open.pop_front() else {
+        while self.open.front().is_some_and(|open| passed(open.time)) {
+            let Some(Open { id, mailbox, .. }) = self.open.pop_front() else {
                 break;
             };
             self.first += 1;
             replay.close(&mailbox, stage)?;
-            self.known.remove(&mailbox.message_id);
-            self.remembered.insert(&mailbox.message_id);
+            self.known.remove(&id);
+            self.remembered.insert_hash(id.hash);
         }
         Ok(())
     }

@@ -1,0 +1,102 @@
+//! Pieces of text that share their memory.
+
+use std::borrow::Borrow;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::ops::{Deref, Range};
+use std::rc::Rc;
+
+/// A text, or a piece of one. A copy takes no memory of its own, and neither do
+/// the pieces of one text: the whole goes when the last of them goes.
+#[derive(Clone)]
+pub struct Text {
+    whole: Rc<str>,
+    piece: (usize, usize),
+}
+
+impl Text {
+    /// The piece of `whole` that stands at `place`, in bytes. It has to be within
+    /// the whole, at the borders of characters.
+    pub fn piece(whole: &Rc<str>, place: Range<usize>) -> Text {
+        debug_assert!(whole.get(place.clone()).is_some(), "{place:?}");
+        Text {
+            whole: Rc::clone(whole),
+            piece: (place.start, place.end),
+        }
+    }
+}
+
+impl Deref for Text {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.whole[self.piece.0..self.piece.1]
+    }
+}
+
+impl Borrow<str> for Text {
+    fn borrow(&self) -> &str {
+        self
+    }
+}
+
+impl<T: Into<Rc<str>>> From<T> for Text {
+    fn from(text: T) -> Text {
+        let whole = text.into();
+        let piece = (0, whole.len());
+        Text { whole, piece }
+    }
+}
+
+impl PartialEq for Text {
+    fn eq(&self, other: &Text) -> bool {
+        **self == **other
+    }
+}
+
+impl Eq for Text {}
+
+impl PartialOrd for Text {
+    fn partial_cmp(&self, other: &Text) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Text {
+    fn cmp(&self, other: &Text) -> std::cmp::Ordering {
+        (**self).cmp(other)
+    }
+}
+
+impl Hash for Text {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        (**self).hash(state);
+    }
+}
+
+impl fmt::Display for Text {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        (**self).fmt(formatter)
+    }
+}
+
+impl fmt::Debug for Text {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        (**self).fmt(formatter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_is_equal_to_the_same_text_elsewhere() {
+        let whole: Rc<str> = "aäbä".into();
+        let piece = Text::piece(&whole, 1..3);
+        assert_eq!(&*piece, "ä");
+        assert_eq!(piece, Text::from("ä"));
+        assert_eq!(piece, Text::piece(&whole, 4..6));
+        assert_eq!(Rc::strong_count(&whole), 2);
+    }
+}
