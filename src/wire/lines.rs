@@ -231,26 +231,27 @@ impl Lines {
     /// The whole lines of what was read, in as few pieces as can be; `None` until
     /// more is read.
     pub fn next_run(&mut self) -> Option<Run<'_>> {
-        let held = &self.buffer[self.searched..self.end];
-        let all_fit = self.skipping.is_none() && self.end - self.start <= self.line_bytes_max;
-        let newline = if all_fit {
-            memchr::memrchr(b'\n', held)
-        } else {
-            memchr::memchr(b'\n', held)
+        let first = self.newline.filter(|newline| self.fits(*newline));
+        let Some(first) = first else {
+            return self.next_line().map(Run::Oversized);
         };
-        match newline.map(|found| self.searched + found) {
-            Some(newline) if all_fit || self.fits(newline) => {
-                let from = self.start;
-                let bytes = &self.buffer[from..=newline];
-                let count = memchr::memchr_iter(b'\n', bytes).count() as u64;
-                self.number += count;
-                self.offset += bytes.len() as u64;
-                self.start = newline + 1;
-                self.searched = self.start;
-                Some(Run::Lines { bytes, count })
-            }
-            _ => self.next_line().map(Run::Oversized),
-        }
+        let all_fit = self.end - self.start <= self.line_bytes_max;
+        let newline = if all_fit {
+            let rest = &self.buffer[self.searched..self.end];
+            memchr::memrchr(b'\n', rest).map_or(first, |last| self.searched + last)
+        } else {
+            first
+        };
+        let from = self.start;
+        self.start = newline + 1;
+        self.newline = None;
+        self.searched = if all_fit { self.end } else { self.start };
+        self.find_newline();
+        let bytes = &self.buffer[from..=newline];
+        let count = memchr::memchr_iter(b'\n', bytes).count() as u64;
+        self.number += count;
+        self.offset += bytes.len() as u64;
+        Some(Run::Lines { bytes, count })
     }
 
     /// Whether the present line, which ends at `newline`, is within the limit.
