@@ -79,7 +79,7 @@ pub fn run(
         .build()
         .context("cannot start the event loop")?;
     let local = LocalSet::new();
-    let snapshot = local.block_on(&runtime, async {
+    let (outcome, snapshot) = local.block_on(&runtime, async {
         let listeners = Listeners::open(calls, admin)?;
         let service = Service {
             args,
@@ -90,11 +90,12 @@ pub fn run(
         let admin = listeners.admin_of(service);
         let front = Front::new(args, wrapper, limits, admin, connections_max);
         let front = Rc::new(front);
-        serve(stage, args, listeners, Rc::clone(&front), output, responses).await?;
-        Ok::<_, anyhow::Error>(front.snapshot())
+        let outcome = serve(stage, args, listeners, Rc::clone(&front), output, responses).await;
+        Ok::<_, anyhow::Error>((outcome, front.snapshot()))
     })?;
+    // However it ended: the counts say what became of the calls.
     stage.final_stats(&snapshot);
-    Ok(())
+    outcome
 }
 
 /// Raises the limit of open files as far as connections need it. Returns how many
