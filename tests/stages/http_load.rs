@@ -375,8 +375,14 @@ fn a_ring_of_full_pipes_goes_on() {
         let shrunk = eventually(|| rustix::pipe::fcntl_setpipe_size(&pipe, 4096).ok());
         assert_eq!(shrunk, Some(4096), "{fifo}");
     }
-    let padding = "y".repeat(500);
     let mut clients: Vec<Client> = (0..CALLS).map(|_| Client::connect(&address)).collect();
+    for client in &mut clients {
+        assert_eq!(client.call("GET", "/ping", "", "").status, 200);
+    }
+    // All at once: the front end finds them together, and has a thousand times as
+    // much to write as a pipe takes.
+    front.signal(Signal::STOP);
+    let padding = "y".repeat(8000);
     for (mark, client) in clients.iter_mut().enumerate() {
         let body = flower(mark).replacen('{', &format!("{{\"padding\":\"{padding}\","), 1);
         client.send(format!(
@@ -384,6 +390,7 @@ fn a_ring_of_full_pipes_goes_on() {
             body.len()
         ));
     }
+    front.signal(Signal::CONT);
     for (mark, client) in clients.iter_mut().enumerate() {
         let reply = client.reply();
         assert_eq!(reply.status, 200, "{reply:?}");
