@@ -341,22 +341,38 @@ impl Output {
         if path == STANDARD || path == "/dev/stdout" {
             return Output::standard();
         }
-        let sink = match rustix::fs::stat(path).map(|stat| FileType::from_raw_mode(stat.st_mode)) {
-            Ok(FileType::Fifo) => opening(path)?,
-            _ => {
-                let file = options.create(true).open(path);
-                let file = file.with_context(|| format!("{path}: cannot open for writing"))?;
-                let sync = file.metadata().is_ok_and(|metadata| metadata.is_file());
-                Sink::Open {
-                    fd: file.into(),
-                    writes: Writes::Blocking { sync },
-                }
-            }
-        };
+        if let Some(output) = Output::open_pipe(path)? {
+            return Ok(output);
+        }
+        let file = options.create(true).open(path);
+        let file = file.with_context(|| format!("{path}: cannot open for writing"))?;
+        let sync = file.metadata().is_ok_and(|metadata| metadata.is_file());
         Ok(Output {
             name: path.to_owned(),
-            sink,
+            sink: Sink::Open {
+                fd: file.into(),
+                writes: Writes::Blocking { sync },
+            },
         })
+    }
+
+    /// Opens a named pipe; `None` where `path` names none. Makes no file.
+    pub fn open_pipe(path: &str) -> Result<Option<Output>> {
+        // Held first and looked at then, whatever bears the name a moment later.
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let Ok(pipe) = rustix::fs::open(path, flags, Mode::empty()) else {
+            return Ok(None);
+        };
+        let stat = rustix::fs::fstat(&pipe);
+        let is_pipe = stat.is_ok_and(|it| FileType::from_raw_mode(it.st_mode) == FileType::Fifo);
+        if !is_pipe {
+            return Ok(None);
+        }
+        let sink = opening(path, pipe).with_context(|| format!("{path}: cannot open for writing"));
+        Ok(Some(Output {
+            name: path.to_owned(),
+            sink: sink?,
+        }))
     }
 
     /// An output that takes everything and keeps nothing.
@@ -505,12 +521,10 @@ impl Output {
 
 /// Waits for a reader of the named pipe in a thread of its own: opening a pipe
 /// for writing fails without a reader or blocks, there is no third way.
-fn opening(path: &str) -> Result<Sink> {
-    let done = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
-        .with_context(|| format!("{path}: cannot wait for a reader"))?;
+fn opening(path: &str, pipe: OwnedFd) -> Result<Sink> {
+    let done = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let wake = done.try_clone()?;
-    let pipe = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())
-        .with_context(|| format!("{path}: cannot open for writing"))?;
+    let held = pipe.try_clone()?;
     let (sender, opened) = mpsc::channel();
     let path = path.to_owned();
     thread::Builder::new()
@@ -518,7 +532,12 @@ fn opening(path: &str) -> Result<Sink> {
         .spawn(move || {
             let flags = OFlags::WRONLY | OFlags::CLOEXEC;
             let fd = loop {
-                match rustix::fs::open(&path, flags, Mode::empty()) {
+                let opened = match reopen(&held, flags) {
+                    // No /proc.
+                    Err(Errno::NOENT) => rustix::fs::open(&path, flags, Mode::empty()),
+                    opened => opened,
+                };
+                match opened {
                     Err(Errno::INTR) => {}
                     outcome => break outcome,
                 }

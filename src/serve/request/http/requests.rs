@@ -11,7 +11,7 @@ use tokio::time::sleep;
 
 use crate::serve::request::http::front::Front;
 use crate::serve::request::http::responses::LOOK_EVERY;
-use crate::wire::endpoint::{Output, is_file_output};
+use crate::wire::endpoint::Output;
 
 /// Writes what the calls have gathered, once for all that were ready.
 pub async fn write(front: Rc<Front>, mut output: Output, path: &str) -> Result<()> {
@@ -53,11 +53,12 @@ async fn await_reader(front: &Front, output: &mut Output, path: &str) -> Result<
 
 /// Opens the pipe anew, as soon as there is one of the name.
 async fn reopen(path: &str) -> Result<Output> {
-    // To open a name that nothing bears would make a file of it.
-    while is_file_output(path) {
-        sleep(LOOK_EVERY).await;
+    loop {
+        match Output::open_pipe(path)? {
+            Some(output) => return Ok(output),
+            None => sleep(LOOK_EVERY).await,
+        }
     }
-    Output::open(path)
 }
 
 /// Writes until the last reader has closed.
