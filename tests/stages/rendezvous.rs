@@ -2,6 +2,8 @@
 
 use std::fs::File;
 use std::io::{BufReader, Write};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -416,8 +418,15 @@ fn two_front_ends_each_get_their_own_responses_and_a_stuck_one_holds_nobody() {
     let decisions = open_reader(&workdir.path("decisions"));
     let mut rest = open_reader(&workdir.path("responses"));
     let count = 3000;
+    // Where the readers are behind, so is the writer: nothing of theirs is dropped.
+    let taken = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
+    let (taken_of_one, taken_of_rest) = (Arc::clone(&taken[0]), Arc::clone(&taken[1]));
     let writing = std::thread::spawn(move || {
         for number in 0..count {
+            let is_behind = |it: &Arc<AtomicU64>| it.load(Ordering::Relaxed) + 100 < number;
+            while taken.iter().any(is_behind) {
+                std::thread::sleep(Duration::from_millis(1));
+            }
             for address in ["one", "two", "elsewhere"] {
                 let line = request_at(&format!("{address}-{number}"), now());
                 let address = format!(",\"returnAddress\":\"{address}\"}}");
@@ -428,10 +437,12 @@ fn two_front_ends_each_get_their_own_responses_and_a_stuck_one_holds_nobody() {
     let reading = std::thread::spawn(move || {
         for _ in 0..count {
             assert!(next_line(&mut rest).contains("\"messageId\":\"elsewhere-"));
+            taken_of_rest.fetch_add(1, Ordering::Relaxed);
         }
     });
     for _ in 0..count {
         assert!(next_line(&mut one).contains("\"messageId\":\"one-"));
+        taken_of_one.fetch_add(1, Ordering::Relaxed);
     }
     reading.join().unwrap();
     writing.join().unwrap();

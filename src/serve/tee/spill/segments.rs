@@ -218,16 +218,17 @@ impl Segments {
     /// Appends whole lines, all of them or none: `Ok(false)` where that would be
     /// more than may be stored.
     pub fn append(&mut self, lines: &[u8], records: u64) -> io::Result<bool> {
-        let mut stored = Vec::with_capacity(lines.len() + records as usize * CHECKSUM_BYTES);
+        let stored_bytes = lines.len() as u64 + records * CHECKSUM_BYTES as u64;
+        if self.bytes() + stored_bytes > self.limits.bytes_max {
+            return Ok(false);
+        }
+        let mut stored = Vec::with_capacity(stored_bytes as usize);
         let mut from = 0;
         for newline in memchr::memchr_iter(b'\n', lines) {
             let line = &lines[from..newline];
             stored.extend_from_slice(&checksum(line));
             stored.extend_from_slice(&lines[from..=newline]);
             from = newline + 1;
-        }
-        if self.bytes() + stored.len() as u64 > self.limits.bytes_max {
-            return Ok(false);
         }
         let segment_bytes = self.limits.segment_bytes();
         let is_full = |segment: &Segment| segment.length >= segment_bytes;
