@@ -40,7 +40,7 @@ use crate::model::profile::Profile;
 use crate::model::table::duplicate;
 use crate::model::tree::Tree;
 use crate::stage::report::shown;
-use crate::wire::object::{Object, decode_string};
+use crate::wire::object::{self, Member, Object, decode_string};
 
 /// How many digits of the SHA-256 name a model.
 const HASH_DIGITS: usize = 16;
@@ -249,30 +249,24 @@ impl Model {
         if !model_input.trim_ascii_start().starts_with('{') {
             return Err("modelInput is not an object".to_owned());
         }
-        let object =
-            Object::parse(model_input).map_err(|fault| format!("modelInput is {fault}"))?;
-        // Most clients name the features in one order, the model's.
-        let mut expected = 0;
-        for member in &object.members {
-            let place = match features.get(expected) {
-                Some(name) if member.is(name) => Some(expected),
-                _ => decode_string(member.key).and_then(|name| self.places.get(&*name).copied()),
-            };
-            let Some(place) = place else {
-                continue;
-            };
-            expected = place + 1;
-            let wrong = |what: &str| Err(format!("feature {} {what}", shown(&features[place])));
-            if !row[place].is_nan() {
-                return wrong("stands there twice");
+        let mut reading = Reading {
+            model: self,
+            row,
+            expected: 0,
+            fault: None,
+        };
+        if object::each_member(model_input, |member| reading.take(&member)).is_none() {
+            // What was seen is no JSON, or deeper than a quick look goes.
+            let object =
+                Object::parse(model_input).map_err(|fault| format!("modelInput is {fault}"))?;
+            reading.row.fill(f64::NAN);
+            (reading.expected, reading.fault) = (0, None);
+            for member in &object.members {
+                reading.take(member);
             }
-            if Kind::of_json(member.value) != Some(Kind::Number) {
-                return wrong("is not a number");
-            }
-            match member.value.parse::<f64>() {
-                Ok(value) if value.is_finite() => row[place] = value,
-                _ => return wrong("is out of range"),
-            }
+        }
+        if let Some(fault) = reading.fault {
+            return Err(fault);
         }
         match row.iter().position(|value| value.is_nan()) {
             Some(place) => Err(format!("feature {} is missing", shown(&features[place]))),
@@ -286,6 +280,81 @@ impl Model {
         probabilities.resize(self.class_count(), 0.0);
         self.learned.evaluate(row, probabilities)
     }
+}
+
+/// The features that were read of a `modelInput` so far.
+struct Reading<'r> {
+    model: &'r Model,
+    row: &'r mut [f64],
+    /// Most clients name the features in one order, the model's.
+    expected: usize,
+    /// The first thing that is wrong.
+    fault: Option<String>,
+}
+
+impl Reading<'_> {
+    fn take(&mut self, member: &Member) {
+        if self.fault.is_some() {
+            return;
+        }
+        let features = &self.model.about.features;
+        let place = match features.get(self.expected) {
+            Some(name) if member.is(name) => Some(self.expected),
+            _ => decode_string(member.key).and_then(|name| self.model.places.get(&*name).copied()),
+        };
+        let Some(place) = place else {
+            return;
+        };
+        self.expected = place + 1;
+        let outcome = if !self.row[place].is_nan() {
+            Err("stands there twice")
+        } else if Kind::of_json(member.value) != Some(Kind::Number) {
+            Err("is not a number")
+        } else {
+            finite_number(member.value).ok_or("is out of range")
+        };
+        match outcome {
+            Ok(value) => self.row[place] = value,
+            Err(what) => {
+                self.fault = Some(format!("feature {} {what}", shown(&features[place])));
+            }
+        }
+    }
+}
+
+/// The value of a JSON number; `None` where it is not finite. Short decimals,
+/// which most are, need one division: both sides of it are exact, so its result
+/// is the nearest there is.
+fn finite_number(text: &str) -> Option<f64> {
+    const TENS: [f64; 16] = [
+        1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
+    ];
+    let parsed = || {
+        let value: f64 = text.parse().ok()?;
+        value.is_finite().then_some(value)
+    };
+    let (sign, digits) = match text.strip_prefix('-') {
+        Some(digits) => (-1.0, digits),
+        None => (1.0, text),
+    };
+    if digits.len() > TENS.len() {
+        return parsed();
+    }
+    let (mut whole, mut decimals, mut point) = (0u64, 0, false);
+    for byte in digits.bytes() {
+        match byte {
+            b'0'..=b'9' => {
+                whole = whole * 10 + u64::from(byte - b'0');
+                decimals += usize::from(point);
+            }
+            b'.' if !point => point = true,
+            _ => return parsed(),
+        }
+    }
+    if whole >= 1 << 53 || digits.is_empty() {
+        return parsed();
+    }
+    Some(sign * (whole as f64 / TENS[decimals]))
 }
 
 impl About {

@@ -2,15 +2,22 @@
 //! complete from the moment they have their name.
 
 mod cat;
+mod files;
+mod find;
 mod folder;
+mod members;
 mod names;
+mod pace;
 mod part;
 mod publisher;
+mod range;
 mod recovery;
+mod retention;
 #[cfg(test)]
 mod tests;
+mod verify;
 
-use std::num::NonZeroU64;
+use std::num::{NonZeroU16, NonZeroU64};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -19,18 +26,23 @@ use bytesize::ByteSize;
 use clap::{Parser, Subcommand};
 
 use crate::observe::archive::cat::CatArgs;
+use crate::observe::archive::find::FindArgs;
 use crate::observe::archive::folder::Folder;
+use crate::observe::archive::members::Compressor;
 use crate::observe::archive::part::{Limits, Part};
 use crate::observe::archive::publisher::{
     Closed, Publisher, RETRY_AFTER, is_disk_full, warn_of_full_disk,
 };
 use crate::observe::archive::recovery::recover;
+use crate::observe::archive::retention::Retention;
+use crate::observe::archive::verify::VerifyArgs;
 use crate::observe::waiting::pause;
 use crate::stage::cli::{Program, RunArgs, VERSION, duration};
 use crate::stage::clock::Clock;
-use crate::stage::filter::{self, Filter, InputArgs, Streams};
+use crate::stage::filter::{self, Filter, InputArgs, Streams, output_path, refuse_one_file};
 use crate::stage::stats::Snapshot;
 use crate::stage::{EndedEarly, Stage, usage};
+use crate::wire::endpoint::{Output, STANDARD};
 use crate::wire::lines::Line;
 
 /// Keep a stream in compressed files, line by line as it came
@@ -56,6 +68,20 @@ pub struct ArchiveArgs {
     #[command(flatten)]
     input: InputArgs,
 
+    /// Write every line to the output, too, once it is in the folder: an archive
+    /// that stands inside a pipe. A full disk holds up what is passed on
+    #[arg(long)]
+    pass: bool,
+
+    /// With --pass: write to PATH; `-` is standard output
+    #[arg(short, long, value_name = "PATH", default_value = STANDARD, value_parser = output_path, requires = "pass")]
+    output: String,
+
+    /// With --pass: begin with a newline, since this writer takes the place of one
+    /// that may have died inside a line
+    #[arg(long, requires = "pass")]
+    resume: bool,
+
     /// Begin a new file after N records
     #[arg(long, value_name = "N")]
     max_records: Option<NonZeroU64>,
@@ -71,6 +97,19 @@ pub struct ArchiveArgs {
     /// Compress from 1 (fast) to 9 (small)
     #[arg(long, value_name = "LEVEL", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=9))]
     level: u32,
+
+    /// Compress with N threads beside the one that reads
+    #[arg(long, value_name = "N", default_value = "1")]
+    threads: NonZeroU16,
+
+    /// Keep no more than N complete files: the oldest are removed
+    #[arg(long, value_name = "N")]
+    keep_files: Option<NonZeroU64>,
+
+    /// Keep no more than SIZE of complete files, compressed: the oldest are
+    /// removed, but never the latest
+    #[arg(long, value_name = "SIZE")]
+    keep_bytes: Option<ByteSize>,
 
     /// Sync what was written at least this often: a power cut loses no more
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
@@ -91,6 +130,8 @@ pub struct ArchiveArgs {
 #[derive(Subcommand, Clone, Debug)]
 enum Command {
     Cat(CatArgs),
+    Find(FindArgs),
+    Verify(VerifyArgs),
 }
 
 impl Program for ArchiveArgs {
@@ -101,23 +142,48 @@ impl Program for ArchiveArgs {
     }
 
     fn run(self, stage: &mut Stage) -> Result<()> {
-        if let Some(Command::Cat(cat)) = self.command {
-            return cat::run(&cat, stage);
+        match &self.command {
+            Some(Command::Cat(args)) => return cat::run(args, stage),
+            Some(Command::Find(args)) => return find::run(args, stage),
+            Some(Command::Verify(args)) => return verify::run(args, stage),
+            None => {}
+        }
+        if self.pass {
+            refuse_one_file(&self.input.input, &self.output)?;
         }
         let mut archive = Archive::open(stage, &self)?;
-        let streams = Streams::open_input(&self.input)?;
+        // The output first: its reader may be the writer of the input.
+        let output = match self.pass {
+            true => Output::open(&self.output)?,
+            false => Output::nowhere(),
+        };
+        let mut streams = Streams::open_input(&self.input)?;
+        streams.output = output;
+        streams.resume = self.resume;
         let outcome = filter::run(stage, streams, &mut archive);
-        if outcome.is_err() {
-            archive.save();
+        match &outcome {
+            // Only the reader has gone; what was read is archived as ever.
+            Err(error) if is_downstream_closed(error) => archive.finish(stage)?,
+            Err(_) => archive.save(),
+            Ok(()) => {}
         }
         outcome
     }
 }
 
+fn is_downstream_closed(error: &anyhow::Error) -> bool {
+    matches!(error.downcast_ref(), Some(EndedEarly::DownstreamClosed))
+}
+
+/// How much a part may hold in memory before it is written, where lines are passed
+/// on: they are to be in the folder first.
+const PASSED_BYTES_MAX: usize = 64 * 1024;
+
 /// The one writer of a folder.
 #[derive(Debug)]
 struct Archive {
     folder: Folder,
+    pass: bool,
     clock: Clock,
     limits: Limits,
     /// From the first record of a file to its close: there are no empty files.
@@ -139,12 +205,22 @@ impl Archive {
         }
         let folder = Folder::open(dir)?;
         let recovered = recover(stage, dir)?;
-        let mut publisher = Publisher::new(dir, args.level);
+        let mut retention = Retention::open(
+            dir,
+            retention::Limits {
+                files: args.keep_files.map(NonZeroU64::get),
+                bytes: args.keep_bytes.map(|size| size.as_u64()),
+            },
+        )?;
+        retention.apply()?;
+        let compressor = Compressor::new(args.level, args.threads.get().into())?;
+        let mut publisher = Publisher::new(dir, compressor, folder.next_place()?, retention);
         for part in recovered.parts {
             publisher.push(part);
         }
         Ok(Archive {
             folder,
+            pass: args.pass,
             clock: args.clock,
             limits: Limits {
                 records: args.max_records.map_or(u64::MAX, NonZeroU64::get),
@@ -269,7 +345,7 @@ impl Filter for Archive {
         stage: &mut Stage,
         input: &str,
         line: &Line,
-        _out: &mut Vec<u8>,
+        out: &mut Vec<u8>,
     ) -> Result<()> {
         self.lines_in += 1;
         self.bytes_in += line.oversized.unwrap_or(line.bytes.len() as u64) + 1;
@@ -284,8 +360,15 @@ impl Filter for Archive {
         }
         let part = self.part(stage)?;
         part.push(line.bytes);
-        if part.is_full(&limits) {
+        let (is_full, unwritten) = (part.is_full(&limits), part.unwritten_bytes());
+        if self.pass {
+            out.extend_from_slice(line.bytes);
+            out.push(b'\n');
+        }
+        if is_full {
             self.rotate(stage)?;
+        } else if self.pass && unwritten > PASSED_BYTES_MAX {
+            self.write(stage)?;
         }
         Ok(())
     }
@@ -324,6 +407,7 @@ impl Filter for Archive {
             .count("rejected", stage.report.rejected())
             .gauge("open", self.open_records(stage))
             .count("files", counts.files)
+            .count("removedFiles", counts.removed)
             .count("recovered", counts.recovered)
             .count("bytesIn", self.bytes_in)
             .count("discardedBytes", self.discarded_bytes)

@@ -1,11 +1,19 @@
 //! requests -> scores: runs one model on every request.
 
+mod crowd;
+mod evaluator;
+
+use std::num::NonZeroU16;
+use std::sync::Arc;
+
 use anyhow::{Context, Result, bail};
 use clap::{Args, Parser, Subcommand};
 
 use crate::model::Model;
 use crate::model::inspect::{self, InspectArgs};
 use crate::model::training::{self, TrainArgs};
+use crate::serve::score::crowd::{Crowd, Done};
+use crate::serve::score::evaluator::{Evaluator, Manner, Scratch};
 use crate::stage::cli::{Program, RunArgs, VERSION, duration};
 use crate::stage::clock::Clock;
 use crate::stage::filter::{self, Filter, InputArgs, OutputArgs, Streams};
@@ -13,9 +21,7 @@ use crate::stage::stats::{Latencies, Snapshot};
 use crate::stage::{Stage, usage};
 use crate::wire::endpoint::{Input, Progress};
 use crate::wire::lines::{Line, Lines};
-use crate::wire::message::{Field, Record};
-use crate::wire::micros::Micros;
-use crate::wire::object::decode_string;
+use crate::wire::message::Record;
 
 /// Read requests, run a model on each, and write its scores, in order.
 ///
@@ -69,6 +75,10 @@ struct ScoringArgs {
     #[arg(long, value_name = "FILE")]
     warm_up: Option<String>,
 
+    /// Score with N threads, for bulk; the scores keep the order of the requests
+    #[arg(long, value_name = "N", default_value = "1")]
+    threads: NonZeroU16,
+
     /// Let SIGHUP bring another name or version
     #[arg(long)]
     allow_new_version: bool,
@@ -108,32 +118,56 @@ impl Program for ScoreArgs {
 }
 
 fn score(args: ScoringArgs, stage: &mut Stage) -> Result<()> {
-    let Some(path) = args.model.clone() else {
+    let Some(path) = args.model else {
         return Err(usage(
             "no model: name its file with --model (`rv-score train` makes one)",
         ));
     };
-    let model = Model::load(&path)?;
-    let (input, output) = (args.input.clone(), args.output.clone());
-    let warm_up = args.warm_up.clone();
-    let mut scorer = Scorer::new(model, path, args);
-    if let Some(path) = warm_up {
+    let manner = Manner {
+        probabilities: args.probabilities,
+        skip_older: args.skip_older,
+        rescore: args.rescore,
+        keep_previous: args.keep_previous,
+        assume_elapsed: args.assume_elapsed,
+        clock: args.clock,
+    };
+    let mut scorer = Scorer {
+        evaluator: Arc::new(Evaluator::new(Model::load(&path)?, manner)),
+        path,
+        allow_new_version: args.allow_new_version,
+        scratch: Scratch::default(),
+        crowd: match args.threads.get() {
+            1 => None,
+            threads => Some(Crowd::start(threads.into())?),
+        },
+        read: 0,
+        scored: 0,
+        errors: 0,
+        blank: 0,
+        evaluation: Latencies::default(),
+    };
+    if let Some(path) = args.warm_up {
         scorer.warm_up(&path, stage)?;
     }
-    let streams = Streams::open(&input, &output)?;
+    let streams = Streams::open(&args.input, &args.output)?;
+    if scorer.crowd.is_some() {
+        // One block of a pipe at a time would keep one thread busy.
+        streams.input.widen();
+    }
     filter::run(stage, streams, &mut scorer)?;
-    if scorer.args.rescore && scorer.errors > 0 {
+    if args.rescore && scorer.errors > 0 {
         stage.found_wanting = true;
     }
     Ok(())
 }
 
 struct Scorer {
-    model: Model,
+    evaluator: Arc<Evaluator>,
     path: String,
-    args: ScoringArgs,
-    row: Vec<f64>,
-    probabilities: Vec<f64>,
+    allow_new_version: bool,
+    scratch: Scratch,
+    /// Where there is more than one thread.
+    crowd: Option<Crowd>,
     read: u64,
     scored: u64,
     errors: u64,
@@ -142,21 +176,6 @@ struct Scorer {
 }
 
 impl Scorer {
-    fn new(model: Model, path: String, args: ScoringArgs) -> Scorer {
-        Scorer {
-            model,
-            path,
-            args,
-            row: Vec::new(),
-            probabilities: Vec::new(),
-            read: 0,
-            scored: 0,
-            errors: 0,
-            blank: 0,
-            evaluation: Latencies::default(),
-        }
-    }
-
     /// Runs recorded requests through the model, so that the first real one
     /// finds code and data in memory.
     fn warm_up(&mut self, path: &str, stage: &Stage) -> Result<()> {
@@ -190,118 +209,51 @@ impl Scorer {
         let Ok(model_input) = record.model_input() else {
             return false;
         };
-        self.evaluate(model_input).is_ok()
+        let outcome = self.evaluator.evaluate(&mut self.scratch, model_input);
+        outcome.is_ok()
     }
 
-    /// The class of the model's choice.
-    fn evaluate(&mut self, model_input: &str) -> Result<usize, String> {
-        self.model.read_input(model_input, &mut self.row)?;
-        Ok(self.model.evaluate(&self.row, &mut self.probabilities))
-    }
-
-    /// Appends the score of one request to `out`. The error says why the line is
-    /// no request.
-    fn score(&mut self, line: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
-        let record = Record::parse(line)?;
-        record.message_id()?;
-        let timestamp = record.timestamp()?;
-        let model_input = record.model_input()?;
-        let provenance = record.provenance()?;
-
-        let begun = self.args.clock.monotonic();
-        let age = self.args.clock.unix() - timestamp;
-        let stale = self
-            .args
-            .skip_older
-            .filter(|limit| age > Micros::from_duration(*limit));
-        let outcome = match stale {
-            Some(limit) => Err(format!(
-                "not evaluated: the request is older than {}",
-                humantime::format_duration(limit)
-            )),
-            None => self.evaluate(model_input),
-        };
-        let evaluation = self.args.clock.monotonic() - begun;
-        self.evaluation.record(evaluation);
-        let elapsed = match self.args.assume_elapsed {
-            Some(assumed) => Micros::from_duration(assumed),
-            None if self.args.rescore => evaluation,
-            None => age + evaluation,
-        };
-
-        let mut owned = vec![Field::Result, Field::Error, Field::Provenance];
-        let earlier = record.get(Field::Result).or(record.get(Field::Error));
-        if self.args.keep_previous && earlier.is_some() {
-            owned.push(Field::Previous);
+    /// Appends what threads have done to `out`, and counts it.
+    fn take_in(
+        &mut self,
+        stage: &mut Stage,
+        input: &str,
+        done: Done,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        out.extend_from_slice(&done.out);
+        self.scored += done.scored;
+        self.errors += done.errors;
+        for evaluation in &done.evaluations {
+            self.evaluation.record(*evaluation);
         }
-        let mut score = record.rewrite(out, &owned);
-        if let Some(earlier) = earlier.filter(|_| self.args.keep_previous) {
-            score.raw("previous", earlier);
+        for (line, reason) in &done.rejects {
+            stage.report.reject(input, &line.line(), reason)?;
         }
-        match outcome {
-            Ok(class) => {
-                self.scored += 1;
-                score.object("result", |result| {
-                    result
-                        .string("modelName", self.model.name())
-                        .raw("result", self.model.label(class))
-                        .display("confidence", six_digits(self.probabilities[class]));
-                    if self.args.probabilities {
-                        result.object("probabilities", |all| {
-                            for (class, probability) in self.probabilities.iter().enumerate() {
-                                let label = self.model.label(class);
-                                let name = decode_string(label).unwrap_or(label.into());
-                                all.display(&name, six_digits(*probability));
-                            }
-                        });
-                    }
-                });
-            }
-            Err(message) => {
-                self.errors += 1;
-                score.object("error", |error| {
-                    error
-                        .string("modelName", self.model.name())
-                        .string("message", &message);
-                });
-            }
+        if let Some(crowd) = &mut self.crowd {
+            crowd.give_back(done);
         }
-        score.object_with("provenance", provenance.as_ref(), "model", |entry| {
-            entry
-                .string("modelName", self.model.name())
-                .display("modelVersion", self.model.version())
-                .string("modelHash", self.model.hash())
-                .display("elapsedTimeAfterRequest", elapsed.as_millis())
-                .display("evaluationTime", evaluation.as_millis());
-            if self.args.rescore {
-                entry.raw("rescored", "true");
-            }
-        });
-        score.end();
-        out.push(b'\n');
         Ok(())
     }
 
     fn reload(&mut self) -> Result<()> {
         let new = Model::load(&self.path)?;
-        let (old_name, old_version) = (self.model.name(), self.model.version());
-        let same = (new.name(), new.version()) == (old_name, old_version);
-        if !same && !self.args.allow_new_version {
+        let old = self.evaluator.model();
+        let same = (new.name(), new.version()) == (old.name(), old.version());
+        if !same && !self.allow_new_version {
             bail!(
-                "{}: holds {}@{} now; run it beside {old_name}@{old_version} and let the policy \
-                 promote it, or allow the change with --allow-new-version",
+                "{}: holds {}@{} now; run it beside {}@{} and let the policy promote it, or allow \
+                 the change with --allow-new-version",
                 self.path,
                 new.name(),
                 new.version(),
+                old.name(),
+                old.version(),
             );
         }
-        self.model = new;
+        self.evaluator = Arc::new(self.evaluator.with_model(new));
         Ok(())
     }
-}
-
-fn six_digits(probability: f64) -> String {
-    format!("{probability:.6}")
 }
 
 impl Filter for Scorer {
@@ -321,17 +273,55 @@ impl Filter for Scorer {
             return Ok(());
         };
         self.read += 1;
-        match self.score(record, out) {
-            Ok(()) => Ok(()),
+        if let Some(crowd) = &mut self.crowd {
+            return match crowd.take(&self.evaluator, record, line)? {
+                Some(done) => self.take_in(stage, input, done, out),
+                None => Ok(()),
+            };
+        }
+        match self.evaluator.score(&mut self.scratch, record, out) {
+            Ok(scored) => {
+                self.errors += u64::from(scored.failed);
+                self.scored += u64::from(!scored.failed);
+                self.evaluation.record(scored.evaluation);
+                Ok(())
+            }
             Err(reason) => stage.report.reject(input, line, &reason),
         }
+    }
+
+    fn gather(
+        &mut self,
+        stage: &mut Stage,
+        input: &str,
+        out: &mut Vec<u8>,
+        wait: bool,
+    ) -> Result<bool> {
+        let Some(crowd) = &mut self.crowd else {
+            return Ok(false);
+        };
+        let done = match wait {
+            true => {
+                crowd.submit(&self.evaluator)?;
+                crowd.wait_for_next()?
+            }
+            false => crowd.next_if_done()?,
+        };
+        match done {
+            Some(done) => self.take_in(stage, input, done, out).map(|()| true),
+            None => Ok(false),
+        }
+    }
+
+    fn is_shared(&self) -> bool {
+        self.crowd.is_some()
     }
 
     fn hangup(&mut self, stage: &mut Stage) -> Result<()> {
         match self.reload().context("the model in use stays") {
             Ok(()) => {
-                let (name, version) = (self.model.name(), self.model.version());
-                let hash = self.model.hash();
+                let model = self.evaluator.model();
+                let (name, version, hash) = (model.name(), model.version(), model.hash());
                 stage
                     .report
                     .info(&format!("loaded {name}@{version} ({hash})"));

@@ -18,7 +18,8 @@ use crate::wire::lines::{Line, Lines};
 /// Where a filter reads.
 #[derive(Args, Clone, Debug)]
 pub struct InputArgs {
-    /// Read PATH; `-` is standard input
+    /// Read PATH: a file, `.gz` too, a pipe, or a folder that rv-archive writes;
+    /// `-` is standard input
     #[arg(short, long, value_name = "PATH", default_value = STANDARD)]
     pub input: String,
 
@@ -82,6 +83,25 @@ pub trait Filter {
         Ok(())
     }
 
+    /// Whether other threads work on lines, so that [`gather`](Filter::gather) is
+    /// to be called.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    /// Appends to `out` what other threads have done of the oldest lines, and says
+    /// whether there was anything. With `wait` the input has no more to give for
+    /// now: lines that are held are handed over, and waited for.
+    fn gather(
+        &mut self,
+        _stage: &mut Stage,
+        _input: &str,
+        _out: &mut Vec<u8>,
+        _wait: bool,
+    ) -> Result<bool> {
+        Ok(false)
+    }
+
     /// When to be called though nothing comes.
     fn due(&self) -> Option<Instant> {
         None
@@ -92,7 +112,7 @@ pub trait Filter {
         Ok(())
     }
 
-    /// The input has ended, or this program is to end.
+    /// The input has ended, or this program is to end; the output is closed.
     fn finish(&mut self, _stage: &mut Stage) -> Result<()> {
         Ok(())
     }
@@ -162,6 +182,12 @@ pub fn run(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Res
                 stage.write_all(&mut output, &mut out)?;
             }
         }
+        while filter.is_shared() {
+            let wait = !input.has_more()?;
+            if !filter.gather(stage, &name, &mut out, wait)? {
+                break;
+            }
+        }
         filter.before_wait(stage)?;
         stage.report.flush()?;
         stage.write_all(&mut output, &mut out)?;
@@ -175,9 +201,11 @@ pub fn run(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Res
             _ => out_of_time(stage)?,
         }
         match read_more(stage, &mut input, &mut lines, filter.due())? {
-            Progress::Bytes(count) => {
+            Progress::Bytes(_) => {
                 stage.stats.touch();
-                bar.inc(count as u64);
+                if !bar.is_hidden() {
+                    bar.set_position(input.position());
+                }
             }
             Progress::Nothing => {}
             Progress::End => break None,
@@ -193,9 +221,12 @@ pub fn run(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Res
     if let Some(line) = lines.last_line() {
         filter.line(stage, &name, &line, &mut out)?;
     }
-    filter.finish(stage)?;
+    while filter.gather(stage, &name, &mut out, true)? {}
+    filter.before_wait(stage)?;
+    // To finish may take a while: who reads the output need not wait for that.
     stage.write_all(&mut output, &mut out)?;
     stage.close(&mut output)?;
+    filter.finish(stage)?;
     let snapshot = filter.snapshot(stage);
     stage.final_stats(&snapshot);
     match stopped {
@@ -261,9 +292,17 @@ fn out_of_time(stage: &mut Stage) -> Result<()> {
 
 /// A progress bar on the terminal, where the length of the input is known.
 fn progress_bar(input: &Input, stage: &Stage) -> ProgressBar {
-    let Some(bytes) = input.file_bytes().filter(|_| !stage.report.is_quiet()) else {
+    match input.file_bytes() {
+        Some(bytes) => progress_bar_of(bytes, stage),
+        None => ProgressBar::hidden(),
+    }
+}
+
+/// A progress bar on the terminal, for so many bytes.
+pub fn progress_bar_of(bytes: u64, stage: &Stage) -> ProgressBar {
+    if stage.report.is_quiet() {
         return ProgressBar::hidden();
-    };
+    }
     let template = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
     let style = ProgressStyle::with_template(template).expect("the template is well formed");
     ProgressBar::new(bytes).with_style(style)

@@ -4,6 +4,7 @@
 pub mod backlog;
 pub mod cli;
 pub mod clock;
+pub mod crew;
 pub mod filter;
 pub mod queue;
 pub mod recording;

@@ -10,7 +10,7 @@ use crate::stage::wait::wait;
 use crate::stage::{EndedEarly, Stage};
 use crate::wire::endpoint::{Input, Progress, STANDARD};
 use crate::wire::lines::{Line, Lines};
-use crate::wire::recording::recorded_files;
+use crate::wire::recording::{RecordedFile, recorded_files};
 
 /// A recorded stream and how far it was read.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ pub struct Recording {
     input: Input,
     lines: Lines,
     /// The files that follow, of a folder.
-    rest: VecDeque<String>,
+    rest: VecDeque<RecordedFile>,
     line_bytes_max: usize,
     ended: bool,
 }
@@ -26,20 +26,21 @@ pub struct Recording {
 impl Recording {
     /// Opens a file, an archive's folder or a pipe; `-` is standard input.
     pub fn open(path: &str, stage: &Stage) -> Result<Recording> {
-        let mut files = VecDeque::new();
-        if path != STANDARD && Path::new(path).is_dir() {
-            for file in recorded_files(Path::new(path))? {
-                files.push_back(file.path().to_string_lossy().into_owned());
+        let mut rest = VecDeque::new();
+        let input = if path != STANDARD && Path::new(path).is_dir() {
+            rest.extend(recorded_files(Path::new(path))?);
+            match rest.pop_front() {
+                Some(first) => open_one(first)?,
+                // A recording without records.
+                None => Input::recorded(path, Vec::new())?,
             }
         } else {
-            files.push_back(path.to_owned());
-        }
-        // A folder without files is a recording without records.
-        let first = files.pop_front().unwrap_or_else(|| "/dev/null".to_owned());
+            Input::open(path, false)?
+        };
         Ok(Recording {
-            input: Input::open(&first, false)?,
+            input,
             lines: Lines::new(stage.line_bytes_max),
-            rest: files,
+            rest,
             line_bytes_max: stage.line_bytes_max,
             ended: false,
         })
@@ -47,7 +48,7 @@ impl Recording {
 
     /// Whether it is a pipe, which another program fills while it is read.
     pub fn is_pipe(&self) -> bool {
-        !self.input.is_file() && self.input.name() != "/dev/null"
+        !self.input.is_file()
     }
 
     /// Whether the next line is there without a read.
@@ -91,7 +92,7 @@ impl Recording {
                 let Some(next) = self.rest.pop_front() else {
                     break;
                 };
-                self.input = Input::open(&next, false)?;
+                self.input = open_one(next)?;
                 self.lines = Lines::new(self.line_bytes_max);
                 self.ended = false;
             }
@@ -110,4 +111,10 @@ impl Recording {
         };
         line.map(|line| (line, self.input.name()))
     }
+}
+
+/// One file of several, under its own name in messages.
+fn open_one(file: RecordedFile) -> Result<Input> {
+    let name = file.path().to_string_lossy().into_owned();
+    Input::recorded(&name, vec![file])
 }

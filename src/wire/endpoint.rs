@@ -8,19 +8,23 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 use std::sync::mpsc;
 use std::{fmt, thread};
 
 use anyhow::{Context, Result, bail};
-use flate2::read::MultiGzDecoder;
 use rustix::event::{EventfdFlags, PollFlags};
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
 use crate::wire::lines::Lines;
+use crate::wire::recording::{Recorded, RecordedFile, recorded_files};
 
 /// The path that stands for standard input or output.
 pub const STANDARD: &str = "-";
+
+/// The widest pipe that Linux grants to everybody.
+const WIDE_PIPE_BYTES: usize = 1 << 20;
 
 const STDIN_NAME: &str = "<stdin>";
 const STDOUT_NAME: &str = "<stdout>";
@@ -53,21 +57,23 @@ enum Source {
         /// The description is shared with other programs, and may block.
         shared: bool,
     },
-    Gzip(Box<MultiGzDecoder<File>>),
+    /// A compressed file, or the files of an archive's folder.
+    Recorded(Box<Recorded>),
 }
 
 impl fmt::Debug for Source {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         match self {
             Source::Plain { fd, file_type, .. } => write!(formatter, "{file_type:?} {fd:?}"),
-            Source::Gzip(_) => formatter.write_str("gzip"),
+            Source::Recorded(recorded) => recorded.fmt(formatter),
         }
     }
 }
 
 impl Input {
     /// Opens `path`, or standard input for `-`. A file whose name ends in `.gz`
-    /// is decompressed, all its members. With `follow` a pipe does not end when
+    /// is decompressed, all its members; an archive's folder is read as the stream
+    /// that was put into it. With `follow` a pipe does not end when
     /// its last writer closes.
     pub fn open(path: &str, follow: bool) -> Result<Input> {
         let (name, fd, shared) = if path == STANDARD || path == "/dev/stdin" {
@@ -85,8 +91,12 @@ impl Input {
         };
         let stat = rustix::fs::fstat(&fd).with_context(|| name.to_owned())?;
         let file_type = FileType::from_raw_mode(stat.st_mode);
+        let compressed = file_type == FileType::RegularFile && name.ends_with(".gz");
+        if compressed || (file_type == FileType::Directory && !shared) {
+            return Input::recorded(name, recorded_files(Path::new(name))?);
+        }
         if file_type == FileType::Directory {
-            bail!("{name}: is a directory; name a file or a pipe in it");
+            bail!("{name}: is a directory; name it with --input, or a file or a pipe");
         }
         let held_open = if follow && file_type == FileType::Fifo {
             Some(reopen_nonblocking(&fd).with_context(|| format!("{name}: cannot follow"))?)
@@ -101,19 +111,24 @@ impl Input {
                 format!("{name}: cannot tell whether its writer has gone; name the pipe itself")
             })?;
         }
-        let source = if file_type == FileType::RegularFile && name.ends_with(".gz") {
-            Source::Gzip(Box::new(MultiGzDecoder::new(File::from(fd))))
-        } else {
-            Source::Plain {
-                fd,
-                file_type,
-                shared,
-            }
+        let source = Source::Plain {
+            fd,
+            file_type,
+            shared,
         };
         Ok(Input {
             name: name.to_owned(),
             source,
             held_open,
+        })
+    }
+
+    /// Opens recorded files, which are read as one stream that messages call `name`.
+    pub fn recorded(name: &str, files: Vec<RecordedFile>) -> Result<Input> {
+        Ok(Input {
+            name: name.to_owned(),
+            source: Source::Recorded(Box::new(Recorded::open(files)?)),
+            held_open: None,
         })
     }
 
@@ -148,7 +163,7 @@ impl Input {
                 let flags = poll_now(fd, PollFlags::IN).unwrap_or(PollFlags::empty());
                 flags.contains(PollFlags::IN) || !flags.contains(PollFlags::HUP)
             }
-            Source::Gzip(_) => false,
+            Source::Recorded(_) => false,
         }
     }
 
@@ -156,7 +171,7 @@ impl Input {
     pub fn is_replaced(&self) -> bool {
         match &self.source {
             Source::Plain { fd, .. } => is_replaced(fd, &self.name),
-            Source::Gzip(_) => false,
+            Source::Recorded(_) => false,
         }
     }
 
@@ -167,7 +182,7 @@ impl Input {
                 file_type: FileType::RegularFile,
                 ..
             }
-            | Source::Gzip(_) => None,
+            | Source::Recorded(_) => None,
             Source::Plain { fd, .. } => Some(fd.as_fd()),
         }
     }
@@ -176,6 +191,25 @@ impl Input {
     /// again.
     pub fn is_file(&self) -> bool {
         self.readiness().is_none()
+    }
+
+    /// Whether a read would bring something, or the end, without waiting.
+    pub fn has_more(&self) -> io::Result<bool> {
+        match &self.source {
+            Source::Plain { fd, .. } if !self.is_file() => is_ready(fd, PollFlags::IN),
+            Source::Plain { .. } | Source::Recorded(_) => Ok(true),
+        }
+    }
+
+    /// Lets the writer of a pipe run ahead by more than usual, where the system
+    /// allows it.
+    pub fn widen(&self) {
+        if let Source::Plain { fd, .. } = &self.source
+            && self.is_pipe()
+        {
+            // A narrow pipe works too.
+            let _ = rustix::pipe::fcntl_setpipe_size(fd, WIDE_PIPE_BYTES);
+        }
     }
 
     /// Whether this is a pipe, named or not.
@@ -193,11 +227,12 @@ impl Input {
     pub fn is_terminal(&self) -> bool {
         match &self.source {
             Source::Plain { fd, .. } => rustix::termios::isatty(fd),
-            Source::Gzip(_) => false,
+            Source::Recorded(_) => false,
         }
     }
 
-    /// The length of a regular file in bytes, as it lies on disk.
+    /// The length of what is read in bytes, as it lies on disk; `None` where it is
+    /// no file.
     pub fn file_bytes(&self) -> Option<u64> {
         match &self.source {
             Source::Plain {
@@ -205,7 +240,16 @@ impl Input {
                 file_type: FileType::RegularFile,
                 ..
             } => rustix::fs::fstat(fd).ok().map(|stat| stat.st_size as u64),
-            _ => None,
+            Source::Plain { .. } => None,
+            Source::Recorded(recorded) => Some(recorded.length()),
+        }
+    }
+
+    /// How many of these bytes were read.
+    pub fn position(&self) -> u64 {
+        match &self.source {
+            Source::Plain { fd, .. } => rustix::fs::tell(fd).unwrap_or(0),
+            Source::Recorded(recorded) => recorded.position(),
         }
     }
 
@@ -246,7 +290,7 @@ fn read_some(source: &mut Source, room: &mut [u8]) -> io::Result<usize> {
             fd, shared: true, ..
         } if !is_ready(fd, PollFlags::IN)? => Err(io::ErrorKind::WouldBlock.into()),
         Source::Plain { fd, .. } => Ok(rustix::io::read(fd, room)?),
-        Source::Gzip(decoder) => decoder.read(room),
+        Source::Recorded(recorded) => recorded.read(room),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Times as the records have them: whole microseconds.
 
 use std::fmt;
-use std::ops::{Add, Sub};
+use std::ops::{Add, Deref, Sub};
 use std::time::Duration;
 
 /// A time or a span in whole microseconds. What it is measured from is the
@@ -51,21 +51,13 @@ impl Micros {
     }
 
     /// Prints as milliseconds with three decimals, as records have it.
-    pub fn as_millis(self) -> impl fmt::Display {
-        Decimal {
-            micros: self.0,
-            unit: 1_000,
-            digits: 3,
-        }
+    pub fn as_millis(self) -> Decimal {
+        Decimal::new(self.0, 3)
     }
 
     /// Prints as seconds with six decimals, as records have it.
-    pub fn as_seconds(self) -> impl fmt::Display {
-        Decimal {
-            micros: self.0,
-            unit: 1_000_000,
-            digits: 6,
-        }
+    pub fn as_seconds(self) -> Decimal {
+        Decimal::new(self.0, 6)
     }
 }
 
@@ -107,20 +99,51 @@ impl Sub for Micros {
     }
 }
 
-/// Exact decimals of a whole number of microseconds.
-struct Decimal {
-    micros: i64,
-    unit: u64,
-    digits: usize,
+/// A decimal number as text, written without the detour of a formatter: every
+/// record has some.
+#[derive(Clone, Copy, Debug)]
+pub struct Decimal {
+    text: [u8; TEXT_BYTES],
+    /// Where the number begins; it reaches to the end.
+    start: usize,
+}
+
+/// A sign, the 19 digits of the longest number, a point, and a zero before it.
+const TEXT_BYTES: usize = 22;
+
+impl Decimal {
+    /// The number `units` with its point before the last `digits` digits.
+    pub fn new(units: i64, digits: usize) -> Decimal {
+        let mut text = [b'0'; TEXT_BYTES];
+        let (mut rest, mut start, mut written) = (units.unsigned_abs(), TEXT_BYTES, 0);
+        while rest > 0 || written <= digits {
+            if written == digits && digits > 0 {
+                start -= 1;
+                text[start] = b'.';
+            }
+            start -= 1;
+            text[start] = b'0' + (rest % 10) as u8;
+            rest /= 10;
+            written += 1;
+        }
+        if units < 0 {
+            start -= 1;
+            text[start] = b'-';
+        }
+        Decimal { text, start }
+    }
+}
+
+impl Deref for Decimal {
+    type Target = str;
+    fn deref(&self) -> &str {
+        std::str::from_utf8(&self.text[self.start..]).unwrap_or_default()
+    }
 }
 
 impl fmt::Display for Decimal {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        let sign = if self.micros < 0 { "-" } else { "" };
-        let micros = self.micros.unsigned_abs();
-        let (whole, fraction) = (micros / self.unit, micros % self.unit);
-        let digits = self.digits;
-        write!(formatter, "{sign}{whole}.{fraction:0digits$}")
+        formatter.write_str(self)
     }
 }
 
@@ -176,5 +199,8 @@ mod tests {
             Micros(i64::MIN).as_millis().to_string(),
             "-9223372036854775.808"
         );
+        assert_eq!(Micros(0).as_seconds().to_string(), "0.000000");
+        assert_eq!(Micros(7).as_seconds().to_string(), "0.000007");
+        assert_eq!(Decimal::new(-70, 0).to_string(), "-70");
     }
 }

@@ -139,6 +139,21 @@ impl<'o> ObjectWriter<'o> {
         self
     }
 
+    /// Members that are JSON text already, in pieces that are put together as they
+    /// are; a comma is set before them only.
+    pub fn members(&mut self, pieces: &[&str]) -> &mut Self {
+        self.comma();
+        self.append(pieces)
+    }
+
+    /// Goes on where [`members`](ObjectWriter::members) has stopped.
+    pub fn append(&mut self, pieces: &[&str]) -> &mut Self {
+        for piece in pieces {
+            self.out.extend_from_slice(piece.as_bytes());
+        }
+        self
+    }
+
     /// A member whose value is a string.
     pub fn string(&mut self, name: &str, value: &str) -> &mut Self {
         self.key(name);
@@ -217,6 +232,28 @@ pub fn parse_value(text: &str) -> Result<&str, String> {
         Ok(value) => Ok(value.get()),
         Err(error) => Err(format!("not JSON: {}", without_line(&error))),
     }
+}
+
+/// The text of the value under `name` in the object that is all of `text`; of
+/// several, the last. `None` where there is none, or no object.
+pub fn value_of<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let mut value = None;
+    let seen = each_member(text, |member| {
+        if member.is(name) {
+            value = Some(member.value);
+        }
+    });
+    match seen {
+        Some(()) => value,
+        None => Object::parse(text).ok()?.get(name),
+    }
+}
+
+/// Shows each member of the object that is all of `text`, without a list of them.
+/// What was shown counts only where the answer is not `None`; where it is,
+/// [`Object::parse`] tells why, or has more patience.
+pub fn each_member<'a>(text: &'a str, show: impl FnMut(Member<'a>)) -> Option<()> {
+    scan::each_member(text, show)
 }
 
 /// The items of a JSON array, as JSON texts; `None` where `text` is none.

@@ -15,15 +15,21 @@ const DEPTH_MAX: usize = 64;
 /// where this scanner cannot tell.
 pub fn members(text: &str) -> Option<Vec<Member<'_>>> {
     let mut members = Vec::with_capacity(8);
+    each_member(text, |member| members.push(member))?;
+    Some(members)
+}
+
+/// Shows each member of the object that is all of `text`. What was shown counts
+/// only where the answer is not `None`.
+pub fn each_member<'a>(text: &'a str, mut show: impl FnMut(Member<'a>)) -> Option<()> {
     whole_object(text, |key, at| {
         let ends = value(text, at)?;
-        members.push(Member {
+        show(Member {
             key,
             value: text.get(at..ends)?,
         });
         Some(ends)
-    })?;
-    Some(members)
+    })
 }
 
 /// Walks through the object that is all of `text`, as [`object`] does.

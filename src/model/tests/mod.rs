@@ -222,6 +222,17 @@ fn lines_are_counted_from_the_first_though_it_is_blank() {
     );
 }
 
+proptest! {
+    #[test]
+    fn a_number_is_what_the_standard_library_makes_of_it(
+        text in "-?(0|[1-9][0-9]{0,18})(\\.[0-9]{1,18})?([eE][+-]?[0-9]{1,3})?",
+    ) {
+        let expected = text.parse::<f64>().unwrap();
+        let expected = expected.is_finite().then_some(expected.to_bits());
+        prop_assert_eq!(finite_number(&text).map(f64::to_bits), expected, "{}", text);
+    }
+}
+
 #[test]
 fn a_bad_input_is_told_in_a_few_words() {
     let model = iris("--algorithm decision-tree").model();

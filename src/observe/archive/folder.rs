@@ -9,12 +9,10 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
+use crate::observe::archive::members::Stamp;
 use crate::observe::archive::names::Id;
 use crate::wire::micros::Micros;
-use crate::wire::recording::{Kind, names};
-
-/// Held under a lock by the one writer. It stays when the writer goes.
-const LOCK_NAME: &str = "rv-archive.lock";
+use crate::wire::recording::{Kind, LOCK_NAME, names};
 
 /// For the owner alone: records may be personal.
 pub const FILE_MODE: u32 = 0o600;
@@ -72,6 +70,26 @@ impl Folder {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What the next file's stamp is to go on from: that of the latest complete
+    /// file. Where that has none, counting begins anew.
+    pub fn next_place(&self) -> Result<Stamp> {
+        let listed = names(&self.path)?;
+        let complete = listed
+            .iter()
+            .rev()
+            .filter_map(|name| match Kind::of(name)? {
+                Kind::Complete(id) => Id::parse(id).map(|_| name),
+                Kind::Part(_) | Kind::Unfinished(_) => None,
+            });
+        let Some(latest) = { complete }.next() else {
+            return Ok(Stamp::default());
+        };
+        let path = self.path.join(latest);
+        let stamp = File::open(&path).and_then(|file| Stamp::read(&file));
+        let stamp = stamp.with_context(|| format!("{}: cannot read", path.display()))?;
+        Ok(stamp.map(Stamp::after).unwrap_or_default())
     }
 
     /// An id for a file that is begun at `now`, greater than all in the folder.

@@ -44,6 +44,11 @@ impl Id {
         }
     }
 
+    /// The time that it claims.
+    pub fn begun(self) -> Micros {
+        Micros(self.millis * 1000)
+    }
+
     /// Reads the text of an id; `None` for what is none of ours.
     pub fn parse(text: &str) -> Option<Id> {
         let (stamp, sequence) = text.rsplit_once('-')?;

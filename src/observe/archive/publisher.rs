@@ -3,17 +3,17 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use flate2::Compression;
-use flate2::write::GzEncoder;
 
 use crate::observe::archive::folder::{FILE_MODE, sync};
+use crate::observe::archive::members::{Compressor, Failed, Stamp};
 use crate::observe::archive::names::Id;
+use crate::observe::archive::retention::Retention;
 use crate::observe::waiting::Task;
 use crate::stage::Stage;
 use crate::wire::recording::{Kind, path_of};
@@ -23,8 +23,6 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How soon a finished compression is noticed while no record comes.
 const LOOK_AFTER: Duration = Duration::from_millis(200);
-
-const BLOCK_BYTES: usize = 256 * 1024;
 
 /// A part that takes no more records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,27 +42,43 @@ pub struct Counts {
     pub archived: u64,
     /// The records of earlier runs in them.
     pub recovered: u64,
+    /// Complete files that were removed, since there were too many.
+    pub removed: u64,
 }
 
 /// The queue of closed parts, compressed one at a time in their order.
 #[derive(Debug)]
 pub struct Publisher {
     folder: PathBuf,
-    level: u32,
+    /// With the task while there is one.
+    compressor: Option<Compressor>,
+    /// Where the next file stands among the others.
+    place: Stamp,
+    retention: Retention,
     /// The first is at work, where `task` is there.
     backlog: VecDeque<Closed>,
-    task: Option<Task<Result<u64>>>,
+    task: Option<Compression>,
     /// After a full disk: when to try again.
     retry_at: Option<Instant>,
     counts: Counts,
 }
 
+/// A part that is being made a complete file.
+pub type Compression = Task<(Compressor, Result<Stamp>)>;
+
 impl Publisher {
-    /// Nothing is to be done yet. `level` is that of gzip, 1 to 9.
-    pub fn new(folder: &Path, level: u32) -> Publisher {
+    /// Nothing is to be done yet. `place` is that of the next file.
+    pub fn new(
+        folder: &Path,
+        compressor: Compressor,
+        place: Stamp,
+        retention: Retention,
+    ) -> Publisher {
         Publisher {
             folder: folder.to_owned(),
-            level,
+            compressor: Some(compressor),
+            place,
+            retention,
             backlog: VecDeque::new(),
             task: None,
             retry_at: None,
@@ -84,11 +98,14 @@ impl Publisher {
 
     /// What was done so far.
     pub fn counts(&self) -> Counts {
-        self.counts
+        Counts {
+            removed: self.retention.removed(),
+            ..self.counts
+        }
     }
 
     /// The compression at work.
-    pub fn task(&self) -> Option<&Task<Result<u64>>> {
+    pub fn task(&self) -> Option<&Compression> {
         self.task.as_ref()
     }
 
@@ -104,8 +121,11 @@ impl Publisher {
     /// Takes in what was finished and starts what is next, without waiting.
     pub fn tend(&mut self, stage: &mut Stage) -> Result<()> {
         if let Some(task) = self.task.take_if(|task| task.is_done()) {
-            match task.join()? {
-                Ok(records) => self.count(stage, records),
+            let (mut compressor, outcome) = task.join()?;
+            compressor.clear();
+            self.compressor = Some(compressor);
+            match outcome {
+                Ok(stamp) => self.count(stage, stamp)?,
                 Err(error) if is_disk_full(&error) => {
                     self.retry_at = Some(Instant::now() + RETRY_AFTER);
                     warn_of_full_disk(stage, &error);
@@ -115,26 +135,33 @@ impl Publisher {
                 }
             }
         }
-        let may_start = self.task.is_none() && self.retry_at.is_none_or(|at| at <= Instant::now());
-        if may_start && let Some(closed) = self.backlog.front() {
-            let (folder, id, level) = (self.folder.clone(), closed.id, self.level);
+        if self.task.is_none()
+            && self.retry_at.is_none_or(|at| at <= Instant::now())
+            && let Some(closed) = self.backlog.front()
+            && let Some(mut compressor) = self.compressor.take()
+        {
+            let (folder, id, place) = (self.folder.clone(), closed.id, self.place);
             self.retry_at = None;
-            self.task = Some(Task::spawn("compressing", move || {
-                publish(&folder, id, level)
+            self.task = Some(Task::spawn("publishing", move || {
+                let outcome = publish(&folder, id, &mut compressor, place);
+                (compressor, outcome)
             })?);
         }
         Ok(())
     }
 
-    fn count(&mut self, stage: &mut Stage, records: u64) {
+    fn count(&mut self, stage: &mut Stage, stamp: Stamp) -> Result<()> {
         stage.stats.touch();
+        self.place = stamp.after();
         self.counts.files += 1;
-        match self.backlog.pop_front() {
-            Some(Closed {
-                recovered: true, ..
-            }) => self.counts.recovered += records,
-            _ => self.counts.archived += records,
+        if let Some(closed) = self.backlog.pop_front() {
+            match closed.recovered {
+                true => self.counts.recovered += stamp.lines,
+                false => self.counts.archived += stamp.lines,
+            }
+            self.retention.add(closed.id)?;
         }
+        self.retention.apply()
     }
 }
 
@@ -155,15 +182,15 @@ pub fn is_disk_full(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Makes one part the complete file of the same id, and returns the number of
-/// its lines. Wherever this is cut short, the part is still there, or the
-/// complete file is, or both.
-pub fn publish(folder: &Path, id: Id, level: u32) -> Result<u64> {
+/// Makes one part the complete file of the same id, and returns its stamp.
+/// Wherever this is cut short, the part is still there, or the complete file is,
+/// or both.
+fn publish(folder: &Path, id: Id, compressor: &mut Compressor, place: Stamp) -> Result<Stamp> {
     let id = id.to_string();
     let part = path_of(folder, Kind::Part(&id));
     let unfinished = path_of(folder, Kind::Unfinished(&id));
     let complete = path_of(folder, Kind::Complete(&id));
-    let lines = compress(&part, &unfinished, level).inspect_err(|_| {
+    let stamp = compress(&part, &unfinished, compressor, place).inspect_err(|_| {
         // What it holds is worth less than its room on a full disk.
         let _ = fs::remove_file(&unfinished);
     })?;
@@ -171,14 +198,14 @@ pub fn publish(folder: &Path, id: Id, level: u32) -> Result<u64> {
         .with_context(|| format!("{}: cannot rename", unfinished.display()))?;
     sync(folder).with_context(|| format!("{}: cannot sync", folder.display()))?;
     fs::remove_file(&part).with_context(|| format!("{}: cannot remove", part.display()))?;
-    Ok(lines)
+    Ok(stamp)
 }
 
-/// Writes `from` into `to`, compressed and synced. Returns the number of lines.
-fn compress(from: &Path, to: &Path, level: u32) -> Result<u64> {
+/// Writes `from` into `to`, compressed and synced.
+fn compress(from: &Path, to: &Path, compressor: &mut Compressor, place: Stamp) -> Result<Stamp> {
     let reading = || format!("{}: cannot read", from.display());
     let writing = || format!("{}: cannot write", to.display());
-    let mut input = File::open(from).with_context(reading)?;
+    let input = File::open(from).with_context(reading)?;
     let output = OpenOptions::new()
         .write(true)
         .create(true)
@@ -186,20 +213,14 @@ fn compress(from: &Path, to: &Path, level: u32) -> Result<u64> {
         .mode(FILE_MODE)
         .open(to)
         .with_context(writing)?;
-    let mut encoder = GzEncoder::new(output, Compression::new(level));
-    let mut block = vec![0; BLOCK_BYTES];
-    let mut lines = 0;
-    loop {
-        let count = input.read(&mut block).with_context(reading)?;
-        if count == 0 {
-            break;
-        }
-        lines += memchr::memchr_iter(b'\n', &block[..count]).count() as u64;
-        encoder.write_all(&block[..count]).with_context(writing)?;
-    }
-    let output = encoder.finish().with_context(writing)?;
+    let stamp = match compressor.compress(input, &output, place) {
+        Ok(stamp) => stamp,
+        Err(Failed::Reading(error)) => return Err(error).with_context(reading),
+        Err(Failed::Writing(error)) => return Err(error).with_context(writing),
+        Err(Failed::Working(error)) => return Err(error).with_context(writing),
+    };
     output
         .sync_all()
         .with_context(|| format!("{}: cannot sync", to.display()))?;
-    Ok(lines)
+    Ok(stamp)
 }

@@ -1,9 +1,8 @@
 //! What a run that was killed has left in the folder, made whole at the start of
 //! the next.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -12,9 +11,7 @@ use crate::observe::archive::folder::sync;
 use crate::observe::archive::names::Id;
 use crate::observe::archive::publisher::Closed;
 use crate::stage::Stage;
-use crate::wire::recording::{Kind, names, path_of};
-
-const BLOCK_BYTES: usize = 64 * 1024;
+use crate::wire::recording::{Kind, end_of_last_line, names, path_of};
 
 /// What was found.
 #[derive(Debug, Default)]
@@ -84,20 +81,4 @@ fn cut_torn_line(path: &Path) -> io::Result<(u64, u64)> {
     // It may hold what the killed run had not synced yet.
     file.sync_all()?;
     Ok((whole, length - whole))
-}
-
-/// Where the last newline of the first `length` bytes ends.
-fn end_of_last_line(file: &File, length: u64) -> io::Result<u64> {
-    let mut block = [0; BLOCK_BYTES];
-    let mut end = length;
-    while end > 0 {
-        let start = end.saturating_sub(BLOCK_BYTES as u64);
-        let found = &mut block[..(end - start) as usize];
-        file.read_exact_at(found, start)?;
-        if let Some(newline) = memchr::memrchr(b'\n', found) {
-            return Ok(start + newline as u64 + 1);
-        }
-        end = start;
-    }
-    Ok(0)
 }

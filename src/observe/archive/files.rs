@@ -1,0 +1,36 @@
+//! Work on many files of an archive by several threads, its outcomes in order.
+
+use anyhow::Result;
+
+use crate::stage::crew::Crew;
+use crate::stage::{EndedEarly, Stage};
+use crate::wire::recording::RecordedFile;
+
+/// Has `work` done on each of `files`, and shows what came of it to `take`, in
+/// their order, until that says that it has enough.
+pub fn each_in_order<D: Send + 'static>(
+    stage: &mut Stage,
+    files: Vec<RecordedFile>,
+    threads: usize,
+    work: impl Fn(RecordedFile) -> D + Clone + Send + 'static,
+    mut take: impl FnMut(&mut Stage, D) -> Result<bool>,
+) -> Result<()> {
+    let mut crew = Crew::start("reading", threads.min(files.len()).max(1), || work.clone())?;
+    let mut files = files.into_iter();
+    loop {
+        if let Some(stop) = stage.signals.stop() {
+            return Err(EndedEarly::Signal(stop).into());
+        }
+        while !crew.is_full()
+            && let Some(file) = files.next()
+        {
+            crew.submit(file)?;
+        }
+        let Some(outcome) = crew.wait_for_next()? else {
+            return Ok(());
+        };
+        if !take(stage, outcome)? {
+            return Ok(());
+        }
+    }
+}
