@@ -1,7 +1,7 @@
 //! What a model is.
 //!
 //! Rows become a model: `source` reads a file with `csv_rows` or
-//! `ndjson_rows` into a `table` with `label`s; [`training`] `split`s
+//! `ndjson_rows`, or an archive with `joined_rows`, into a `table` with `label`s; [`training`] `split`s
 //! it, lets `cart`, `linfa_tree` or `logistic` learn, measures with
 //! `metrics` and `profile`, and writes a `file`. A model becomes answers:
 //! [`Model`] reads the features out of a request and asks its `tree` or its
@@ -13,6 +13,7 @@ mod cart;
 mod csv_rows;
 mod file;
 pub mod inspect;
+mod joined_rows;
 mod label;
 mod linfa_tree;
 mod logistic;

@@ -77,6 +77,31 @@ fn take_row(
     builder: &mut Builder,
 ) -> Result<(), Fault> {
     let label = single(object, &builder.target)?.filter(|raw| *raw != "null");
+    let features = take_features(object, row, builder);
+    let Some(label) = label else {
+        let names = object.members.iter().map(|member| member.key);
+        let names: Vec<&str> = names.take(20).collect();
+        return Err(format!(
+            "field {}, the target, is missing; the row has {}",
+            shown(&builder.target),
+            names.join(", ")
+        ));
+    };
+    features?;
+    let label = builder
+        .labels
+        .json(label)
+        .map_err(|fault| format!("field {}: {fault}", shown(&builder.target)))?;
+    builder.push(number, row, label);
+    Ok(())
+}
+
+/// Reads the features out of an object into `row`, or says why not.
+pub fn take_features(
+    object: &Object,
+    row: &mut Vec<f64>,
+    builder: &mut Builder,
+) -> Result<(), Fault> {
     row.clear();
     let mut fault = None;
     for (index, name) in builder.features.iter().enumerate() {
@@ -93,27 +118,11 @@ fn take_row(
             },
         }
     }
-    let Some(label) = label else {
-        let names = object.members.iter().map(|member| member.key);
-        let names: Vec<&str> = names.take(20).collect();
-        return Err(format!(
-            "field {}, the target, is missing; the row has {}",
-            shown(&builder.target),
-            names.join(", ")
-        ));
-    };
-    if let Some(fault) = fault {
-        return Err(fault);
+    match fault {
+        Some(fault) => Err(fault),
+        None if row.is_empty() => Err("the row has no field but the target".to_owned()),
+        None => Ok(()),
     }
-    if row.is_empty() {
-        return Err("the row has no field but the target".to_owned());
-    }
-    let label = builder
-        .labels
-        .json(label)
-        .map_err(|fault| format!("field {}: {fault}", shown(&builder.target)))?;
-    builder.push(number, row, label);
-    Ok(())
 }
 
 /// The text of the value under `name`, which may stand there once.

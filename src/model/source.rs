@@ -5,6 +5,7 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use rustix::event::PollFlags;
 
+use crate::model::joined_rows::{self, LabelsById};
 use crate::model::table::{Builder, Table};
 use crate::model::{csv_rows, ndjson_rows};
 use crate::stage::wait::wait;
@@ -44,10 +45,15 @@ pub struct Wanted {
     pub format: Option<Format>,
     /// Whether a row that cannot be used is left out rather than an error.
     pub skip_bad_rows: bool,
+    /// The file of the labels, where the rows are recorded requests.
+    pub labels: Option<String>,
 }
 
 /// Reads the whole of `path` into a table.
 pub fn read_table(stage: &mut Stage, path: &str, wanted: &Wanted) -> Result<Table> {
+    if let Some(labels) = &wanted.labels {
+        return read_joined(stage, path, labels, wanted);
+    }
     let mut source = Source::open(stage, path, wanted.skip_bad_rows)?;
     let format = match wanted.format.or_else(|| Format::of_path(path)) {
         Some(format) => format,
@@ -58,7 +64,22 @@ pub fn read_table(stage: &mut Stage, path: &str, wanted: &Wanted) -> Result<Tabl
         Format::Csv => csv_rows::read(&mut source, wanted, &mut builder)?,
         Format::Ndjson => ndjson_rows::read(&mut source, wanted, &mut builder)?,
     }
+    finish(&source.name, builder)
+}
+
+/// Reads recorded requests and the labels of some of them into a table.
+fn read_joined(stage: &mut Stage, path: &str, labels: &str, wanted: &Wanted) -> Result<Table> {
+    let mut labels = LabelsById::read(stage, labels, &wanted.target)?;
+    let mut source = Source::open(stage, path, wanted.skip_bad_rows)?;
+    let mut builder = Builder::new(&wanted.target);
+    let story = joined_rows::read(&mut source, wanted, &mut labels, &mut builder)?;
     let name = source.name;
+    stage.report.info(&format!("{name}: {story}"));
+    finish(&name, builder)
+}
+
+/// The table, unless it is empty.
+fn finish(name: &str, builder: Builder) -> Result<Table> {
     let table = builder.finish();
     if table.rows.is_empty() {
         match table.left_out {
@@ -105,7 +126,7 @@ impl Current {
 
 impl<'s> Source<'s> {
     /// Opens `path`, or standard input for `-`.
-    fn open(stage: &'s mut Stage, path: &str, skip_bad_rows: bool) -> Result<Source<'s>> {
+    pub fn open(stage: &'s mut Stage, path: &str, skip_bad_rows: bool) -> Result<Source<'s>> {
         let input = Input::open(path, false)?;
         Ok(Source {
             name: input.name().to_owned(),

@@ -32,7 +32,8 @@ const ITERATIONS_MAX_DEFAULT: u64 = 1000;
 #[derive(Args, Clone, Debug)]
 pub struct TrainArgs {
     /// Read the rows from PATH, CSV under a line of names or NDJSON, `.gz` too;
-    /// `-` is standard input
+    /// `-` is standard input. With --labels: recorded requests, a folder that
+    /// rv-archive writes among them
     #[arg(short, long, value_name = "PATH", default_value = STANDARD)]
     input: String,
 
@@ -43,6 +44,12 @@ pub struct TrainArgs {
     /// The column of labels: numbers or texts that name up to 1000 classes
     #[arg(short, long, value_name = "COLUMN")]
     target: String,
+
+    /// Learn from the `modelInput` of recorded requests, each with the label that
+    /// FILE has for its `messageId`: CSV (`.csv`) or NDJSON with the columns
+    /// `messageId` and the target. Requests without a label are passed over
+    #[arg(long, value_name = "FILE", conflicts_with = "format")]
+    labels: Option<String>,
 
     /// The columns to learn from, all of them numbers; all but the target where
     /// not given
@@ -106,6 +113,7 @@ pub fn run(args: TrainArgs, stage: &mut Stage) -> Result<()> {
         features: args.features.clone(),
         format: args.format,
         skip_bad_rows: args.skip_bad_rows,
+        labels: args.labels.clone(),
     };
     let table = read_table(stage, &args.input, &wanted)?;
     if table.classes.len() < 2 {

@@ -423,13 +423,17 @@ pub fn processor_ticks(pid: u32) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
+/// The memory of a program that is in use, in bytes; none where it has ended.
+pub fn resident_bytes_if_running(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
+    let kib = line.and_then(|line| line.split_whitespace().nth(1));
+    kib.map_or(0, |kib| kib.parse::<u64>().unwrap() * 1024)
+}
+
 /// The memory of a program that is in use, in bytes.
 pub fn resident_bytes(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    kib * 1024
+    let bytes = resident_bytes_if_running(pid);
+    assert!(bytes > 0, "{pid} has ended");
+    bytes
 }

@@ -3,6 +3,7 @@
 mod es;
 mod harness;
 
+mod archive;
 mod conventions;
 mod decision;
 mod golden;

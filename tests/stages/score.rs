@@ -366,3 +366,179 @@ fn any_table_makes_a_model() {
         (&"breaker".into(), &"trips".into())
     );
 }
+
+/// Requests whose score is a result, an error, or none at all, in turn.
+fn mixed_requests(count: usize) -> String {
+    let flowers = flowers();
+    (0..count)
+        .map(|number| match number % 50 {
+            7 => format!("{{\"messageId\":\"{number}\"}}\n"),
+            8 => "\n".to_owned(),
+            9 => format!("{{\"messageId\":\"{number}\",\"timestamp\":1,\"modelInput\":{{}}}}\n"),
+            _ => format!(
+                "{{\"messageId\":\"{number}\",\"timestamp\":1,\"modelInput\":{}}}\r\n",
+                flowers[number % 150].0
+            ),
+        })
+        .collect()
+}
+
+#[test]
+fn threads_change_neither_a_byte_nor_the_order() {
+    let workdir = Workdir::new();
+    workdir.train("decision-tree", "dt", 1);
+    workdir.write("requests", mixed_requests(20_000));
+    let score = |threads: &str, shell: bool| {
+        let flags = "--model dt.json --rescore --clock fixed:7 --threads";
+        let files = format!("--rejects rejects.{threads} --stats {threads}.json");
+        let input = match shell {
+            true => "cat requests |",
+            false => "< requests",
+        };
+        let script = format!("{input} rv-score {flags} {threads} {files}");
+        let finished = workdir.shell(&script).exits(1);
+        assert!(finished.stderr.contains("<stdin>:8: "), "{finished}");
+        finished.stdout
+    };
+    let alone = score("1", false);
+    assert_eq!(alone.split(|byte| *byte == b'\n').count(), 19_201);
+    for (threads, shell) in [("2", false), ("3", true), ("16", false)] {
+        assert!(score(threads, shell) == alone, "{threads} threads");
+        let rejects = workdir.read(&format!("rejects.{threads}"));
+        assert_eq!(rejects, workdir.read("rejects.1"));
+        for name in ["in", "out", "rejected", "errors", "blank"] {
+            let of =
+                |threads: &str| crate::harness::stat(&workdir, &format!("{threads}.json"), name);
+            assert_eq!(of(threads), of("1"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn threads_hold_no_record_back() {
+    let workdir = Workdir::new();
+    workdir.train("decision-tree", "dt", 1);
+    let run = workdir.run("rv-score").args(["--model", "dt.json"]);
+    let mut running = run.args(["--threads", "3"]).start();
+    for number in 0..100 {
+        running.write(request(&format!("r-{number}")) + "\n");
+        assert!(running.line().contains(&format!("\"r-{number}\"")));
+    }
+    running.write(request("last") + "\n");
+    running.signal(Signal::TERM);
+    let finished = running.wait();
+    finished.assert_status(0);
+    assert!(finished.stdout().contains("\"last\""), "{finished}");
+}
+
+#[test]
+fn threads_hold_a_bounded_part_of_the_input() {
+    let workdir = Workdir::new();
+    workdir.train("decision-tree", "dt", 1);
+    workdir.write("requests", mixed_requests(150).repeat(10_000));
+    let run = workdir
+        .run("rv-score")
+        .args(["--model", "dt.json", "-i", "requests"]);
+    let mut running = run.args(["--threads", "4", "--quiet"]).start();
+    // The reader is slow: what is read ahead does not grow with the input.
+    assert!(running.line().contains("\"0\""));
+    let mut most = 0;
+    let mut stdout = running.stdout.take().unwrap();
+    let mut block = vec![0; 1 << 20];
+    while let Ok(count @ 1..) = std::io::Read::read(&mut stdout, &mut block) {
+        most = most.max(crate::harness::resident_bytes_if_running(running.id()));
+        std::hint::black_box(count);
+    }
+    running.wait().assert_status(1);
+    let size = std::fs::metadata(workdir.path("requests")).unwrap().len();
+    assert!(size > 150 << 20, "{size}");
+    assert!((1..64 << 20).contains(&most), "{most} bytes");
+}
+
+#[test]
+fn a_model_learns_from_an_archive_and_a_file_of_labels() {
+    let workdir = Workdir::new();
+    let flowers = flowers();
+    let requests = requests();
+    workdir
+        .run("rv-archive")
+        .args(["--dir", "logs", "--max-records", "40"])
+        .input(requests.clone() + requests.lines().next().unwrap())
+        .succeeds();
+    let label = |number: usize| flowers[number].1.clone();
+    // Every third has no label yet; some labels have no request.
+    let known = || (0..150).filter(|number| number % 3 != 0);
+    let csv: String = known().map(|n| format!("{},{n}\n", label(n))).collect();
+    workdir.write(
+        "labels.csv",
+        format!("species,messageId\n{csv}1,no-request\n,unknown\n"),
+    );
+    let ndjson: String = known()
+        .map(|n| format!("{{\"messageId\":\"{n}\",\"species\":{}}}\n", label(n)))
+        .collect();
+    workdir.write("labels.ndjson", ndjson);
+    let train = |labels: &str, model: &str| {
+        let run = workdir.run("rv-score").args(["train", "--input", "logs"]);
+        run.args(["--labels", labels, "--target", "species", "--output", model])
+            .args([
+                "--algorithm",
+                "decision-tree",
+                "--name",
+                "dt",
+                "--model-version",
+                "2",
+            ])
+    };
+    for labels in ["labels.csv", "labels.ndjson"] {
+        let finished = train(labels, &format!("{labels}.model")).succeeds();
+        let story = "100 of 151 records have labels, 51 have none, 0 came again";
+        assert!(finished.stderr.contains(story), "{finished}");
+    }
+    assert_eq!(
+        workdir.read("labels.csv.model"),
+        workdir.read("labels.ndjson.model")
+    );
+    // The same rows as a table give the same model, but for the numbers of the rows.
+    let right = labels(&workdir, "labels.csv.model")
+        .iter()
+        .zip(&flowers)
+        .filter(|(found, (_, class))| *found == class)
+        .count();
+    assert!(right >= 141, "{right} of 150");
+
+    workdir.write("twice.csv", "messageId,species\n1,0\n1,0\n1,2\n");
+    let finished = train("twice.csv", "x").exits(3);
+    assert!(
+        finished
+            .stderr
+            .contains("twice.csv:4: message \"1\" is labelled twice"),
+        "{finished}"
+    );
+    workdir.write("others.csv", "messageId,species\nx,0\ny,1\n");
+    let finished = train("others.csv", "x").exits(3);
+    assert!(
+        finished
+            .stderr
+            .contains("none of its 151 records has a label"),
+        "{finished}"
+    );
+    workdir.write("wrong.csv", "id,species\nx,0\n");
+    let finished = train("wrong.csv", "x").exits(3);
+    assert!(
+        finished
+            .stderr
+            .contains("no column \"messageId\"; the columns are id, species"),
+        "{finished}"
+    );
+    workdir.write(
+        "bad.ndjson",
+        "{\"messageId\":\"1\",\"species\":0}\n{\"messageId\":2}\n",
+    );
+    let finished = train("bad.ndjson", "x").exits(3);
+    assert!(
+        finished
+            .stderr
+            .contains("bad.ndjson:2: field \"messageId\""),
+        "{finished}"
+    );
+}
