@@ -201,6 +201,39 @@ fn each_record_is_worked_on_whatever_ends_its_line() {
 }
 
 #[test]
+fn archives_and_compressed_files_are_inputs_like_any() {
+    let (one, two) = (request("r-1"), request("r-2"));
+    each_tool(|scene| {
+        let archive = scene.workdir.run("rv-archive").args(["--dir", "recording"]);
+        archive
+            .args(["--max-records", "1"])
+            .input(format!("{one}\n{two}"))
+            .succeeds();
+        let script = "rv-archive cat recording | gzip > recording.gz";
+        scene.workdir.shell(script).succeeds();
+        for input in ["recording", "recording.gz"] {
+            let finished = scene.run(input).finish();
+            if scene.tool.name == "rv-rendezvous" {
+                // Recordings are for --replay.
+                finished.assert_status(2);
+                assert!(finished.stderr.contains("--replay"), "{finished}");
+                let run = scene.workdir.run("rv-rendezvous").args(["--replay"]);
+                let run = run.args(["--requests", input, "--scores", "/dev/null"]);
+                let replay = run
+                    .args(["--prefer", "dt@1", "--deadline", "1s"])
+                    .succeeds();
+                assert_eq!(scene.ids(&replay), ["r-1", "r-2"], "{input}: {replay}");
+                continue;
+            }
+            finished.assert_status(0);
+            let ids = scene.ids(&finished);
+            assert_eq!(ids[ids.len() - 2..], ["r-1", "r-2"], "{input}: {finished}");
+            scene.assert_counts(2, 0);
+        }
+    });
+}
+
+#[test]
 fn marks_and_blank_lines_are_carried_or_dropped() {
     let (one, two) = (request("r-1"), request("r-2"));
     for input in [

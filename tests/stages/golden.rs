@@ -1,6 +1,6 @@
 //! One request through all stages, as files that a reader can follow.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::es::FakeService;
 use crate::harness::{Workdir, checkout, open_reader, open_writer};
@@ -21,12 +21,16 @@ fn golden(name: &str) -> String {
 
 /// The output of a stage is what the file says.
 fn assert_golden(name: &str, actual: &str) {
-    let path = folder().join(name);
+    assert_golden_at(&folder().join(name), actual);
+}
+
+fn assert_golden_at(path: &Path, actual: &str) {
+    let name = path.display();
     if std::env::var_os(RENEW).is_some() {
-        std::fs::write(&path, actual).unwrap();
+        std::fs::write(path, actual).unwrap();
         return;
     }
-    let expected = golden(name);
+    let expected = std::fs::read_to_string(path).unwrap_or_else(|error| panic!("{name}: {error}"));
     assert_eq!(
         actual, expected,
         "{name} has changed; if that is meant, renew it with\n  {RENEW}=1 cargo test golden"
@@ -137,6 +141,36 @@ fn the_tree_of_these_files_is_what_training_gives() {
         workdir.train("logistic-regression", "lr", 0);
         std::fs::write(folder().join("0_model.lr.json"), workdir.read("lr.json")).unwrap();
     }
+}
+
+#[test]
+fn a_recording_rescored_by_a_candidate_gives_the_same_bytes_on_every_run() {
+    let recording = checkout().join("fixtures/recording");
+    let workdir = Workdir::new();
+    for threads in ["1", "3", "1"] {
+        let run = workdir
+            .run("rv-score")
+            .args(["--rescore", "--clock", "fixed:0", "--assume-elapsed", "8ms"])
+            .args(["--threads", threads, "--model"])
+            .arg(folder().join("0_model.lr.json"));
+        let finished = run.arg("--input").arg(recording.join("logs")).succeeds();
+        assert_eq!(finished.lines().len(), 15);
+        assert_golden_at(&recording.join("rescored.lr.ndjson"), finished.stdout());
+    }
+}
+
+#[test]
+fn yesterdays_decisions_are_replayed_under_a_policy_that_prefers_the_candidate() {
+    let recording = checkout().join("fixtures/recording");
+    let workdir = Workdir::new();
+    let run = workdir.run("rv-rendezvous").args(["--replay", "-i"]);
+    let run = run.arg(recording.join("decisions.ndjson")).arg("--policy");
+    let finished = run.arg(recording.join("candidate.toml")).succeeds();
+    assert_eq!(
+        finished.stdout().matches("\"modelName\":\"lr\"").count(),
+        15
+    );
+    assert_golden_at(&recording.join("answers.lr.ndjson"), finished.stdout());
 }
 
 #[test]

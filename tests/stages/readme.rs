@@ -20,7 +20,11 @@ fn shell_blocks() -> Vec<String> {
 #[test]
 fn every_command_of_the_readme_works() {
     let blocks = shell_blocks();
-    assert!(blocks.len() >= 7, "only {} blocks were found", blocks.len());
+    assert!(
+        blocks.len() >= 11,
+        "only {} blocks were found",
+        blocks.len()
+    );
     let workdir = Workdir::new();
     for folder in ["fixtures", "scripts"] {
         symlink(checkout().join(folder), workdir.path(folder)).unwrap();
@@ -36,7 +40,12 @@ fn every_command_of_the_readme_works() {
     let finished = run.succeeds();
     assert!(finished.stdout().contains("== all answered"), "{finished}");
     assert_eq!(workdir.read("answers.ndjson").lines().count(), 150);
-    for scored in ["scores.ndjson", "rescored.ndjson", "constant.ndjson"] {
+    for scored in [
+        "scores.ndjson",
+        "rescored.ndjson",
+        "replayed.ndjson",
+        "constant.ndjson",
+    ] {
         let text = workdir.read(scored);
         assert_eq!(
             text.matches("\"result\":{\"modelName\":").count(),

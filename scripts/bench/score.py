@@ -1,0 +1,47 @@
+"""Scores requests with a scikit-learn tree: score.py TABLE BATCH < requests."""
+
+import json
+import sys
+import time
+
+import numpy
+import orjson
+from sklearn.tree import DecisionTreeClassifier
+
+table, batch_size = sys.argv[1], int(sys.argv[2])
+with open(table, encoding="utf-8") as lines:
+    names = next(lines).strip().split(",")[:4]
+    rows = [line.strip().split(",") for line in lines]
+model = DecisionTreeClassifier(random_state=0)
+model.fit([[float(value) for value in row[:4]] for row in rows], [int(row[4]) for row in rows])
+
+
+def provenance(spent):
+    return {"model": {"modelName": "dt", "modelVersion": 1, "elapsedTimeAfterRequest": spent}}
+
+
+if batch_size == 1:
+    for line in sys.stdin:
+        begun = time.time()
+        request = json.loads(line)
+        row = [[request["modelInput"][name] for name in names]]
+        result = int(model.predict(row)[0])
+        request["result"] = {"modelName": "dt", "result": result}
+        request["provenance"] = provenance((time.time() - begun) * 1000)
+        sys.stdout.write(json.dumps(request) + "\n")
+else:
+    source, sink = sys.stdin.buffer, sys.stdout.buffer
+    while True:
+        batch = [orjson.loads(line) for _, line in zip(range(batch_size), source)]
+        if not batch:
+            break
+        begun = time.time()
+        rows = numpy.array([[request["modelInput"][name] for name in names] for request in batch])
+        probabilities = model.predict_proba(rows)
+        results = model.classes_[probabilities.argmax(axis=1)].tolist()
+        confidences = probabilities.max(axis=1).tolist()
+        spent = (time.time() - begun) * 1000
+        for request, result, confidence in zip(batch, results, confidences):
+            request["result"] = {"modelName": "dt", "result": result, "confidence": confidence}
+            request["provenance"] = provenance(spent)
+        sink.write(b"\n".join(map(orjson.dumps, batch)) + b"\n")
