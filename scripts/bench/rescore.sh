@@ -13,7 +13,7 @@ if "$python" -c 'import orjson, numpy, sklearn' 2> /dev/null; then
   compare \
     'rv-score --rescore' 'rv-score --rescore --model dt.json < requests' \
     'orjson, a predict per 10,000' "$python $here/scripts/bench/score.py $here/fixtures/iris.csv 10000 < requests"
-  few=$((records / 50))
+  few=$((records / 10))
   head --lines="$few" requests > few.requests
   # Ratios are those of equal inputs; so many records keep the loop short.
   records=$few compare \

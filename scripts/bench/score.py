@@ -1,6 +1,8 @@
 """Scores requests with a scikit-learn tree: score.py TABLE BATCH < requests."""
 
+import datetime
 import json
+import logging
 import sys
 import time
 
@@ -16,19 +18,26 @@ model = DecisionTreeClassifier(random_state=0)
 model.fit([[float(value) for value in row[:4]] for row in rows], [int(row[4]) for row in rows])
 
 
-def provenance(spent):
-    return {"model": {"modelName": "dt", "modelVersion": 1, "elapsedTimeAfterRequest": spent}}
-
-
 if batch_size == 1:
+    # Step by step as in the article, with its messages that nobody reads.
+    logger = logging.getLogger("score")
     for line in sys.stdin:
-        begun = time.time()
-        request = json.loads(line)
-        row = [[request["modelInput"][name] for name in names]]
+        data = json.loads(line)
+        logger.debug(f"Receive message: {data}")
+        row = [[data["modelInput"][name] for name in names]]
         result = int(model.predict(row)[0])
-        request["result"] = {"modelName": "dt", "result": result}
-        request["provenance"] = provenance((time.time() - begun) * 1000)
-        sys.stdout.write(json.dumps(request) + "\n")
+        requested = datetime.datetime.fromtimestamp(float(data["timestamp"]), datetime.timezone.utc)
+        now = datetime.datetime.now(datetime.timezone.utc)
+        data["result"] = {"modelName": "dt", "result": result}
+        if "provenance" not in data:
+            data["provenance"] = {}
+        data["provenance"]["model"] = {
+            "modelName": "dt",
+            "elapsedTimeAfterRequest": (now - requested).total_seconds() * 1000,
+            "modelVersion": 1,
+        }
+        sys.stdout.write(json.dumps(data) + "\n")
+        logger.debug(f"Sent data with producer: {data}")
 else:
     source, sink = sys.stdin.buffer, sys.stdout.buffer
     while True:
@@ -43,5 +52,7 @@ else:
         spent = (time.time() - begun) * 1000
         for request, result, confidence in zip(batch, results, confidences):
             request["result"] = {"modelName": "dt", "result": result, "confidence": confidence}
-            request["provenance"] = provenance(spent)
+            request["provenance"] = {
+                "model": {"modelName": "dt", "modelVersion": 1, "elapsedTimeAfterRequest": spent}
+            }
         sink.write(b"\n".join(map(orjson.dumps, batch)) + b"\n")

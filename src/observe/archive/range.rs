@@ -20,7 +20,7 @@ use crate::wire::recording::{Kind, RecordedFile};
 const PEEK_BYTES: u64 = 256 * 1024;
 
 /// A span of time, as it is asked for.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct RangeArgs {
     /// Only records whose `timestamp` is at TIME or later: `2026-05-01`,
     /// `2026-05-01T12:30:00Z`, seconds since 1970, or a span such as `2h`, ago. A

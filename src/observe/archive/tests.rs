@@ -366,3 +366,37 @@ fn the_command_line_is_checked() {
     let error = sandbox.archive(&["--max-bytes", "0"], b"").unwrap_err();
     assert!(matches!(error.downcast_ref(), Some(EndedEarly::Usage(_))));
 }
+
+#[test]
+fn a_file_that_goes_while_a_folder_is_read_is_told_and_passed_over() {
+    let sandbox = Sandbox::new();
+    sandbox.archive(&["--max-records=1"], b"a\nb\n").unwrap();
+    let args = sandbox.args(&[]);
+    let mut stage = sandbox.stage(&args);
+    let range = range::RangeArgs::default().range();
+    let files = cat::listed(&stage, &[sandbox.dir()], range).unwrap();
+    assert_eq!(files.len(), 2);
+    fs::remove_file(files[0].path()).unwrap();
+    assert!(cat::open(&mut stage, &files[0]).unwrap().is_none());
+    assert!(stage.found_wanting);
+    assert!(cat::open(&mut stage, &files[1]).unwrap().is_some());
+}
+
+#[test]
+fn a_part_becomes_a_complete_file_between_the_look_and_the_opening() {
+    let sandbox = Sandbox::new();
+    let args = sandbox.args(&[]);
+    let mut stage = sandbox.stage(&args);
+    let mut archive = Archive::open(&stage, &args).unwrap();
+    archive
+        .line(&mut stage, "in", &line(b"a"), &mut Vec::new())
+        .unwrap();
+    archive.before_wait(&mut stage).unwrap();
+    let range = range::RangeArgs::default().range();
+    let files = cat::listed(&stage, &[sandbox.dir()], range).unwrap();
+    archive.finish(&mut stage).unwrap();
+    let mut text = Vec::new();
+    let mut opened = cat::open(&mut stage, &files[0]).unwrap().unwrap();
+    opened.read_to_end(&mut text).unwrap();
+    assert_eq!(text, b"a\n");
+}
