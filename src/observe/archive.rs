@@ -18,7 +18,7 @@ mod tests;
 mod verify;
 
 use std::num::{NonZeroU16, NonZeroU64};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -151,6 +151,7 @@ impl Program for ArchiveArgs {
         if self.pass {
             refuse_one_file(&self.input.input, &self.output)?;
         }
+        self.refuse_own_folder()?;
         let mut archive = Archive::open(stage, &self)?;
         // The output first: its reader may be the writer of the input.
         let output = match self.pass {
@@ -168,6 +169,21 @@ impl Program for ArchiveArgs {
             Ok(()) => {}
         }
         outcome
+    }
+}
+
+impl ArchiveArgs {
+    /// Refuses to archive a folder into itself, which would double it.
+    fn refuse_own_folder(&self) -> Result<()> {
+        let Some(dir) = &self.dir else { return Ok(()) };
+        let folder = |path: &Path| path.canonicalize().ok().filter(|path| path.is_dir());
+        match (folder(Path::new(&self.input.input)), folder(dir)) {
+            (Some(input), Some(dir)) if input == dir => Err(usage(format!(
+                "{}: is input and output at once; archive into another folder",
+                self.input.input
+            ))),
+            _ => Ok(()),
+        }
     }
 }
 

@@ -375,6 +375,24 @@ fn two_writers_never_share_a_folder() {
 }
 
 #[test]
+fn an_archive_is_copied_into_another_folder_and_not_into_itself() {
+    let workdir = Workdir::new();
+    archive(&workdir).input(numbered(0, 3)).succeeds();
+    let finished = archive(&workdir).args(["-i", "./logs/"]).exits(2);
+    assert!(
+        finished.stderr.contains("input and output at once"),
+        "{finished}"
+    );
+    assert_eq!(cat(&workdir), numbered(0, 3));
+    let copy = workdir
+        .run("rv-archive")
+        .args(["--dir", "copy", "-i", "logs"]);
+    copy.succeeds();
+    let copied = workdir.run("rv-archive").args(["cat", "copy"]).succeeds();
+    assert_eq!(copied.stdout(), numbered(0, 3));
+}
+
+#[test]
 fn sighup_and_age_close_a_file_while_the_stream_goes_on() {
     let workdir = Workdir::new();
     let mut running = archive(&workdir).args(["--stats", "stats.json"]).start();
