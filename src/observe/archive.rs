@@ -301,11 +301,13 @@ impl Archive {
         let Some(mut part) = self.part.take() else {
             return Ok(());
         };
-        part.sync()?;
         self.publisher.push(Closed {
             id: part.id(),
             recovered: false,
         });
+        // The disk is at work on the part while it is being compressed.
+        self.publisher.tend(stage)?;
+        part.sync()?;
         self.wait_for_publisher(stage, 1)
     }
 

@@ -170,7 +170,6 @@ fn a_file_and_its_folder_are_synced_before_the_name_counts() {
     let mut rest = trace.as_str();
     for (call, what) in [
         ("fsync(", "/logs>"),
-        ("fdatasync(", ".ndjson>"),
         ("fsync(", ".gz.tmp>"),
         ("rename", ".gz.tmp\""),
         ("fsync(", "/logs>"),
@@ -182,6 +181,9 @@ fn a_file_and_its_folder_are_synced_before_the_name_counts() {
             .unwrap_or_else(|| panic!("no {call} of {what} in its place:\n{trace}"));
         rest = rest.splitn(found + 2, '\n').last().unwrap();
     }
+    // The part itself, at any time: a kill finds it in memory, a power cut here.
+    let of_the_part = |line: &&str| line.contains("fdatasync(") && line.contains(".ndjson>");
+    assert!(trace.lines().any(|line| of_the_part(&line)), "{trace}");
 }
 
 #[test]
@@ -228,9 +230,10 @@ fn with_fault(workdir: &Workdir, path: &str, fault: &str) -> Run {
 #[test]
 fn a_sync_that_fails_is_not_tried_again_but_the_file_is_written_anew() {
     for (path, fault, published) in [
-        (PART, "fdatasync:error=EIO:when=1", 0),
-        (UNFINISHED, "fsync:error=EIO:when=1", 0),
-        ("logs", "fsync:error=EIO:when=1", 1),
+        // The part is synced while it is being compressed: either may be faster.
+        (PART, "fdatasync:error=EIO:when=1", 0..2),
+        (UNFINISHED, "fsync:error=EIO:when=1", 0..1),
+        ("logs", "fsync:error=EIO:when=1", 1..2),
     ] {
         let workdir = Workdir::new();
         let mut input = numbered(0, 10);
@@ -242,7 +245,8 @@ fn a_sync_that_fails_is_not_tried_again_but_the_file_is_written_anew() {
         let finished = with_fault(&workdir, path, fault).input(input).exits(3);
         let message = format!("{path}: cannot sync: Input/output error");
         assert!(finished.stderr.contains(&message), "{finished}");
-        assert_eq!(complete_files(&workdir).len(), published, "{path}");
+        let files = complete_files(&workdir).len();
+        assert!(published.contains(&files), "{path}: {files}");
         // The next start makes a file of what is there, and syncs that.
         archive(&workdir).succeeds();
         assert_eq!(cat(&workdir), numbered(0, 10), "{path}");
