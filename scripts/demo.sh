@@ -81,8 +81,7 @@ start_pipeline() {
   stage dt rv-score --model dt.json --input dt.in --output dt.scores
   stage lr rv-score --model lr.json --input lr.in --output lr.scores
   stage decoy sh -c 'rv-decoy --input decoy.in | rv-archive --dir logs'
-  # -i: Ctrl-C stops the front end, and the rest follows when it has ended.
-  stage tee sh -c 'exec tee -i dt.in lr.in decoy.in < requests > rendezvous.in'
+  stage tee rv-tee --input requests --output rendezvous.in --live dt.in --live lr.in decoy.in
 }
 
 # Where the front end listens, as it says itself.

@@ -230,9 +230,10 @@ prepare() {
     define rendezvous stage keep/rendezvous pipes/responses 'exec rv-rendezvous \
       --requests keep/rendezvous --scores scores --policy policy.toml --keep-policies policies \
       --output pipes/responses --decisions pipes/decided --stats stats/rendezvous.json $resume'
-    define decoy stage keep/decoy '' 'rv-decoy --input keep/decoy \
-      --stats stats/decoy.json | rv-archive --dir archive --stats stats/archive.json'
-    define decisions stage pipes/decided '' 'exec rv-archive --input pipes/decided \
+    # What is kept may take its time where the answers need the processors.
+    define decoy stage keep/decoy '' 'rv-decoy --input keep/decoy --stats stats/decoy.json |
+      nice rv-archive --dir archive --stats stats/archive.json'
+    define decisions stage pipes/decided '' 'exec nice rv-archive --input pipes/decided \
       --dir decisions --stats stats/decisions.json'
   }
   if [[ $with_models == yes ]]; then
