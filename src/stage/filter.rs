@@ -24,7 +24,7 @@ pub struct InputArgs {
     pub input: String,
 
     /// Where the input is a pipe, wait for the next writer when the last one
-    /// has closed
+    /// has closed, until SIGINT or SIGTERM
     #[arg(long)]
     pub follow: bool,
 }
@@ -198,7 +198,12 @@ pub fn run(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Res
         match stage.signals.stop() {
             Some(Stop::Terminate) => break Some(Stop::Terminate),
             Some(Stop::Interrupt) if is_source => break Some(Stop::Interrupt),
-            _ => out_of_time(stage)?,
+            Some(Stop::Interrupt) => {
+                // The sources stop now, so this is the last writer.
+                input.stop_following();
+                out_of_time(stage)?;
+            }
+            None => {}
         }
         match read_more(stage, &mut input, &mut lines, filter.due())? {
             Progress::Bytes(_) => {

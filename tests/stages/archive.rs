@@ -254,21 +254,6 @@ fn a_sync_that_fails_is_not_tried_again_but_the_file_is_written_anew() {
     }
 }
 
-/// A shell script with a folder `disk` of 256 KiB. Where no file system can be
-/// mounted, there is none.
-fn on_a_small_disk(workdir: &Workdir, script: &str) -> Option<Run> {
-    fs::create_dir(workdir.path("disk")).unwrap();
-    let mount = "mount -t tmpfs -o size=256k none disk";
-    for unshare in ["unshare --mount", "unshare --user --map-root-user --mount"] {
-        let attempt = workdir.shell(&format!("{unshare} {mount}")).finish();
-        if attempt.status == 0 {
-            workdir.write("script", format!("set -euo pipefail; {mount}; {script}"));
-            return Some(workdir.shell(&format!("exec {unshare} bash script")));
-        }
-    }
-    None
-}
-
 #[test]
 fn a_full_disk_is_waited_for_and_no_line_is_torn() {
     let workdir = Workdir::new();
@@ -283,7 +268,7 @@ fn a_full_disk_is_waited_for_and_no_line_is_torn() {
         wait $!
         rv-archive verify disk/logs > verdict
         rv-archive cat disk/logs > output";
-    match on_a_small_disk(&workdir, script) {
+    match workdir.on_a_small_disk(script) {
         Some(run) => {
             run.succeeds();
             assert!(workdir.read("output") == workdir.read("input"));

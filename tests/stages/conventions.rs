@@ -539,6 +539,35 @@ fn follow_waits_for_the_next_writer() {
 }
 
 #[test]
+fn sigint_ends_a_follow_with_its_last_writer() {
+    each_tool(|scene| {
+        if scene.tool.name == "rv-request" {
+            // A source stops at once.
+            return;
+        }
+        let pipe = scene.workdir.fifo("pipe");
+        let running = scene.run(&pipe).arg("--follow").start();
+        let mut writer = open_writer(&pipe);
+        writeln!(writer, "{}", request("r-1")).unwrap();
+        let name = match scene.tool.name {
+            "rv-rendezvous" => "requests",
+            _ => "in",
+        };
+        let read = crate::harness::eventually(|| {
+            let stats = fs::read_to_string(scene.workdir.path("stats.json")).ok()?;
+            (json(&stats)[name] == 1).then_some(())
+        });
+        assert!(read.is_some(), "{}", scene.tool.name);
+        running.signal(Signal::INT);
+        writeln!(writer, "{}", request("r-2")).unwrap();
+        drop(writer);
+        let finished = running.wait();
+        finished.assert_status(0);
+        assert_eq!(scene.ids(&finished), ["r-1", "r-2"], "{finished}");
+    });
+}
+
+#[test]
 fn resume_begins_with_a_newline() {
     each_tool(|scene| {
         if !scene.tool.writes_stdout {

@@ -113,6 +113,21 @@ impl Workdir {
             input: Vec::new(),
         }
     }
+
+    /// A shell script with a folder `disk` of 256 KiB. Where no file system can be
+    /// mounted, there is none.
+    pub fn on_a_small_disk(&self, script: &str) -> Option<Run> {
+        fs::create_dir(self.path("disk")).unwrap();
+        let mount = "mount -t tmpfs -o size=256k none disk";
+        for unshare in ["unshare --mount", "unshare --user --map-root-user --mount"] {
+            let attempt = self.shell(&format!("{unshare} {mount}")).finish();
+            if attempt.status == 0 {
+                self.write("script", format!("set -euo pipefail; {mount}; {script}"));
+                return Some(self.shell(&format!("exec {unshare} bash script")));
+            }
+        }
+        None
+    }
 }
 
 /// A command, with what it is to read.

@@ -281,6 +281,23 @@ fn the_time_for_which_nobody_takes_the_answers_is_not_the_pipelines() {
 }
 
 #[test]
+fn with_follow_another_may_go_on_with_the_responses() {
+    let (workdir, mut running) = closed_loop(&["--follow"]);
+    let mut inputs = open_writer(&workdir.path("inputs"));
+    let mut requests = open_reader(&workdir.path("requests"));
+    write!(inputs, "1\n2\n").unwrap();
+    for _ in 0..2 {
+        let request = next_line(&mut requests);
+        let mut responses = open_writer(&workdir.path("responses"));
+        writeln!(responses, "{}", response(&request)).unwrap();
+        drop(responses);
+        assert_eq!(running.line(), response(&request));
+    }
+    running.signal(Signal::TERM);
+    running.wait().assert_status(0);
+}
+
+#[test]
 fn flags_and_streams_that_make_no_sense_are_refused() {
     let workdir = Workdir::new();
     workdir.fifo("responses");

@@ -440,6 +440,47 @@ fn a_full_spill_can_hold_everybody_up_instead() {
 }
 
 #[test]
+fn a_full_disk_under_a_spill_is_waited_for_and_no_line_is_torn() {
+    let workdir = Workdir::new();
+    workdir.write("input", lines(0..10_000));
+    for pipe in ["kept", "go"] {
+        workdir.fifo(pipe);
+    }
+    let tee = "rv-tee --no-stdout kept --queue 64KiB --spill-dir disk/spill --on-full block";
+    // The reader has opened its pipe, and waits for the word.
+    let script = |tee: &str, freed: &str| {
+        format!(
+            "{{ cat go > /dev/null; cat > output; }} < kept &
+            cat input | {tee} 2> stderr &
+            until grep --quiet 'the spill has no room' stderr; do sleep 0.02; done
+            {freed}
+            echo > go
+            wait"
+        )
+    };
+    let ballast = "head -c 150000 /dev/zero > disk/ballast\n".to_owned();
+    let small = ballast + &script(tee, "rm disk/ballast");
+    match workdir.on_a_small_disk(&small) {
+        Some(run) => run.succeeds(),
+        None => {
+            // No file system can be mounted: the writes are refused instead.
+            let refused = "strace -f -qq -o trace -e inject=pwrite64:error=ENOSPC:when=2..4";
+            workdir
+                .shell(&script(&format!("{refused} {tee}"), ""))
+                .succeeds()
+        }
+    };
+    assert!(workdir.read("output") == lines(0..10_000));
+    assert_eq!(
+        workdir
+            .read("stderr")
+            .matches("the spill has no room")
+            .count(),
+        1
+    );
+}
+
+#[test]
 fn a_flipped_bit_in_a_spill_costs_one_line() {
     let workdir = Workdir::new();
     let kept = workdir.fifo("kept");

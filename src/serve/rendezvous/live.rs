@@ -108,6 +108,12 @@ impl Live {
                     return Ok(None);
                 }
             }
+            if stage.signals.stop() == Some(Stop::Interrupt) {
+                // The sources stop now, so the writers there are now are the last.
+                for stream in std::iter::once(&mut self.requests).chain(&mut self.scores) {
+                    stream.input.stop_following();
+                }
+            }
             if let Some(stop) = stage.signals.out_of_time() {
                 self.set_aside_begun_lines(stage)?;
                 return Ok(Some(stop));

@@ -84,7 +84,7 @@ impl Ring {
             },
             output: Output::open(&args.output.output)?,
             input: Input::open(&args.input.input, args.input.follow)?,
-            responses: Input::open(responses, false)?,
+            responses: Input::open(responses, args.input.follow)?,
             input_lines: Lines::new(stage.line_bytes_max),
             response_lines: Lines::new(stage.line_bytes_max),
             reading: Reading::On,

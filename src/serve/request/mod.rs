@@ -41,7 +41,8 @@ pub struct RequestArgs {
     #[command(flatten)]
     output: OutputArgs,
 
-    /// Where the responses come from
+    /// Where the responses come from. With --follow, too, the next writer is waited
+    /// for when the last one has closed
     #[arg(long, value_name = "PATH")]
     responses: Option<String>,
 

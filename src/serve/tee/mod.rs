@@ -271,7 +271,10 @@ impl Tee {
             let stop = stage.signals.stop();
             let is_stopping = match stop {
                 Some(Stop::Terminate) => true,
-                Some(Stop::Interrupt) => is_source,
+                Some(Stop::Interrupt) => {
+                    self.input.stop_following();
+                    is_source
+                }
                 None => false,
             };
             if let Some(stop) = stage.signals.out_of_time() {

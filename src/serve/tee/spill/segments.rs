@@ -377,11 +377,9 @@ impl Segments {
     /// and not read again by the next process.
     pub fn forget(&mut self, place: Place) -> io::Result<()> {
         while let Some(first) = self.segments.front() {
-            let more_may_come = self.segments.len() == 1 && self.appending;
+            // Also the one that is being written: on a full disk its room is needed.
             let is_done = first.number < place.segment
-                || (first.number == place.segment
-                    && place.offset >= first.length
-                    && !more_may_come);
+                || (first.number == place.segment && place.offset >= first.length);
             if !is_done {
                 break;
             }
@@ -587,6 +585,20 @@ mod tests {
         }
         assert_eq!(read, stored);
         assert!(append(&mut segments, &[&line]));
+    }
+
+    #[test]
+    fn what_was_passed_on_makes_room_even_in_the_last_segment() {
+        let mut segments = Segments::temporary(Limits {
+            bytes_max: 1 << 30,
+            ..LIMITS
+        });
+        assert!(append(&mut segments, &["one", "two"]));
+        let chunk = segments.read(100).unwrap().unwrap();
+        segments.forget(chunk.end).unwrap();
+        assert_eq!(segments.stored().bytes, 0);
+        assert!(append(&mut segments, &["three"]));
+        assert_eq!(read(&mut segments), ("three\n".to_owned(), 0));
     }
 
     #[test]
