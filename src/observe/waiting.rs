@@ -1,6 +1,7 @@
 //! What a stage waits for besides its input: a time, or work in a thread of its
 //! own. Either wait obeys signals and goes on showing the counts.
 
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::thread::{self, JoinHandle};
@@ -26,6 +27,8 @@ impl<T: Send + 'static> Task<T> {
     /// Starts `work`.
     pub fn spawn(name: &str, work: impl FnOnce() -> T + Send + 'static) -> Result<Task<T>> {
         let (done, held) = UnixStream::pair().context("cannot start a thread")?;
+        done.set_nonblocking(true)
+            .context("cannot start a thread")?;
         let work = thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {
@@ -38,7 +41,13 @@ impl<T: Send + 'static> Task<T> {
 
     /// Whether [`join`](Task::join) will not wait.
     pub fn is_done(&self) -> bool {
-        self.work.is_finished()
+        // The thread hangs up an instant before it counts as finished.
+        self.work.is_finished() || matches!((&self.done).read(&mut [0]), Ok(0))
+    }
+
+    /// Becomes readable when the work is done.
+    pub fn done(&self) -> BorrowedFd<'_> {
+        self.done.as_fd()
     }
 
     /// What came of it.
@@ -49,7 +58,9 @@ impl<T: Send + 'static> Task<T> {
     /// Waits until the work is done. After a signal to stop, only to the end of
     /// the grace; the thread then goes with the process.
     pub fn wait(&self, stage: &mut Stage, filter: &impl Filter) -> Result<()> {
-        while !wait_once(stage, filter, Some(self.done.as_fd()), None)? {}
+        while !self.is_done() {
+            wait_once(stage, filter, &[self.done()], None)?;
+        }
         Ok(())
     }
 }
@@ -57,19 +68,19 @@ impl<T: Send + 'static> Task<T> {
 /// Waits until `until`, or to the end of the grace, which is an error.
 pub fn pause(stage: &mut Stage, filter: &impl Filter, until: Instant) -> Result<()> {
     while Instant::now() < until {
-        wait_once(stage, filter, None, Some(until))?;
+        wait_once(stage, filter, &[], Some(until))?;
     }
     Ok(())
 }
 
-/// Waits for the first of `stream`, `until`, a signal, and what is due of the
-/// stats. Says whether it was the stream.
-fn wait_once(
+/// Waits for the first of `streams`, `until`, a signal, and what is due of the
+/// stats; after a signal to stop only to the end of the grace, which is an error.
+pub fn wait_once(
     stage: &mut Stage,
     filter: &impl Filter,
-    stream: Option<BorrowedFd<'_>>,
+    streams: &[BorrowedFd<'_>],
     until: Option<Instant>,
-) -> Result<bool> {
+) -> Result<()> {
     if let Some(stop) = stage.signals.out_of_time() {
         return Err(EndedEarly::Signal(stop).into());
     }
@@ -77,7 +88,7 @@ fn wait_once(
     stage.show_stats(|stage| filter.snapshot(stage));
     let times = [until, stage.stats.due(), stage.signals.grace_end()];
     let first = times.into_iter().flatten().min();
-    let streams: Vec<_> = stream.map(|fd| (fd, PollFlags::IN)).into_iter().collect();
-    let ready = wait(&streams, &mut stage.signals, first)?;
-    Ok(ready.first() == Some(&true))
+    let streams: Vec<_> = streams.iter().map(|fd| (*fd, PollFlags::IN)).collect();
+    wait(&streams, &mut stage.signals, first)?;
+    Ok(())
 }

@@ -1,6 +1,7 @@
 //! The loop of a stage that reads one stream: take what is waiting, work, write,
 //! and only then wait again.
 
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -107,6 +108,12 @@ pub trait Filter {
         None
     }
 
+    /// Streams that become readable when work that goes on beside is done: then
+    /// [`before_wait`](Filter::before_wait) is called, though nothing comes.
+    fn beside(&self) -> Vec<BorrowedFd<'_>> {
+        Vec::new()
+    }
+
     /// SIGHUP has come. An error in what is reloaded is reported, not returned.
     fn hangup(&mut self, _stage: &mut Stage) -> Result<()> {
         Ok(())
@@ -205,7 +212,7 @@ pub fn run(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Res
             }
             None => {}
         }
-        match read_more(stage, &mut input, &mut lines, filter.due())? {
+        match read_more(stage, &mut input, &mut lines, filter)? {
             Progress::Bytes(_) => {
                 stage.stats.touch();
                 if !bar.is_hidden() {
@@ -244,17 +251,20 @@ pub fn run(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Res
 /// How much output is gathered before it is written in the middle of a block.
 const WRITE_BYTES: usize = 256 * 1024;
 
-/// Waits for input, a signal or `due`, and reads what is there.
+/// Waits for input, a signal or what the filter has beside, and reads what is
+/// there.
 fn read_more(
     stage: &mut Stage,
     input: &mut Input,
     lines: &mut Lines,
-    due: Option<Instant>,
+    filter: &impl Filter,
 ) -> Result<Progress> {
     if let Some(fd) = input.readiness() {
-        let times = [due, stage.stats.due(), stage.signals.grace_end()];
+        let times = [filter.due(), stage.stats.due(), stage.signals.grace_end()];
         let until = times.into_iter().flatten().min();
-        let ready = wait(&[(fd, PollFlags::IN)], &mut stage.signals, until)?;
+        let mut streams = vec![(fd, PollFlags::IN)];
+        streams.extend(filter.beside().into_iter().map(|fd| (fd, PollFlags::IN)));
+        let ready = wait(&streams, &mut stage.signals, until)?;
         if !ready[0] {
             return Ok(Progress::Nothing);
         }

@@ -59,6 +59,7 @@ fn serve(stream: TcpStream, documents: &Mutex<Documents>) {
         if reader.read_line(&mut line).unwrap_or(0) == 0 {
             return;
         }
+        let is_question = line.starts_with("GET ");
         loop {
             let mut header = String::new();
             if reader.read_line(&mut header).unwrap_or(0) == 0 {
@@ -74,6 +75,13 @@ fn serve(stream: TcpStream, documents: &Mutex<Documents>) {
         }
         let mut body = vec![0; length];
         reader.read_exact(&mut body).unwrap();
+        if is_question {
+            let reply = r#"{"version":{"number":"8.0.0"}}"#;
+            if write_reply(&mut writer, reply).is_err() {
+                return;
+            }
+            continue;
+        }
         let body = String::from_utf8(body).unwrap();
         assert!(body.ends_with('\n'), "a bulk body ends with a newline");
         let lines: Vec<&str> = body.lines().collect();
@@ -95,12 +103,16 @@ fn serve(stream: TcpStream, documents: &Mutex<Documents>) {
             r#"{{"took":1,"errors":false,"items":[{}]}}"#,
             items.join(",")
         );
-        let head = format!(
-            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            reply.len()
-        );
-        if writer.write_all((head + &reply).as_bytes()).is_err() {
+        if write_reply(&mut writer, &reply).is_err() {
             return;
         }
     }
+}
+
+fn write_reply(writer: &mut TcpStream, reply: &str) -> std::io::Result<()> {
+    let head = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        reply.len()
+    );
+    writer.write_all((head + reply).as_bytes())
 }

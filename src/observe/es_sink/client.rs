@@ -1,26 +1,27 @@
-//! One call of `_bulk`, and the settings that every call shares.
+//! Calls of the service, and the settings that they share.
 
 use std::error::Error as _;
 use std::fs;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use base64::Engine;
+use anyhow::{Context, Result};
+use clap::Args;
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use reqwest::Url;
+use hyper::body::Bytes;
 use reqwest::blocking::{Client as HttpClient, RequestBuilder};
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::tls::Certificate;
+use reqwest::{Method, Url};
 
+use crate::observe::es_sink::credentials::Credentials;
 use crate::observe::es_sink::reply::{self, Outcome};
+use crate::stage::cli::duration;
 use crate::stage::{Stage, usage};
-
-const PASSWORD_VARIABLE: &str = "RV_ES_PASSWORD";
-const API_KEY_VARIABLE: &str = "RV_ES_API_KEY";
 
 /// Only what is looked at: a whole reply is as long as the call.
 const FILTER: &str = "filter_path=items.*.status,items.*.error.type,items.*.error.reason";
@@ -34,53 +35,90 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 /// The longest wait for a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// What the command line says about the service.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings<'a> {
-    /// Where it is.
-    pub url: &'a str,
-    /// Who logs in.
-    pub user: Option<&'a str>,
-    /// Holds the user's password.
-    pub password_file: Option<&'a Path>,
-    /// Holds an API key, instead.
-    pub api_key_file: Option<&'a Path>,
-    /// Holds the certificates to trust, instead of the system's.
-    pub ca_file: Option<&'a Path>,
-    /// How long a call may take.
+/// Where the service is, and how it is spoken to.
+#[derive(Args, Clone, Debug)]
+pub struct ServiceArgs {
+    /// Where the service is, such as `https://search.example:9200`; may be given
+    /// several times for the nodes of one cluster: they are called in turn, and
+    /// one that fails is left alone for a while
+    #[arg(long = "url", value_name = "URL", required = true)]
+    pub urls: Vec<String>,
+
+    /// Give up a call after this long, and make it again
+    #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub timeout: Duration,
-    /// Whether calls are compressed.
+
+    /// Trust the certificates in FILE (PEM) and no others
+    #[arg(long, value_name = "FILE")]
+    pub ca_file: Option<PathBuf>,
+
+    #[command(flatten)]
+    pub credentials: Credentials,
+}
+
+/// How calls of `_bulk` are made.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct BulkSettings<'a> {
+    /// Whether they are compressed.
     pub gzip: bool,
+    /// The ingest pipeline that the service is to apply.
+    pub pipeline: Option<&'a str>,
 }
 
 /// Makes calls.
 #[derive(Debug)]
 pub struct Client {
     http: HttpClient,
+    endpoints: Vec<Endpoint>,
+    credentials: Credentials,
+    authorization: Mutex<Option<HeaderValue>>,
+    gzip: bool,
+}
+
+#[derive(Debug)]
+struct Endpoint {
     /// As it was given, for messages.
     url: String,
-    endpoint: Url,
-    /// Marked as sensitive, so that it is never printed.
-    authorization: Option<HeaderValue>,
-    gzip: bool,
+    /// The address of `_bulk`.
+    bulk: Url,
+}
+
+/// The answer to a call that is not `_bulk`.
+#[derive(Debug)]
+pub struct Reply {
+    /// Of HTTP.
+    pub status: u16,
+    /// What is said, cut short where it is very long.
+    pub body: Vec<u8>,
 }
 
 impl Client {
     /// Reads the secrets and certificates. No connection is made yet.
-    pub fn new(stage: &Stage, settings: &Settings) -> Result<Client> {
-        let base = read_url(settings.url)?;
-        let url = base.as_str().trim_end_matches('/').to_owned();
-        let endpoint = format!("{url}/_bulk?{FILTER}");
-        let endpoint = Url::parse(&endpoint).with_context(|| url.clone())?;
-        let timeout = settings.timeout.min(TIMEOUT_MAX);
+    pub fn new(stage: &Stage, args: &ServiceArgs, bulk: BulkSettings) -> Result<Client> {
+        let timeout = args.timeout.min(TIMEOUT_MAX);
         if timeout.is_zero() {
             return Err(usage("--timeout must be more than 0"));
         }
-        let authorization = authorization(settings)?;
-        if authorization.is_some() && base.scheme() == "http" && !is_loopback(&base) {
-            stage.report.warn(&format!(
-                "{url}: credentials go over the network unencrypted; use https"
-            ));
+        let authorization = args.credentials.header()?;
+        let mut endpoints = Vec::new();
+        let mut any_tls = false;
+        for url in &args.urls {
+            let base = read_url(url)?;
+            let url = base.as_str().trim_end_matches('/').to_owned();
+            any_tls |= base.scheme() == "https";
+            if authorization.is_some() && base.scheme() == "http" && !is_loopback(&base) {
+                stage.report.warn(&format!(
+                    "{url}: credentials go over the network unencrypted; use https"
+                ));
+            }
+            let mut address = Url::parse(&format!("{url}/_bulk?{FILTER}"))?;
+            if let Some(pipeline) = bulk.pipeline {
+                address.query_pairs_mut().append_pair("pipeline", pipeline);
+            }
+            endpoints.push(Endpoint { url, bulk: address });
+        }
+        if endpoints.is_empty() {
+            return Err(usage("--url is missing"));
         }
         // The HTTP client wants a provider that is installed first. It may be
         // there already: that is as good.
@@ -90,62 +128,106 @@ impl Client {
             .no_proxy()
             .timeout(timeout)
             .connect_timeout(timeout.min(CONNECT_MAX));
-        if let Some(path) = settings.ca_file {
+        if let Some(path) = &args.ca_file {
             builder = builder.tls_certs_only(certificates(path)?);
-        } else if base.scheme() == "http" {
+        } else if !any_tls {
             // Without this, a machine without certificates could not use HTTP.
             builder = builder.tls_certs_only([]);
         }
-        let http = builder.build().with_context(|| {
-            format!("{url}: cannot prepare calls; are the system's certificates installed? --ca-file names others")
-        })?;
+        let http = builder.build().context(
+            "cannot prepare calls; are the system's certificates installed? --ca-file names others",
+        )?;
         Ok(Client {
             http,
-            url,
-            endpoint,
-            authorization,
-            gzip: settings.gzip,
+            endpoints,
+            credentials: args.credentials.clone(),
+            authorization: Mutex::new(authorization),
+            gzip: bulk.gzip,
         })
     }
 
-    /// Where the service is, for messages.
-    pub fn url(&self) -> &str {
-        &self.url
+    /// How many addresses there are.
+    pub fn endpoints(&self) -> usize {
+        self.endpoints.len()
+    }
+
+    /// An address, for messages.
+    pub fn url(&self, endpoint: usize) -> &str {
+        &self.endpoints[endpoint].url
+    }
+
+    /// All addresses, for messages.
+    pub fn urls(&self) -> String {
+        let urls: Vec<&str> = self.endpoints.iter().map(|one| one.url.as_str()).collect();
+        urls.join(", ")
+    }
+
+    /// Reads the secrets again. Where that fails the old ones stay.
+    pub fn reload_credentials(&self) -> Result<()> {
+        let fresh = self.credentials.header()?;
+        *self.lock() = fresh;
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<HeaderValue>> {
+        // A header is replaced whole, whatever has panicked.
+        let held = self.authorization.lock();
+        held.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends `body`, which holds `count` records.
-    pub fn bulk(&self, body: Vec<u8>, count: usize) -> Outcome {
-        let call = match self.prepare(body) {
-            Ok(call) => call,
-            Err(error) => return Outcome::Fatal(format!("cannot compress a call: {error}")),
-        };
-        let outcome = call.send().map_err(failed).and_then(|reply| {
-            let status = reply.status().as_u16();
-            let mut body = Vec::new();
-            match reply.take(REPLY_BYTES_MAX).read_to_end(&mut body) {
-                Ok(_) => Ok(reply::read(status, &body, count)),
-                Err(error) => Err(Outcome::Retry(format!("the reply broke off: {error}"))),
+    pub fn bulk(&self, endpoint: usize, body: Bytes, count: usize) -> Outcome {
+        let call = self.http.post(self.endpoints[endpoint].bulk.clone());
+        let call = call.header(CONTENT_TYPE, "application/x-ndjson");
+        let call = if self.gzip {
+            match compressed(&body) {
+                Ok(body) => call.header(CONTENT_ENCODING, "gzip").body(body),
+                Err(error) => return Outcome::Fatal(format!("cannot compress a call: {error}")),
             }
-        });
-        outcome.unwrap_or_else(|failed| failed)
+        } else {
+            call.body(body)
+        };
+        match self.send(call) {
+            Ok(reply) => reply::read(reply.status, &reply.body, count),
+            Err(failed) => failed,
+        }
     }
 
-    fn prepare(&self, body: Vec<u8>) -> io::Result<RequestBuilder> {
-        let mut call = self
-            .http
-            .post(self.endpoint.clone())
-            .header(CONTENT_TYPE, "application/x-ndjson");
-        if let Some(authorization) = &self.authorization {
+    /// Makes a call with a path such as `/_index_template/x` and perhaps a JSON
+    /// body. What comes instead of a reply is `Retry` or `Fatal`.
+    pub fn call(
+        &self,
+        endpoint: usize,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> Result<Reply, Outcome> {
+        let address = format!("{}{path}", self.endpoints[endpoint].url);
+        let mut call = self.http.request(method, address);
+        if let Some(body) = body {
+            call = call.header(CONTENT_TYPE, "application/json").body(body);
+        }
+        self.send(call)
+    }
+
+    fn send(&self, mut call: RequestBuilder) -> Result<Reply, Outcome> {
+        if let Some(authorization) = &*self.lock() {
             call = call.header(AUTHORIZATION, authorization.clone());
         }
-        if !self.gzip {
-            return Ok(call.body(body));
+        let reply = call.send().map_err(failed)?;
+        let status = reply.status().as_u16();
+        let mut body = Vec::new();
+        match reply.take(REPLY_BYTES_MAX).read_to_end(&mut body) {
+            Ok(_) => Ok(Reply { status, body }),
+            Err(error) => Err(Outcome::Retry(format!("the reply broke off: {error}"))),
         }
-        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
-        encoder.write_all(&body)?;
-        let call = call.header(CONTENT_ENCODING, "gzip");
-        Ok(call.body(encoder.finish()?))
     }
+}
+
+fn compressed(body: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+    encoder.write_all(body)?;
+    encoder.finish()
 }
 
 /// What a call without a reply means: a certificate that is not trusted stays
@@ -181,9 +263,9 @@ fn is_bad_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
 fn read_url(text: &str) -> Result<Url> {
     let url = Url::parse(text).map_err(|error| usage(format!("--url: {error}")))?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err(usage(format!(
-            "--url holds credentials, which every user of the machine could see; give --user, and the password in {PASSWORD_VARIABLE} or --password-file"
-        )));
+        return Err(usage(
+            "--url holds credentials, which every user of the machine could see; give --user, and the password in RV_ES_PASSWORD or --password-file",
+        ));
     }
     if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
         return Err(usage("--url must begin with http:// or https://"));
@@ -212,57 +294,6 @@ fn certificates(path: &Path) -> Result<Vec<Certificate>> {
     Ok(found)
 }
 
-/// The header that logs in, where there is something to log in with.
-fn authorization(settings: &Settings) -> Result<Option<HeaderValue>> {
-    let text = if let Some(user) = settings.user {
-        if user.contains(':') {
-            return Err(usage("--user may not hold a colon"));
-        }
-        let Some(password) = secret(settings.password_file, PASSWORD_VARIABLE)? else {
-            return Err(usage(format!(
-                "--user needs a password, in {PASSWORD_VARIABLE} or --password-file"
-            )));
-        };
-        let pair = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
-        format!("Basic {pair}")
-    } else if let Some(key) = secret(settings.api_key_file, API_KEY_VARIABLE)? {
-        format!("ApiKey {key}")
-    } else {
-        return Ok(None);
-    };
-    let Ok(mut value) = HeaderValue::from_str(&text) else {
-        bail!("the API key holds characters that cannot be sent");
-    };
-    value.set_sensitive(true);
-    Ok(Some(value))
-}
-
-/// A secret from its file or, where none is named, from the environment.
-fn secret(path: Option<&Path>, variable: &str) -> Result<Option<String>> {
-    let (place, text) = match path {
-        Some(path) => {
-            let text = fs::read_to_string(path);
-            let shown = path.display();
-            (
-                shown.to_string(),
-                text.with_context(|| format!("{shown}: cannot read"))?,
-            )
-        }
-        None => match std::env::var(variable) {
-            Ok(text) => (variable.to_owned(), text),
-            Err(std::env::VarError::NotPresent) => return Ok(None),
-            Err(std::env::VarError::NotUnicode(_)) => {
-                return Err(usage(format!("{variable}: is not UTF-8")));
-            }
-        },
-    };
-    let text = text.trim_end_matches(['\r', '\n']);
-    if text.is_empty() {
-        return Err(usage(format!("{place}: is empty")));
-    }
-    Ok(Some(text.to_owned()))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -283,34 +314,6 @@ mod tests {
         assert!(is_loopback(&read_url("http://[::1]:9200").unwrap()));
         assert!(is_loopback(&read_url("http://localhost").unwrap()));
         assert!(!is_loopback(&read_url("http://127.example").unwrap()));
-    }
-
-    #[test]
-    fn a_secret_is_not_printed() {
-        let folder = tempfile::TempDir::new().unwrap();
-        let path = folder.path().join("key");
-        fs::write(&path, "canary\n").unwrap();
-        let settings = Settings {
-            url: "http://host",
-            user: None,
-            password_file: None,
-            api_key_file: Some(&path),
-            ca_file: None,
-            timeout: Duration::from_secs(1),
-            gzip: false,
-        };
-        let header = authorization(&settings).unwrap().unwrap();
-        assert_eq!(header.as_bytes(), b"ApiKey canary");
-        assert!(!format!("{header:?}").contains("canary"));
-        let basic = authorization(&Settings {
-            user: Some("me"),
-            password_file: Some(&path),
-            ..settings
-        });
-        let basic = basic.unwrap().unwrap();
-        assert_eq!(basic.as_bytes(), b"Basic bWU6Y2FuYXJ5");
-        fs::write(&path, "\n").unwrap();
-        assert!(authorization(&settings).is_err());
     }
 
     #[test]

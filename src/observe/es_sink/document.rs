@@ -3,55 +3,132 @@
 use chrono::{DateTime, Datelike, Utc};
 use sha2::{Digest, Sha256};
 
+use crate::observe::es_sink::agreement::Agreement;
 use crate::observe::es_sink::index_name::IndexName;
 use crate::wire::message::{Field, Record, Score};
 use crate::wire::micros::Micros;
-use crate::wire::object::ObjectWriter;
+use crate::wire::object::{Object, ObjectWriter};
 
 /// The longest id of a document, in bytes.
 const ID_BYTES_MAX: usize = 512;
 
-/// With all its digits, as the record has it.
-const DATE: &str = "%Y-%m-%dT%H:%M:%S%.6fZ";
+const MICROS_OF_A_SECOND: i64 = 1_000_000;
 
 /// Makes documents of records.
 #[derive(Clone, Debug)]
 pub struct Documents {
     index: IndexName,
+    /// Whether the target is a data stream: it takes new documents only, and
+    /// wants the time in a field of its own.
+    data_stream: bool,
+    day: Day,
+}
+
+/// The day of the last record: that of the next, as a rule.
+#[derive(Clone, Debug)]
+struct Day {
+    /// Since 1970.
+    number: i64,
+    /// `2022-02-09`.
+    date: String,
+    index: String,
 }
 
 impl Documents {
     /// For an index, or one a day, month or year.
     pub fn new(index: IndexName) -> Documents {
-        Documents { index }
+        let day = Day::new(&index, 0, DateTime::UNIX_EPOCH);
+        Documents {
+            index,
+            data_stream: false,
+            day,
+        }
     }
 
-    /// The action and the document of one record, each with its newline. The
-    /// error says why it can have none.
-    pub fn operation(&self, line: &[u8]) -> Result<Vec<u8>, String> {
+    /// From here on documents are for a data stream.
+    pub fn for_data_stream(&mut self) {
+        self.data_stream = true;
+    }
+
+    /// Appends the action and the document of one record, each with its newline.
+    /// The error says why it can have none; then nothing is appended.
+    pub fn operation(&mut self, line: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
         let record = Record::parse(line)?;
         let id = document_id(&record, line)?;
-        let date = date(&record)?;
-        let index = match date {
-            None if self.index.needs_date() => {
+        let time = self.time(&record)?;
+        if time.is_none() {
+            if self.index.needs_date() {
                 return Err("field \"timestamp\" is missing".to_owned());
             }
-            date => self.index.fill(date.unwrap_or_default()),
-        };
-        let mut lines = Vec::with_capacity(line.len() + id.len() + index.len() + 64);
-        let mut action = ObjectWriter::new(&mut lines);
-        action.object("index", |target| {
-            target.string("_index", &index).string("_id", &id);
-        });
+            if self.data_stream {
+                return Err(
+                    "field \"timestamp\" is missing, and the target is a data stream".to_owned(),
+                );
+            }
+        }
+        let mut action = ObjectWriter::new(out);
+        action.object(
+            if self.data_stream { "create" } else { "index" },
+            |target| {
+                target.string("_index", &self.day.index).string("_id", &id);
+            },
+        );
         action.end();
-        lines.push(b'\n');
-        let mut document = record.rewrite(&mut lines, &[Field::Timestamp]);
-        if let Some(date) = date {
-            document.display("timestamp", format_args!("\"{}\"", date.format(DATE)));
+        out.push(b'\n');
+        let mut document = record.rewrite(out, &[Field::Timestamp]);
+        if let Some(time) = &time {
+            document.raw("timestamp", time);
+            if self.data_stream && !has_own_time(&record) {
+                document.raw("@timestamp", time);
+            }
+        }
+        if let Some(agreement) = Agreement::of(&record) {
+            agreement.write(&mut document);
         }
         document.end();
-        lines.push(b'\n');
-        Ok(lines)
+        out.push(b'\n');
+        Ok(())
+    }
+
+    /// The record's `timestamp` as a date in JSON, where it has one. Its day is
+    /// then the present one.
+    fn time(&mut self, record: &Record) -> Result<Option<String>, String> {
+        if record.get(Field::Timestamp).is_none() {
+            return Ok(None);
+        }
+        let Micros(micros) = record.timestamp()?;
+        let seconds = micros.div_euclid(MICROS_OF_A_SECOND);
+        let (number, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+        if number != self.day.number {
+            let date = DateTime::from_timestamp_micros(micros)
+                .filter(|date| (0..=9999).contains(&date.year()))
+                .ok_or("field \"timestamp\" lies outside of the years 0 to 9999")?;
+            self.day = Day::new(&self.index, number, date);
+        }
+        let fraction = micros.rem_euclid(MICROS_OF_A_SECOND);
+        let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+        let date = &self.day.date;
+        Ok(Some(format!(
+            "\"{date}T{hour:02}:{minute:02}:{second:02}.{fraction:06}Z\""
+        )))
+    }
+}
+
+/// Whether the record has already what a data stream wants.
+fn has_own_time(record: &Record) -> bool {
+    const NAME: &str = "@timestamp";
+    let text = record.text();
+    memchr::memmem::find(text.as_bytes(), NAME.as_bytes()).is_some()
+        && Object::parse(text).is_ok_and(|object| object.get(NAME).is_some())
+}
+
+impl Day {
+    fn new(index: &IndexName, number: i64, date: DateTime<Utc>) -> Day {
+        Day {
+            number,
+            date: date.format("%Y-%m-%d").to_string(),
+            index: index.fill(date),
+        }
     }
 }
 
@@ -72,26 +149,18 @@ fn document_id(record: &Record, line: &[u8]) -> Result<String, String> {
     Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// The record's `timestamp`, where it has one.
-fn date(record: &Record) -> Result<Option<DateTime<Utc>>, String> {
-    if record.get(Field::Timestamp).is_none() {
-        return Ok(None);
-    }
-    let Micros(micros) = record.timestamp()?;
-    DateTime::from_timestamp_micros(micros)
-        .filter(|date| (0..=9999).contains(&date.year()))
-        .map(Some)
-        .ok_or_else(|| "field \"timestamp\" lies outside of the years 0 to 9999".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn operation(index: &str, record: &str) -> Result<String, String> {
-        let documents = Documents::new(IndexName::parse(index).unwrap());
-        let bytes = documents.operation(record.as_bytes())?;
-        Ok(String::from_utf8(bytes).unwrap())
+        let mut documents = Documents::new(IndexName::parse(index).unwrap());
+        let mut out = Vec::new();
+        documents
+            .operation(record.as_bytes(), &mut out)
+            .inspect_err(|_| assert!(out.is_empty()))?;
+        Ok(String::from_utf8(out).unwrap())
     }
 
     #[test]
@@ -106,6 +175,63 @@ mod tests {
             operation("r", r#"{"messageId":"a","timestamp":0}"#)
                 .unwrap()
                 .ends_with("{\"messageId\":\"a\",\"timestamp\":\"1970-01-01T00:00:00.000000Z\"}\n")
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn every_time_is_written_as_the_library_writes_it(
+            times in proptest::collection::vec(-62_167_219_200_000_000i64..253_402_300_800_000_000, 1..5),
+        ) {
+            let mut documents = Documents::new(IndexName::parse("i-%Y-%m-%d").unwrap());
+            for micros in times {
+                let (sign, size) = (if micros < 0 { "-" } else { "" }, micros.unsigned_abs());
+                let (seconds, fraction) = (size / 1_000_000, size % 1_000_000);
+                let record = format!(r#"{{"messageId":"a","timestamp":{sign}{seconds}.{fraction:06}}}"#);
+                let parsed = Record::parse(record.as_bytes()).unwrap();
+                // A float does not hold all digits of far times; that is read elsewhere.
+                let Micros(micros) = parsed.timestamp().unwrap();
+                let Some(date) = DateTime::from_timestamp_micros(micros) else { continue };
+                prop_assume!((0..=9999).contains(&date.year()));
+                let mut out = Vec::new();
+                documents.operation(record.as_bytes(), &mut out).unwrap();
+                let expected = format!(
+                    "{{\"index\":{{\"_index\":\"{}\",\"_id\":\"a\"}}}}\n{{\"messageId\":\"a\",\"timestamp\":\"{}\"}}\n",
+                    date.format("i-%Y-%m-%d"), date.format("%Y-%m-%dT%H:%M:%S%.6fZ")
+                );
+                prop_assert_eq!(String::from_utf8(out).unwrap(), expected);
+            }
+        }
+    }
+
+    #[test]
+    fn a_data_stream_takes_new_documents_with_the_time_in_its_own_field() {
+        let mut documents = Documents::new(IndexName::parse("s").unwrap());
+        documents.for_data_stream();
+        let mut out = Vec::new();
+        documents
+            .operation(br#"{"messageId":"a","timestamp":0.5}"#, &mut out)
+            .unwrap();
+        assert_eq!(
+            String::from_utf8(out).unwrap(),
+            "{\"create\":{\"_index\":\"s\",\"_id\":\"a\"}}\n\
+             {\"messageId\":\"a\",\"timestamp\":\"1970-01-01T00:00:00.500000Z\",\
+             \"@timestamp\":\"1970-01-01T00:00:00.500000Z\"}\n"
+        );
+        let error = documents.operation(br#"{"messageId":"a"}"#, &mut Vec::new());
+        assert!(error.unwrap_err().contains("data stream"));
+    }
+
+    #[test]
+    fn a_decision_says_which_models_agree() {
+        let record = r#"{"messageId":"a","candidates":[{"modelName":"dt","modelVersion":1,"result":{"modelName":"dt","result":2}},{"modelName":"lr","modelVersion":0,"result":{"modelName":"lr","result":1}}]}"#;
+        let action = operation("d", record).unwrap();
+        assert!(
+            action.ends_with(
+                r#","agreement":{"same":[],"different":["dt@1|lr@0"]}}
+"#
+            ),
+            "{action}"
         );
     }
 

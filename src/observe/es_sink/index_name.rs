@@ -55,6 +55,30 @@ impl IndexName {
         self.0.iter().any(|piece| !matches!(piece, Piece::Text(_)))
     }
 
+    /// What matches the name on every date, in the words of a template.
+    pub fn wildcard(&self) -> String {
+        let mut pattern = String::new();
+        let mut in_date = false;
+        for (index, piece) in self.0.iter().enumerate() {
+            match piece {
+                Piece::Text(text) => {
+                    // A point or a dash between parts of a date belongs to it.
+                    let within = in_date && index + 1 < self.0.len() && text.len() <= 1;
+                    if !within {
+                        pattern.push_str(text);
+                        in_date &= text.is_empty();
+                    }
+                }
+                _ if in_date => {}
+                _ => {
+                    pattern.push('*');
+                    in_date = true;
+                }
+            }
+        }
+        pattern
+    }
+
     /// The name for a date whose year has four digits.
     pub fn fill(&self, date: DateTime<Utc>) -> String {
         let mut name = String::new();
@@ -103,6 +127,20 @@ mod tests {
             let parsed = IndexName::parse(pattern).unwrap();
             assert_eq!(parsed.fill(date), name);
             assert_eq!(parsed.needs_date(), needs_date, "{pattern}");
+        }
+    }
+
+    #[test]
+    fn a_template_matches_every_date() {
+        for (pattern, wildcard) in [
+            ("scores", "scores"),
+            ("scores-%Y.%m.%d", "scores-*"),
+            ("%Y-scores", "*-scores"),
+            ("s-%d%d", "s-*"),
+            ("s-%Y-x-%m", "s-*-x-*"),
+            ("s%Y.%m-x", "s*-x"),
+        ] {
+            assert_eq!(IndexName::parse(pattern).unwrap().wildcard(), wildcard);
         }
     }
 

@@ -1,7 +1,5 @@
 //! What a reply of `_bulk` means for each record of the call.
 
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -17,17 +15,25 @@ pub enum Outcome {
     Items(Vec<Verdict>),
     /// The same call again; ids make it harmless where it had worked.
     Retry(String),
+    /// The same call again, and later: the service is well but has too much to do.
+    Busy(String),
     /// The same records in smaller calls.
     TooLarge,
-    /// No call will ever work.
+    /// The call cannot be read. It may be for the sake of one record.
+    Malformed(String),
+    /// No call will work until somebody has changed something.
     Fatal(String),
 }
 
 /// What became of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is there.
+    /// It is there now.
     Indexed,
+    /// It was there before, and is not looked at again.
+    Present,
+    /// Its target is a data stream, which only takes new documents.
+    CreateOnly,
     /// It may be taken another time.
     Retry(String),
     /// It will never be taken.
@@ -36,7 +42,14 @@ pub enum Verdict {
 
 #[derive(Deserialize)]
 struct Reply {
-    items: Vec<BTreeMap<String, ItemReply>>,
+    items: Vec<Item>,
+}
+
+/// One key, which is the action.
+#[derive(Deserialize)]
+struct Item {
+    #[serde(alias = "create")]
+    index: Option<ItemReply>,
 }
 
 #[derive(Deserialize)]
@@ -49,23 +62,45 @@ struct ItemReply {
 pub fn read(status: u16, body: &[u8], count: usize) -> Outcome {
     match status {
         200..=299 => read_items(body, count),
+        400 => Outcome::Malformed(format!(
+            "the service cannot read the call (400); it says {}",
+            said(body)
+        )),
         413 => Outcome::TooLarge,
-        408 | 429 | 500..=599 => Outcome::Retry(format!("the service answers {status}")),
-        401 => Outcome::Fatal(
-            "the service wants other credentials (401); give --user with RV_ES_PASSWORD or --password-file, or --api-key-file"
-                .to_owned(),
+        429 => Outcome::Busy("the service has too much to do (429)".to_owned()),
+        408 | 500..=599 => Outcome::Retry(format!("the service answers {status}")),
+        _ => Outcome::Fatal(refusal(status, body)),
+    }
+}
+
+/// What a status means that says no to everything, and what to do about it.
+pub fn refusal(status: u16, body: &[u8]) -> String {
+    match status {
+        401 => "the service wants other credentials (401); give --user with RV_ES_PASSWORD or --password-file, or --api-key-file"
+            .to_owned(),
+        403 => format!(
+            "the service does not let this user do this (403); give the user or the API key the right to. It says {}",
+            said(body)
         ),
-        403 => Outcome::Fatal(
-            "the service does not let this user write (403); give the user or the API key the right to write to the index"
-                .to_owned(),
-        ),
-        300..=399 => Outcome::Fatal(format!(
+        300..=399 => format!(
             "the service redirects ({status}), and redirects are not followed; give the final address as --url"
-        )),
-        _ => Outcome::Fatal(format!(
+        ),
+        _ => format!(
             "the service refuses the call ({status}); is --url that of Elasticsearch or OpenSearch? It says {}",
-            shown(&String::from_utf8_lossy(body))
-        )),
+            said(body)
+        ),
+    }
+}
+
+/// The reason in a reply, or as much of the reply as can be shown.
+fn said(body: &[u8]) -> String {
+    let reply: Option<Value> = serde_json::from_slice(body).ok();
+    let reason = reply
+        .as_ref()
+        .and_then(|reply| reply["error"]["reason"].as_str());
+    match reason {
+        Some(reason) => shown(reason),
+        None => shown(&String::from_utf8_lossy(body)),
     }
 }
 
@@ -80,8 +115,7 @@ fn read_items(body: &[u8], count: usize) -> Outcome {
     }
     let mut verdicts = Vec::with_capacity(count);
     for item in reply.items {
-        // The one key is the action.
-        let Some(item) = item.into_values().next() else {
+        let Some(item) = item.index else {
             return Outcome::Retry("the reply has an empty item".to_owned());
         };
         verdicts.push(verdict(item));
@@ -90,14 +124,41 @@ fn read_items(body: &[u8], count: usize) -> Outcome {
 }
 
 fn verdict(item: ItemReply) -> Verdict {
+    let text = |name| match &item.error {
+        Some(error) => error[name].as_str().unwrap_or_default(),
+        None => "",
+    };
     match item.status {
-        // 409: the same or a later version is there already.
-        200..=299 | 409 => Verdict::Indexed,
-        status @ (429 | 500..=599) => {
+        200..=299 => Verdict::Indexed,
+        // The same or a later version is there already.
+        409 => Verdict::Present,
+        400 if text("reason").contains("op_type of create are allowed in data streams") => {
+            Verdict::CreateOnly
+        }
+        status
+            if status == 429 || status >= 500 || is_of_the_index(text("type"), text("reason")) =>
+        {
             let reason = reason(status, item.error);
             Verdict::Retry(format!("records are put off: {reason}"))
         }
         status => Verdict::Refused(format!("refused: {}", reason(status, item.error))),
+    }
+}
+
+/// Whether a refusal is the fault of the index or of the settings, and not of the
+/// record: whoever mends those wants the record to be there.
+fn is_of_the_index(kind: &str, reason: &str) -> bool {
+    match kind {
+        // Read-only, closed, not there and not to be made, not to be written by
+        // this user.
+        "cluster_block_exception"
+        | "index_closed_exception"
+        | "index_not_found_exception"
+        | "security_exception" => true,
+        // Tomorrow's index would be one too many.
+        "validation_exception" => reason.contains("shards"),
+        "illegal_argument_exception" => reason.starts_with("pipeline with id"),
+        _ => false,
     }
 }
 
@@ -127,23 +188,25 @@ mod tests {
         let body = br#"{ "errors" : true , "took":1, "items" : [
             {"index":{"_type":"_doc","status":201}},
             {"index":{"status":200}},
-            {"index":{"status":409,"error":{"type":"version_conflict_engine_exception"}}},
+            {"create":{"status":409,"error":{"type":"version_conflict_engine_exception"}}},
             {"index":{"status":429,"error":{"type":"es_rejected","reason":"queue"}}},
             {"index":{"status":503,"error":"unavailable"}},
             {"index":{"status":400,"error":{"type":"document_parsing_exception","reason":"field [x]"}}},
-            {"index":{"status":403}} ] }"#;
+            {"index":{"status":403}},
+            {"index":{"status":400,"error":{"type":"illegal_argument_exception","reason":"only write ops with an op_type of create are allowed in data streams"}}} ] }"#;
         let later = |text: &str| Verdict::Retry(format!("records are put off: {text}"));
         let never = |text: &str| Verdict::Refused(format!("refused: {text}"));
         assert_eq!(
-            read(200, body, 7),
+            read(200, body, 8),
             Outcome::Items(vec![
                 Verdict::Indexed,
                 Verdict::Indexed,
-                Verdict::Indexed,
+                Verdict::Present,
                 later("429 es_rejected: queue"),
                 later("503 unavailable"),
                 never("400 document_parsing_exception: field [x]"),
                 never("403 no reason given"),
+                Verdict::CreateOnly,
             ])
         );
     }
@@ -167,13 +230,51 @@ mod tests {
 
     #[test]
     fn whole_replies_are_sorted_by_status() {
-        for status in [408, 429, 500, 502, 503, 504] {
+        for status in [408, 500, 502, 503, 504] {
             assert!(matches!(read(status, b"", 1), Outcome::Retry(_)));
         }
-        for status in [301, 307, 400, 401, 403, 404, 405, 406] {
+        for status in [301, 307, 401, 403, 404, 405, 406] {
             assert!(matches!(read(status, b"", 1), Outcome::Fatal(_)));
         }
+        assert!(matches!(read(429, b"", 1), Outcome::Busy(_)));
+        assert!(matches!(read(400, b"", 1), Outcome::Malformed(_)));
         assert_eq!(read(413, b"", 1), Outcome::TooLarge);
+    }
+
+    #[test]
+    fn what_is_wrong_with_an_index_is_not_the_fault_of_the_record() {
+        for (status, kind, reason) in [
+            (
+                403,
+                "cluster_block_exception",
+                "index [i] blocked by: [FORBIDDEN/8/index write (api)];",
+            ),
+            (
+                403,
+                "security_exception",
+                "action [indices:data/write/bulk[s]] is unauthorized",
+            ),
+            (404, "index_not_found_exception", "no such index [i]"),
+            (400, "index_closed_exception", "closed"),
+            (
+                400,
+                "validation_exception",
+                "this action would add [2] shards, but this cluster has [1000]/[1000]",
+            ),
+            (
+                400,
+                "illegal_argument_exception",
+                "pipeline with id [p] does not exist",
+            ),
+        ] {
+            let body = format!(
+                r#"{{"items":[{{"index":{{"status":{status},"error":{{"type":"{kind}","reason":"{reason}"}}}}}}]}}"#
+            );
+            let Outcome::Items(verdicts) = read(200, body.as_bytes(), 1) else {
+                panic!("{body}");
+            };
+            assert!(matches!(verdicts[0], Verdict::Retry(_)), "{verdicts:?}");
+        }
     }
 
     #[test]

@@ -6,11 +6,17 @@ use std::fs;
 use std::net::TcpListener;
 use std::thread;
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
 use serde_json::Value;
 use tempfile::TempDir;
 
-use self::fake::{Answer, Fake};
+use self::fake::{Answer, BLOCKED, CREATE_ONLY, Fake};
 use super::*;
+use crate::stage::filter::Filter;
+use crate::wire::lines::Line;
 
 fn record(id: &str) -> String {
     format!("{{\"messageId\":\"{id}\",\"timestamp\":1644370787.021771,\"modelInput\":1.10}}\n")
@@ -44,13 +50,18 @@ impl Run {
         fs::write(&from, input).unwrap();
         let mut all = vec!["rv-es-sink", "--url", url, "-i", &from, "-q"];
         all.extend(["--index", "i", "--rejects", &rejects]);
-        all.extend(["--retry-min", "1ms", "--retry-max", "4ms"]);
         all.extend(flags);
+        if !flags.iter().any(|flag| flag.starts_with("--retry-max")) {
+            all.extend(["--retry-min", "1ms", "--retry-max", "4ms"]);
+        }
         let args = EsSinkArgs::try_parse_from(all).unwrap();
         let mut stage = Stage::new(EsSinkArgs::NAME, args.run_args()).unwrap();
         let mut sink = EsSink::new(&stage, &args).unwrap();
         let streams = Streams::open_input(&args.input).unwrap();
-        let outcome = filter::run(&mut stage, streams, &mut sink);
+        let outcome = sink
+            .meet(&mut stage)
+            .and_then(|()| filter::run(&mut stage, streams, &mut sink))
+            .map_err(|error| sink.leave(&mut stage, error));
         stage.report.flush().unwrap();
         let text = fs::read_to_string(&rejects).unwrap();
         let rejects: Vec<Value> = text
@@ -59,7 +70,7 @@ impl Run {
             .collect();
         assert_eq!(
             sink.counts.records_in,
-            sink.counts.indexed + rejects.len() as u64 + sink.batch.len() as u64,
+            sink.counts.indexed + rejects.len() as u64,
             "the counts add up"
         );
         Run {
@@ -189,7 +200,7 @@ fn a_service_that_comes_later_is_waited_for() {
     run.outcome.unwrap();
     let fake = starting.join().unwrap();
     assert_eq!(fake.indexed_once(), ids(0..5));
-    assert!(run.sink.counts.retried >= 5);
+    assert_eq!(fake.calls().len(), 1, "nothing is read before it is there");
 }
 
 #[test]
@@ -235,9 +246,9 @@ fn calls_that_are_too_large_are_halved_until_they_fit() {
 fn what_no_call_can_mend_ends_the_run_and_shows_no_secret() {
     for (status, says) in [
         (401, "other credentials"),
-        (403, "let this user write"),
+        (403, "let this user do this"),
         (404, "refuses the call (404)"),
-        (400, "refuses the call (400)"),
+        (400, "cannot read the call (400)"),
         (307, "redirects (307)"),
     ] {
         let fake = Fake::start(move |_, _| Answer::Whole(status, "{\"error\":\"so\"}"));
@@ -247,15 +258,17 @@ fn what_no_call_can_mend_ends_the_run_and_shows_no_secret() {
         let file = file.to_str().unwrap();
         let flags = ["--user", "me", "--password-file", file, "--gzip"];
         let run = Run::new(&fake.url(), &flags, &records(3));
-        let error = run.sink.explain(run.outcome.unwrap_err());
-        let error = format!("{error:#}");
+        let error = format!("{:#}", run.outcome.unwrap_err());
         for part in [&fake.url(), says, "3 records were read and not delivered"] {
             assert!(error.contains(part), "{part:?} in {error:?}");
         }
         assert!(!error.contains("canary") && !error.contains("bWU6Y2FuYXJ5"));
         assert!(!format!("{:?}", run.sink).contains("canary"));
+        // Nothing is lost: what was read is in the rejects.
+        assert_eq!(run.rejects.len(), 3);
         let calls = fake.calls();
-        assert_eq!(calls.len(), 1, "{status}");
+        // A call that cannot be read is tried record by record.
+        assert_eq!(calls.len(), if status == 400 { 2 } else { 1 }, "{status}");
         let head = &calls[0].head;
         assert!(head.contains("authorization: Basic bWU6Y2FuYXJ5\r\n"));
     }
@@ -285,31 +298,331 @@ fn a_bad_record_is_set_aside_before_it_is_sent() {
     assert_eq!(lines, [3, 4, 5]);
 }
 
-#[test]
-fn a_slow_trickle_is_sent_by_its_age() {
-    let fake = Fake::willing();
-    let url = fake.url();
-    let flags = ["rv-es-sink", "--url", &url, "--index=i", "--batch-age=1h"];
-    let args = EsSinkArgs::try_parse_from(flags).unwrap();
-    let mut stage = Stage::new(EsSinkArgs::NAME, args.run_args()).unwrap();
-    let mut sink = EsSink::new(&stage, &args).unwrap();
-    assert_eq!(sink.due(), None, "an idle sink sleeps");
-    let text = record("a");
+/// A sink on its own, and what it is called with.
+fn alone(url: &str, flags: &[&str]) -> (Stage, EsSink) {
+    let all = ["rv-es-sink", "-q", "--index=i", "--url", url];
+    let all = all.iter().chain(flags);
+    let args = EsSinkArgs::try_parse_from(all).unwrap();
+    let stage = Stage::new(EsSinkArgs::NAME, args.run_args()).unwrap();
+    let sink = EsSink::new(&stage, &args).unwrap();
+    (stage, sink)
+}
+
+fn give(stage: &mut Stage, sink: &mut EsSink, text: &str) {
     let line = Line {
         bytes: text.trim_end().as_bytes(),
         number: 1,
         offset: 0,
         oversized: None,
     };
-    sink.line(&mut stage, "in", &line, &mut Vec::new()).unwrap();
-    sink.before_wait(&mut stage).unwrap();
+    sink.line(stage, "in", &line, &mut Vec::new()).unwrap();
+    sink.before_wait(stage).unwrap();
+}
+
+#[test]
+fn a_slow_trickle_is_sent_by_its_age() {
+    let fake = Fake::willing();
+    let (mut stage, mut sink) = alone(&fake.url(), &["--batch-age=1h"]);
+    assert_eq!(sink.due(), None, "an idle sink sleeps");
+    give(&mut stage, &mut sink, &record("a"));
     assert!(fake.calls().is_empty());
     let left = sink.due().unwrap() - Instant::now();
     assert!(Duration::from_secs(3500) < left && left <= Duration::from_secs(3600));
-    sink.age_max = Duration::ZERO;
-    sink.before_wait(&mut stage).unwrap();
+
+    let (mut stage, mut sink) = alone(&fake.url(), &["--batch-age=0s"]);
+    give(&mut stage, &mut sink, &record("a"));
+    assert_eq!(sink.pending(), 1);
+    assert_eq!(sink.due(), None, "the end of the call wakes it");
+    sink.finish(&mut stage).unwrap();
     assert_eq!(fake.indexed_once(), ["a"]);
-    assert_eq!(sink.due(), None);
+    assert_eq!((sink.due(), sink.pending()), (None, 0));
+    assert!(sink.beside().is_empty());
+}
+
+#[test]
+fn calls_overlap_up_to_the_number_of_connections() {
+    for connections in [1, 3] {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        // Nobody answers until as many calls are there as may be.
+        let waiting = thread::spawn(move || {
+            let mut streams = Vec::new();
+            while streams.len() < connections {
+                streams.push(listener.accept().unwrap().0);
+            }
+            listener.set_nonblocking(true).unwrap();
+            (listener, streams)
+        });
+        let flag = format!("--connections={connections}");
+        let (mut stage, mut sink) = alone(&url, &[&flag, "--batch-records=2", "--timeout=60s"]);
+        for number in 0..2 * connections + 2 {
+            give(&mut stage, &mut sink, &record(&id(number)));
+        }
+        let (listener, streams) = waiting.join().unwrap();
+        assert_eq!(sink.beside().len(), connections);
+        assert_eq!(
+            sink.pending(),
+            2 * connections + 2,
+            "one more batch fills meanwhile"
+        );
+        assert!(listener.accept().is_err(), "no call more");
+        drop(streams);
+    }
+}
+
+#[test]
+fn of_several_addresses_those_that_answer_do_the_work() {
+    let dead = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = dead.local_addr().unwrap();
+    drop(dead);
+    let failing = Fake::start(|_, _| Answer::Whole(503, ""));
+    let (one, two) = (Fake::willing(), Fake::willing());
+    let urls = [format!("http://{address}"), failing.url(), two.url()];
+    let mut flags = vec!["--batch-records=2", "--retry-min=1h", "--retry-max=1h"];
+    for url in &urls {
+        flags.extend(["--url", url]);
+    }
+    let run = Run::new(&one.url(), &flags, &records(20));
+    run.outcome.unwrap();
+    assert_eq!(failing.calls().len(), 1, "it is left alone");
+    let mut all = one.indexed_once();
+    assert!(all.len() >= 8 && two.indexed_once().len() >= 8, "in turn");
+    all.extend(two.indexed_once());
+    all.sort();
+    assert_eq!(all, ids(0..20));
+}
+
+#[test]
+fn credentials_that_stop_working_are_read_again_and_nothing_is_lost() {
+    let folder = TempDir::new().unwrap();
+    let file = folder.path().join("key");
+    fs::write(&file, "old").unwrap();
+    let fresh = file.clone();
+    let fake = Fake::start(move |number, call| {
+        let statuses = vec![201; call.ids.len()];
+        match number {
+            0 => Answer::Items(statuses),
+            1 => Answer::Whole(401, "{}"),
+            2 => {
+                fs::write(&fresh, "new").unwrap();
+                Answer::Whole(403, "{}")
+            }
+            3 => Answer::Whole(404, "not now"),
+            _ => Answer::Items(statuses),
+        }
+    });
+    let flags = [
+        "--batch-records=2",
+        "--api-key-file",
+        file.to_str().unwrap(),
+    ];
+    let run = Run::new(&fake.url(), &flags, &records(6));
+    run.outcome.unwrap();
+    assert_eq!(fake.indexed_once(), ids(0..6));
+    let calls = fake.calls();
+    let key = |call: &fake::Call| call.head.split("ApiKey ").nth(1).unwrap()[..3].to_owned();
+    let keys: Vec<String> = calls.iter().map(key).collect();
+    assert_eq!(keys, ["old", "old", "old", "new", "new", "new"]);
+}
+
+#[test]
+fn an_index_that_is_read_only_holds_its_records_and_not_those_of_others() {
+    let fake = Fake::start(|number, call| {
+        let status = |id: &String| match id.starts_with("blocked") && number < 6 {
+            true => BLOCKED,
+            false => 201,
+        };
+        Answer::Items(call.ids.iter().map(status).collect())
+    });
+    let input = record("blocked-1") + &records(8);
+    let run = Run::new(&fake.url(), &["--batch-records=3"], &input);
+    run.outcome.unwrap();
+    let mut expected = ids(0..8);
+    expected.insert(0, "blocked-1".to_owned());
+    assert_eq!(fake.indexed_once(), expected);
+    assert!(run.rejects.is_empty());
+    let last = fake.calls().pop().unwrap();
+    assert_eq!(last.ids, ["blocked-1"], "the others have overtaken it");
+}
+
+#[test]
+fn a_record_that_never_passes_while_others_do_is_set_aside() {
+    let fake = Fake::start(|_, call| {
+        let status = |id: &String| if id == "poison" { 500 } else { 201 };
+        Answer::Items(call.ids.iter().map(status).collect())
+    });
+    let input = record("poison") + &records(40);
+    let flags = ["--batch-records=2", "--give-up=0s"];
+    let run = Run::new(&fake.url(), &flags, &input);
+    run.outcome.as_ref().unwrap();
+    assert_eq!(fake.indexed_once(), ids(0..40));
+    let refused = run.refused();
+    assert_eq!(refused.len(), 1);
+    assert_eq!(refused[0].0, 1);
+    assert!(
+        refused[0]
+            .1
+            .contains("500 t500: because, for longer than --give-up"),
+        "{refused:?}"
+    );
+}
+
+#[test]
+fn where_nothing_passes_nothing_is_given_up() {
+    let fake = Fake::start(|number, call| {
+        Answer::Items(vec![if number < 30 { 503 } else { 201 }; call.ids.len()])
+    });
+    let flags = ["--batch-records=4", "--give-up=0s"];
+    let run = Run::new(&fake.url(), &flags, &records(12));
+    run.outcome.unwrap();
+    assert_eq!(fake.indexed_once(), ids(0..12));
+    assert!(run.rejects.is_empty());
+}
+
+#[test]
+fn one_record_that_spoils_its_call_is_found() {
+    let fake = Fake::start(|_, call| {
+        if call.ids.iter().any(|id| id == "poison") {
+            Answer::Whole(400, r#"{"error":{"reason":"cannot be"}}"#)
+        } else {
+            Answer::Items(vec![201; call.ids.len()])
+        }
+    });
+    let input = records(5) + &record("poison") + &record("r-005");
+    let run = Run::new(&fake.url(), &[], &input);
+    run.outcome.as_ref().unwrap();
+    assert_eq!(fake.indexed_once(), ids(0..6));
+    let refused = run.refused();
+    assert_eq!(refused.len(), 1);
+    assert!(refused[0].1.contains("\"cannot be\""), "{refused:?}");
+}
+
+#[test]
+fn a_data_stream_is_known_by_its_answer() {
+    let fake = Fake::start(|_, call| {
+        let actions = call.body.lines().step_by(2);
+        let status = |action: &str| match action.contains("\"create\"") {
+            true if action.contains("r-001") => 409,
+            true => 201,
+            false => CREATE_ONLY,
+        };
+        Answer::Items(actions.map(status).collect())
+    });
+    let untimed = "{\"messageId\":\"untimed\"}\n";
+    let input = records(4) + untimed;
+    let run = Run::new(&fake.url(), &["--batch-records=3"], &input);
+    run.outcome.as_ref().unwrap();
+    assert_eq!(fake.indexed_once(), ids([0, 2, 3]));
+    assert_eq!((run.sink.counts.indexed, run.sink.counts.present), (4, 1));
+    assert!(run.refused()[0].1.contains("the target is a data stream"));
+    let last = fake.calls().pop().unwrap();
+    assert!(
+        last.body
+            .contains("\"@timestamp\":\"2022-02-09T01:39:47.021771Z\""),
+        "{}",
+        last.body
+    );
+}
+
+#[test]
+fn a_redirect_takes_nothing_elsewhere() {
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = elsewhere.local_addr().unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let reply = format!(
+        "HTTP/1.1 307 Moved\r\nLocation: http://{address}/_bulk\r\nContent-Length: 0\r\n\r\n"
+    );
+    let reply: &'static [u8] = reply.into_bytes().leak();
+    let fake = Fake::start(move |_, _| Answer::Raw(reply));
+    let run = Run::new(&fake.url(), &[], &records(2));
+    let error = format!("{:#}", run.outcome.unwrap_err());
+    assert!(error.contains("redirects (307)"), "{error}");
+    assert!(elsewhere.accept().is_err(), "nobody came");
+}
+
+#[test]
+fn the_pipeline_is_asked_for_and_named_in_each_call() {
+    let fake = Fake::willing();
+    let run = Run::new(&fake.url(), &["--pipeline=p-1"], &records(1));
+    run.outcome.unwrap();
+    let head = &fake.calls()[0].head;
+    assert!(
+        head.lines().next().unwrap().contains("&pipeline=p-1 "),
+        "{head}"
+    );
+    let run = Run::new(&fake.url(), &["--pipeline=p/../x"], &records(1));
+    assert!(run.outcome.is_err());
+}
+
+/// Calls that come while others wait are torn, delayed, answered twice as long or
+/// not at all, in an order that a seed gives: in the end each record is there.
+#[test]
+fn whatever_the_service_does_each_record_is_there_in_the_end() {
+    for seed in 0..20u64 {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&calls);
+        let there = Arc::new(Mutex::new(std::collections::BTreeSet::new()));
+        let seen = Arc::clone(&there);
+        let fake = Fake::start(move |number, call| {
+            count.fetch_add(1, Ordering::Relaxed);
+            let mut state = seed * 1_000_003 + number as u64;
+            let mut roll = |sides: u64| {
+                state = state
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1_442_695_040_888_963_407);
+                (state >> 33) % sides
+            };
+            let troubled = number < 60 && roll(3) > 0;
+            // Also what is then said to have failed may have been done.
+            if !troubled || roll(2) == 0 {
+                let statuses: Vec<u16> = call
+                    .ids
+                    .iter()
+                    .map(|_| {
+                        if troubled && roll(3) == 0 {
+                            [429, 503, BLOCKED][roll(3) as usize]
+                        } else {
+                            201
+                        }
+                    })
+                    .collect();
+                for (id, status) in call.ids.iter().zip(&statuses) {
+                    if *status == 201 {
+                        seen.lock().unwrap().insert(id.clone());
+                    }
+                }
+                if !troubled || roll(2) == 0 {
+                    return Answer::Items(statuses);
+                }
+            }
+            match roll(7) {
+                0 => Answer::Whole(503, ""),
+                1 => Answer::Whole(429, ""),
+                2 => Answer::Raw(b""),
+                3 => Answer::Raw(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"items\":["),
+                4 => Answer::Whole(200, "{\"items\":[]}"),
+                5 => Answer::Whole(413, ""),
+                _ => Answer::Whole(502, "<html>"),
+            }
+        });
+        let flags = ["--batch-records=7", "--connections=3"];
+        let run = Run::new(&fake.url(), &flags, &records(100));
+        // One record alone may have been called too large.
+        run.outcome.unwrap();
+        let set_aside: Vec<String> = run
+            .rejects
+            .iter()
+            .map(|reject| id(reject["line"].as_u64().unwrap() as usize - 1))
+            .collect();
+        let mut all = there.lock().unwrap().clone();
+        all.extend(set_aside);
+        assert_eq!(
+            all.into_iter().collect::<Vec<_>>(),
+            ids(0..100),
+            "seed {seed}"
+        );
+        assert!(calls.load(Ordering::Relaxed) >= 15);
+    }
 }
 
 #[test]
@@ -332,6 +645,8 @@ fn the_command_line_is_checked() {
         &[url, "--index=i", "--batch-bytes=0"],
         &[url, "--index=i", "--batch-records=0"],
         &[url, "--index=i", "--timeout=0s"],
+        &[url, "--index=i", "--connections=0"],
+        &[url, "--index=i", "--connections=65"],
         &[url, "--index=i", "--ca-file=/dev/null"],
         &[url, "--index=i", "--password-file=/dev/null"],
         &[url, "--index=i", "--api-key-file=/dev/null"],

@@ -22,13 +22,20 @@ pub struct Call {
 
 /// What the service does with a call.
 pub enum Answer {
-    /// 200 with a status for each record.
+    /// 200 with a status for each record; [`BLOCKED`] and [`CREATE_ONLY`] are more
+    /// than a number.
     Items(Vec<u16>),
     /// This status and body for the whole.
     Whole(u16, &'static str),
     /// These bytes, and the connection is closed; none at all is a reset.
     Raw(&'static [u8]),
 }
+
+/// The index is read-only.
+pub const BLOCKED: u16 = 1;
+
+/// The index is a data stream.
+pub const CREATE_ONLY: u16 = 2;
 
 /// A service on the loopback. Its thread ends with the tests.
 pub struct Fake {
@@ -56,7 +63,10 @@ impl Fake {
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
-                let call = read_call(&stream);
+                let Some(call) = read_call(&stream) else {
+                    let _ = stream.write_all(&http(200, ABOUT));
+                    continue;
+                };
                 let number = seen.lock().unwrap().len();
                 seen.lock().unwrap().push(call.clone());
                 let reply = match answer(number, &call) {
@@ -105,12 +115,20 @@ impl Fake {
     }
 }
 
+/// What `GET` is answered, whatever is asked.
+const ABOUT: &str = r#"{"version":{"number":"8.0.0"}}"#;
+
 fn items(statuses: &[u16]) -> String {
-    let item = |status: &u16| match status {
+    let item = |status: &u16| {
+        match status {
+        // As the services put them.
+        &BLOCKED => r#"{"index":{"status":403,"error":{"type":"cluster_block_exception","reason":"index [i] blocked"}}}"#.to_owned(),
+        &CREATE_ONLY => r#"{"index":{"status":400,"error":{"type":"illegal_argument_exception","reason":"only write ops with an op_type of create are allowed in data streams"}}}"#.to_owned(),
         200..=299 => format!("{{\"index\":{{\"status\":{status}}}}}"),
         _ => format!(
             "{{\"index\":{{\"status\":{status},\"error\":{{\"type\":\"t{status}\",\"reason\":\"because\"}}}}}}"
         ),
+    }
     };
     let items: Vec<String> = statuses.iter().map(item).collect();
     format!("{{\"items\" : [{}]}}", items.join(","))
@@ -124,11 +142,15 @@ fn http(status: u16, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-fn read_call(stream: &TcpStream) -> Call {
+/// A call of `_bulk`; `None` for a question.
+fn read_call(stream: &TcpStream) -> Option<Call> {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         assert!(reader.read_line(&mut head).unwrap() > 0, "{head:?}");
+    }
+    if head.starts_with("GET ") {
+        return None;
     }
     let plain = head.clone();
     head.make_ascii_lowercase();
@@ -148,12 +170,15 @@ fn read_call(stream: &TcpStream) -> Call {
         .step_by(2)
         .map(|action| serde_json::from_str(action).unwrap())
         .collect();
-    let id = |action: &Value| action["index"]["_id"].as_str().unwrap().to_owned();
+    let id = |action: &Value| {
+        let target = action.get("index").or(action.get("create")).unwrap();
+        target["_id"].as_str().unwrap().to_owned()
+    };
     let ids: Vec<String> = actions.iter().map(id).collect();
     assert_eq!(body.lines().count(), 2 * ids.len());
-    Call {
+    Some(Call {
         head: plain,
         body,
         ids,
-    }
+    })
 }

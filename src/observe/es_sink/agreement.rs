@@ -1,0 +1,142 @@
+//! Which models said the same in a decision. A service without scripts cannot
+//! compare members of a document, so this is worked out before it gets there.
+
+use crate::wire::message::{Field, Record};
+use crate::wire::object::{Object, ObjectWriter, array_items, decode_string};
+
+/// Past it pairs are too many to be written down.
+const MODELS_MAX: usize = 16;
+
+/// The member that is added.
+const NAME: &str = "agreement";
+
+/// The pairs of models that answered a request: `dt@1|lr@0`, names in ascending
+/// order.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Agreement {
+    same: Vec<String>,
+    different: Vec<String>,
+}
+
+impl Agreement {
+    /// Of a decision; `None` for other records, and for one that has such a
+    /// member of its own.
+    pub fn of(record: &Record) -> Option<Agreement> {
+        let candidates = array_items(record.get(Field::Candidates)?)?;
+        if Object::parse(record.text()).ok()?.get(NAME).is_some() {
+            return None;
+        }
+        let mut answers: Vec<(String, &str)> = Vec::new();
+        for candidate in candidates {
+            // One that is unlike a candidate is compared with none.
+            if let Some((model, answer)) = answer(candidate)
+                && !answers.iter().any(|(earlier, _)| *earlier == model)
+            {
+                answers.push((model, answer));
+            }
+        }
+        answers.sort();
+        answers.truncate(MODELS_MAX);
+        let mut agreement = Agreement::default();
+        for (index, (one, this)) in answers.iter().enumerate() {
+            for (other, that) in &answers[index + 1..] {
+                let pair = format!("{one}|{other}");
+                if is_same(this, that) {
+                    agreement.same.push(pair);
+                } else {
+                    agreement.different.push(pair);
+                }
+            }
+        }
+        Some(agreement)
+    }
+
+    /// Appends it to the decision.
+    pub fn write(&self, document: &mut ObjectWriter) {
+        let list = |pairs: &[String]| {
+            let quoted: Vec<String> = pairs
+                .iter()
+                .map(|pair| serde_json::Value::from(pair.as_str()).to_string())
+                .collect();
+            format!("[{}]", quoted.join(","))
+        };
+        document.object(NAME, |agreement| {
+            agreement
+                .raw("same", &list(&self.same))
+                .raw("different", &list(&self.different));
+        });
+    }
+}
+
+/// `dt@1` and the text of its answer. A later score of the same model and version
+/// is a duplicate, and an error is no answer.
+fn answer(candidate: &str) -> Option<(String, &str)> {
+    let candidate = Object::parse(candidate).ok()?;
+    let name = decode_string(candidate.get("modelName")?)?;
+    let version = candidate.get("modelVersion").unwrap_or("0");
+    let result = Object::parse(candidate.get("result")?).ok()?;
+    Some((format!("{name}@{version}"), result.get("result")?))
+}
+
+/// Whether two answers are one: `1` and `1.0` are.
+fn is_same(one: &str, other: &str) -> bool {
+    let value = |text| serde_json::from_str::<serde_json::Value>(text).ok();
+    let number = |text: &str| text.parse::<f64>().ok();
+    one == other
+        || match (number(one), number(other)) {
+            (Some(one), Some(other)) => one == other,
+            _ => value(one).is_some_and(|one| Some(one) == value(other)),
+        }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(candidates: &str) -> Option<Agreement> {
+        let record = format!(r#"{{"messageId":"a","candidates":{candidates}}}"#);
+        Agreement::of(&Record::parse(record.as_bytes()).unwrap())
+    }
+
+    fn candidate(name: &str, version: u32, answer: &str) -> String {
+        format!(
+            r#"{{"modelName":"{name}","modelVersion":{version},"result":{{"result":{answer}}}}}"#
+        )
+    }
+
+    #[test]
+    fn each_pair_of_models_is_compared_once() {
+        let all = [
+            candidate("lr", 0, "1"),
+            candidate("dt", 2, "1.0"),
+            candidate("dt", 1, "\"1\""),
+            candidate("dt", 1, "1"),
+            r#"{"modelName":"x","modelVersion":1,"error":{"message":"no"}}"#.to_owned(),
+            "7".to_owned(),
+        ];
+        let agreement = of(&format!("[{}]", all.join(","))).unwrap();
+        assert_eq!(agreement.same, ["dt@2|lr@0"]);
+        assert_eq!(agreement.different, ["dt@1|dt@2", "dt@1|lr@0"]);
+        assert_eq!(of("[]"), Some(Agreement::default()));
+        assert_eq!(of("{}"), None);
+        let own = br#"{"messageId":"a","candidates":[],"agreement":1}"#;
+        assert_eq!(Agreement::of(&Record::parse(own).unwrap()), None);
+    }
+
+    #[test]
+    fn the_spelling_of_an_answer_does_not_matter() {
+        assert!(is_same(r#"{"a":1, "b":2}"#, r#"{"b":2,"a":1}"#));
+        assert!(is_same("1e1", "10"));
+        assert!(!is_same("1", "true"));
+        assert!(!is_same("nan", "nan2"));
+    }
+
+    #[test]
+    fn many_models_are_not_all_compared() {
+        let all: Vec<String> = (0..40)
+            .map(|version| candidate("m", version, "1"))
+            .collect();
+        let agreement = of(&format!("[{}]", all.join(","))).unwrap();
+        assert_eq!(agreement.same.len(), MODELS_MAX * (MODELS_MAX - 1) / 2);
+    }
+}

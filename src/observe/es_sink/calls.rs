@@ -1,0 +1,88 @@
+//! The calls that are under way, each in a thread of its own, so that a service
+//! that does not answer keeps neither the input nor a signal waiting.
+
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::observe::es_sink::batch::Parcel;
+use crate::observe::es_sink::client::Client;
+use crate::observe::es_sink::reply::Outcome;
+use crate::observe::waiting::Task;
+
+/// Calls of `_bulk`.
+#[derive(Debug, Default)]
+pub struct Calls(Vec<Call>);
+
+#[derive(Debug)]
+struct Call {
+    task: Task<Outcome>,
+    parcel: Parcel,
+    endpoint: usize,
+    from: Instant,
+}
+
+/// A call that has ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// What was sent.
+    pub parcel: Parcel,
+    /// Where to.
+    pub endpoint: usize,
+    /// What is to be done.
+    pub outcome: Outcome,
+    /// How long it took.
+    pub took: Duration,
+}
+
+impl Calls {
+    /// How many are under way.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// How many records are.
+    pub fn records(&self) -> usize {
+        self.parcels().map(Parcel::len).sum()
+    }
+
+    /// What is.
+    pub fn parcels(&self) -> impl Iterator<Item = &Parcel> {
+        self.0.iter().map(|call| &call.parcel)
+    }
+
+    /// Begins one.
+    pub fn start(&mut self, client: &Arc<Client>, endpoint: usize, parcel: Parcel) -> Result<()> {
+        let (client, body, count) = (Arc::clone(client), parcel.body.clone(), parcel.len());
+        let from = Instant::now();
+        let task = Task::spawn("calling", move || client.bulk(endpoint, body, count))?;
+        self.0.push(Call {
+            task,
+            parcel,
+            endpoint,
+            from,
+        });
+        Ok(())
+    }
+
+    /// One that has ended, the first begun first.
+    pub fn take_finished(&mut self) -> Result<Option<Finished>> {
+        let Some(index) = self.0.iter().position(|call| call.task.is_done()) else {
+            return Ok(None);
+        };
+        let call = self.0.remove(index);
+        Ok(Some(Finished {
+            outcome: call.task.join()?,
+            parcel: call.parcel,
+            endpoint: call.endpoint,
+            took: call.from.elapsed(),
+        }))
+    }
+
+    /// Each becomes readable when its call has ended.
+    pub fn ends(&self) -> Vec<BorrowedFd<'_>> {
+        self.0.iter().map(|call| call.task.done()).collect()
+    }
+}

@@ -1,0 +1,649 @@
+//! The records on their way: gathered, sent, and held until each is indexed or set
+//! aside.
+//!
+//! While calls are under way the next batch fills, and reading stops when it is
+//! full. Calls that failed as a whole are made again before new ones; records that
+//! were put off one by one wait in a batch of their own, so that they hold up the
+//! others only where they are many.
+
+use std::collections::VecDeque;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, bail};
+use reqwest::Method;
+
+use crate::observe::es_sink::EsSinkArgs;
+use crate::observe::es_sink::backoff::Backoff;
+use crate::observe::es_sink::batch::{Batch, Item, Parcel, PutOff};
+use crate::observe::es_sink::calls::{Calls, Finished};
+use crate::observe::es_sink::client::{BulkSettings, Client, Reply};
+use crate::observe::es_sink::document::Documents;
+use crate::observe::es_sink::endpoints::Endpoints;
+use crate::observe::es_sink::index_name::IndexName;
+use crate::observe::es_sink::reply::{Outcome, Verdict};
+use crate::observe::es_sink::service;
+use crate::observe::waiting::{Task, pause, wait_once};
+use crate::stage::filter::Filter;
+use crate::stage::signals::Stop;
+use crate::stage::stats::{Latencies, Snapshot};
+use crate::stage::{Stage, usage};
+use crate::wire::lines::Line;
+use crate::wire::micros::Micros;
+
+/// The records on their way to the service.
+#[derive(Debug)]
+pub struct EsSink {
+    documents: Documents,
+    client: Arc<Client>,
+    endpoints: Endpoints,
+    /// Of a service that has too much to do.
+    backoff: Backoff,
+    /// No call is made before.
+    busy_until: Option<Instant>,
+    /// What was read last.
+    filling: Batch,
+    /// Calls to be made again, in their order.
+    again: VecDeque<Parcel>,
+    /// What the service has put off one by one.
+    put_off: Batch,
+    put_off_until: Option<Instant>,
+    put_off_backoff: Backoff,
+    calls: Calls,
+    limits: Limits,
+    /// The largest call that was not too large, in bytes.
+    fitted: usize,
+    /// Whether the service has taken a call in this run. Before, what it says is
+    /// about the command line; after, about its own state.
+    works: bool,
+    pipeline: Option<String>,
+    /// What messages call the input.
+    input: String,
+    /// Whether rejects are kept.
+    keeps_rejects: bool,
+    pub(super) counts: Counts,
+    /// The document that is made of a line.
+    scratch: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Limits {
+    /// The most records in a call.
+    records: usize,
+    /// The most bytes in a call; less than was asked for once the service has
+    /// found a call too large.
+    bytes: usize,
+    age: Duration,
+    connections: usize,
+    give_up: Duration,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub records_in: u64,
+    pub indexed: u64,
+    /// Of these, the ones that were there before.
+    pub present: u64,
+    /// Records sent again.
+    pub retried: u64,
+    /// Calls made.
+    pub batches: u64,
+    pub bytes_out: u64,
+    calls: Latencies,
+}
+
+/// What is sent although it would not be yet.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Send {
+    /// What is full or old.
+    Due,
+    /// Everything.
+    All,
+}
+
+impl EsSink {
+    /// Checks the settings. No call is made yet.
+    pub fn new(stage: &Stage, args: &EsSinkArgs) -> Result<EsSink> {
+        let Some(index) = &args.index else {
+            return Err(usage("--index is missing"));
+        };
+        let index = IndexName::parse(index)
+            .map_err(|reason| usage(format!("--index {index:?}: {reason}")))?;
+        let bytes_max = usize::try_from(args.batch_bytes.as_u64()).unwrap_or(usize::MAX);
+        if bytes_max == 0 {
+            return Err(usage("--batch-bytes must be more than 0"));
+        }
+        let bulk = BulkSettings {
+            gzip: args.gzip,
+            pipeline: args.pipeline.as_deref(),
+        };
+        let client = Client::new(stage, &args.service, bulk)?;
+        let (min, max) = (args.retry_min, args.retry_max);
+        Ok(EsSink {
+            documents: Documents::new(index),
+            endpoints: Endpoints::new(client.endpoints(), min, max),
+            client: Arc::new(client),
+            backoff: Backoff::new(min, max),
+            busy_until: None,
+            filling: Batch::default(),
+            again: VecDeque::new(),
+            put_off: Batch::default(),
+            put_off_until: None,
+            put_off_backoff: Backoff::new(min, max),
+            calls: Calls::default(),
+            limits: Limits {
+                records: args.batch_records.get(),
+                bytes: bytes_max,
+                age: args.batch_age,
+                connections: args.connections,
+                give_up: args.give_up,
+            },
+            fitted: 0,
+            works: false,
+            pipeline: args.pipeline.clone(),
+            input: String::new(),
+            keeps_rejects: args.run.rejects.is_some(),
+            counts: Counts::default(),
+            scratch: Vec::new(),
+        })
+    }
+
+    /// Waits for the service, and asks it what has to be known before anything is
+    /// read: that it is one, that it lets this user in, that the pipeline is there.
+    pub fn meet(&mut self, stage: &mut Stage) -> Result<()> {
+        let Some(reply) = self.ask(stage, "/")? else {
+            return Ok(());
+        };
+        if let Err(Outcome::Fatal(reason) | Outcome::Retry(reason)) =
+            service::read(reply.status, &reply.body)
+        {
+            bail!("{}: {reason}", self.client.urls());
+        }
+        let Some(pipeline) = &self.pipeline else {
+            return Ok(());
+        };
+        if !is_plain_name(pipeline) {
+            return Err(usage(format!(
+                "--pipeline {pipeline:?}: this cannot be the name of a pipeline"
+            )));
+        }
+        let path = format!("/_ingest/pipeline/{pipeline}");
+        let reply = self.ask(stage, &path)?;
+        // A user who may not ask may use it all the same.
+        if reply.is_some_and(|reply| reply.status == 404) {
+            return Err(usage(format!(
+                "--pipeline {:?}: the service has none of this name",
+                self.pipeline.as_deref().unwrap_or_default()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Asks the first address that answers. `None` where the program is to end
+    /// before: nothing has been read, so nothing is left to do.
+    fn ask(&mut self, stage: &mut Stage, path: &str) -> Result<Option<Reply>> {
+        loop {
+            if stage.signals.stop() == Some(Stop::Terminate) {
+                return Ok(None);
+            }
+            let now = Instant::now();
+            let Some(endpoint) = self.endpoints.pick(now) else {
+                let until = self.endpoints.open_at(now).unwrap_or(now);
+                pause(stage, self, until)?;
+                continue;
+            };
+            let (client, path) = (Arc::clone(&self.client), path.to_owned());
+            let task = Task::spawn("asking", move || {
+                client.call(endpoint, Method::GET, &path, None)
+            })?;
+            task.wait(stage, self)?;
+            let url = self.client.url(endpoint);
+            let reason = match task.join()? {
+                Ok(reply) if matches!(reply.status, 408 | 429 | 500..=599) => {
+                    format!("the service answers {}", reply.status)
+                }
+                Ok(reply) => {
+                    self.endpoints.succeeded(endpoint);
+                    return Ok(Some(reply));
+                }
+                Err(Outcome::Fatal(reason)) => bail!("{url}: {reason}"),
+                Err(Outcome::Retry(reason)) => reason,
+                Err(other) => bail!("{url}: {other:?}"),
+            };
+            stage
+                .report
+                .warn_seldom("retry", &format!("{url}: {reason}; trying again"));
+            self.endpoints.failed(endpoint, Instant::now());
+        }
+    }
+
+    /// Settles what has ended and sends what may be sent, without waiting.
+    fn pump(&mut self, stage: &mut Stage, send: Send) -> Result<()> {
+        while let Some(finished) = self.calls.take_finished()? {
+            stage.stats.touch();
+            self.settle(stage, finished)?;
+        }
+        while self.calls.len() < self.limits.connections {
+            let now = Instant::now();
+            if self.open_at(now).is_some() {
+                break;
+            }
+            let Some(parcel) = self.next_parcel(now, send) else {
+                break;
+            };
+            let Some(endpoint) = self.endpoints.pick(now) else {
+                self.again.push_front(parcel);
+                break;
+            };
+            self.counts.batches += 1;
+            self.counts.bytes_out += parcel.body.len() as u64;
+            self.calls.start(&self.client, endpoint, parcel)?;
+        }
+        Ok(())
+    }
+
+    /// When a call may be made; `None` is now.
+    fn open_at(&self, now: Instant) -> Option<Instant> {
+        let busy = self.busy_until.filter(|until| *until > now);
+        busy.max(self.endpoints.open_at(now))
+    }
+
+    fn next_parcel(&mut self, now: Instant, send: Send) -> Option<Parcel> {
+        if let Some(parcel) = self.again.pop_front() {
+            return Some(parcel);
+        }
+        let (records, bytes) = (self.limits.records, self.limits.bytes);
+        if !self.put_off.is_empty() && self.put_off_until.is_none_or(|until| until <= now) {
+            return Some(self.put_off.take(records, bytes));
+        }
+        let due = match send {
+            Send::All => !self.filling.is_empty(),
+            Send::Due => self.is_full() || self.aged_at().is_some_and(|at| at <= now),
+        };
+        // Where much is put off, new records would only be more of it.
+        let is_held = self.put_off.len() >= records || self.put_off.bytes() >= bytes;
+        (due && !is_held).then(|| self.filling.take(records, bytes))
+    }
+
+    fn is_full(&self) -> bool {
+        self.filling.len() >= self.limits.records || self.filling.bytes() >= self.limits.bytes
+    }
+
+    fn aged_at(&self) -> Option<Instant> {
+        self.filling.begun()?.checked_add(self.limits.age)
+    }
+
+    /// When [`pump`](EsSink::pump) would send something though nothing ends;
+    /// `None` where it would not.
+    fn next_send(&self, send: Send) -> Option<Instant> {
+        if self.calls.len() >= self.limits.connections {
+            return None;
+        }
+        let now = Instant::now();
+        let mut times = [None; 3];
+        if !self.again.is_empty() {
+            times[0] = Some(now);
+        }
+        let (records, bytes) = (self.limits.records, self.limits.bytes);
+        if !self.put_off.is_empty() {
+            times[1] = Some(self.put_off_until.unwrap_or(now));
+        }
+        if self.put_off.len() < records && self.put_off.bytes() < bytes {
+            times[2] = if self.is_full() || (send == Send::All && !self.filling.is_empty()) {
+                Some(now)
+            } else {
+                self.aged_at()
+            };
+        }
+        let first = times.into_iter().flatten().min()?;
+        Some(self.open_at(now).map_or(first, |open| first.max(open)))
+    }
+
+    /// Waits until there is something to do.
+    fn wait(&mut self, stage: &mut Stage, send: Send) -> Result<()> {
+        let until = self.next_send(send);
+        wait_once(stage, &*self, &self.calls.ends(), until)?;
+        if stage.signals.take_hangup() {
+            self.hangup(stage)?;
+        }
+        Ok(())
+    }
+
+    /// Deals with what came of a call.
+    fn settle(&mut self, stage: &mut Stage, finished: Finished) -> Result<()> {
+        let Finished {
+            parcel,
+            endpoint,
+            outcome,
+            took,
+        } = finished;
+        self.counts.calls.record(Micros::from_duration(took));
+        let (now, count) = (Instant::now(), parcel.len());
+        let url = self.client.url(endpoint).to_owned();
+        match outcome {
+            Outcome::Items(verdicts) => {
+                self.endpoints.succeeded(endpoint);
+                self.backoff.reset();
+                self.busy_until = None;
+                self.works = true;
+                self.fitted = self.fitted.max(parcel.body.len());
+                self.settle_items(stage, &url, &parcel, verdicts)?;
+            }
+            Outcome::TooLarge if count == 1 => {
+                let reason = "the service finds the record too large (413)";
+                self.set_aside(stage, &parcel, reason)?;
+            }
+            Outcome::TooLarge => {
+                // Not below what did fit: one record may have been too large for
+                // any call.
+                let bytes = (parcel.body.len() / 2).max(self.fitted);
+                self.limits.bytes = self.limits.bytes.min(bytes);
+                self.split(parcel);
+                let bytes = self.limits.bytes;
+                stage.report.warn_seldom(
+                    "too large",
+                    &format!(
+                        "{url}: a call was too large (413); going on with {bytes} bytes at most"
+                    ),
+                );
+            }
+            Outcome::Malformed(reason) if count > 1 => {
+                stage.report.warn_seldom(
+                    "malformed",
+                    &format!("{url}: {reason}; sending its {count} records in smaller calls"),
+                );
+                self.split(parcel);
+            }
+            // Others were taken, so it is this record.
+            Outcome::Malformed(reason) if self.works => self.set_aside(stage, &parcel, &reason)?,
+            Outcome::Fatal(reason) | Outcome::Malformed(reason) if !self.works => {
+                self.again.push_front(parcel);
+                bail!("{url}: {reason}");
+            }
+            Outcome::Fatal(reason) | Outcome::Malformed(reason) => {
+                // It worked before, and somebody may be mending it.
+                if let Err(error) = self.client.reload_credentials() {
+                    stage
+                        .report
+                        .warn_seldom("credentials", &format!("{error:#}"));
+                }
+                self.send_again(stage, parcel, &format!("{url}: {reason}"));
+                self.endpoints.failed(endpoint, now);
+            }
+            Outcome::Retry(reason) => {
+                self.send_again(stage, parcel, &format!("{url}: {reason}"));
+                self.endpoints.failed(endpoint, now);
+            }
+            Outcome::Busy(reason) => {
+                self.send_again(stage, parcel, &format!("{url}: {reason}"));
+                if self.busy_until.is_none_or(|until| until <= now) {
+                    self.busy_until = Some(now + self.backoff.next_wait());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn send_again(&mut self, stage: &mut Stage, parcel: Parcel, reason: &str) {
+        let count = parcel.len();
+        self.counts.retried += count as u64;
+        self.again.push_back(parcel);
+        stage.report.warn_seldom(
+            "retry",
+            &format!("{reason}; sending again, {count} records at a time"),
+        );
+    }
+
+    fn split(&mut self, parcel: Parcel) {
+        self.counts.retried += parcel.len() as u64;
+        let [first, second] = parcel.halves();
+        self.again.push_front(second);
+        self.again.push_front(first);
+    }
+
+    /// Deals with each record of a call that was answered.
+    fn settle_items(
+        &mut self,
+        stage: &mut Stage,
+        url: &str,
+        parcel: &Parcel,
+        verdicts: Vec<Verdict>,
+    ) -> Result<()> {
+        let (taken_before, now) = (self.counts.indexed, Instant::now());
+        let mut again = None;
+        let mut were_put_off = false;
+        for (item, verdict) in parcel.items().zip(verdicts) {
+            were_put_off |= item.put_off.is_some();
+            match verdict {
+                Verdict::Indexed => self.counts.indexed += 1,
+                Verdict::Present => {
+                    self.counts.indexed += 1;
+                    self.counts.present += 1;
+                }
+                Verdict::CreateOnly => self.make_create(stage, item)?,
+                Verdict::Refused(reason) => self.reject(stage, item, &reason)?,
+                Verdict::Retry(reason) => {
+                    let put_off = match item.put_off {
+                        // Nothing was taken meanwhile: it is not this record.
+                        Some(PutOff { taken, .. }) if taken == taken_before => None,
+                        earlier => earlier,
+                    };
+                    let since = put_off.map_or(now, |put_off| put_off.since);
+                    if put_off.is_some() && now - since >= self.limits.give_up {
+                        let reason =
+                            format!("{reason}, for longer than --give-up while others were taken");
+                        self.reject(stage, item, &reason)?;
+                        continue;
+                    }
+                    self.counts.retried += 1;
+                    again.get_or_insert(reason);
+                    let taken = taken_before;
+                    self.put_off.push(Item {
+                        put_off: Some(PutOff { since, taken }),
+                        ..item
+                    });
+                }
+            }
+        }
+        let Some(reason) = again else {
+            if were_put_off {
+                self.put_off_backoff.reset();
+            }
+            return Ok(());
+        };
+        self.put_off_until = Some(now + self.put_off_backoff.next_wait());
+        let count = self.put_off.len();
+        stage.report.warn_seldom(
+            "put off",
+            &format!("{url}: {reason}; {count} records wait to be sent again"),
+        );
+        Ok(())
+    }
+
+    /// Makes the document anew for a data stream, and has it sent at once.
+    fn make_create(&mut self, stage: &mut Stage, item: Item) -> Result<()> {
+        self.documents.for_data_stream();
+        self.scratch.clear();
+        match self.documents.operation(item.raw, &mut self.scratch) {
+            Ok(()) => {
+                self.counts.retried += 1;
+                let body = &self.scratch;
+                self.put_off.push(Item { body, ..item });
+                Ok(())
+            }
+            Err(reason) => self.reject(stage, item, &reason),
+        }
+    }
+
+    fn set_aside(&self, stage: &mut Stage, parcel: &Parcel, reason: &str) -> Result<()> {
+        parcel
+            .items()
+            .try_for_each(|item| self.reject(stage, item, reason))
+    }
+
+    fn reject(&self, stage: &mut Stage, item: Item, reason: &str) -> Result<()> {
+        let line = Line {
+            bytes: item.raw,
+            number: item.number,
+            offset: item.offset,
+            oversized: None,
+        };
+        stage.report.reject(&self.input, &line, reason)
+    }
+
+    /// How many records were read and are neither indexed nor set aside.
+    pub(super) fn pending(&self) -> usize {
+        let again: usize = self.again.iter().map(Parcel::len).sum();
+        self.filling.len() + again + self.put_off.len() + self.calls.records()
+    }
+
+    /// Sets aside what an early end leaves behind, and says how much that is.
+    pub fn leave(&mut self, stage: &mut Stage, error: anyhow::Error) -> anyhow::Error {
+        let count = self.pending();
+        if count == 0 {
+            return error;
+        }
+        let url = self.client.urls();
+        let reason = "read, but not known to be delivered when the program ended";
+        let under_way = std::mem::take(&mut self.calls);
+        let again = std::mem::take(&mut self.again);
+        let put_off = std::mem::take(&mut self.put_off);
+        let filling = std::mem::take(&mut self.filling);
+        let parcels = under_way.parcels().chain(&again);
+        let mut items: Vec<Item> = parcels
+            .flat_map(Parcel::items)
+            .chain(put_off.items())
+            .chain(filling.items())
+            .collect();
+        items.sort_by_key(|item| item.number);
+        // With --strict the first is an error already; each is kept all the same.
+        let failed = items
+            .into_iter()
+            .filter_map(|item| self.reject(stage, item, reason).err())
+            .last();
+        let kept = match (self.keeps_rejects, failed.or(stage.report.flush().err())) {
+            (true, None) => "; they are in the file of --rejects",
+            (true, Some(_)) => "",
+            (false, _) => "; with --rejects FILE they would have been kept",
+        };
+        let snapshot = self.snapshot(stage);
+        stage.final_stats(&snapshot);
+        error.context(format!(
+            "{count} records were read and not delivered to {url}{kept}"
+        ))
+    }
+}
+
+/// What may stand in a path as it is.
+pub(super) fn is_plain_name(name: &str) -> bool {
+    !name.is_empty()
+        && name != "."
+        && name != ".."
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
+}
+
+impl Filter for EsSink {
+    fn line(
+        &mut self,
+        stage: &mut Stage,
+        input: &str,
+        line: &Line,
+        _out: &mut Vec<u8>,
+    ) -> Result<()> {
+        if self.input.is_empty() {
+            self.input = input.to_owned();
+        }
+        if line.oversized.is_some() {
+            self.counts.records_in += 1;
+            return stage.report.reject_oversized(input, line);
+        }
+        let Some(record) = line.record() else {
+            return Ok(());
+        };
+        self.counts.records_in += 1;
+        self.scratch.clear();
+        if let Err(reason) = self.documents.operation(record, &mut self.scratch) {
+            return stage.report.reject(input, line, &reason);
+        }
+        let mut body = std::mem::take(&mut self.scratch);
+        // It has to go before this record can come.
+        while !self.filling.is_empty()
+            && (self.is_full() || self.filling.bytes() + body.len() > self.limits.bytes)
+        {
+            self.pump(stage, Send::All)?;
+            if self.filling.is_empty() {
+                break;
+            }
+            self.wait(stage, Send::All)?;
+        }
+        self.filling.push(Item {
+            body: &body,
+            raw: line.bytes,
+            number: line.number,
+            offset: line.offset,
+            put_off: None,
+        });
+        // One long record must not cost its memory for ever.
+        body.shrink_to(1 << 20);
+        self.scratch = body;
+        if self.is_full() {
+            self.pump(stage, Send::Due)?;
+        }
+        Ok(())
+    }
+
+    fn before_wait(&mut self, stage: &mut Stage) -> Result<()> {
+        self.pump(stage, Send::Due)
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.next_send(Send::Due)
+    }
+
+    fn beside(&self) -> Vec<BorrowedFd<'_>> {
+        self.calls.ends()
+    }
+
+    fn hangup(&mut self, stage: &mut Stage) -> Result<()> {
+        match self.client.reload_credentials() {
+            Ok(()) => stage.report.info("the credentials were read again"),
+            Err(error) => stage.report.warn(&format!(
+                "the credentials cannot be read again, the old ones stay: {error:#}"
+            )),
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self, stage: &mut Stage) -> Result<()> {
+        loop {
+            self.pump(stage, Send::All)?;
+            if self.pending() == 0 {
+                return Ok(());
+            }
+            self.wait(stage, Send::All)?;
+        }
+    }
+
+    fn snapshot(&self, stage: &Stage) -> Snapshot {
+        let counts = &self.counts;
+        Snapshot::default()
+            .count("in", counts.records_in)
+            .count("indexed", counts.indexed)
+            .help("Records that the service has")
+            .count("present", counts.present)
+            .help("Of the indexed, those that were there before")
+            .count("rejected", stage.report.rejected())
+            .gauge("pending", self.pending() as u64)
+            .help("Records read that are neither indexed nor set aside")
+            .count("retried", counts.retried)
+            .help("Records sent again")
+            .count("batches", counts.batches)
+            .help("Calls made")
+            .count("bytesOut", counts.bytes_out)
+            .help("Bytes of all calls before compression")
+            .latencies("call", &counts.calls)
+    }
+}
