@@ -19,6 +19,7 @@
 # processors and no scripts. Each is fetched once, into SERVICES_HOME
 # (~/.cache/rv-services, or /var/tmp/rv-services for root).
 set -euo pipefail
+shopt -s inherit_errexit
 here=$(cd "$(dirname "$0")" && pwd)
 
 fail() {
@@ -63,26 +64,32 @@ unpacked() {
     mkdir --parents "$home"
     local into
     into=$(mktemp --directory "$home/new-XXXXXX")
-    mvn --batch-mode --quiet org.apache.maven.plugins:maven-dependency-plugin:3.6.1:unpack \
-      "-Dartifact=$1:$2:$3:zip" "-DoutputDirectory=$into" >&2
+    # There, since it leaves a mark where it runs.
+    (
+      cd "$into"
+      mvn --batch-mode --quiet org.apache.maven.plugins:maven-dependency-plugin:3.6.1:unpack \
+        "-Dartifact=$1:$2:$3:zip" "-DoutputDirectory=$into" >&2
+    )
     chmod +x "$into/$2-$3"/bin/*
+    if [[ $2 == elasticsearch && $3 == 8.* ]]; then add_missing "$into/$2-$3" "$3"; fi
+    chmod --recursive a+rX "$into/$2-$3"
+    # The last step, so that what is there is whole.
     mv "$into/$2-$3" "$home/"
-    rmdir "$into"
-    if [[ $2 == elasticsearch && $3 == 8.* ]]; then add_root "$home/$2-$3" "$3"; fi
-    chmod --recursive a+rX "$home/$2-$3"
+    rm --recursive --force "$into"
   fi
   echo "$home/$2-$3"
 }
 
-# What answers `GET /` is a module of its own, which the 8 of the tests lacks.
-add_root() {
-  local plugin=$1/plugins/rest-root classes
+# What answers `GET /`, and the analysis for API keys, are modules of their own,
+# which the 8 of the tests lacks.
+add_missing() {
+  local plugin=$1/plugins/missing classes
   classes=$(mktemp --directory)
   mkdir --parents "$plugin"
-  javac -nowarn -cp "$1/lib/*" -d "$classes" "$here/rest-root/RootPlugin.java"
-  jar --create --file "$plugin/rest-root.jar" -C "$classes" services
+  javac -nowarn -cp "$1/lib/*" -d "$classes" "$here/elasticsearch8/MissingPlugin.java"
+  jar --create --file "$plugin/missing.jar" -C "$classes" services
   rm --recursive --force "$classes"
-  sed "s/VERSION/$2/" "$here/rest-root/plugin-descriptor.properties" > "$plugin/plugin-descriptor.properties"
+  sed "s/VERSION/$2/" "$here/elasticsearch8/plugin-descriptor.properties" > "$plugin/plugin-descriptor.properties"
 }
 
 start() {

@@ -9,6 +9,7 @@ mod client;
 mod credentials;
 mod document;
 mod endpoints;
+mod flow;
 mod index_name;
 mod reply;
 mod service;
@@ -84,7 +85,8 @@ pub struct EsSinkArgs {
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     batch_age: Duration,
 
-    /// Make up to N calls at once; a call's records are held in memory until they
+    /// Make up to N calls at once, fewer while the service has too much to do; a
+    /// call's records are held in memory until they
     /// are indexed. With more than one, records with the same id may overtake
     /// each other
     #[arg(long, value_name = "N", default_value = "1", value_parser = connections)]

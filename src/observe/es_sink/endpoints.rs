@@ -87,7 +87,7 @@ mod tests {
         let min = Duration::from_secs(1);
         let mut endpoints = Endpoints::new(3, min, Duration::from_secs(60));
         let start = Instant::now();
-        let mut turns = |endpoints: &mut Endpoints, now| {
+        let turns = |endpoints: &mut Endpoints, now| {
             let picks: Vec<_> = (0..3).map(|_| endpoints.pick(now)).collect();
             picks.into_iter().flatten().collect::<Vec<_>>()
         };

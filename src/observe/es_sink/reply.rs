@@ -36,6 +36,8 @@ pub enum Verdict {
     CreateOnly,
     /// It may be taken another time.
     Retry(String),
+    /// The same, when the service has less to do.
+    Busy(String),
     /// It will never be taken.
     Refused(String),
 }
@@ -135,14 +137,16 @@ fn verdict(item: ItemReply) -> Verdict {
         400 if text("reason").contains("op_type of create are allowed in data streams") => {
             Verdict::CreateOnly
         }
-        status
-            if status == 429 || status >= 500 || is_of_the_index(text("type"), text("reason")) =>
-        {
-            let reason = reason(status, item.error);
-            Verdict::Retry(format!("records are put off: {reason}"))
+        429 => Verdict::Busy(put_off(429, item.error)),
+        status if status >= 500 || is_of_the_index(text("type"), text("reason")) => {
+            Verdict::Retry(put_off(status, item.error))
         }
         status => Verdict::Refused(format!("refused: {}", reason(status, item.error))),
     }
+}
+
+fn put_off(status: u16, error: Option<Value>) -> String {
+    format!("records are put off: {}", reason(status, error))
 }
 
 /// Whether a refusal is the fault of the index or of the settings, and not of the
@@ -202,7 +206,7 @@ mod tests {
                 Verdict::Indexed,
                 Verdict::Indexed,
                 Verdict::Present,
-                later("429 es_rejected: queue"),
+                Verdict::Busy("records are put off: 429 es_rejected: queue".to_owned()),
                 later("503 unavailable"),
                 never("400 document_parsing_exception: field [x]"),
                 never("403 no reason given"),

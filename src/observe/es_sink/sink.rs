@@ -21,6 +21,7 @@ use crate::observe::es_sink::calls::{Calls, Finished};
 use crate::observe::es_sink::client::{BulkSettings, Client, Reply};
 use crate::observe::es_sink::document::Documents;
 use crate::observe::es_sink::endpoints::Endpoints;
+use crate::observe::es_sink::flow::Flow;
 use crate::observe::es_sink::index_name::IndexName;
 use crate::observe::es_sink::reply::{Outcome, Verdict};
 use crate::observe::es_sink::service;
@@ -51,6 +52,7 @@ pub struct EsSink {
     put_off_until: Option<Instant>,
     put_off_backoff: Backoff,
     calls: Calls,
+    flow: Flow,
     limits: Limits,
     /// The largest call that was not too large, in bytes.
     fitted: usize,
@@ -75,7 +77,6 @@ struct Limits {
     /// found a call too large.
     bytes: usize,
     age: Duration,
-    connections: usize,
     give_up: Duration,
 }
 
@@ -132,11 +133,11 @@ impl EsSink {
             put_off_until: None,
             put_off_backoff: Backoff::new(min, max),
             calls: Calls::default(),
+            flow: Flow::new(args.connections),
             limits: Limits {
                 records: args.batch_records.get(),
                 bytes: bytes_max,
                 age: args.batch_age,
-                connections: args.connections,
                 give_up: args.give_up,
             },
             fitted: 0,
@@ -224,7 +225,7 @@ impl EsSink {
             stage.stats.touch();
             self.settle(stage, finished)?;
         }
-        while self.calls.len() < self.limits.connections {
+        while self.calls.len() < self.flow.calls_max() {
             let now = Instant::now();
             if self.open_at(now).is_some() {
                 break;
@@ -277,7 +278,7 @@ impl EsSink {
     /// When [`pump`](EsSink::pump) would send something though nothing ends;
     /// `None` where it would not.
     fn next_send(&self, send: Send) -> Option<Instant> {
-        if self.calls.len() >= self.limits.connections {
+        if self.calls.len() >= self.flow.calls_max() {
             return None;
         }
         let now = Instant::now();
@@ -379,6 +380,7 @@ impl EsSink {
                 self.send_again(stage, parcel, &format!("{url}: {reason}"));
                 if self.busy_until.is_none_or(|until| until <= now) {
                     self.busy_until = Some(now + self.backoff.next_wait());
+                    self.flow.refused();
                 }
             }
         }
@@ -412,9 +414,10 @@ impl EsSink {
     ) -> Result<()> {
         let (taken_before, now) = (self.counts.indexed, Instant::now());
         let mut again = None;
-        let mut were_put_off = false;
+        let (mut were_put_off, mut busy) = (false, false);
         for (item, verdict) in parcel.items().zip(verdicts) {
             were_put_off |= item.put_off.is_some();
+            busy |= matches!(verdict, Verdict::Busy(_));
             match verdict {
                 Verdict::Indexed => self.counts.indexed += 1,
                 Verdict::Present => {
@@ -423,7 +426,7 @@ impl EsSink {
                 }
                 Verdict::CreateOnly => self.make_create(stage, item)?,
                 Verdict::Refused(reason) => self.reject(stage, item, &reason)?,
-                Verdict::Retry(reason) => {
+                Verdict::Retry(reason) | Verdict::Busy(reason) => {
                     let put_off = match item.put_off {
                         // Nothing was taken meanwhile: it is not this record.
                         Some(PutOff { taken, .. }) if taken == taken_before => None,
@@ -450,9 +453,16 @@ impl EsSink {
             if were_put_off {
                 self.put_off_backoff.reset();
             }
+            self.flow.taken();
             return Ok(());
         };
-        self.put_off_until = Some(now + self.put_off_backoff.next_wait());
+        if busy {
+            self.flow.refused();
+        }
+        // Calls that were under way together add to one wait.
+        if were_put_off || self.put_off_until.is_none_or(|until| until <= now) {
+            self.put_off_until = Some(now + self.put_off_backoff.next_wait());
+        }
         let count = self.put_off.len();
         stage.report.warn_seldom(
             "put off",
