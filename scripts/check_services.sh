@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
 # The sink against the real services: starts one after the other, runs the tests of
-# tests/services and the README's section on it against each, and stops it.
+# tests/services against each, and stops it. Then it types in what the README says.
 #
 #   scripts/check_services.sh [KIND]...   elasticsearch7 elasticsearch8 opensearch2
-#                                         elasticsearch8-secure, or all of them
+#                                         elasticsearch8-secure readme, or all of them
 #
 # RV_OUTAGE_SECONDS says how long outages last (5). Each service takes about 0.8 GB
 # of memory. What scripts/services/search.sh needs is needed here.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-kinds=${*:-elasticsearch7 elasticsearch8 opensearch2 elasticsearch8-secure}
+kinds=${*:-elasticsearch7 elasticsearch8 opensearch2 elasticsearch8-secure readme}
 
 work=$(mktemp --directory "${TMPDIR:-/tmp}/rv-check-services-XXXXXX")
 # The services run as another user where this one is root.
@@ -27,8 +27,44 @@ export SETTINGS='http.max_content_length: 1mb
 thread_pool.write.size: 1
 thread_pool.write.queue_size: 8'
 
+# The README's section from starting a service to the answer, after the block that
+# trains the models.
+readme() {
+  cargo build --locked --bins --quiet
+  PATH=$PWD/target/debug:$PATH
+  mkdir "$work/readme"
+  ln --symbolic "$PWD/fixtures" "$PWD/scripts" "$work/readme/"
+  python3 - README.md > "$work/readme/commands" << 'PY'
+import re, sys
+text = open(sys.argv[1]).read()
+training = [block for block in re.findall(r"```sh\n(.*?)```", text, re.S) if "train() {" in block]
+section = text.split("## Elasticsearch\n")[1].split("\n## ")[0]
+commands = re.findall(r"```bash\n(.*?)```", section, re.S)
+assert len(training) == 1 and len(commands) == 3, (len(training), len(commands))
+print("set -euo pipefail", *training, *commands, sep="\n")
+PY
+  running=/tmp/rv-search
+  (cd "$work/readme" && SETTINGS='' bash commands)
+  running=
+  python3 - "$work/readme" << 'PY'
+import json, sys
+folder = sys.argv[1]
+answers = json.load(open(f"{folder}/disagreement.json"))["aggregations"]["canary and production"]["buckets"]
+found = {name: bucket["doc_count"] for name, bucket in answers.items()}
+expected = {"agree": 0, "disagree": 0}
+for line in open(f"{folder}/yesterday.decisions.ndjson"):
+    first, second = [score["result"]["result"] for score in json.loads(line)["candidates"]]
+    expected["agree" if first == second else "disagree"] += 1
+assert found == expected and sum(found.values()) == 150 and found["disagree"] > 0, (found, expected)
+PY
+}
+
 for kind in $kinds; do
   echo "== $kind"
+  if [[ $kind == readme ]]; then
+    readme
+    continue
+  fi
   running=$work/$kind
   export RV_SERVICE_DIR=$running RV_SERVICE_KIND=${kind%-secure}
   secure=() selected=(--skip secure::)

@@ -94,15 +94,15 @@ pub fn refusal(status: u16, body: &[u8]) -> String {
     }
 }
 
-/// The reason in a reply, or as much of the reply as can be shown.
-fn said(body: &[u8]) -> String {
-    let reply: Option<Value> = serde_json::from_slice(body).ok();
-    let reason = reply
-        .as_ref()
-        .and_then(|reply| reply["error"]["reason"].as_str());
-    match reason {
-        Some(reason) => shown(reason),
-        None => shown(&String::from_utf8_lossy(body)),
+/// The reason in a reply and what caused it, or as much of the reply as can be
+/// shown.
+pub fn said(body: &[u8]) -> String {
+    let reply: Value = serde_json::from_slice(body).unwrap_or_default();
+    let error = &reply["error"];
+    match (&error["reason"], &error["caused_by"]["reason"]) {
+        (Value::String(reason), Value::String(cause)) => shown(&format!("{reason}: {cause}")),
+        (Value::String(reason), _) => shown(reason),
+        _ => shown(&String::from_utf8_lossy(body)),
     }
 }
 

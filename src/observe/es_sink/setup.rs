@@ -23,6 +23,9 @@ use crate::stage::{Stage, usage};
 /// that somebody else has made is left alone without --replace. An index that
 /// exists keeps its mapping.
 #[derive(Args, Clone, Debug)]
+#[command(
+    after_help = "Example:\n  rv-es-sink setup --url http://127.0.0.1:9200 --index 'score-log-%Y.%m.%d'"
+)]
 pub struct SetupArgs {
     #[command(flatten)]
     service: ServiceArgs,
@@ -164,7 +167,14 @@ impl Server {
         };
         let reply = self.call(Method::PUT, &path, Some(template(&wanted).to_string()))?;
         if !(200..=299).contains(&reply.status) {
-            bail!("{url}{path}: {}", reply::refusal(reply.status, &reply.body));
+            let reason = match reply.status {
+                400 => format!(
+                    "the service does not take the template (400); it says {}",
+                    reply::said(&reply.body)
+                ),
+                status => reply::refusal(status, &reply.body),
+            };
+            bail!("{url}{path}: {reason}");
         }
         let shown = patterns.join(", ");
         stage

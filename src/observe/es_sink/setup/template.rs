@@ -133,3 +133,104 @@ fn result(results: Treatment) -> Value {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn plain() -> Value {
+        template(&Wanted {
+            patterns: &["i".to_owned()],
+            data_stream: false,
+            unknown_fields: Treatment::Searchable,
+            results: Treatment::Searchable,
+            pipeline: None,
+        })
+    }
+
+    /// Every text under `name`, at any depth.
+    fn texts<'a>(value: &'a Value, name: &str, found: &mut BTreeSet<&'a str>) {
+        match value {
+            Value::Object(members) => {
+                for (key, value) in members {
+                    if key == name {
+                        found.extend(value.as_str());
+                    }
+                    texts(value, name, found);
+                }
+            }
+            Value::Array(items) => items.iter().for_each(|item| texts(item, name, found)),
+            _ => {}
+        }
+    }
+
+    fn mapped(path: &str) -> bool {
+        let template = plain();
+        let mut at = &template["template"]["mappings"];
+        for name in path.split('.') {
+            at = &at["properties"][name];
+        }
+        at["type"].is_string()
+    }
+
+    #[test]
+    fn what_is_asked_for_is_in_the_template() {
+        let kept = template(&Wanted {
+            patterns: &["i".to_owned(), "i-*".to_owned()],
+            data_stream: true,
+            unknown_fields: Treatment::Kept,
+            results: Treatment::Kept,
+            pipeline: Some("p"),
+        });
+        assert_eq!(kept["index_patterns"], json!(["i", "i-*"]));
+        assert_eq!(kept["data_stream"], json!({}));
+        assert_eq!(kept["template"]["settings"]["index.default_pipeline"], "p");
+        let mappings = &kept["template"]["mappings"];
+        assert_eq!(mappings["dynamic"], false);
+        assert_eq!(mappings["properties"]["@timestamp"]["type"], "date_nanos");
+        let result = &mappings["properties"]["modelResult"]["properties"]["result"];
+        assert_eq!(result["enabled"], false);
+        assert_eq!(plain()["template"]["mappings"]["dynamic"], true);
+        assert!(plain().get("data_stream").is_none());
+    }
+
+    #[test]
+    fn the_dashboard_is_whole_and_asks_for_fields_that_are_mapped() {
+        let file = include_str!("../../../../contrib/kibana/rv.ndjson");
+        let objects: Vec<Value> = file
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let name = |object: &Value| format!("{}/{}", object["type"], object["id"]);
+        let names: BTreeSet<String> = objects.iter().map(name).collect();
+        assert_eq!(names.len(), objects.len());
+        let (mut references, mut fields) = (0, 0);
+        for object in &objects {
+            for reference in object["references"].as_array().unwrap() {
+                assert!(names.contains(&name(reference)), "{reference}");
+                references += 1;
+            }
+            let attributes = &object["attributes"];
+            let Some(state) = attributes["visState"].as_str() else {
+                continue;
+            };
+            let state: Value = serde_json::from_str(state).unwrap();
+            let mut found = BTreeSet::new();
+            texts(&state, "field", &mut found);
+            let source = attributes["kibanaSavedObjectMeta"]["searchSourceJSON"].as_str();
+            let source: Value = serde_json::from_str(source.unwrap()).unwrap();
+            let mut queries = BTreeSet::new();
+            texts(&state, "query", &mut queries);
+            texts(&source, "query", &mut queries);
+            let of_queries = queries.iter().flat_map(|query| query.split(' '));
+            found.extend(of_queries.filter(|word| word.contains('.')));
+            for field in &found {
+                assert!(mapped(field), "{field}");
+            }
+            fields += found.len();
+        }
+        assert!(references >= 10 && fields >= 10, "{references} {fields}");
+    }
+}

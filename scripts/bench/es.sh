@@ -1,0 +1,65 @@
+# shellcheck shell=bash disable=SC2154
+# The sink into a service that takes everything at once, and into a real one beside
+# a plain loop around _bulk and esbulk, where that is on the path. Sourced by
+# bench.sh. The real one is named by ES_URL, such as
+#
+#   scripts/services/search.sh start elasticsearch8 /tmp/rv-search
+#   ES_URL=http://127.0.0.1:19208 scripts/bench.sh es
+
+# Processor time for so many records: cost NAME COMMAND.
+cost() {
+  local TIMEFORMAT='%U %S %R' times
+  { times=$({ time bash -euo pipefail -c "$2" > /dev/null 2> errors.log; } 2>&1); } || {
+    cat errors.log >&2
+    return 1
+  }
+  awk -v name="$1" -v times="$times" -v records="$records" 'BEGIN {
+    split(times, t, " ")
+    printf "  %-34s %8.2f us of a processor a record, %5.3f of a core at %.0f records/s\n",
+      name, (t[1] + t[2]) / records * 1e6, (t[1] + t[2]) / t[3], records / t[3] }'
+}
+
+echo '== the sink into a service that takes everything at once'
+python3 "$here/scripts/bench/fake_bulk.py" > fake.port &
+jobs_started+=($!)
+for _ in {1..100}; do [[ -s fake.port ]] && break || sleep 0.1; done
+fake=127.0.0.1:$(< fake.port)
+compare \
+  'rv-es-sink, requests' "rv-es-sink --quiet --url http://$fake --index bench < requests" \
+  'rv-es-sink, scores' "rv-es-sink --quiet --url http://$fake --index bench < dt.scores" \
+  'rv-es-sink, requests, gzip' "rv-es-sink --quiet --gzip --url http://$fake --index bench < requests" \
+  'Python _bulk loop' "python3 $here/scripts/bench/bulk.py $fake bench 1 < requests"
+kill "${jobs_started[@]}"
+jobs_started=()
+
+if [[ -z ${ES_URL:-} ]]; then
+  echo '== the sink into a real service: NOT measured, since ES_URL is not set (scripts/bench/es.sh says how)'
+else
+  all_records=$records
+  records=${ES_RECORDS:-100000}
+  head --lines="$records" requests > es.requests
+  address=${ES_URL#http://}
+  # A new index for every run, so that all find the same.
+  new='index=rv-bench-$(date +%s%N)'
+  for connections in 1 2; do
+    echo "== $records requests into $ES_URL on $connections connections"
+    # The service warms up.
+    bash -c "$new; python3 $here/scripts/bench/bulk.py $address \$index 2 < es.requests"
+    sink="$new; rv-es-sink --quiet --connections $connections --url $ES_URL --index \$index < es.requests"
+    peers=()
+    if command -v esbulk > /dev/null; then
+      peers+=(esbulk "$new; esbulk -server $ES_URL -index \$index -id messageId -w $connections -size 1000 es.requests")
+    else
+      echo '  (esbulk: NOT measured, since it is not on the path)'
+    fi
+    compare \
+      'rv-es-sink' "$sink" \
+      "${peers[@]}" \
+      'Python _bulk loop' "$new; python3 $here/scripts/bench/bulk.py $address \$index $connections < es.requests"
+    cost 'rv-es-sink' "$sink"
+    curl --silent "$ES_URL/_cat/indices/rv-bench-*?h=index" | while read -r index; do
+      curl --silent --output /dev/null --request DELETE "$ES_URL/$index"
+    done
+  done
+  records=$all_records
+fi
