@@ -3,6 +3,7 @@
 Prints its port, and serves until it is killed. Usage: fake_bulk.py
 """
 
+import gzip
 import socket
 import threading
 
@@ -34,8 +35,10 @@ def serve(connection):
         if head.startswith(b"GET "):
             reply = ABOUT
         else:
+            if b"content-encoding: gzip" in head.lower():
+                body = gzip.decompress(body)
             count = body.count(b"\n") // 2
-            reply = b'{"items":[' + b",".join([ITEM] * count) + b"]}"
+            reply = b'{"errors":false,"items":[' + b",".join([ITEM] * count) + b"]}"
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(reply) + reply)
 
 
