@@ -66,8 +66,29 @@ alive() {
     [[ "$state" != *State:$'\t'Z* ]]
 }
 
+# When a process began, in ticks since the machine did: with its number, this tells
+# it from all others.
+begun() {
+  local stat
+  stat=$(cat "/proc/$1/stat" 2> /dev/null) || return 1
+  # The fields behind the name, which may hold anything.
+  # shellcheck disable=SC2086
+  set -- ${stat##*) }
+  echo "${20}"
+}
+
+# note PID FILE
+note() {
+  echo "$1 $(begun "$1")" > "$2"
+}
+
+# The process that `note` has written down, while it runs.
 pid_of() {
-  cat "stages/$1/$2" 2> /dev/null || true
+  local pid since
+  read -r pid since < "stages/$1/$2" 2> /dev/null || return 0
+  if [[ "$(begun "$pid")" == "$since" ]]; then
+    echo "$pid"
+  fi
 }
 
 # Runs a stage, again and again, until SIGTERM lets its input end.
@@ -80,7 +101,7 @@ supervise() {
   local pid='' stopping='' restarts=0 delay=0.1 begun state both reading='' writing
   # shellcheck disable=SC1090
   source "stages/$name/stage"
-  echo "$BASHPID" > "stages/$name/supervisor"
+  note "$BASHPID" "stages/$name/supervisor"
   # An end of a pipe cannot be opened alone without waiting for the other one.
   # shellcheck disable=SC2094
   exec {both}<> "$reads" {writing}> "$reads" {both}>&-
@@ -106,10 +127,13 @@ supervise() {
     begun=$SECONDS
     launch &
     pid=$!
-    echo "$pid" > "stages/$name/pid"
+    note "$pid" "stages/$name/pid"
+    # The word to stop may have come before there was anything to tell.
+    [[ -z "$stopping" ]] || stop
     while :; do
       state=0
-      wait "$pid" || state=$?
+      # -f: until it ends, not until it is stopped.
+      wait -f "$pid" || state=$?
       alive "$pid" || break
     done
     # What it has started goes with it.
@@ -164,17 +188,31 @@ stop_stage() {
   local name=$1 supervisor pid
   supervisor=$(pid_of "$name" supervisor)
   pid=$(pid_of "$name" pid)
-  alive "$supervisor" || return 0
+  if ! alive "$supervisor"; then
+    end_group "$name" "$pid"
+    return
+  fi
   kill "$supervisor"
   for ((i = 0; i < STOP_SECONDS * 20; i++)); do
     alive "$supervisor" || return 0
     sleep 0.05
   done
-  echo "up.sh: $name does not end; killing it" >&2
-  kill -KILL -- "-$pid" 2> /dev/null || true
+  end_group "$name" "$pid"
   sleep 0.2
   alive "$supervisor" && kill -KILL "$supervisor"
   return 0
+}
+
+# Ends a stage that does not end with its input: it may still put by what it holds.
+end_group() {
+  alive "$2" || return 0
+  echo "up.sh: $1 does not end by itself; ending it" >&2
+  kill -TERM -- "-$2" 2> /dev/null || true
+  for ((i = 0; i < 60; i++)); do
+    alive "$2" || return 0
+    sleep 0.05
+  done
+  kill -KILL -- "-$2" 2> /dev/null || true
 }
 
 # --- the architecture ----------------------------------------------------------
@@ -182,6 +220,7 @@ stop_stage() {
 models() {
   local model
   for model in stages/*/; do
+    [[ -d "$model" ]] || continue
     model=$(basename "$model")
     [[ " ${STAGES[*]} " == *" $model "* ]] || echo "$model"
   done
@@ -204,7 +243,11 @@ prepare() {
     esac
     shift
   done
-  alive "$(pid_of front supervisor)" && fail "$dir is up already"
+  for name in "${STAGES[@]}" $(models); do
+    if alive "$(pid_of "$name" supervisor)" || alive "$(pid_of "$name" pid)"; then
+      fail "$dir is up already, or not all of it is down; \`down\` ends what runs"
+    fi
+  done
   mkdir --parents models scores keep pipes archive decisions spill stats logs stages policies
   # What an earlier run has left in pipes is nobody's any more.
   find models scores keep pipes -type p -delete
@@ -269,7 +312,7 @@ ask() {
   source ./addresses
   exec 3<> "/dev/tcp/${admin%:*}/${admin##*:}" || return 1
   printf 'GET %s HTTP/1.1\r\nHost: %s\r\nConnection: close\r\n\r\n' "$1" "$admin" >&3
-  reply=$(tr --delete '\r' <&3)
+  reply=$(timeout 5 tr --delete '\r' <&3) || return 1
   exec 3>&-
   [[ "$reply" == 'HTTP/1.1 200 '* ]] && sed '1,/^$/d' <<< "$reply"
 }

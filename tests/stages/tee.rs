@@ -111,6 +111,7 @@ fn a_stopped_reader_holds_nobody_up_and_misses_nothing() {
     figure_becomes(&workdir, "written", "other", |count| count == 100_000);
     figure_becomes(&workdir, "spilled", "stopped", |count| count > 90_000);
     figure_becomes(&workdir, "blocked_ms", "stopped", |span| span > 0);
+    figure_becomes(&workdir, "oldest_ms", "stopped", |age| age > 0);
     let reading = thread::spawn(move || {
         let mut text = String::new();
         { reader }.read_to_string(&mut text).unwrap();
@@ -175,8 +176,7 @@ fn what_is_too_old_is_no_work_for_a_model() {
     let args = ["--live", "live", "--live-age", "100ms"];
     let mut running = tee(&workdir, &args);
     running.write(lines(0..10));
-    figure_becomes(&workdir, "queued", "live", |count| count == 10);
-    figure_becomes(&workdir, "oldest_ms", "live", |age| age > 100);
+    figure_becomes(&workdir, "dropped", "live", |count| count == 10);
     let mut reader = open_reader(&live);
     running.write(lines(10..11));
     assert_eq!(next_line(&mut reader) + "\n", lines(10..11));
@@ -506,6 +506,77 @@ fn a_flipped_bit_in_a_spill_costs_one_line() {
     assert_eq!(rest.join().unwrap().lines().count() as u64, spilled - 1);
     assert_eq!(json(&workdir.read("stats.json"))["corrupt"]["kept"], 1);
     assert_balanced(&workdir);
+}
+
+#[test]
+fn a_spill_whose_end_is_spoiled_comes_to_an_end() {
+    let workdir = Workdir::new();
+    let kept = workdir.fifo("kept");
+    let args = ["kept", "--queue", "64KiB", "--spill-dir", "spill"];
+    let mut running = tee(&workdir, &args);
+    let reader = File::open(&kept).unwrap();
+    running.write(lines(0..2_000));
+    let spilled = figure_becomes(&workdir, "spilled", "kept", |count| count > 700);
+    running.signal(Signal::KILL);
+    drop((running, reader));
+    let folder = fs::read_dir(workdir.path("spill/kept")).unwrap();
+    let segment = folder
+        .map(|entry| entry.unwrap().path())
+        .find(|path| path.extension().is_some_and(|it| it == "spill"))
+        .unwrap();
+    let mut bytes = fs::read(&segment).unwrap();
+    let end = bytes.len();
+    // The last three lines.
+    for back in [10, 130, 250] {
+        bytes[end - back] ^= 1;
+    }
+    fs::write(&segment, bytes).unwrap();
+    // Without stats, whose timer would wake what waits in vain.
+    let run = || {
+        let run = workdir.run("rv-tee").args(["--no-stdout"]).args(args);
+        let running = run.start();
+        let rest = collect(kept.clone());
+        let finished = end_input(running);
+        (finished.status, rest.join().unwrap().lines().count() as u64)
+    };
+    assert_eq!(run(), (1, spilled - 3));
+    // Nor are they found again.
+    assert_eq!(run(), (0, 0));
+}
+
+#[test]
+fn a_line_longer_than_the_queue_goes_through_every_branch() {
+    let workdir = Workdir::new();
+    let (kept, live) = (workdir.fifo("kept"), workdir.fifo("live"));
+    let args = ["kept", "--live", "live", "--queue", "64KiB"];
+    let mut running = tee(&workdir, &args);
+    let readers = [collect(kept), collect(live)];
+    let line = "x".repeat(300_000) + "\n";
+    running.write(&line);
+    end_input(running).assert_status(0);
+    for reader in readers {
+        assert!(reader.join().unwrap() == line);
+    }
+    assert_balanced(&workdir);
+}
+
+#[test]
+fn a_branch_that_fails_while_it_holds_everybody_up_lets_them_go() {
+    let workdir = Workdir::new();
+    let run = workdir.run("rv-tee").args(["kept", "--queue", "64KiB"]);
+    let run = run.args(["--spill-max", "256KiB", "--on-full", "block"]);
+    let mut running = run.start();
+    let mut stdin = running.stdin.take().unwrap();
+    let input = lines(0..20_000);
+    let feeding = thread::spawn({
+        let input = input.clone();
+        move || stdin.write_all(input.as_bytes()).unwrap()
+    });
+    running.says("the spill has no room");
+    drop(running.stdout.take());
+    feeding.join().unwrap();
+    running.wait().assert_status(0);
+    assert!(workdir.read("kept") == input);
 }
 
 #[test]

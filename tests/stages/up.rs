@@ -59,7 +59,9 @@ impl Up {
     /// The processes of a stage: what a supervisor has started.
     fn processes(&self, stage: &str) -> Vec<Pid> {
         let path = self.workdir.path(&format!("run/stages/{stage}/pid"));
-        let group = fs::read_to_string(path).unwrap_or_default();
+        // Its number, and when it began.
+        let noted = fs::read_to_string(path).unwrap_or_default();
+        let group = noted.split(' ').next().unwrap_or_default();
         let mut processes = Vec::new();
         for entry in fs::read_dir("/proc").unwrap() {
             let name = entry.unwrap().file_name();
@@ -70,7 +72,7 @@ impl Up {
             };
             let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
             // The state, the parent, the group.
-            if fields.split(' ').nth(2) == Some(group.trim()) {
+            if fields.split(' ').nth(2) == Some(group) {
                 processes.push(pid);
             }
         }

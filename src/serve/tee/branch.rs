@@ -64,8 +64,8 @@ struct Counts {
     dropped_bytes: u64,
     /// Lines inside which a reader ended, and which were sent again.
     torn: u64,
-    /// Lines that went from memory into the spill at the end.
-    kept: u64,
+    /// Lines that an earlier process had left in the pipe.
+    recovered: u64,
 }
 
 /// A branch and what waits for it.
@@ -161,7 +161,6 @@ impl Branch {
             }
             Kind::Keeping(_) | Kind::Paced | Kind::Live { .. } => self.sending.push(block.clone()),
         }
-        self.drop_stale();
     }
 
     /// Of a live branch, drops what is too much or too old.
@@ -170,30 +169,35 @@ impl Branch {
             return;
         };
         let queue_bytes = self.bounds.queue_bytes;
-        let (records, bytes) = self.sending.drop_oldest(|left| {
-            left.memory_bytes() <= queue_bytes
+        let dropped = self.sending.drop_oldest(|left| {
+            // One block alone may be larger than the queue: it has to go through.
+            (left.memory_bytes() <= queue_bytes || left.is_one_block())
                 && left.oldest().is_none_or(|since| since.elapsed() <= age_max)
         });
-        self.counts.dropped += records;
-        self.counts.dropped_bytes += bytes;
+        self.counts.dropped += dropped.records;
+        self.counts.dropped_bytes += dropped.bytes;
+        self.counts.written += dropped.sent;
     }
 
     /// Whether nothing more may be read before it has taken something.
     pub fn holds_up(&self) -> bool {
         match &self.kind {
+            _ if self.has_failed() => false,
             Kind::Keeping(spill) => spill.is_full(),
-            Kind::Paced => {
-                !self.has_failed() && self.sending.memory_bytes() >= self.bounds.queue_bytes
-            }
+            Kind::Paced => self.sending.memory_bytes() >= self.bounds.queue_bytes,
             Kind::Live { .. } => false,
         }
     }
 
     /// Takes what has come back from the spill, and says what went wrong there.
     pub fn collect(&mut self, report: &mut Report) {
+        let has_failed = self.has_failed();
         let Kind::Keeping(spill) = &mut self.kind else {
             return;
         };
+        if has_failed {
+            return;
+        }
         for block in spill.take() {
             self.sending.push(block);
         }
@@ -222,6 +226,7 @@ impl Branch {
 
     /// Writes what is taken at once.
     pub fn write_some(&mut self, report: &mut Report) {
+        self.drop_stale();
         let mut passed_on = None;
         while !self.has_failed() && !self.sending.is_empty() {
             let capacity = match &self.sink {
@@ -273,8 +278,6 @@ impl Branch {
         let has_reader = pipe.look_for_reader();
         if had_reader && !has_reader {
             self.reader_left(report);
-        } else if has_reader && !had_reader {
-            self.drop_stale();
         }
     }
 
@@ -287,6 +290,7 @@ impl Branch {
             Ok(unread) => {
                 let rewound = self.sending.rewind(&unread, now);
                 self.counts.written = self.counts.written + rewound.sent - rewound.unsent;
+                self.counts.recovered += rewound.foreign;
                 self.counts.torn += u64::from(rewound.torn);
                 if pipe.look_for_reader() {
                     // The next one has come in between, and may have seen the end
@@ -377,21 +381,12 @@ impl Branch {
         if is_kept {
             let (written, blocks) = self.sending.take_all();
             self.counts.written += written;
-            self.counts.kept = blocks.iter().map(Block::records).sum();
             waiting = blocks;
         } else {
             self.lose_what_waits();
         }
         if let Kind::Keeping(spill) = &mut self.kind {
-            // What came out of the spill is in it still, behind what never was.
-            let spilled = waiting
-                .iter()
-                .position(|block| block.spill_start().is_some());
-            let (before, spilled) = waiting.split_at(spilled.unwrap_or(waiting.len()));
-            if let Some(place) = spilled.first().and_then(Block::spill_start) {
-                spill.passed_on(place);
-            }
-            spill.finish(end, before)?;
+            spill.finish(end, waiting)?;
             self.counts.dropped += spill.take_lost(is_kept);
         }
         let has_failed = self.has_failed();
@@ -443,11 +438,11 @@ impl Branch {
             written: self.counts.written,
             queued: self.sending.records(),
             queued_bytes: self.sending.bytes() as u64,
-            spilled: spill.records + self.counts.kept,
+            spilled: spill.records,
             spilled_bytes: spill.bytes,
             dropped: self.dropped(),
             dropped_bytes: self.counts.dropped_bytes + spill.losses.dropped_bytes,
-            recovered: spill.recovered,
+            recovered: self.counts.recovered + spill.recovered,
             corrupt: spill.losses.corrupt,
             torn: self.counts.torn,
             oldest: in_memory.max(on_disk).unwrap_or_default(),
@@ -473,7 +468,7 @@ pub struct Figures {
     pub dropped: u64,
     /// Their bytes.
     pub dropped_bytes: u64,
-    /// Lines that an earlier process had spilled.
+    /// Lines that an earlier process had left, on disk or in the pipe.
     pub recovered: u64,
     /// Lines that a spill could not give back.
     pub corrupt: u64,

@@ -513,7 +513,7 @@ impl Tee {
                 stage.report.warn(&format!(
                     "{}: {} records are lost",
                     branch.name(),
-                    branch.dropped()
+                    branch.lost()
                 ));
             }
         }

@@ -20,7 +20,7 @@ pub struct NamedPipe {
     /// Tells it from another pipe of its name.
     ino: u64,
     has_reader: bool,
-    /// How much it holds at the most, in bytes.
+    /// How much it held at the most when it was opened, in bytes.
     capacity: usize,
 }
 
@@ -62,9 +62,9 @@ impl NamedPipe {
         self.ino
     }
 
-    /// How much it holds at the most, in bytes.
+    /// How much it holds at the most, in bytes. Its reader may have made it wider.
     pub fn capacity(&self) -> usize {
-        self.capacity
+        rustix::pipe::fcntl_getpipe_size(&self.fd).unwrap_or(self.capacity)
     }
 
     /// What to wait for. With a reader alone: without one the wait would end at

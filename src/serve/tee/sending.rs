@@ -62,12 +62,6 @@ impl Block {
         self.records
     }
 
-    /// Where they begin in the spill, if they came out of one.
-    pub fn spill_start(&self) -> Option<Place> {
-        let end = self.spill_end?;
-        Some(end.before(self.records, self.len() as u64))
-    }
-
     /// How long they are.
     fn len(&self) -> usize {
         self.range.len()
@@ -158,8 +152,21 @@ pub struct Rewound {
     pub unsent: u64,
     /// Lines that count as sent now.
     pub sent: u64,
+    /// Lines that a writer before this one had left.
+    pub foreign: u64,
     /// Whether the reader ended inside a line, which is sent again.
     pub torn: bool,
+}
+
+/// What became of lines when the oldest were dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// Lines that were dropped.
+    pub records: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Lines that count as sent now.
+    pub sent: u64,
 }
 
 /// The lines of one branch in their order: those that may still lie in the pipe,
@@ -282,6 +289,7 @@ impl Sending {
             self.waiting.push_front(rest);
         }
         if let Some(block) = whole_lines_within(of_others, now) {
+            rewound.foreign = block.records;
             self.waiting.push_front(block);
         }
         rewound
@@ -294,24 +302,31 @@ impl Sending {
         self.waiting.push_front(Block::new(b"\n", 0, now));
     }
 
+    /// Whether all that waits is one block.
+    pub fn is_one_block(&self) -> bool {
+        self.waiting.blocks.len() == 1
+    }
+
     /// Drops the oldest lines, but for one that is begun, until `is_enough` says so
-    /// of what is left. Returns how many lines and bytes were dropped.
-    pub fn drop_oldest(&mut self, is_enough: impl Fn(&Sending) -> bool) -> (u64, u64) {
+    /// of what is left.
+    pub fn drop_oldest(&mut self, is_enough: impl Fn(&Sending) -> bool) -> Dropped {
+        let mut dropped = Dropped::default();
         if is_enough(self) {
-            return (0, 0);
+            return dropped;
         }
-        let (mut records, mut bytes) = (0, 0);
         let begun = self.cut_begun_line();
         while !is_enough(self)
             && let Some(block) = self.waiting.pop_front()
         {
-            records += block.records;
-            bytes += block.len() as u64;
+            dropped.records += block.records;
+            dropped.bytes += block.len() as u64;
         }
         if let Some(begun) = begun {
             self.waiting.push_front(begun);
+            // It may have been sent whole, now that what came behind it is gone.
+            (dropped.sent, _) = self.advance(0, usize::MAX);
         }
-        (records, bytes)
+        dropped
     }
 
     /// Takes everything that waits away, with the whole of a line that was begun.
@@ -390,6 +405,7 @@ mod tests {
             Rewound {
                 unsent: 2,
                 sent: 1,
+                foreign: 0,
                 torn: true
             }
         );
@@ -401,7 +417,8 @@ mod tests {
     fn what_a_writer_before_has_left_comes_first() {
         let mut sending = sending(&["three\n"]);
         sending.advance(6, 64);
-        sending.rewind(b"ne\ntwo\nthree\n", Instant::now());
+        let rewound = sending.rewind(b"ne\ntwo\nthree\n", Instant::now());
+        assert_eq!((rewound.foreign, rewound.unsent), (1, 1));
         assert_eq!(waiting(&sending), "two\nthree\n");
         sending.rewind(b"torn", Instant::now());
         assert_eq!(waiting(&sending), "two\nthree\n");
@@ -412,9 +429,18 @@ mod tests {
         let mut sending = sending(&["one\ntwo\nthree\n", "four\n"]);
         sending.advance(5, 64);
         let dropped = sending.drop_oldest(|left| left.records() == 0);
-        assert_eq!(dropped, (2, 11));
+        assert_eq!((dropped.records, dropped.bytes, dropped.sent), (2, 11, 0));
         assert_eq!(waiting(&sending), "wo\n");
         assert_eq!(sending.advance(3, 64).0, 2);
+        assert!(sending.is_empty());
+    }
+
+    #[test]
+    fn a_line_that_was_sent_whole_does_not_wait_when_the_rest_is_dropped() {
+        let mut sending = sending(&["one\ntwo\n"]);
+        assert_eq!(sending.advance(4, 64).0, 0);
+        let dropped = sending.drop_oldest(|_| false);
+        assert_eq!((dropped.records, dropped.bytes, dropped.sent), (1, 4, 1));
         assert!(sending.is_empty());
     }
 

@@ -273,9 +273,10 @@ impl Spill {
         lost
     }
 
-    /// Ends the spill. With [`End::Keep`] all that was appended is stored first,
-    /// and `before`, which was never in it, in front of it.
-    pub fn finish(&mut self, end: End, before: &[Block]) -> Result<()> {
+    /// Ends the spill. With [`End::Keep`] all that was appended is stored first, and
+    /// the next process begins with `waiting`, which was read and not sent, or never
+    /// in it.
+    pub fn finish(&mut self, end: End, mut waiting: Vec<Block>) -> Result<()> {
         let segments = match self.thread.take() {
             Some(thread) => {
                 self.shared.lock().end = Some(end);
@@ -288,17 +289,22 @@ impl Spill {
         let Some(mut segments) = segments else {
             return Ok(());
         };
-        match end {
-            End::Remove => segments.remove().context("cannot remove the spill"),
-            End::Keep if before.is_empty() => Ok(()),
-            End::Keep => {
-                let bytes: Vec<u8> = before.iter().flat_map(Block::bytes).copied().collect();
-                let records = before.iter().map(Block::records).sum();
-                segments
-                    .prepend(&bytes, records)
-                    .context("cannot store what waits in memory")
-            }
+        if end == End::Remove {
+            return segments.remove().context("cannot remove the spill");
         }
+        let mut state = self.shared.lock();
+        waiting.extend(state.read.drain(..));
+        // A newline that ends a torn line is none of them.
+        waiting.retain(|block| block.records() > 0);
+        if !waiting.is_empty() {
+            let bytes: Vec<u8> = waiting.iter().flat_map(Block::bytes).copied().collect();
+            let records = waiting.iter().map(Block::records).sum();
+            segments
+                .put_back(&bytes, records)
+                .context("cannot store what waits in memory")?;
+        }
+        state.stored = segments.stored();
+        Ok(())
     }
 
     fn start(&mut self) -> io::Result<()> {
@@ -308,7 +314,8 @@ impl Spill {
                 shared,
                 segments,
                 on_full: self.on_full,
-                read_up_to: Place::default(),
+                good_up_to: Place::default(),
+                passed_on: Place::default(),
             };
             let thread = thread::Builder::new().name("spill".to_owned());
             self.thread = Some(thread.spawn(|| worker.run())?);
@@ -329,8 +336,10 @@ struct Worker {
     shared: Arc<Shared>,
     segments: Segments,
     on_full: OnFull,
-    /// Where the lines that were read last end.
-    read_up_to: Place,
+    /// Where the last lines end that the loop got.
+    good_up_to: Place,
+    /// Up to where it has passed them on.
+    passed_on: Place,
 }
 
 /// What the thread has to do next.
@@ -355,12 +364,13 @@ impl Worker {
             } else {
                 None
             };
+            let read_in_vain = work.read && read.is_none();
             let blocks_taken = work.blocks.len();
             if work.end != Some(End::Remove) {
                 self.store(&mut work.blocks, &mut losses, &mut trouble);
             }
             let progress = work.blocks.len() < blocks_taken;
-            self.publish(work.blocks, progress, read, losses, trouble);
+            self.publish(work.blocks, progress, read, read_in_vain, losses, trouble);
             if work.end.is_some() {
                 return self.segments;
             }
@@ -408,7 +418,8 @@ impl Worker {
 
     /// Deletes what was passed on.
     fn forget(&mut self, place: Place, nothing_unstored: bool) -> io::Result<()> {
-        if nothing_unstored && place >= self.read_up_to && self.segments.is_read() {
+        self.passed_on = place;
+        if nothing_unstored && place >= self.good_up_to && self.segments.is_read() {
             self.segments.forget_all()
         } else {
             self.segments.forget(place)
@@ -419,17 +430,25 @@ impl Worker {
         match self.segments.read(READ_BYTES) {
             Ok(Some(chunk)) => {
                 losses.corrupt += chunk.corrupt;
-                self.read_up_to = chunk.end;
-                let block = Block::new(&chunk.bytes, chunk.records, Instant::now());
-                Some(block.spilled_to(chunk.end))
+                if chunk.records > 0 {
+                    self.good_up_to = chunk.end;
+                    let block = Block::new(&chunk.bytes, chunk.records, Instant::now());
+                    return Some(block.spilled_to(chunk.end));
+                }
             }
-            Ok(None) => None,
+            Ok(None) => return None,
             Err(error) => {
                 *trouble = Some(error);
                 losses.corrupt += self.segments.skip_unreadable();
-                None
             }
         }
+        // Lines that are spoiled are passed on to nobody, and must not stay for ever.
+        if self.passed_on >= self.good_up_to
+            && let Err(error) = self.segments.forget(self.segments.read_up_to())
+        {
+            *trouble = Some(error);
+        }
+        None
     }
 
     /// Stores blocks until there is no room, and leaves those for which there is
@@ -462,11 +481,13 @@ impl Worker {
         left: VecDeque<Block>,
         progress: bool,
         read: Option<Block>,
+        read_in_vain: bool,
         losses: Losses,
         trouble: Option<io::Error>,
     ) {
         let mut state = self.shared.lock();
         let was_full = state.full;
+        let was_over = state.unstored_bytes >= UNSTORED_BYTES_MAX;
         state.full = !left.is_empty() || (was_full && !progress);
         for block in left.into_iter().rev() {
             state.unstored.push_front(block);
@@ -480,7 +501,11 @@ impl Worker {
         state.is_read = self.segments.is_read();
         state.busy = false;
         let is_drained = state.is_read && state.unstored.is_empty();
-        let is_news = read.is_some() || trouble.is_some() || was_full != state.full || is_drained;
+        let is_over = state.unstored_bytes >= UNSTORED_BYTES_MAX;
+        let has_room_again = was_full != state.full || was_over != is_over;
+        // Where nothing but spoiled lines was read, there is more to read at once.
+        state.wanted |= read_in_vain && !state.is_read;
+        let is_news = read.is_some() || trouble.is_some() || has_room_again || is_drained;
         state.read.extend(read);
         if let Some(error) = trouble {
             state.trouble = Some(error.to_string());

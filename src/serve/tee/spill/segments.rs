@@ -31,18 +31,6 @@ pub struct Place {
     offset: u64,
 }
 
-impl Place {
-    /// The place in front of lines that end here, which are the last ones of a
-    /// [`Chunk`]: how many there are, and their bytes.
-    pub fn before(self, records: u64, bytes: u64) -> Place {
-        let stored = bytes + records * CHECKSUM_BYTES as u64;
-        Place {
-            offset: self.offset.saturating_sub(stored),
-            ..self
-        }
-    }
-}
-
 /// How much may be stored.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -108,6 +96,8 @@ pub struct Segments {
     /// left may end inside a line.
     appending: bool,
     reading: Option<Reading>,
+    /// Where the lines that were read last end.
+    read_up_to: Place,
     /// In which the place up to which the lines were passed on stands.
     place_file: Option<File>,
 }
@@ -133,6 +123,7 @@ impl Segments {
             next_number: FIRST_NUMBER,
             appending: false,
             reading: None,
+            read_up_to: Place::default(),
             place_file: None,
         }
     }
@@ -151,6 +142,8 @@ impl Segments {
         let place = fs::read_to_string(&place_path)
             .ok()
             .and_then(|text| parse_place(&text))
+            // One that cannot be says nothing: better twice than never.
+            .filter(|place| numbers.last().is_none_or(|last| place.segment <= last + 1))
             .unwrap_or_default();
         let mut segments = Segments::temporary(limits);
         for number in numbers {
@@ -184,6 +177,7 @@ impl Segments {
             .mode(0o600)
             .open(place_path)?;
         segments.place_file = Some(place_file);
+        segments.read_up_to = place;
         if place.offset > 0
             && let Some(first) = segments.segments.front()
             && first.number == place.segment
@@ -219,7 +213,9 @@ impl Segments {
     /// more than may be stored.
     pub fn append(&mut self, lines: &[u8], records: u64) -> io::Result<bool> {
         let stored_bytes = lines.len() as u64 + records * CHECKSUM_BYTES as u64;
-        if self.bytes() + stored_bytes > self.limits.bytes_max {
+        let stored_already = self.bytes();
+        // What is larger than all that may be stored would never go on.
+        if stored_already > 0 && stored_already + stored_bytes > self.limits.bytes_max {
             return Ok(false);
         }
         let mut stored = Vec::with_capacity(stored_bytes as usize);
@@ -282,29 +278,55 @@ impl Segments {
         });
     }
 
-    /// Stores whole lines in front of all others, of which none was passed on. They
-    /// may exceed what may be stored.
-    pub fn prepend(&mut self, lines: &[u8], records: u64) -> io::Result<()> {
+    /// Stores whole lines in front of those that were not read, for the next process
+    /// to read first. They may exceed what may be stored.
+    pub fn put_back(&mut self, lines: &[u8], records: u64) -> io::Result<()> {
+        let read_up_to = self.read_up_to;
+        self.forget(read_up_to)?;
         let mut first = Segments::temporary(Limits {
             bytes_max: u64::MAX,
             ..self.limits
         });
         first.folder = self.folder.clone();
         first.next_number = match self.segments.front() {
-            Some(segment) => segment.number - 1,
+            Some(segment) => segment.number.saturating_sub(1),
             None => self.next_number,
         };
         first.append(lines, records)?;
+        // The place that is written down is one, so what is left of a segment that
+        // was read in part moves behind them.
+        let read_in_part = self
+            .segments
+            .front()
+            .is_some_and(|it| it.number == read_up_to.segment && read_up_to.offset > 0);
+        let moved = if read_in_part {
+            self.segments.pop_front()
+        } else {
+            None
+        };
+        if let (Some(old), Some(new)) = (&moved, first.segments.back_mut()) {
+            let mut rest = vec![0; old.length.saturating_sub(read_up_to.offset) as usize];
+            old.file.read_exact_at(&mut rest, read_up_to.offset)?;
+            new.file.write_all_at(&rest, new.length)?;
+            new.length += rest.len() as u64;
+            new.unread += old.unread;
+        }
         let number = first.next_number - 1;
         self.next_number = self.next_number.max(first.next_number);
+        self.appending &= !self.segments.is_empty();
         while let Some(segment) = first.segments.pop_back() {
             self.segments.push_front(segment);
         }
         self.reading = None;
-        self.forget(Place {
+        self.read_up_to = Place {
             segment: number,
             offset: 0,
-        })
+        };
+        self.forget(self.read_up_to)?;
+        match (&self.folder, moved) {
+            (Some(folder), Some(old)) => fs::remove_file(folder.join(file_name(old.number))),
+            _ => Ok(()),
+        }
     }
 
     /// Gives up what is left of the segment that cannot be read. Says how many lines
@@ -322,6 +344,7 @@ impl Segments {
         let lost = std::mem::take(&mut segment.unread);
         self.appending &= self.next_number > next.segment;
         self.read_from(next);
+        self.read_up_to = next;
         lost
     }
 
@@ -350,7 +373,12 @@ impl Segments {
                 break;
             };
             let segment = &mut self.segments[index];
-            if reading.read(segment, bytes, &mut chunk)? || (is_last && self.appending) {
+            if reading.read(segment, bytes, &mut chunk)? {
+                break;
+            }
+            if is_last && self.appending {
+                // More may come. What is missing has lost its newline.
+                chunk.corrupt += std::mem::take(&mut segment.unread);
                 break;
             }
             // A last line without its end is one that was being written.
@@ -370,7 +398,15 @@ impl Segments {
             }
         }
         let is_empty = chunk.records == 0 && chunk.corrupt == 0;
+        if chunk.end != Place::default() {
+            self.read_up_to = chunk.end;
+        }
         Ok((!is_empty).then_some(chunk))
+    }
+
+    /// Where the lines that were read last end.
+    pub fn read_up_to(&self) -> Place {
+        self.read_up_to
     }
 
     /// All lines up to `place` have been passed on. What lies before it is deleted,
@@ -608,10 +644,7 @@ mod tests {
         for number in 0..20 {
             assert!(append(&mut segments, &[&format!("{number:050}")]));
         }
-        let mut passed_on = segments.read(500).unwrap().unwrap();
-        // All but the last two of these.
-        passed_on.records -= 2;
-        passed_on.end = passed_on.end.before(2, 2 * 51);
+        let passed_on = segments.read(500).unwrap().unwrap();
         segments.forget(passed_on.end).unwrap();
         // It may have read more than it has passed on.
         segments.read(500).unwrap().unwrap();
@@ -654,19 +687,44 @@ mod tests {
     }
 
     #[test]
-    fn what_is_stored_in_front_is_read_first_by_the_next_process_too() {
+    fn what_was_read_and_not_sent_is_read_first_by_the_next_process() {
+        let folder = tempfile::tempdir().unwrap();
+        for read_before in 0..3 {
+            let mut segments = Segments::open(folder.path(), LIMITS).unwrap();
+            assert!(append(&mut segments, &["one", "two"]));
+            let mut back = String::new();
+            for _ in 0..read_before {
+                let chunk = segments.read(1).unwrap().unwrap();
+                back += std::str::from_utf8(&chunk.bytes).unwrap();
+            }
+            assert!(append(&mut segments, &["three"]));
+            back += "never in it\n";
+            let records = count(&back);
+            segments.put_back(back.as_bytes(), records).unwrap();
+            drop(segments);
+            let mut segments = Segments::open(folder.path(), LIMITS).unwrap();
+            assert_eq!(segments.stored().records, 4);
+            let rest: String = ["one\n", "two\n", "three\n"][read_before..].concat();
+            assert_eq!(read(&mut segments), (back + &rest, 0));
+            segments.forget_all().unwrap();
+        }
+    }
+
+    fn count(text: &str) -> u64 {
+        text.lines().count() as u64
+    }
+
+    #[test]
+    fn a_spill_whose_lines_are_all_spoiled_is_read_to_its_end() {
         let folder = tempfile::tempdir().unwrap();
         let mut segments = Segments::open(folder.path(), LIMITS).unwrap();
-        assert!(append(&mut segments, &["two", "three"]));
-        assert_eq!(segments.read(1).unwrap().unwrap().bytes, b"two\n");
-        segments.prepend(b"zero\none\n", 2).unwrap();
-        drop(segments);
-        let mut segments = Segments::open(folder.path(), LIMITS).unwrap();
-        assert_eq!(segments.stored().records, 4);
-        assert_eq!(
-            read(&mut segments),
-            ("zero\none\ntwo\nthree\n".to_owned(), 0)
-        );
+        assert!(append(&mut segments, &["one", "two"]));
+        // In the segment that is being written, too.
+        let path = folder.path().join(file_name(FIRST_NUMBER));
+        let spoiled = fs::read_to_string(&path).unwrap().replace('\n', "x");
+        fs::write(&path, spoiled).unwrap();
+        assert_eq!(read(&mut segments), (String::new(), 2));
+        assert!(segments.is_read());
     }
 
     proptest! {
