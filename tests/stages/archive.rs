@@ -760,3 +760,39 @@ fn a_folder_that_is_being_written_is_read_up_to_its_last_whole_line() {
     running.wait().assert_status(0);
     assert_eq!(cat(&workdir), numbered(0, 3) + "torn\n");
 }
+
+#[test]
+fn sigint_to_all_loses_nothing_on_its_way_into_the_archive() {
+    let workdir = Workdir::new();
+    let mut run = workdir.shell("rv-request | rv-decoy | rv-archive --dir logs --stats stats.json");
+    // A group of its own, as a terminal has it.
+    std::os::unix::process::CommandExt::process_group(&mut run.command, 0);
+    let mut running = run.start();
+    running.write("{}\n".repeat(1000));
+    let read = eventually(|| {
+        let stats = fs::read_to_string(workdir.path("stats.json")).ok()?;
+        stats.contains("\"in\":1000").then_some(())
+    });
+    assert!(read.is_some());
+    let group = rustix::process::Pid::from_raw(running.id() as i32).unwrap();
+    rustix::process::kill_process_group(group, Signal::INT).unwrap();
+    drop(running.stdin.take());
+    let _ = running.wait();
+    let whole = eventually(|| (cat(&workdir).lines().count() == 1000).then_some(()));
+    assert!(whole.is_some(), "{} lines", cat(&workdir).lines().count());
+    verify(&workdir).assert_status(0);
+}
+
+#[test]
+fn what_cannot_be_passed_on_is_a_failure_and_in_the_archive() {
+    let workdir = Workdir::new();
+    let run = archive(&workdir).args(["--pass", "-o", "/dev/full"]);
+    let finished = run.input(numbered(0, 10)).exits(3);
+    assert!(
+        finished
+            .stderr
+            .contains("/dev/full: cannot write: No space left"),
+        "{finished}"
+    );
+    assert_eq!(cat(&workdir), numbered(0, 10));
+}

@@ -8,6 +8,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -21,6 +22,9 @@ const CHECKSUM_BYTES: usize = 16;
 
 /// The first segment's number: there is room for others before it.
 const FIRST_NUMBER: u64 = 1 << 32;
+
+/// What can be a segment's number: one less and one more are numbers, too.
+const NUMBERS: Range<u64> = 1..1 << 62;
 
 /// A place between two stored lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -549,15 +553,17 @@ fn file_name(number: u64) -> String {
 
 fn number_of(file_name: &str) -> Option<u64> {
     let digits = file_name.strip_suffix(".spill")?;
-    (digits.len() == 20).then(|| digits.parse().ok())?
+    let number = (digits.len() == 20).then(|| digits.parse().ok())?;
+    number.filter(|number| NUMBERS.contains(number))
 }
 
 fn parse_place(text: &str) -> Option<Place> {
     let (segment, offset) = text.trim_end().split_once(' ')?;
-    Some(Place {
+    let place = Place {
         segment: segment.parse().ok()?,
         offset: offset.parse().ok()?,
-    })
+    };
+    NUMBERS.contains(&place.segment).then_some(place)
 }
 
 #[cfg(test)]
