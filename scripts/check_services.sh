@@ -43,7 +43,9 @@ commands = re.findall(r"```bash\n(.*?)```", section, re.S)
 assert len(training) == 1 and len(commands) == 3, (len(training), len(commands))
 print("set -euo pipefail", *training, *commands, sep="\n")
 PY
-  running=/tmp/rv-search
+  # A folder of its own: what an earlier try has indexed would be counted too.
+  sed --in-place "s|/tmp/rv-search|$work/search|g" "$work/readme/commands"
+  running=$work/search
   (cd "$work/readme" && SETTINGS='' bash commands)
   running=
   python3 - "$work/readme" << 'PY'
