@@ -6,6 +6,7 @@ mod harness;
 mod archive;
 mod conventions;
 mod decision;
+mod es_sink;
 mod golden;
 mod http;
 mod http_admin;
