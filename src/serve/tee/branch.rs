@@ -46,13 +46,6 @@ pub enum Failure {
     Error(String),
 }
 
-/// Bounds of what a branch holds in memory.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    /// How much may wait, in bytes.
-    pub queue_bytes: usize,
-}
-
 /// What became of the lines of one branch.
 #[derive(Clone, Copy, Debug, Default)]
 struct Counts {
@@ -74,7 +67,8 @@ pub struct Branch {
     name: String,
     sink: Sink,
     kind: Kind,
-    bounds: Bounds,
+    /// How much may wait in memory, in bytes.
+    queue_bytes: usize,
     sending: Sending,
     counts: Counts,
     /// Since when something waits that is not taken.
@@ -88,12 +82,12 @@ pub struct Branch {
 
 impl Branch {
     /// A branch on which nothing was written yet.
-    pub fn new(name: &str, sink: Sink, kind: Kind, bounds: Bounds) -> Branch {
+    pub fn new(name: &str, sink: Sink, kind: Kind, queue_bytes: usize) -> Branch {
         Branch {
             name: name.to_owned(),
             sink,
             kind,
-            bounds,
+            queue_bytes,
             sending: Sending::default(),
             counts: Counts::default(),
             blocked_since: None,
@@ -142,8 +136,7 @@ impl Branch {
             self.counts.dropped_bytes += block.bytes().len() as u64;
             return;
         }
-        let has_room =
-            self.sending.memory_bytes() + block.memory_bytes() <= self.bounds.queue_bytes;
+        let has_room = self.sending.memory_bytes() + block.memory_bytes() <= self.queue_bytes;
         match &mut self.kind {
             Kind::Keeping(spill) if spill.is_active() || !(has_room || self.sending.is_empty()) => {
                 if !spill.is_active() {
@@ -168,7 +161,7 @@ impl Branch {
         let Kind::Live { age_max } = self.kind else {
             return;
         };
-        let queue_bytes = self.bounds.queue_bytes;
+        let queue_bytes = self.queue_bytes;
         let dropped = self.sending.drop_oldest(|left| {
             // One block alone may be larger than the queue: it has to go through.
             (left.memory_bytes() <= queue_bytes || left.is_one_block())
@@ -184,7 +177,7 @@ impl Branch {
         match &self.kind {
             _ if self.has_failed() => false,
             Kind::Keeping(spill) => spill.is_full(),
-            Kind::Paced => self.sending.memory_bytes() >= self.bounds.queue_bytes,
+            Kind::Paced => self.sending.memory_bytes() >= self.queue_bytes,
             Kind::Live { .. } => false,
         }
     }
@@ -216,7 +209,7 @@ impl Branch {
             report.warn_seldom("spill", &message);
         }
         if spill.is_active()
-            && self.sending.memory_bytes() <= self.bounds.queue_bytes / 2
+            && self.sending.memory_bytes() <= self.queue_bytes / 2
             && let Err(error) = spill.want()
         {
             let message = format!("{}: cannot read the spill: {error}", self.name);

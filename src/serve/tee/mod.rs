@@ -18,7 +18,7 @@ use clap::Parser;
 use rustix::event::{EventfdFlags, PollFlags};
 use rustix::fs::FlockOperation;
 
-use crate::serve::tee::branch::{Bounds, Branch, Failure, Figures, Kind, Sink};
+use crate::serve::tee::branch::{Branch, Failure, Figures, Kind, Sink};
 use crate::serve::tee::pipe::NamedPipe;
 use crate::serve::tee::sending::Block;
 use crate::serve::tee::spill::{End, Limits, OnFull, Spill};
@@ -223,10 +223,9 @@ impl Tee {
     }
 
     fn join(&mut self, name: &str, sink: Sink, kind: Kind) {
-        let bounds = Bounds {
-            queue_bytes: bytes(self.args.queue),
-        };
-        self.branches.push(Branch::new(name, sink, kind, bounds));
+        let queue_bytes = bytes(self.args.queue);
+        self.branches
+            .push(Branch::new(name, sink, kind, queue_bytes));
     }
 
     fn live(&self) -> Kind {

@@ -286,51 +286,49 @@ impl Segments {
     /// to read first. They may exceed what may be stored.
     pub fn put_back(&mut self, lines: &[u8], records: u64) -> io::Result<()> {
         let read_up_to = self.read_up_to;
-        self.forget(read_up_to)?;
+        let number = match self.segments.front() {
+            Some(segment) => segment.number.saturating_sub(1),
+            None => self.next_number,
+        };
         let mut first = Segments::temporary(Limits {
             bytes_max: u64::MAX,
             ..self.limits
         });
         first.folder = self.folder.clone();
-        first.next_number = match self.segments.front() {
-            Some(segment) => segment.number.saturating_sub(1),
-            None => self.next_number,
-        };
+        first.next_number = number;
         first.append(lines, records)?;
         // The place that is written down is one, so what is left of a segment that
-        // was read in part moves behind them.
-        let read_in_part = self
-            .segments
-            .front()
-            .is_some_and(|it| it.number == read_up_to.segment && read_up_to.offset > 0);
-        let moved = if read_in_part {
-            self.segments.pop_front()
-        } else {
-            None
+        // was read in part is copied behind them.
+        let is_read = |it: &Segment| {
+            it.number < read_up_to.segment
+                || (it.number == read_up_to.segment && read_up_to.offset > 0)
         };
-        if let (Some(old), Some(new)) = (&moved, first.segments.back_mut()) {
+        let read_last = self.segments.iter().rfind(|it| is_read(it));
+        if let (Some(old), Some(new)) = (read_last, first.segments.back_mut())
+            && old.number == read_up_to.segment
+        {
             let mut rest = vec![0; old.length.saturating_sub(read_up_to.offset) as usize];
             old.file.read_exact_at(&mut rest, read_up_to.offset)?;
             new.file.write_all_at(&rest, new.length)?;
             new.length += rest.len() as u64;
             new.unread += old.unread;
         }
-        let number = first.next_number - 1;
-        self.next_number = self.next_number.max(first.next_number);
-        self.appending &= !self.segments.is_empty();
-        while let Some(segment) = first.segments.pop_back() {
-            self.segments.push_front(segment);
-        }
+        // Only what is safe is deleted: a full disk loses nothing that was on it.
         self.reading = None;
         self.read_up_to = Place {
             segment: number,
             offset: 0,
         };
         self.forget(self.read_up_to)?;
-        match (&self.folder, moved) {
-            (Some(folder), Some(old)) => fs::remove_file(folder.join(file_name(old.number))),
-            _ => Ok(()),
+        while self.segments.front().is_some_and(is_read) {
+            self.remove_first()?;
         }
+        self.next_number = self.next_number.max(first.next_number);
+        while let Some(segment) = first.segments.pop_back() {
+            self.segments.push_front(segment);
+        }
+        self.appending = false;
+        Ok(())
     }
 
     /// Gives up what is left of the segment that cannot be read. Says how many lines
