@@ -574,6 +574,8 @@ fn a_branch_that_fails_while_it_holds_everybody_up_lets_them_go() {
     });
     running.says("the spill has no room");
     drop(running.stdout.take());
+    let fed = eventually(|| feeding.is_finished().then_some(()));
+    assert!(fed.is_some(), "nothing more is read");
     feeding.join().unwrap();
     running.wait().assert_status(0);
     assert!(workdir.read("kept") == input);
