@@ -10,8 +10,6 @@ pub struct Backlog {
     bytes: Vec<u8>,
     /// Written up to here.
     start: usize,
-    /// Whether what was written last ended inside a line.
-    inside_line: bool,
 }
 
 impl Backlog {
@@ -34,7 +32,7 @@ impl Backlog {
     pub fn tail(&mut self) -> &mut Vec<u8> {
         // Half of it is gone: what is moved was paid for by as much written.
         if self.start > self.bytes.len() / 2 {
-            self.forget(0);
+            self.forget_written();
         }
         &mut self.bytes
     }
@@ -44,10 +42,7 @@ impl Backlog {
         while !self.is_empty() {
             match output.try_write(self.waiting())? {
                 0 => break,
-                count => {
-                    self.start += count;
-                    self.inside_line = self.bytes[self.start - 1] != b'\n';
-                }
+                count => self.start += count,
             }
         }
         if self.is_empty() {
@@ -59,37 +54,15 @@ impl Backlog {
         Ok(())
     }
 
-    /// Whether the first line that waits has been written in part.
-    pub fn is_inside_line(&self) -> bool {
-        self.inside_line
-    }
-
-    /// Begins a line anew for another reader, who has seen nothing of it.
-    pub fn restart(&mut self) {
-        let waiting = self.take();
-        self.bytes = Vec::with_capacity(waiting.len() + 1);
-        self.bytes.push(b'\n');
-        self.bytes.extend_from_slice(&waiting);
-        self.inside_line = false;
-    }
-
-    /// Drops `count` of the bytes that wait, from `place` on.
-    pub fn cut(&mut self, place: usize, count: usize) {
-        // What comes before moves up to what is kept.
-        let from = self.start;
-        self.bytes.copy_within(from..from + place, from + count);
-        self.start += count;
-    }
-
-    /// Drops the first `count` bytes that wait.
-    pub fn forget(&mut self, count: usize) {
-        self.bytes.drain(..self.start + count);
+    /// Drops what was written.
+    fn forget_written(&mut self) {
+        self.bytes.drain(..self.start);
         self.start = 0;
     }
 
     /// All that waits, taken away.
     pub fn take(&mut self) -> Vec<u8> {
-        self.forget(0);
+        self.forget_written();
         std::mem::take(&mut self.bytes)
     }
 }
@@ -109,16 +82,5 @@ mod tests {
             backlog.tail();
         }
         assert!(backlog.is_empty());
-    }
-
-    #[test]
-    fn a_cut_leaves_the_line_that_was_begun() {
-        let mut backlog = Backlog::default();
-        backlog.tail().extend_from_slice(b"one\ntwo\nthree\n");
-        backlog.start = 1;
-        backlog.cut(3, 4);
-        assert_eq!(backlog.waiting(), b"ne\nthree\n");
-        backlog.restart();
-        assert_eq!(backlog.waiting(), b"\nne\nthree\n");
     }
 }

@@ -2,12 +2,14 @@
 //! statistics and exit status, and the loop that moves records through it.
 
 pub mod backlog;
+pub mod beside;
 pub mod cli;
 pub mod clock;
 pub mod crew;
 pub mod filter;
 pub mod queue;
 pub mod recording;
+pub mod rejects;
 pub mod report;
 pub mod signals;
 pub mod stats;

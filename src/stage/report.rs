@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::fs::{self, File, OpenOptions};
-use std::io::{BufWriter, IsTerminal, Write};
+use std::fs::{self, OpenOptions};
+use std::io::{IsTerminal, Write};
 use std::os::unix::fs::FileTypeExt;
 use std::time::{Duration, Instant};
 
@@ -12,6 +12,7 @@ use anyhow::{Context, Result, bail};
 use base64::Engine;
 
 use crate::stage::cli::{LogFormat, RunArgs};
+use crate::stage::rejects::Rejects;
 use crate::stage::usage;
 use crate::wire::lines::Line;
 use crate::wire::object::ObjectWriter;
@@ -34,7 +35,7 @@ pub struct Report {
     /// Whether the summary at the end is wanted even where all went well.
     summary_wanted: bool,
     strict: bool,
-    rejects: Option<(String, BufWriter<File>)>,
+    rejects: Option<(String, Rejects)>,
     rejected: u64,
     /// By key: when the message was last printed, and how often it was held
     /// back since.
@@ -56,7 +57,7 @@ impl Report {
                 let file = OpenOptions::new().append(true).create(true).open(path);
                 let file =
                     file.with_context(|| format!("{path}: cannot open for the rejected records"))?;
-                Some((path.clone(), BufWriter::new(file)))
+                Some((path.clone(), Rejects::new(file)))
             }
             None => None,
         };
@@ -145,7 +146,7 @@ impl Report {
             let mut text = Vec::with_capacity(line.bytes.len() + 200);
             write_reject(&mut text, self.program, input, line, &reason);
             rejects
-                .write_all(&text)
+                .write(&text)
                 .with_context(|| format!("{path}: cannot write a rejected record"))?;
         }
         if self.strict {
@@ -174,7 +175,49 @@ impl Report {
                 .flush()
                 .with_context(|| format!("{path}: cannot write a rejected record"))?;
         }
+        self.say_lost();
         Ok(())
+    }
+
+    /// From now on a thread writes the rejected records: for a program whose answers
+    /// cannot wait for a disk. What a full or slow disk does not take is counted.
+    pub fn write_rejects_beside(&mut self) -> Result<()> {
+        if let Some((path, rejects)) = &mut self.rejects {
+            rejects
+                .write_beside()
+                .with_context(|| format!("{path}: cannot write a rejected record"))?;
+        }
+        Ok(())
+    }
+
+    /// How many rejected records the file does not hold.
+    pub fn rejects_lost(&self) -> u64 {
+        self.rejects.as_ref().map_or(0, |(_, it)| it.lost())
+    }
+
+    /// Waits for the thread that writes the rejected records, where there is one, but
+    /// not for ever.
+    pub fn finish_rejects(&mut self) {
+        let Some((path, rejects)) = &mut self.rejects else {
+            return;
+        };
+        let lost = rejects.finish();
+        if lost > 0 {
+            let message = format!("{path}: {lost} rejected records could not be kept");
+            self.warn(&message);
+        }
+    }
+
+    fn say_lost(&mut self) {
+        if let Some((path, rejects)) = &self.rejects
+            && rejects.lost() > 0
+        {
+            let lost = rejects.lost();
+            let message = format!(
+                "{path}: the disk is full or too slow; {lost} rejected records were counted and not kept"
+            );
+            self.warn_seldom("rejects", &message);
+        }
     }
 }
 
@@ -220,12 +263,24 @@ pub fn say(program: &str, format: LogFormat, level: &str, message: &str) {
     let _ = std::io::stderr().write_all(&text);
 }
 
-/// Input as it may be shown: control characters escaped, so that no record can
-/// move the cursor or forge a line of the log.
-fn escaped(text: &str) -> String {
+/// Whether a character moves the cursor, turns the direction of writing, ends a line
+/// or is not to be seen.
+fn is_hidden(character: char) -> bool {
+    character.is_control()
+        || matches!(
+            character,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+/// Input as it may be shown: what is hidden is escaped, so that no record can move the
+/// cursor, forge a line or show another text than it is.
+pub fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        if character.is_control() {
+        if is_hidden(character) {
             let _ = write!(shown, "\\u{{{:x}}}", character as u32);
         } else {
             shown.push(character);
@@ -251,6 +306,19 @@ mod tests {
             escaped("a\u{1b}[2Jb\rc\u{9b}"),
             "a\\u{1b}[2Jb\\u{d}c\\u{9b}"
         );
+        // Directions of writing, white space of no width, line ends of Unicode, tags.
+        for hidden in [
+            '\u{202e}',
+            '\u{2066}',
+            '\u{200b}',
+            '\u{2028}',
+            '\u{feff}',
+            '\u{e0041}',
+        ] {
+            let expected = format!("a\\u{{{:x}}}b", hidden as u32);
+            assert_eq!(escaped(&format!("a{hidden}b")), expected);
+        }
+        assert_eq!(escaped("ä€😀 日本"), "ä€😀 日本");
         assert_eq!(shown("a\"\n"), "\"a\\\"\\n\"");
         assert_eq!(shown(&"x".repeat(300)).len(), SHOWN_CHARS_MAX + 5);
     }

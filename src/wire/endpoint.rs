@@ -262,6 +262,13 @@ impl Input {
         self.progress(outcome)
     }
 
+    /// Reads what is there, but no more than `limit` bytes.
+    pub fn read_up_to(&mut self, lines: &mut Lines, limit: usize) -> Result<Progress> {
+        let source = &mut self.source;
+        let outcome = lines.fill_up_to(limit, |room| read_some(source, room));
+        self.progress(outcome)
+    }
+
     /// Reads one byte, for a stage that is to stop behind the present line.
     pub fn read_one_byte(&mut self, lines: &mut Lines) -> Result<Progress> {
         let source = &mut self.source;
@@ -417,6 +424,18 @@ impl Output {
             name: path.to_owned(),
             sink: sink?,
         }))
+    }
+
+    /// The writing end of a pipe of the program's own, which does not block. Messages
+    /// call it `name`.
+    pub fn of_pipe(name: &str, fd: OwnedFd) -> Output {
+        Output {
+            name: name.to_owned(),
+            sink: Sink::Open {
+                fd,
+                writes: Writes::NonBlocking,
+            },
+        }
     }
 
     /// An output that takes everything and keeps nothing.

@@ -1,0 +1,156 @@
+//! A file that a thread writes, so that nobody waits for its disk. The program writes
+//! to a pipe in front of it, which tells when it is full.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::fs::OFlags;
+use rustix::pipe::PipeFlags;
+
+use crate::wire::endpoint::Output;
+
+/// How much may be under way to the disk.
+const PIPE_BYTES: usize = 1 << 20;
+
+const BLOCK_BYTES: usize = 256 * 1024;
+
+/// The thread's end.
+#[derive(Debug)]
+pub struct Beside {
+    shared: Arc<Mutex<Shared>>,
+}
+
+/// What the thread tells.
+#[derive(Debug, Default)]
+struct Shared {
+    error: Option<io::Error>,
+    /// Lines that were handed over and are not in the file.
+    lost: u64,
+    is_done: bool,
+}
+
+impl Beside {
+    /// Begins a file anew. What is written to the output goes to the file.
+    pub fn create(path: &str) -> Result<(Output, Beside)> {
+        let create = || -> io::Result<(Output, Beside)> {
+            let file = File::create(path)?;
+            let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
+            rustix::fs::fcntl_setfl(&writer, OFlags::WRONLY | OFlags::NONBLOCK)?;
+            // A narrow pipe works too.
+            let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_BYTES);
+            let shared = Arc::new(Mutex::new(Shared::default()));
+            let told = Arc::clone(&shared);
+            let thread = thread::Builder::new().name("disk".to_owned());
+            thread.spawn(move || copy(reader.into(), file, &told))?;
+            Ok((Output::of_pipe(path, writer), Beside { shared }))
+        };
+        create().with_context(|| format!("{path}: cannot open for writing"))
+    }
+
+    fn shared(&self) -> MutexGuard<'_, Shared> {
+        lock(&self.shared)
+    }
+
+    /// The error of the first write that failed, once.
+    pub fn take_error(&self) -> Option<io::Error> {
+        self.shared().error.take()
+    }
+
+    /// How many lines were handed over and are not in the file, since a write failed.
+    pub fn lost(&self) -> u64 {
+        self.shared().lost
+    }
+
+    /// After the output was closed: waits until everything is on the disk, but no
+    /// longer than to `end`. Returns whether it is.
+    pub fn finish(&self, end: Instant) -> bool {
+        while !self.shared().is_done && Instant::now() < end {
+            thread::sleep(Duration::from_millis(1));
+        }
+        self.shared().is_done
+    }
+}
+
+fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Copies until the pipe ends. After a write that failed nothing more is written, and
+/// what comes is counted.
+fn copy(reader: OwnedFd, mut file: File, shared: &Mutex<Shared>) {
+    let mut reader = File::from(reader);
+    let mut block = vec![0; BLOCK_BYTES];
+    let mut failed = false;
+    let fail = |error: io::Error, lost: u64| {
+        let mut shared = lock(shared);
+        shared.error.get_or_insert(error);
+        shared.lost += lost;
+    };
+    loop {
+        let count = match reader.read(&mut block) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(_) => break,
+        };
+        let lines = || memchr::memchr_iter(b'\n', &block[..count]).count() as u64;
+        if failed {
+            lock(shared).lost += lines();
+        } else if let Err(error) = file.write_all(&block[..count]) {
+            failed = true;
+            fail(error, lines());
+        }
+    }
+    let is_file = file.metadata().is_ok_and(|metadata| metadata.is_file());
+    if !failed
+        && is_file
+        && let Err(error) = file.sync_data()
+    {
+        fail(error, 0);
+    }
+    lock(shared).is_done = true;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_in_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let (mut output, beside) = Beside::create(path.to_str().unwrap()).unwrap();
+        let mut expected = String::new();
+        for number in 0..1000 {
+            let line = format!("{number} {}\n", "x".repeat(number));
+            let mut written = 0;
+            while written < line.len() {
+                written += output.try_write(&line.as_bytes()[written..]).unwrap();
+            }
+            expected += &line;
+        }
+        output.close();
+        assert!(beside.finish(Instant::now() + Duration::from_secs(30)));
+        assert_eq!(std::fs::read_to_string(path).unwrap(), expected);
+        assert_eq!(beside.lost(), 0);
+    }
+
+    #[test]
+    fn a_full_disk_is_told_once_and_what_it_does_not_take_is_counted() {
+        let (mut output, beside) = Beside::create("/dev/full").unwrap();
+        for _ in 0..10 {
+            assert_eq!(output.try_write(b"line\n").unwrap(), 5);
+        }
+        output.close();
+        assert!(beside.finish(Instant::now() + Duration::from_secs(30)));
+        assert_eq!(beside.lost(), 10);
+        let error = beside.take_error().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+        assert!(beside.take_error().is_none());
+    }
+}
