@@ -83,6 +83,9 @@ impl Field {
 /// The longest `messageId`, in bytes after its escapes are decoded.
 pub const MESSAGE_ID_BYTES_MAX: usize = 256;
 
+/// The longest `modelName`, in bytes after its escapes are decoded.
+pub const MODEL_NAME_BYTES_MAX: usize = 256;
+
 /// A line that is a JSON object whose known fields stand at most once.
 #[derive(Clone, Debug)]
 pub struct Record<'a> {
@@ -198,6 +201,13 @@ fn valid_id(id: Cow<str>) -> Result<Cow<str>, String> {
     }
 }
 
+/// Whether a model may bear this name: 1 to [`MODEL_NAME_BYTES_MAX`] bytes, none of
+/// them a control character. A name becomes an HTTP header, a label of the stats
+/// and a word on a terminal.
+pub fn is_model_name(name: &str) -> bool {
+    (1..=MODEL_NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
+}
+
 /// What a rendezvous reads of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
@@ -286,6 +296,13 @@ impl<'a> Score<'a> {
             .ok_or_else(|| format!("field \"{}.modelName\" is missing", field.name()))?;
         let model_name = decode_string(model_name)
             .ok_or_else(|| format!("field \"{}.modelName\" is not a string", field.name()))?;
+        if !is_model_name(&model_name) {
+            return Err(format!(
+                "field \"{}.modelName\" is not a name of 1 to {MODEL_NAME_BYTES_MAX} bytes without \
+                 control characters",
+                field.name()
+            ));
+        }
         let outcome = match field {
             Field::Result => Outcome::Result(raw),
             _ => Outcome::Error(raw),
@@ -322,7 +339,8 @@ pub struct Response<'a> {
     pub message_id: Cow<'a, str>,
     /// Whether the policy had an answer at all.
     pub has_answer: bool,
-    /// `dt@1`, or the name alone where there is no version.
+    /// `dt@1`, or the name alone where there is no version. `None` also for a name
+    /// that no model may bear: a response can come from any program.
     pub model: Option<String>,
     /// Why this answer won.
     pub reason: Option<Cow<'a, str>>,
@@ -339,7 +357,8 @@ impl<'a> Response<'a> {
         let entry = |name| rendezvous.as_ref().and_then(|entries| entries.get(name));
         let name = Object::parse(model_result)
             .ok()
-            .and_then(|result| result.get("modelName").and_then(decode_string));
+            .and_then(|result| result.get("modelName").and_then(decode_string))
+            .filter(|name| is_model_name(name));
         let version: Option<u64> = entry("modelVersion").and_then(|raw| raw.parse().ok());
         let model = name.map(|name| match version {
             Some(version) => format!("{name}@{version}"),
@@ -412,6 +431,14 @@ mod tests {
                 "field \"result.modelName\" is not a string",
             ),
             (
+                r#"{"messageId":"a","result":{"modelName":"d\u000dt"}}"#,
+                "field \"result.modelName\" is not a name of 1 to 256 bytes without control characters",
+            ),
+            (
+                r#"{"messageId":"a","error":{"modelName":""}}"#,
+                "field \"error.modelName\" is not a name of 1 to 256 bytes without control characters",
+            ),
+            (
                 r#"{"messageId":"a","result":{"modelName":"x"},"error":{"modelName":"x"}}"#,
                 "has both \"result\" and \"error\"",
             ),
@@ -442,6 +469,29 @@ mod tests {
             Record::parse(b"{\"\xff\":1}").unwrap_err(),
             "not UTF-8 at byte 2"
         );
+    }
+
+    #[test]
+    fn the_length_of_a_models_name_is_bounded() {
+        let score =
+            |name: &str| format!(r#"{{"messageId":"a","result":{{"modelName":"{name}"}}}}"#);
+        let longest = "ä".repeat(MODEL_NAME_BYTES_MAX / 2);
+        assert!(Score::parse(score(&longest).as_bytes()).is_ok());
+        let reason = Score::parse(score(&(longest + "x")).as_bytes()).unwrap_err();
+        assert!(reason.contains("1 to 256 bytes"), "{reason}");
+    }
+
+    #[test]
+    fn a_response_names_no_model_that_no_header_can_carry() {
+        for name in ["a\\r\\nX-Forged: 1", "", &"x".repeat(257)] {
+            let line = format!(r#"{{"messageId":"a","modelResult":{{"modelName":"{name}"}}}}"#);
+            let response = Response::read(&Record::parse(line.as_bytes()).unwrap()).unwrap();
+            assert_eq!(
+                (response.model, response.has_answer),
+                (None, true),
+                "{name}"
+            );
+        }
     }
 
     #[test]

@@ -254,16 +254,17 @@ mod tests {
 
     #[test]
     fn a_long_id_is_hashed() {
-        let with_name = |length: usize| {
-            let name = "m".repeat(length);
-            let record = format!(r#"{{"messageId":"a","result":{{"modelName":"{name}"}}}}"#);
+        let name = "m".repeat(256);
+        let with_id = |length: usize| {
+            let id = "i".repeat(length);
+            let record = format!(r#"{{"messageId":"{id}","result":{{"modelName":"{name}"}}}}"#);
             let action = operation("s", &record).unwrap();
             let (_, id) = action.split_once("\"_id\":\"").unwrap();
             id.split_once('"').unwrap().0.to_owned()
         };
-        assert_eq!(with_name(508).len(), 512);
-        assert_eq!(with_name(509).len(), 64);
-        assert_ne!(with_name(509), with_name(510));
+        assert_eq!(with_id(253).len(), 512);
+        assert_eq!(with_id(254).len(), 64);
+        assert_ne!(with_id(254), with_id(255));
     }
 
     #[test]

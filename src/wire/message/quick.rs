@@ -5,7 +5,7 @@
 //! of another type, is left to [`Record`](super::Record), which has the last word
 //! and the message.
 
-use super::{FIELDS, Field, Outcome, Request, Score, valid_id};
+use super::{FIELDS, Field, Outcome, Request, Score, is_model_name, valid_id};
 use crate::wire::micros::Micros;
 use crate::wire::object::decode_string;
 use crate::wire::scan;
@@ -85,7 +85,7 @@ pub fn score(text: &str) -> Option<Score<'_>> {
     let field = |field: Field| fields[field as usize];
     Some(Score {
         message_id: valid_id(decode_string(field(Field::MessageId)?)?).ok()?,
-        model_name: decode_string(model_name?)?,
+        model_name: decode_string(model_name?).filter(|name| is_model_name(name))?,
         model_version: match version {
             Some(raw) => raw.parse().ok()?,
             None => 0,
