@@ -1,5 +1,6 @@
 //! A policy -> what it does, in words.
 
+use std::collections::HashSet;
 use std::fmt::Write;
 
 use anyhow::Result;
@@ -8,8 +9,12 @@ use clap::Args;
 use crate::serve::rendezvous::load_policy;
 use crate::serve::rendezvous::policy::{MeasureFrom, Policy, Selector, Step};
 use crate::stage::Stage;
+use crate::stage::report::escaped;
 use crate::wire::endpoint::{Output, STANDARD};
 use crate::wire::micros::Micros;
+
+/// The most warnings that are shown one by one.
+const WARNINGS_SHOWN: usize = 100;
 
 /// Say in words what a policy does, and warn of what is hardly meant
 #[derive(Args, Clone, Debug)]
@@ -22,14 +27,27 @@ pub struct CheckArgs {
 /// Runs `rv-rendezvous check`.
 pub fn run(args: &CheckArgs, stage: &mut Stage) -> Result<()> {
     let policy = load_policy(&args.policy)?;
-    let mut text = describe(&policy).into_bytes();
+    let mut text = printed(&policy).into_bytes();
     let mut output = Output::open(STANDARD)?;
     stage.write_all(&mut output, &mut text)?;
     stage.close(&mut output)?;
-    for warning in warnings(&policy) {
+    let warnings = warnings(&policy);
+    for warning in warnings.iter().take(WARNINGS_SHOWN) {
         stage.report.warn(&format!("{}: {warning}", args.policy));
     }
+    if warnings.len() > WARNINGS_SHOWN {
+        let more = warnings.len() - WARNINGS_SHOWN;
+        let message = format!("{}: {more} more warnings like these", args.policy);
+        stage.report.warn(&message);
+    }
     Ok(())
+}
+
+/// The description as it may be shown. Names and values of a policy hold no line ends,
+/// so the lines are those that are written here.
+fn printed(policy: &Policy) -> String {
+    let text = describe(policy);
+    text.lines().map(|line| escaped(line) + "\n").collect()
 }
 
 /// What the policy does from which millisecond on.
@@ -49,7 +67,8 @@ fn describe(policy: &Policy) -> String {
         let _ = writeln!(
             text,
             "one draw a request, of {} with salt {:?}:",
-            split.pointer, split.salt
+            split.pointer.escape_debug(),
+            split.salt
         );
         for share in &policy.shares {
             let _ = writeln!(
@@ -135,12 +154,7 @@ fn warnings(policy: &Policy) -> Vec<String> {
                 "the step at {} changes nothing: it names the same models in the same order",
                 ms(pair[1].after)
             ));
-        } else if !pair[0]
-            .selectors
-            .iter()
-            .all(|selector| pair[1].selectors.contains(selector))
-            && !pair[1].selectors.contains(&Selector::Any)
-        {
+        } else if !accepts_all(&pair[1], &pair[0]) {
             warnings.push(format!(
                 "the step at {} no longer accepts a model that the step before accepts",
                 ms(pair[1].after)
@@ -156,17 +170,16 @@ fn warnings(policy: &Policy) -> Vec<String> {
         ));
     }
     if !policy.expect.is_empty() {
+        let mut seen = HashSet::new();
         for model in policy.steps.iter().flat_map(|step| &step.selectors) {
             if let Selector::Model(model) = model
-                && !policy.expect.contains(model)
+                && !policy.index.expects(&model.name, model.version)
+                && seen.insert(model)
             {
-                let warning = format!(
+                warnings.push(format!(
                     "{model} may answer and is not in `expect`: once the others have reported, it \
                      is not waited for"
-                );
-                if !warnings.contains(&warning) {
-                    warnings.push(warning);
-                }
+                ));
             }
         }
     }
@@ -180,6 +193,13 @@ fn warnings(policy: &Policy) -> Vec<String> {
             .push("no [[prefer]] step: outside the shares every request gets the default".into());
     }
     warnings
+}
+
+/// Whether a step accepts every model that an earlier one accepts.
+fn accepts_all(step: &Step, earlier: &Step) -> bool {
+    let accepted: HashSet<&Selector> = step.selectors.iter().collect();
+    let mut before = earlier.selectors.iter();
+    accepted.contains(&Selector::Any) || before.all(|selector| accepted.contains(selector))
 }
 
 fn any_step(policy: &Policy, is: impl Fn(&Step) -> bool) -> bool {
@@ -280,5 +300,25 @@ mod tests {
         let good =
             "deadline_ms = 10\nexpect = [\"a@1\"]\n[[prefer]]\nafter_ms = 0\nmodels = [\"a@1\"]";
         assert!(warnings(&Policy::parse(good, "p").unwrap()).is_empty());
+    }
+
+    #[test]
+    fn what_is_printed_of_a_policy_cannot_move_the_cursor() {
+        let text = r#"
+            deadline_ms = 100
+            [[prefer]]
+            after_ms = 0
+            models = ["d\u202et@1"]
+            [default]
+            modelResult = { a = "\u001b[2J\u2028", b = "x\u007f" }
+            "#;
+        let policy = Policy::parse(text, "policy").unwrap();
+        let shown = printed(&policy);
+        assert!(shown.contains("d\\u{202e}t@1"), "{shown}");
+        assert!(shown.contains("x\\u{7f}"), "{shown}");
+        let is_odd =
+            |it: char| it != '\n' && (it.is_control() || it == '\u{2028}' || it == '\u{202e}');
+        assert!(!shown.contains(is_odd), "{shown:?}");
+        assert_eq!(shown.lines().count(), 3);
     }
 }

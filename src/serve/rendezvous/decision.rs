@@ -4,7 +4,7 @@
 //! than the outcome's time cannot change it, and what comes before is asked
 //! about again. So the same function says what to answer and when to wake.
 
-use crate::serve::rendezvous::policy::{Policy, Share, Step};
+use crate::serve::rendezvous::policy::{Accepting, Policy, Share, step_at};
 use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
@@ -94,21 +94,20 @@ pub fn outcome(policy: &Policy, share: Option<usize>, arrivals: &[Arrival]) -> O
         None => Micros(0),
     };
     let settles = settles_at(policy, steps_from, arrivals);
-    for (index, step) in policy.steps.iter().enumerate() {
-        let Some((winner, at)) = answer_of_step(policy, index, steps_from, arrivals) else {
-            continue;
-        };
-        if settles.is_some_and(|settles| settles < at) {
-            break;
-        }
-        let reason = match step.after == policy.steps[0].after {
-            true => Reason::Preferred,
-            false => Reason::Fallback,
-        };
+    let first = arrivals
+        .iter()
+        .filter_map(|arrival| acceptable_from(policy, steps_from, arrival))
+        .min();
+    if let Some((at, step)) = first
+        && settles.is_none_or(|settles| at <= settles)
+    {
         return Outcome {
-            winner: Some(winner),
+            winner: best(policy, step, arrivals, at),
             at,
-            reason,
+            reason: match step {
+                0 => Reason::Preferred,
+                _ => Reason::Fallback,
+            },
         };
     }
     match settles {
@@ -125,14 +124,13 @@ pub fn outcome(policy: &Policy, share: Option<usize>, arrivals: &[Arrival]) -> O
 /// and to come.
 pub fn early(policy: &Policy, arrivals: &[Arrival], at: Micros, reason: Reason) -> Outcome {
     let at = at.min(policy.deadline);
-    let from = policy
-        .steps
+    let from = step_at(&policy.steps, at);
+    let step = arrivals
         .iter()
-        .rposition(|step| step.after <= at)
-        .unwrap_or(0);
-    let winner = policy.steps[from.min(policy.steps.len())..]
-        .iter()
-        .find_map(|step| best(policy, step, arrivals, at));
+        .filter(|arrival| arrival.at <= at)
+        .filter_map(|arrival| accepting(policy, arrival)?.first_from(from))
+        .min();
+    let winner = step.and_then(|step| best(policy, step, arrivals, at));
     let reason = match (winner, reason) {
         // A settled request that no step answers is like one at its deadline.
         (None, Reason::Settled) => Reason::Default,
@@ -160,31 +158,19 @@ fn share_ends(share: &Share, arrivals: &[Arrival]) -> ShareEnds {
     }
 }
 
-/// The first answer while a step is in force, from `steps_from` on.
-fn answer_of_step(
+/// When this score becomes acceptable, from `steps_from` on, and by which step.
+fn acceptable_from(
     policy: &Policy,
-    index: usize,
     steps_from: Micros,
-    arrivals: &[Arrival],
-) -> Option<(usize, Micros)> {
-    let step = &policy.steps[index];
-    let begins = step.after.max(steps_from);
-    let in_time = |at: Micros| match policy.steps.get(index + 1) {
-        Some(next) => at < next.after,
-        None => at <= policy.deadline,
-    };
-    if !in_time(begins) {
+    arrival: &Arrival,
+) -> Option<(Micros, usize)> {
+    let there = arrival.at.max(steps_from);
+    if there > policy.deadline {
         return None;
     }
-    let first = arrivals
-        .iter()
-        .filter(|arrival| rank(policy, step, arrival).is_some())
-        .map(|arrival| arrival.at.max(begins))
-        .min()?;
-    if !in_time(first) {
-        return None;
-    }
-    best(policy, step, arrivals, first).map(|winner| (winner, first))
+    let in_force = step_at(&policy.steps, there);
+    let step = accepting(policy, arrival)?.first_from(in_force)?;
+    Some((there.max(policy.steps[step].after), step))
 }
 
 /// When nothing more can come, since every expected model has reported and no
@@ -193,46 +179,49 @@ fn settles_at(policy: &Policy, steps_from: Micros, arrivals: &[Arrival]) -> Opti
     if policy.expect.is_empty() {
         return None;
     }
+    // Each arrival is of another model.
     let mut settles = steps_from;
-    for model in &policy.expect {
-        let report = arrivals
-            .iter()
-            .find(|arrival| model.is(&arrival.model_name, arrival.model_version))?;
-        settles = settles.max(report.at);
+    let mut reported = 0;
+    for arrival in arrivals {
+        if policy
+            .index
+            .expects(&arrival.model_name, arrival.model_version)
+        {
+            reported += 1;
+            settles = settles.max(arrival.at);
+        }
     }
-    (settles <= policy.deadline).then_some(settles)
+    (reported == policy.expect.len() && settles <= policy.deadline).then_some(settles)
 }
 
 /// The score that a step prefers of those that were there at `at`.
-fn best(policy: &Policy, step: &Step, arrivals: &[Arrival], at: Micros) -> Option<usize> {
+fn best(policy: &Policy, step: usize, arrivals: &[Arrival], at: Micros) -> Option<usize> {
     arrivals
         .iter()
         .enumerate()
         .filter(|(_, arrival)| arrival.at <= at)
-        .filter_map(|(index, arrival)| Some((rank(policy, step, arrival)?, arrival, index)))
-        .min_by(|(rank, arrival, _), (other_rank, other, _)| {
-            let key = |arrival: &Arrival| {
-                (
-                    arrival.at,
-                    arrival.model_name.clone(),
-                    arrival.model_version,
-                )
-            };
-            rank.cmp(other_rank)
-                .then_with(|| key(arrival).cmp(&key(other)))
+        .filter_map(|(index, arrival)| {
+            let rank = accepting(policy, arrival)?.rank_in(step)?;
+            let key = (
+                rank,
+                arrival.at,
+                &*arrival.model_name,
+                arrival.model_version,
+            );
+            Some((key, index))
         })
-        .map(|(_, _, index)| index)
+        .min()
+        .map(|(_, index)| index)
 }
 
-/// The place of a score in the preference of a step; `None` where it does not
-/// count.
-fn rank(policy: &Policy, step: &Step, arrival: &Arrival) -> Option<usize> {
-    if arrival.failed {
-        return None;
-    }
-    step.selectors
-        .iter()
-        .position(|selector| policy.selects(selector, &arrival.model_name, arrival.model_version))
+/// The steps that accept a score; `None` for a failure, which none accepts.
+fn accepting<'a>(policy: &'a Policy, arrival: &Arrival) -> Option<Accepting<'a>> {
+    let of = || {
+        policy
+            .index
+            .accepting(&arrival.model_name, arrival.model_version)
+    };
+    (!arrival.failed).then(of)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::serve::rendezvous::mailbox::Candidate;
 use crate::serve::rendezvous::record::Decided;
 use crate::stage::Stage;
 use crate::stage::recording::Recording;
-use crate::stage::report::shown;
+use crate::stage::report::{escaped, shown};
 use crate::wire::endpoint::{Output, STANDARD};
 use crate::wire::message::Record;
 use crate::wire::micros::Micros;
@@ -111,17 +111,17 @@ fn tell_score(text: &mut String, candidate: &Candidate, fate: &str) {
         ),
         (_, None) => format!("says {}", shorten(&candidate.outcome)),
     };
-    let name = printable(model_name);
+    let name = escaped(model_name);
     tell(
         text,
         *at,
-        &format!("{name}@{model_version} {said} ({fate})"),
+        &format!("{name}@{model_version} {said} ({})", escaped(fate)),
     );
 }
 
 fn tell_answer(text: &mut String, decided: &Decided, at: Micros) {
     let who = match &decided.model {
-        Some(model) => printable(model),
+        Some(model) => escaped(model),
         None => "the default".to_owned(),
     };
     let why = match decided.reason.as_str() {
@@ -134,7 +134,7 @@ fn tell_answer(text: &mut String, decided: &Decided, at: Micros) {
         "shutdown" => "the rendezvous was ending, or all models had",
         _ => "of a reason unknown here",
     };
-    let reason = printable(&decided.reason);
+    let reason = escaped(&decided.reason);
     let result = shorten(&decided.model_result);
     tell(
         text,
@@ -152,16 +152,9 @@ fn tell(text: &mut String, at: Micros, event: &str) {
 fn shorten(json: &str) -> String {
     const CHARS_MAX: usize = 120;
     match json.char_indices().nth(CHARS_MAX) {
-        Some((end, _)) => printable(&json[..end]) + "...",
-        None => printable(json),
+        Some((end, _)) => escaped(&json[..end]) + "...",
+        None => escaped(json),
     }
-}
-
-/// A name that cannot move the cursor.
-fn printable(name: &str) -> String {
-    name.chars()
-        .map(|it| if it.is_control() { '?' } else { it })
-        .collect()
 }
 
 #[cfg(test)]
@@ -179,5 +172,15 @@ mod tests {
              \x20      9.000 ms  => lr@0 answers, settled: all expected models have reported, so the later steps count at once; {\"modelName\":\"lr\",\"result\":1}\n\
              \x20    120.500 ms  x@0 says 2 (late)\n"
         );
+    }
+
+    #[test]
+    fn what_is_told_of_a_request_cannot_move_the_cursor() {
+        let line = "{\"messageId\":\"a\\u001b\",\"timestamp\":1,\"modelInput\":{},\"modelResult\":{\"modelName\":\"d\u{202e}t\",\"result\":\"\u{9b}2J\"},\"provenance\":{\"rendezvous\":{\"modelVersion\":0,\"reason\":\"pre\\nferred\",\"answeredAfter\":9.000,\"policyHash\":\"00\\u001bff\"}},\"candidates\":[{\"modelName\":\"l\\nr\u{2066}\",\"modelVersion\":0,\"arrivedAfter\":3.000,\"result\":{\"result\":\"\u{200b}\"},\"fate\":\"us\\ned\"}]}";
+        let told = story(&Decided::parse(line.as_bytes()).unwrap());
+        let is_odd =
+            |it: char| it != '\n' && (it.is_control() || ('\u{200b}'..='\u{2069}').contains(&it));
+        assert!(!told.contains(is_odd), "{told:?}");
+        assert_eq!(told.lines().count(), 3, "{told}");
     }
 }

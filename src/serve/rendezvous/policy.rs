@@ -1,5 +1,6 @@
 //! What the answer is chosen by: a policy, as its author wrote it and checked.
 
+mod index;
 mod written;
 
 use std::fmt;
@@ -9,9 +10,13 @@ use std::time::Duration;
 use serde::Deserialize;
 use xxhash_rust::xxh3::xxh3_64;
 
+pub use crate::serve::rendezvous::policy::index::{Accepting, Index, step_at};
 use crate::wire::micros::Micros;
 use crate::wire::object::{at_pointer, decode_string};
 use crate::wire::text::Text;
+
+/// The most models of a preference on the command line.
+const PREFERRED_MAX: usize = 256;
 
 /// A checked policy.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,6 +39,8 @@ pub struct Policy {
     pub hash: String,
     /// The policy as it was written.
     pub text: String,
+    /// Which steps accept which model.
+    pub index: Index,
 }
 
 /// What time is counted from.
@@ -78,7 +85,7 @@ pub struct Step {
 }
 
 /// Which models a place in a step means.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Selector {
     /// One model.
     Model(ModelId),
@@ -118,7 +125,14 @@ impl Policy {
 
     /// The policy of a command line: the first model alone from the start, and
     /// each next one from an equal part of the deadline on.
+    /// A step names all models before it, so their number is bounded.
     pub fn from_preference(models: &[String], deadline: Duration) -> Result<Policy, String> {
+        if models.len() > PREFERRED_MAX {
+            return Err(format!(
+                "--prefer names {} models, more than {PREFERRED_MAX}: write a policy file",
+                models.len()
+            ));
+        }
         let deadline = Micros::from_duration(deadline);
         let mut text = format!("deadline_ms = {}\n", deadline.as_millis());
         for count in 1..=models.len() {
@@ -151,19 +165,15 @@ impl Policy {
         drawn.push(0);
         drawn.extend_from_slice(key.as_bytes());
         let draw = xxh3_64(&drawn) as f64 / 2f64.powi(64);
-        self.shares
-            .iter()
-            .position(|share| share.draws.contains(&draw))
+        let share = self.index.share_from(draw)?;
+        self.shares[share].draws.contains(&draw).then_some(share)
     }
 
     /// Whether a place in a step means this model.
     pub fn selects(&self, selector: &Selector, name: &str, version: u64) -> bool {
         match selector {
             Selector::Model(model) => model.is(name, version),
-            Selector::Any => !self
-                .shares
-                .iter()
-                .any(|share| share.model.is(name, version)),
+            Selector::Any => !self.index.has_share(name, version),
         }
     }
 }

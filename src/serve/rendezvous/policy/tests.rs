@@ -144,6 +144,7 @@ fn each_fault_is_named_with_its_line_and_remedy() {
             "models = []",
             "p:10: this step accepts no model",
         ),
+        ("lr@3", "l\\rr@3", "p:16: no score can name this model"),
         (
             "expect = [\"dt\", \"lr\"]",
             "expect = [\"dt\", \"dt@1\"]",
@@ -216,3 +217,91 @@ const DRAWS: [(&str, f64); 3] = [
 ];
 const ALICE: f64 = 0.876_049_729_269_474_3;
 const SEVENTEEN: f64 = 0.241_120_278_130_805_2;
+
+/// Policies of 30,000 parts, one kind each. What grows with the square of
+/// that takes minutes in a debug build; scripts/bench/policy.sh measures 100,000.
+fn long_policies() -> Vec<String> {
+    const PARTS: usize = 30_000;
+    let lines = |line: &dyn Fn(usize) -> String| -> String { (0..PARTS).map(line).collect() };
+    let step = "[[prefer]]\nafter_ms = 0\nmodels = [\"m0@1\"]\n";
+    vec![
+        format!(
+            "deadline_ms = 100\n[[prefer]]\nafter_ms = 0\nmodels = [{}]",
+            lines(&|part| format!("\"m{part}@1\",\n"))
+        ),
+        format!(
+            "deadline_ms = 200\n{}",
+            lines(&|part| format!(
+                "[[prefer]]\nafter_ms = {}.{:03}\nmodels = [\"m{part}@1\"]\n",
+                part / 1000,
+                part % 1000
+            ))
+        ),
+        format!(
+            "deadline_ms = 100\n{step}[split]\nkey = \"messageId\"\n{}",
+            lines(&|part| {
+                let part = (part * 7_919) % PARTS;
+                format!(
+                    "[[share]]\nmodel = \"m{part}@1\"\nfrom = {:.5}\nto = {:.5}\n",
+                    part as f64 / PARTS as f64,
+                    (part + 1) as f64 / PARTS as f64
+                )
+            })
+        ),
+        format!(
+            "deadline_ms = 100\nexpect = [{}]\n{step}[versions]\n{}",
+            lines(&|part| format!("\"m{part}\",")),
+            lines(&|part| format!("m{part} = 1\n"))
+        ),
+    ]
+}
+
+#[test]
+fn the_time_of_a_long_policy_does_not_grow_with_its_square() {
+    use crate::serve::rendezvous::decision::{Arrival, outcome};
+    let began = std::time::Instant::now();
+    let arrivals: Vec<Arrival> = (0..200)
+        .map(|number| Arrival {
+            model_name: format!("m{}", 29_999 - number).into(),
+            model_version: 1,
+            at: Micros(1_000),
+            failed: number % 2 == 0,
+        })
+        .collect();
+    for text in long_policies() {
+        let policy = Policy::parse(&text, "p").unwrap_or_else(|error| panic!("{error}"));
+        for number in 0..100 {
+            let request = format!("{{\"messageId\":\"{number}\"}}");
+            let share = policy.share_of(&request);
+            assert_eq!(share.is_some(), !policy.shares.is_empty());
+            outcome(&policy, share, &arrivals);
+        }
+    }
+    assert!(
+        began.elapsed() < Duration::from_secs(40),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[test]
+fn shares_that_meet_are_found_wherever_they_stand() {
+    let policy = |shares: &[(f64, f64)]| {
+        let mut text = "deadline_ms = 1\n[split]\nkey = \"messageId\"\n".to_owned();
+        for (from, to) in shares {
+            text += &format!("[[share]]\nmodel = \"a@1\"\nfrom = {from:?}\nto = {to:?}\n");
+        }
+        Policy::parse(&text, "p")
+    };
+    assert!(policy(&[(0.5, 0.75), (0.0, 0.5), (0.75, 1.0)]).is_ok());
+    for shares in [
+        [(0.5, 0.75), (0.0, 0.5), (0.74, 0.8)],
+        [(0.5, 0.75), (0.0, 0.1), (0.2, 0.51)],
+        [(0.5, 0.75), (0.0, 0.1), (0.0, 1.0)],
+        [(0.5, 0.75), (-0.0, 0.1), (0.0, 0.05)],
+        [(0.2, 0.3), (0.6, 0.7), (0.25, 0.65)],
+    ] {
+        let error = policy(&shares).unwrap_err();
+        assert!(error.contains("overlaps the share"), "{error}");
+    }
+}

@@ -1,6 +1,6 @@
 //! A policy as it is written, and what has to hold for it to be one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use serde::Deserialize;
@@ -8,8 +8,9 @@ use sha2::{Digest, Sha256};
 use toml::Spanned;
 
 use crate::serve::rendezvous::policy::{
-    MeasureFrom, ModelId, Policy, Selector, Share, Split, Step,
+    Index, MeasureFrom, ModelId, Policy, Selector, Share, Split, Step,
 };
+use crate::wire::message::{MODEL_NAME_BYTES_MAX, is_model_name};
 use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
@@ -99,13 +100,18 @@ impl Checker<'_> {
             let message = "no model can answer: add a [[prefer]] step with its `models`";
             return Err((0..0, message.to_owned()));
         }
+        let expect = self.expect()?;
+        let steps = self.steps(deadline)?;
+        let split = self.split()?;
+        let shares = self.shares(deadline)?;
         Ok(Policy {
+            index: Index::new(&expect, &steps, &shares),
             deadline,
             measure_from: written.measure_from,
-            expect: self.expect()?,
-            steps: self.steps(deadline)?,
-            split: self.split()?,
-            shares: self.shares(deadline)?,
+            expect,
+            steps,
+            split,
+            shares,
             default: self.default()?,
             hash: hash(text),
             text: text.to_owned(),
@@ -150,9 +156,8 @@ impl Checker<'_> {
                 (name, version)
             }
             None => {
-                let pins = &self.written.versions;
-                let pin = pins.iter().find(|(name, _)| name.get_ref() == text);
-                let version = pin.map(|(_, version)| *version).ok_or_else(|| {
+                let pin = self.written.versions.get(text);
+                let version = pin.copied().ok_or_else(|| {
                     let message = format!(
                         "{text:?} has no version: write \"{text}@1\", or pin it with `{text} = 1` \
                          under [versions]"
@@ -166,6 +171,13 @@ impl Checker<'_> {
             let message = format!("{text:?} names no model; write it as \"name@version\"");
             return Err((written.span(), message));
         }
+        if !is_model_name(name) {
+            let message = format!(
+                "no score can name this model: a name has at most {MODEL_NAME_BYTES_MAX} bytes and no \
+                 control characters"
+            );
+            return Err((written.span(), message));
+        }
         Ok(ModelId {
             name: name.to_owned(),
             version,
@@ -174,9 +186,10 @@ impl Checker<'_> {
 
     fn expect(&self) -> Result<Vec<ModelId>, Fault> {
         let mut expect = Vec::new();
+        let mut seen = HashSet::new();
         for written in &self.written.expect {
             let model = self.model(written)?;
-            if expect.contains(&model) {
+            if !seen.insert(model.clone()) {
                 return Err((written.span(), format!("{model} is expected twice")));
             }
             expect.push(model);
@@ -206,13 +219,14 @@ impl Checker<'_> {
                                step out";
                 return Err((written.span(), message.to_owned()));
             }
-            let mut selectors = Vec::new();
+            let mut selectors = Vec::with_capacity(models.len());
+            let mut seen = HashSet::new();
             for model in models {
                 let selector = match model.get_ref().as_str() {
                     "*" => Selector::Any,
                     _ => Selector::Model(self.model(model)?),
                 };
-                if selectors.contains(&selector) {
+                if !seen.insert(selector.clone()) {
                     let message = format!("{:?} stands twice in this step", model.get_ref());
                     return Err((model.span(), message));
                 }
@@ -254,6 +268,7 @@ impl Checker<'_> {
 
     fn shares(&self, deadline: Micros) -> Result<Vec<Share>, Fault> {
         let mut shares: Vec<Share> = Vec::new();
+        let mut by_start: BTreeMap<u64, usize> = BTreeMap::new();
         for written in &self.written.share {
             let WrittenShare {
                 model,
@@ -261,17 +276,24 @@ impl Checker<'_> {
                 to,
                 until_ms,
             } = written.get_ref();
-            let draws = *from..*to;
+            // The bits of numbers from 0 up are in the order of the numbers; the sum
+            // makes 0 of -0.
+            let draws = *from + 0.0..*to;
+            let start = draws.start.to_bits();
             // Also refuses NaN.
             if !(0.0 <= *from && from < to && *to <= 1.0) {
                 let message =
                     format!("a share lies within 0 and 1, from < to, and {from}..{to} does not");
                 return Err((written.span(), message));
             }
-            if let Some(other) = shares
-                .iter()
-                .find(|other| other.draws.start < draws.end && draws.start < other.draws.end)
-            {
+            // Shares do not overlap, so only the neighbours can meet this one.
+            let before = by_start.range(..=start).next_back();
+            let behind = by_start.range(start..).next();
+            let neighbours = before.into_iter().chain(behind);
+            let met = neighbours
+                .map(|(_, place)| &shares[*place])
+                .find(|other| other.draws.start < draws.end && draws.start < other.draws.end);
+            if let Some(other) = met {
                 let message = format!(
                     "overlaps the share {}..{} of {}: a request has one draw and waits for one \
                      model",
@@ -291,6 +313,7 @@ impl Checker<'_> {
                 );
                 return Err((span, message));
             }
+            by_start.insert(start, shares.len());
             shares.push(Share {
                 model: self.model(model)?,
                 draws,
