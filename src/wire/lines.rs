@@ -8,7 +8,7 @@ use std::io;
 
 /// How much is asked of the operating system at once. A Linux pipe holds 64 KiB
 /// unless told otherwise, so a larger block gains nothing there.
-const BLOCK_BYTES: usize = 64 * 1024;
+pub const BLOCK_BYTES: usize = 64 * 1024;
 
 /// How much of an oversized line is kept, to be set aside.
 pub const OVERSIZED_HEAD_BYTES: usize = 1024;
@@ -164,7 +164,9 @@ impl Lines {
         self.fill_up_to(1, read)
     }
 
-    fn fill_up_to(
+    /// Fills the buffer by one call of `read`, which is given room for `limit` bytes.
+    /// For a stage that shares its time among several inputs.
+    pub fn fill_up_to(
         &mut self,
         limit: usize,
         read: impl FnOnce(&mut [u8]) -> io::Result<usize>,

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Running, Workdir, json, next_line, now, open_reader, open_writer, processor_ticks, request_at,
-    score, stat,
+    Run, Running, Workdir, json, next_line, now, open_reader, open_writer, processor_ticks,
+    request_at, score, stat,
 };
 
 const POLICY: &str = r#"
@@ -46,7 +46,16 @@ struct Scene {
 
 impl Scene {
     fn start(policy: &str, flags: &[&str]) -> Scene {
-        let workdir = Workdir::new();
+        Scene::start_with(Workdir::new(), policy, flags, |run| run)
+    }
+
+    /// The same, in a folder of the test's, with something more for the command.
+    fn start_with(
+        workdir: Workdir,
+        policy: &str,
+        flags: &[&str],
+        more: impl FnOnce(Run) -> Run,
+    ) -> Scene {
         for pipe in ["requests", "dt.scores", "lr.scores", "responses"] {
             workdir.fifo(pipe);
         }
@@ -55,7 +64,7 @@ impl Scene {
         let run = run.args(["--requests", "requests", "--policy", "policy.toml"]);
         let run = run.args(["--scores", "dt.scores", "lr.scores", "-o", "responses"]);
         let run = run.args(["--stats", "stats.json", "--rejects", "rejects"]);
-        let running = run.args(flags).start();
+        let running = more(run.args(flags)).start();
         // In no order of its own: every order has to do.
         let responses = open_reader(&workdir.path("responses"));
         let lr = open_writer(&workdir.path("lr.scores"));
@@ -726,4 +735,325 @@ fn for_a_production_model_that_died_the_canary_answers() {
     running.stdin.take();
     running.wait().assert_status(0);
     assert_eq!(stat(&workdir, "stats.json", "answersByModels"), 1);
+}
+
+/// What one model floods its pipe with.
+#[derive(Clone, Copy, Debug)]
+enum Flood {
+    /// Scores of one id that nobody asked for.
+    Equal,
+    /// Scores of as many ids.
+    Distinct,
+    /// The same score of a request that is open, over and over.
+    Duplicates,
+    /// Scores of that request, each of another version.
+    Versions,
+    Rejects,
+    /// Scores of that request, each of 1 MiB.
+    Huge,
+}
+
+impl Flood {
+    fn lines(self, from: u64) -> String {
+        let line = |number: u64| match self {
+            Flood::Equal => score("nobody", "bad", 1, 1),
+            Flood::Distinct => score(&format!("nobody-{number}"), "bad", 1, 1),
+            Flood::Duplicates => score("open", "lr", 0, 1),
+            Flood::Versions => score("open", "bad", number as u32, 1),
+            Flood::Rejects => "{\"messageId\":\"a\",\"result\":}".to_owned(),
+            Flood::Huge => {
+                let text = "x".repeat(1 << 20);
+                format!(
+                    r#"{{"messageId":"open","result":{{"modelName":"bad-{number}","result":"{text}"}}}}"#
+                )
+            }
+        };
+        let count = if matches!(self, Flood::Huge) { 1 } else { 500 };
+        (from..from + count)
+            .map(|number| line(number) + "\n")
+            .collect()
+    }
+}
+
+/// Writes as fast as the pipe takes it, until it is told to stop or nobody reads.
+fn flood(mut pipe: File, kind: Flood, stop: Arc<AtomicU64>) -> std::thread::JoinHandle<u64> {
+    std::thread::spawn(move || {
+        let mut count = 0;
+        while stop.load(Ordering::Relaxed) == 0 {
+            let lines = kind.lines(count);
+            if pipe.write_all(lines.as_bytes()).is_err() {
+                break;
+            }
+            count += lines.matches('\n').count() as u64;
+        }
+        count
+    })
+}
+
+/// What the others get while one model floods. How long it takes is measured by
+/// scripts/bench/flood.sh; here a bound tells a broken rendezvous from a busy machine.
+fn a_flood_changes_nothing_for_the_others(kind: Flood) {
+    let policy = POLICY.replace("= 300", "= 10000").replace("expect", "#");
+    let flags = [
+        "--linger",
+        "0s",
+        "--max-open-bytes",
+        "16MiB",
+        "--orphan-bytes",
+        "4MiB",
+    ];
+    let mut scene = Scene::start(&policy, &flags);
+    scene.request("open");
+    let stop = Arc::new(AtomicU64::new(0));
+    let flooding = flood(scene.lr.try_clone().unwrap(), kind, Arc::clone(&stop));
+    std::thread::sleep(Duration::from_millis(300));
+    let mut times = Vec::new();
+    for number in 0..100 {
+        let since = Instant::now();
+        let id = number.to_string();
+        // Before its request as well as behind it.
+        if number % 2 == 0 {
+            writeln!(scene.dt, "{}", score(&id, "dt", 1, 2)).unwrap();
+            scene.request(&id);
+        } else {
+            scene.request(&id);
+            writeln!(scene.dt, "{}", score(&id, "dt", 1, 2)).unwrap();
+        }
+        assert_eq!(scene.response(), said(&id, "dt", "preferred"), "{kind:?}");
+        times.push(since.elapsed());
+    }
+    let resident = crate::harness::resident_bytes(scene.running.id());
+    assert!(resident < 100 << 20, "{kind:?}: {resident} bytes");
+    times.sort();
+    assert!(
+        times[50] < Duration::from_millis(100),
+        "{kind:?}: {times:?}"
+    );
+    writeln!(scene.dt, "{}", score("open", "dt", 1, 2)).unwrap();
+    assert_eq!(
+        scene.response(),
+        said("open", "dt", "preferred"),
+        "{kind:?}"
+    );
+    stop.store(1, Ordering::Relaxed);
+    assert!(flooding.join().unwrap() > 1, "{kind:?}");
+    drop((scene.requests, scene.dt, scene.lr));
+    let status = scene.running.wait();
+    let of = |name| stat(&scene.workdir, "stats.json", name);
+    assert_eq!((of("requests"), of("answersByModels")), (101, 101));
+    let fates = ["used", "unused", "late", "duplicate", "orphaned", "failed"];
+    assert_eq!(of("scores"), fates.map(of).iter().sum::<u64>());
+    status.assert_status(i32::from(matches!(kind, Flood::Rejects)));
+}
+
+#[test]
+fn a_flood_of_equal_scores_that_nobody_asked_for() {
+    a_flood_changes_nothing_for_the_others(Flood::Equal);
+}
+
+#[test]
+fn a_flood_of_scores_that_nobody_asked_for() {
+    a_flood_changes_nothing_for_the_others(Flood::Distinct);
+}
+
+#[test]
+fn a_flood_of_duplicates() {
+    a_flood_changes_nothing_for_the_others(Flood::Duplicates);
+}
+
+#[test]
+fn a_flood_of_versions() {
+    a_flood_changes_nothing_for_the_others(Flood::Versions);
+}
+
+#[test]
+fn a_flood_of_rejects() {
+    a_flood_changes_nothing_for_the_others(Flood::Rejects);
+}
+
+#[test]
+fn a_flood_of_huge_results() {
+    a_flood_changes_nothing_for_the_others(Flood::Huge);
+}
+
+#[test]
+fn the_scores_of_one_request_take_bounded_memory_and_so_does_its_decision() {
+    let flags = [
+        "--linger",
+        "0s",
+        "--decisions",
+        "decisions",
+        "--max-mailbox-bytes",
+        "2MiB",
+    ];
+    let policy = POLICY.replace("= 300", "= 60000").replace("expect", "#");
+    let mut scene = Scene::start(&policy, &flags);
+    scene.request("a");
+    let result = "x".repeat(120_000);
+    for version in 0..500 {
+        let line = format!(
+            r#"{{"messageId":"a","result":{{"modelName":"shadow","result":"{result}"}},"provenance":{{"model":{{"modelVersion":{version}}}}}}}"#
+        );
+        writeln!(scene.lr, "{line}").unwrap();
+    }
+    let resident = crate::harness::resident_bytes(scene.running.id());
+    assert!(resident < 40 << 20, "{resident} bytes");
+    scene.running.says("scores were counted and not kept");
+    writeln!(scene.dt, "{}", score("a", "dt", 1, 2)).unwrap();
+    assert_eq!(scene.response(), said("a", "dt", "preferred"));
+    scene.running.signal(Signal::TERM);
+    drop((scene.requests, scene.dt, scene.lr));
+    scene.running.wait().assert_status(0);
+    let of = |name| stat(&scene.workdir, "stats.json", name);
+    // A half of 2 MiB holds eight of them.
+    let kept = 500 - of("notKept");
+    assert_eq!((of("used"), of("unused"), kept), (1, 500, 8));
+    assert_eq!(
+        scene
+            .workdir
+            .read("decisions")
+            .matches("\"shadow\"")
+            .count(),
+        16
+    );
+}
+
+#[test]
+fn open_mailboxes_are_bounded_in_bytes_and_the_oldest_is_answered() {
+    let policy = POLICY.replace("= 300", "= 60000");
+    let mut scene = Scene::start(&policy, &["--max-open-bytes", "100KiB"]);
+    for number in 0..30 {
+        let request = request_at(&number.to_string(), now());
+        let padding = format!(",\"padding\":\"{}\"}}", "x".repeat(10_000));
+        let request = request.strip_suffix('}').unwrap().to_owned() + &padding;
+        writeln!(scene.requests, "{request}").unwrap();
+    }
+    // Ten thousand bytes each, and what a mailbox takes beside.
+    for number in 0..21 {
+        assert_eq!(
+            scene.response(),
+            said(&number.to_string(), "default", "overflow")
+        );
+    }
+    drop((scene.dt, scene.lr));
+    for _ in 21..30 {
+        assert_eq!(scene.response().2, "shutdown");
+    }
+    drop(scene.requests);
+    scene.running.wait().assert_status(0);
+}
+
+#[test]
+fn a_full_disk_under_the_rejects_stops_no_answer() {
+    let mut scene = Scene::start_with(Workdir::new(), POLICY, &["--linger", "0s"], |mut run| {
+        // The last one counts.
+        let args: Vec<_> = run.command.get_args().map(ToOwned::to_owned).collect();
+        let rejects = args.iter().position(|it| it == "rejects").unwrap();
+        let mut command = std::process::Command::new(run.command.get_program());
+        command.current_dir(run.command.get_current_dir().unwrap());
+        command
+            .args(&args[..rejects])
+            .arg("/dev/full")
+            .args(&args[rejects + 1..]);
+        run.command = command;
+        run
+    });
+    for number in 0..20 {
+        writeln!(scene.lr, "nonsense").unwrap();
+        let id = number.to_string();
+        scene.request(&id);
+        writeln!(scene.dt, "{}", score(&id, "dt", 1, 2)).unwrap();
+        assert_eq!(scene.response(), said(&id, "dt", "preferred"));
+    }
+    drop((scene.requests, scene.dt, scene.lr));
+    let finished = scene.running.wait();
+    finished.assert_status(1);
+    let lost = "/dev/full: 20 rejected records could not be kept";
+    assert!(finished.stderr.contains(lost), "{finished}");
+}
+
+/// A wall clock that reads what the file named by WALL_CLOCK says, in seconds from the
+/// true time.
+const WALL_CLOCK: &str = r#"
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+int clock_gettime(clockid_t clock, struct timespec *time) {
+  int result = syscall(SYS_clock_gettime, clock, time);
+  if (clock == CLOCK_REALTIME) {
+    char text[32] = "";
+    int file = open(getenv("WALL_CLOCK"), O_RDONLY);
+    if (file >= 0 && read(file, text, sizeof text - 1) > 0)
+      time->tv_sec += atol(text);
+    close(file);
+  }
+  return result;
+}
+"#;
+
+#[test]
+fn a_wall_clock_that_jumps_an_hour_moves_no_deadline_of_an_open_request() {
+    let workdir = Workdir::new();
+    workdir.write("clock.c", WALL_CLOCK);
+    workdir
+        .shell("cc -shared -fPIC -o clock.so clock.c")
+        .succeeds();
+    let (library, clock) = (workdir.path("clock.so"), workdir.path("clock"));
+    // Put in place whole, so that no half of it is read.
+    let jump = |workdir: &Workdir, seconds: &str| {
+        let new = workdir.write("clock.new", seconds);
+        std::fs::rename(new, workdir.path("clock")).unwrap();
+    };
+    jump(&workdir, "0");
+    let policy = POLICY
+        .replace("\"arrival\"", "\"timestamp\"")
+        .replace("= 300", "= 1000");
+    let policy = policy.replace("= 100\n", "= 500\n").replace("expect", "#");
+    let mut scene = Scene::start_with(workdir, &policy, &["--linger", "300ms"], |mut run| {
+        run.command
+            .env("LD_PRELOAD", library)
+            .env("WALL_CLOCK", clock);
+        run
+    });
+    for offset in ["3600", "-3600"] {
+        jump(&scene.workdir, "0");
+        let since = Instant::now();
+        scene.request(&format!("a{offset}"));
+        scene.request(&format!("b{offset}"));
+        writeln!(scene.lr, "{}", score(&format!("a{offset}"), "lr", 0, 1)).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+        jump(&scene.workdir, offset);
+        // Something to do, so that the program looks at its clocks.
+        writeln!(scene.lr, "{}", score("nobody", "lr", 0, 1)).unwrap();
+        assert_eq!(
+            scene.response(),
+            said(&format!("a{offset}"), "lr", "fallback")
+        );
+        let step = since.elapsed();
+        assert!(Duration::from_millis(490) < step, "{offset}: {step:?}");
+        assert_eq!(
+            scene.response(),
+            said(&format!("b{offset}"), "default", "default")
+        );
+        let deadline = since.elapsed();
+        assert!(
+            Duration::from_millis(990) < deadline,
+            "{offset}: {deadline:?}"
+        );
+        assert!(deadline < Duration::from_secs(10), "{offset}: {deadline:?}");
+    }
+    // A request whose timestamp is another clock's waits for its deadline at the most,
+    // and where it looks an hour old it does not wait. So the clock did jump.
+    let since = Instant::now();
+    scene.request("young");
+    assert_eq!(scene.response().2, "default");
+    assert!(since.elapsed() > Duration::from_millis(990));
+    jump(&scene.workdir, "3600");
+    let since = Instant::now();
+    scene.request("old");
+    assert_eq!(scene.response().2, "default");
+    assert!(since.elapsed() < Duration::from_millis(900));
+    scene.end();
 }

@@ -1,10 +1,10 @@
 //! What became of requests and scores. Nothing is read that is not counted here
 //! in the end, once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::serve::rendezvous::decision::Reason;
-use crate::serve::rendezvous::mailbox::Answer;
+use crate::serve::rendezvous::mailbox::{Answer, Fate};
 use crate::stage::stats::{Latencies, Snapshot};
 use crate::wire::text::Text;
 
@@ -24,7 +24,7 @@ pub struct Counts {
     /// Answers by models, whatever the reason.
     pub by_models: u64,
     /// The same, by model.
-    pub by_model: Vec<(Text, u64, u64)>,
+    pub by_model: HashMap<(Text, u64), u64>,
     /// Answers by models beyond the most that are counted by name.
     pub by_others: u64,
     /// All answers, by reason.
@@ -43,6 +43,9 @@ pub struct Counts {
     pub orphaned: u64,
     /// Scores with an error.
     pub failed: u64,
+    /// Of all scores, those that there was no room for. Each has its fate all the
+    /// same.
+    pub not_kept: u64,
     /// When the answers were given, from the origins of their requests.
     pub answered_after: Latencies,
 }
@@ -58,22 +61,32 @@ impl Counts {
             return;
         };
         self.by_models += 1;
-        let mut known = self.by_model.iter();
-        let known = known.position(|(it, of_version, _)| of_version == version && it == name);
-        match known {
-            Some(place) => self.by_model[place].2 += 1,
-            None if self.by_model.len() < MODELS_MAX => {
-                // A text of its own: the name may be a piece of a long one.
-                self.by_model.push((Text::from(&**name), *version, 1));
-            }
-            None => self.by_others += 1,
+        let model = (name.clone(), *version);
+        if let Some(count) = self.by_model.get_mut(&model) {
+            *count += 1;
+        } else if self.by_model.len() < MODELS_MAX {
+            // A text of its own: the name may be a piece of a long one.
+            self.by_model.insert((Text::from(&**name), *version), 1);
+        } else {
+            self.by_others += 1;
+        }
+    }
+
+    /// Counts what became of a score.
+    pub fn fate(&mut self, fate: Fate) {
+        match fate {
+            Fate::Used => self.used += 1,
+            Fate::Unused => self.unused += 1,
+            Fate::Late => self.late += 1,
+            Fate::Duplicate => self.duplicate += 1,
+            Fate::Failed => self.failed += 1,
         }
     }
 
     /// Answers by `name@version`, in the order of the names.
     pub fn by_model(&self) -> BTreeMap<String, u64> {
         let named = self.by_model.iter();
-        let named = named.map(|(name, version, count)| (format!("{name}@{version}"), *count));
+        let named = named.map(|((name, version), count)| (format!("{name}@{version}"), *count));
         let others = (self.by_others > 0).then(|| ("others".to_owned(), self.by_others));
         named.chain(others).collect()
     }
@@ -109,6 +122,7 @@ impl Counts {
             .count("duplicate", self.duplicate)
             .count("orphaned", self.orphaned)
             .count("failed", self.failed)
+            .count("notKept", self.not_kept)
             .latencies("answeredAfter", &self.answered_after)
     }
 
@@ -116,5 +130,39 @@ impl Counts {
     #[cfg(test)]
     pub fn assert_balanced(&self) {
         assert!(self.is_balanced(), "{self:#?}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::rc::Rc;
+
+    use super::*;
+    use crate::serve::rendezvous::decision::Outcome;
+    use crate::serve::rendezvous::policy::Policy;
+    use crate::wire::micros::Micros;
+
+    #[test]
+    fn models_are_counted_by_name_up_to_a_bound() {
+        let policy = "deadline_ms = 1\n[[prefer]]\nafter_ms = 0\nmodels = [\"*\"]";
+        let policy = Rc::new(Policy::parse(policy, "p").unwrap());
+        let mut counts = Counts::default();
+        for number in 0..3 * MODELS_MAX as u64 {
+            counts.answer(&Answer {
+                request: "{}".into(),
+                model_result: "{}".into(),
+                model: Some((format!("model-{number}").into(), number)),
+                outcome: Outcome {
+                    winner: Some(0),
+                    at: Micros(0),
+                    reason: Reason::Preferred,
+                },
+                policy: Rc::clone(&policy),
+            });
+        }
+        let shown = counts.by_model();
+        assert_eq!(shown.len(), MODELS_MAX + 1);
+        assert_eq!(shown["others"], 2 * MODELS_MAX as u64);
+        assert_eq!(shown["model-7@7"], 1);
     }
 }

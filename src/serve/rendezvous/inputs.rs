@@ -3,19 +3,50 @@
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Result;
 
 use crate::stage::watch::{Watch, named_pipes};
 use crate::stage::{Stage, usage};
 use crate::wire::endpoint::{Input, Progress};
-use crate::wire::lines::Lines;
+use crate::wire::lines::{BLOCK_BYTES, Lines};
+use crate::wire::micros::Micros;
+
+/// How much is read at once of a stream that brings little that an answer needs. What
+/// is read with it waits for no longer than this takes.
+const SLOW_BLOCK_BYTES: usize = 4096;
+
+/// About what a byte of records costs, in nanoseconds.
+const BYTE_NS: u64 = 6;
+
+/// Such a stream rests for so many times as long as its block has cost.
+const REST_TIMES: u64 = 3;
+
+/// The same for a record of at least [`LONG_BYTES`]: it cannot be read in pieces, so
+/// such records must be few for most answers to be in time.
+const LONG_REST_TIMES: u64 = 50;
+
+const LONG_BYTES: usize = 128 * 1024;
+
+/// The longest rest.
+const REST_MAX: Micros = Micros(5_000_000);
+
+/// One score of so many has to be needed for the stream to be read at full speed.
+const NEEDED_ONE_OF: u64 = 4;
+
+/// How many streams were opened in this run.
+static OPENED: AtomicU32 = AtomicU32::new(0);
 
 /// One stream, and what was read of it.
 pub struct Stream {
     pub input: Input,
     pub lines: Lines,
     pub ended: bool,
+    /// No other stream of the run has it.
+    pub number: u32,
+    /// How fast it is read.
+    pub pace: Pace,
     /// Tells the pipe from another one of its name.
     ino: u64,
 }
@@ -36,23 +67,87 @@ impl Stream {
             input,
             lines: Lines::new(stage.line_bytes_max),
             ended: false,
+            number: OPENED.fetch_add(1, Ordering::Relaxed),
+            pace: Pace::default(),
         })
     }
 
-    /// Reads what is there; one byte alone where only the present line is wanted.
-    pub fn read(&mut self, only_this_line: bool) -> Result<()> {
+    /// Reads what is there, a block at the most; one byte alone where only the present
+    /// line is wanted. Says how many bytes that were.
+    pub fn read(&mut self, only_this_line: bool) -> Result<usize> {
         let progress = if only_this_line {
             self.input.read_one_byte(&mut self.lines)?
         } else {
-            self.input.read(&mut self.lines)?
+            let block = self.pace.block_bytes();
+            self.input.read_up_to(&mut self.lines, block)?
         };
         self.ended = progress == Progress::End;
-        Ok(())
+        Ok(match progress {
+            Progress::Bytes(count) => count,
+            Progress::Nothing | Progress::End => 0,
+        })
     }
 
     /// Whether a line was begun whose end may still come.
     pub fn is_inside_line(&self) -> bool {
         !self.ended && self.lines.is_inside_line()
+    }
+}
+
+/// How fast a stream of scores is read. Whatever a model sends, the others' answers
+/// wait for one small block of it at the most, and it takes a small part of the
+/// program's time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Pace {
+    /// Whether most of its last scores could matter to no answer.
+    is_slow: bool,
+    /// When it is read again.
+    rests_until: Option<Micros>,
+}
+
+/// What one read of a stream has brought.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Brought {
+    /// How many bytes were read.
+    pub bytes: usize,
+    /// Lines that were whole then.
+    pub records: u64,
+    /// The longest of them, in bytes.
+    pub longest: usize,
+    /// Scores that can matter to an answer.
+    pub needed: u64,
+}
+
+impl Pace {
+    fn block_bytes(self) -> usize {
+        match self.is_slow {
+            true => SLOW_BLOCK_BYTES,
+            false => BLOCK_BYTES,
+        }
+    }
+
+    /// Until when it rests, where it does at `now`.
+    pub fn rest(self, now: Micros) -> Option<Micros> {
+        self.rests_until.filter(|until| *until > now)
+    }
+
+    /// Notes what a read has brought. A stream that gave less than was asked for is
+    /// up to date, and need not rest.
+    pub fn note(&mut self, brought: Brought, now: Micros) {
+        let is_full = brought.bytes >= self.block_bytes();
+        if brought.records > 0 {
+            self.is_slow = brought.needed * NEEDED_ONE_OF < brought.records;
+        }
+        self.rests_until = None;
+        if self.is_slow && is_full {
+            let times = match brought.longest {
+                LONG_BYTES.. => LONG_REST_TIMES,
+                _ => REST_TIMES,
+            };
+            let bytes = brought.bytes.max(brought.longest) as u64;
+            let rest = Micros((bytes * BYTE_NS * times / 1000) as i64);
+            self.rests_until = Some(now + rest.min(REST_MAX));
+        }
     }
 }
 
@@ -113,5 +208,93 @@ impl Folder {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: Brought = Brought {
+        bytes: BLOCK_BYTES,
+        records: 1000,
+        longest: 70,
+        needed: 0,
+    };
+
+    #[test]
+    fn a_stream_that_nobody_needs_is_read_in_small_blocks_with_rests() {
+        let mut pace = Pace::default();
+        assert_eq!(pace.block_bytes(), BLOCK_BYTES);
+        pace.note(FULL, Micros(1_000));
+        assert_eq!(pace.block_bytes(), SLOW_BLOCK_BYTES);
+        let until = pace.rest(Micros(1_000)).unwrap();
+        assert!(Micros(1_500) < until && until < Micros(3_000), "{until:?}");
+        assert_eq!(pace.rest(until), None);
+        // What is up to date need not rest, whatever it brings.
+        let few = Brought {
+            bytes: 70,
+            records: 1,
+            ..FULL
+        };
+        pace.note(few, Micros(5_000));
+        assert_eq!(pace.rest(Micros(5_000)), None);
+        // As soon as a quarter is needed it has its full block again.
+        pace.note(
+            Brought {
+                records: 4,
+                needed: 1,
+                ..few
+            },
+            Micros(6_000),
+        );
+        assert_eq!(pace, Pace::default());
+        pace.note(
+            Brought {
+                needed: 250,
+                ..FULL
+            },
+            Micros(6_000),
+        );
+        assert_eq!(pace, Pace::default());
+    }
+
+    #[test]
+    fn long_records_that_nobody_needs_take_less_than_a_hundredth_of_the_time() {
+        let mut pace = Pace::default();
+        let long = Brought {
+            records: 1,
+            longest: 15 << 20,
+            ..FULL
+        };
+        pace.note(long, Micros(0));
+        // It takes 5 to 20 ms.
+        assert!(pace.rest(Micros(0)).unwrap() > Micros(2_000_000));
+        // In the middle of the next one nothing is known yet, and it stays slow.
+        let middle = Brought {
+            bytes: SLOW_BLOCK_BYTES,
+            records: 0,
+            longest: 0,
+            needed: 0,
+        };
+        pace.note(middle, Micros(0));
+        assert!(pace.rest(Micros(0)).unwrap() < Micros(1_000));
+    }
+
+    #[test]
+    fn a_long_record_that_is_needed_is_read_at_full_speed() {
+        let mut pace = Pace::default();
+        pace.note(Brought { records: 0, ..FULL }, Micros(0));
+        assert_eq!(pace, Pace::default());
+        pace.note(
+            Brought {
+                records: 1,
+                longest: 15 << 20,
+                needed: 1,
+                ..FULL
+            },
+            Micros(0),
+        );
+        assert_eq!(pace, Pace::default());
     }
 }

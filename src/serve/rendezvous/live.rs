@@ -7,7 +7,7 @@ use anyhow::Result;
 use rustix::event::PollFlags;
 
 use crate::serve::rendezvous::RendezvousArgs;
-use crate::serve::rendezvous::inputs::{Folder, Stream};
+use crate::serve::rendezvous::inputs::{Brought, Folder, Stream};
 use crate::serve::rendezvous::mailboxes::{Effect, Event, Mailboxes, NewRequest};
 use crate::serve::rendezvous::policy::Policy;
 use crate::serve::rendezvous::routes::Routes;
@@ -47,7 +47,7 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, policy: Policy) -> Result<(
         effects: Vec::new(),
         pending: Backlog::default(),
         output,
-        routes: Routes::open(args, args.bounds.queue_bytes())?,
+        routes: Routes::open_live(args, args.bounds.queue_bytes())?,
         requests,
         scores,
         folders,
@@ -56,13 +56,18 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, policy: Policy) -> Result<(
         clock,
         started: Instant::now() - clock.monotonic().to_duration(),
         last: Micros(-1),
+        not_kept_said: 0,
     };
     if args.output.resume {
         live.pending.tail().push(b'\n');
     }
-    let cut_short = live.serve(stage, args)?;
-    live.finish(stage)?;
-    match cut_short {
+    stage.report.write_rejects_beside()?;
+    let served = live.serve(stage, args).and_then(|cut_short| {
+        live.finish(stage)?;
+        Ok(cut_short)
+    });
+    stage.report.finish_rejects();
+    match served? {
         Some(stop) => Err(EndedEarly::Signal(stop).into()),
         None => Ok(()),
     }
@@ -86,6 +91,8 @@ struct Live {
     started: Instant,
     /// The time of the last wake-up.
     last: Micros,
+    /// How many scores there was no room for when that was said last.
+    not_kept_said: u64,
 }
 
 impl Live {
@@ -96,6 +103,7 @@ impl Live {
             self.write_some()?;
             self.routes.write_some(&mut stage.report);
             stage.report.flush()?;
+            self.say_not_kept(stage);
             if stage.signals.take_hangup() {
                 self.reload(stage, args);
             }
@@ -138,9 +146,20 @@ impl Live {
         let may_read = self.pending.len() < PENDING_BYTES_MAX;
         let mut streams = Vec::with_capacity(self.scores.len() + 2);
         let mut places = Vec::with_capacity(self.scores.len() + 1);
+        let now = self.clock.monotonic();
+        let mut rested = None;
         for stream in self.streams() {
             let readiness = stream.input.readiness();
-            let wanted = !self.finishing || stream.is_inside_line();
+            let wanted = match self.finishing {
+                true => stream.is_inside_line(),
+                false => match stream.pace.rest(now) {
+                    Some(until) => {
+                        rested = Some(rested.map_or(until, |it: Micros| it.min(until)));
+                        false
+                    }
+                    None => true,
+                },
+            };
             match readiness.filter(|_| may_read && wanted && !stream.ended) {
                 Some(fd) => {
                     places.push(Some(streams.len()));
@@ -158,7 +177,9 @@ impl Live {
         }
         streams.extend(self.routes.waiting().filter_map(Output::readiness));
         let wake = self.mailboxes.next_wake().map(|wake| self.instant(wake));
-        let times = [wake, stage.stats.due(), stage.signals.grace_end()];
+        // While the reader of the responses is behind, nobody is read again.
+        let rested = rested.filter(|_| may_read).map(|it| self.instant(it));
+        let times = [wake, rested, stage.stats.due(), stage.signals.grace_end()];
         let until = times.into_iter().flatten().min();
         let ready = wait(&streams, &mut stage.signals, until)?;
         Ok(places
@@ -183,9 +204,11 @@ impl Live {
         let (of_scores, of_folders) = ready[1..].split_at(self.scores.len());
         for (index, _) in of_scores.iter().enumerate().filter(|(_, ready)| **ready) {
             stage.stats.touch();
-            let stream = &mut self.scores[index];
-            stream.read(self.finishing)?;
-            self.take_scores(index, stage, now)?;
+            let bytes = self.scores[index].read(self.finishing)?;
+            let brought = self.take_scores(index, stage, now)?;
+            self.scores[index]
+                .pace
+                .note(Brought { bytes, ..brought }, now);
         }
         if of_folders.contains(&true) {
             for folder in &self.folders {
@@ -234,26 +257,49 @@ impl Live {
         Ok(())
     }
 
-    fn take_scores(&mut self, index: usize, stage: &mut Stage, now: Micros) -> Result<()> {
+    /// Takes the scores in that were read. Says what the stream has brought.
+    fn take_scores(&mut self, index: usize, stage: &mut Stage, now: Micros) -> Result<Brought> {
         let Stream {
             input,
             lines,
             ended,
+            number,
             ..
         } = &mut self.scores[index];
+        let mut brought = Brought::default();
+        let needed = self.mailboxes.needed;
         while let Some(line) = next_line(lines, *ended) {
+            brought.records += 1;
+            brought.longest = brought.longest.max(line.bytes.len());
             let Some(bytes) = record_of(stage, input.name(), &line)? else {
                 continue;
             };
             match Score::parse(bytes) {
                 Ok(score) => {
-                    self.mailboxes
-                        .step(Event::Score(&score), now, &mut self.effects);
+                    let score = Event::Score {
+                        score: &score,
+                        stream: *number,
+                    };
+                    self.mailboxes.step(score, now, &mut self.effects);
                 }
                 Err(reason) => stage.report.reject(input.name(), &line, &reason)?,
             }
         }
-        Ok(())
+        brought.needed = self.mailboxes.needed - needed;
+        Ok(brought)
+    }
+
+    /// Says, now and then, that there was no room for scores.
+    fn say_not_kept(&mut self, stage: &mut Stage) {
+        let not_kept = self.mailboxes.counts.not_kept;
+        if not_kept > self.not_kept_said {
+            self.not_kept_said = not_kept;
+            let message = format!(
+                "{not_kept} scores were counted and not kept: one request had too many of them, or they \
+                 were past --max-mailbox-bytes or half of --max-open-bytes"
+            );
+            stage.report.warn_seldom("not kept", &message);
+        }
     }
 
     /// Turns answers into responses.
@@ -329,8 +375,10 @@ impl Live {
 
     fn snapshot(&self, stage: &Stage) -> Snapshot {
         let counts = self.mailboxes.counts.snapshot(self.mailboxes.open());
-        self.routes
-            .snapshot(counts.count("rejected", stage.report.rejected()))
+        let counts = counts
+            .count("rejected", stage.report.rejected())
+            .count("rejectsNotKept", stage.report.rejects_lost());
+        self.routes.snapshot(counts)
     }
 }
 

@@ -1,5 +1,6 @@
 //! One mailbox: a request, the scores that came for it, and what became of each.
 
+use std::collections::HashMap;
 use std::rc::Rc;
 
 use crate::serve::rendezvous::counts::Counts;
@@ -8,14 +9,25 @@ use crate::serve::rendezvous::policy::Policy;
 use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
-/// The most models of one request. Scores of further ones are counted as unused
-/// and take no part: a model that changes its name with every score must not
-/// slow the others.
-const MODELS_MAX: usize = 256;
+/// The most models of one request that its policy does not name. Scores of further
+/// ones are counted and not kept: a model that changes its name with every score must
+/// not slow the others.
+const UNNAMED_MAX: usize = 256;
 
 /// The most duplicates of one request that are kept for its decision. Further
 /// ones are counted.
 const DUPLICATES_MAX: usize = 256;
+
+/// Of more models than these, a map finds one.
+const FEW_MODELS: usize = 16;
+
+/// About what a mailbox takes beside its texts: itself, its places in the maps of
+/// all mailboxes, its timer, and the heads of its allocations.
+const MAILBOX_BYTES: usize = size_of::<Mailbox>() + 450;
+
+/// About what a score takes beside its texts: its places in two lists that may grow
+/// to twice what they hold, and the heads of its allocations.
+const SCORE_BYTES: usize = 2 * (size_of::<Candidate>() + size_of::<Arrival>()) + 64;
 
 /// A score in a mailbox.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,8 +44,46 @@ impl Candidate {
     /// About what it takes in memory.
     pub fn bytes(&self) -> usize {
         let hash = self.model_hash.as_ref().map_or(0, |hash| hash.len());
-        size_of::<Candidate>() + self.arrival.model_name.len() + self.outcome.len() + hash
+        SCORE_BYTES + self.arrival.model_name.len() + self.outcome.len() + hash
     }
+}
+
+/// How much the scores of one request may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// All that are kept, in bytes.
+    pub bytes: usize,
+    /// Those that no answer needs, in bytes: of models that the policy does not name,
+    /// and duplicates. Less than [`bytes`](Room::bytes), so that nobody can take the
+    /// room of the models that the policy names.
+    pub spare_bytes: usize,
+}
+
+impl Room {
+    /// As much as there is.
+    pub const UNBOUNDED: Room = Room {
+        bytes: usize::MAX,
+        spare_bytes: usize::MAX,
+    };
+
+    /// Half of these bytes is for the models that the policy names.
+    pub fn half_named(bytes: usize) -> Room {
+        Room {
+            bytes,
+            spare_bytes: bytes / 2,
+        }
+    }
+}
+
+/// What a mailbox does with a score.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    /// It is the first of its model, and may change the outcome.
+    First,
+    /// It is kept for the decision's record.
+    Duplicate,
+    /// There is no room: it is counted as this, and not kept.
+    Refused(Fate),
 }
 
 /// What became of a score.
@@ -78,11 +128,15 @@ pub struct Mailbox {
     arrivals: Vec<Arrival>,
     /// The rest of the same scores, in the same order.
     firsts: Vec<Candidate>,
+    /// The places of the firsts, where there are many.
+    places: HashMap<(Text, u64), usize>,
     duplicates: Vec<Candidate>,
-    /// Duplicates that were not kept.
-    duplicates_dropped: u64,
-    /// Scores of models beyond the most there may be.
-    excess: u64,
+    /// How many firsts are of models that the policy does not name.
+    unnamed: usize,
+    /// About what the scores take in memory.
+    scores_bytes: usize,
+    /// Of these bytes, those of scores that no answer needs.
+    spare_bytes: usize,
 }
 
 impl Mailbox {
@@ -95,49 +149,112 @@ impl Mailbox {
             policy,
             arrivals: Vec::new(),
             firsts: Vec::new(),
+            places: HashMap::new(),
             duplicates: Vec::new(),
-            duplicates_dropped: 0,
-            excess: 0,
+            unnamed: 0,
+            scores_bytes: 0,
+            spare_bytes: 0,
         }
     }
 
-    /// Takes a score in. Of one model's scores the earliest counts; in service
-    /// that is the first to be read, and in a recording it may come later.
-    pub fn take(&mut self, mut candidate: Candidate) {
-        let first = self.arrivals.iter().position(|arrival| {
-            arrival.model_version == candidate.arrival.model_version
-                && arrival.model_name == candidate.arrival.model_name
-        });
-        match first {
-            None if self.arrivals.len() >= MODELS_MAX => {
-                self.excess += 1;
-                return;
-            }
+    /// Takes a score in, where there is room. Of one model's scores the earliest
+    /// counts; in service that is the first to be read, and in a recording it may
+    /// come later. `text_bytes` is the length of what `whole` adds to the arrival:
+    /// a score that is refused is never copied.
+    pub fn take(
+        &mut self,
+        arrival: Arrival,
+        text_bytes: usize,
+        room: Room,
+        whole: impl FnOnce(Arrival) -> Candidate,
+    ) -> Taken {
+        let bytes = SCORE_BYTES + arrival.model_name.len() + text_bytes;
+        let fits = self.scores_bytes.saturating_add(bytes) <= room.bytes;
+        let fits_spare = fits && self.spare_bytes.saturating_add(bytes) <= room.spare_bytes;
+        let (name, version) = (&*arrival.model_name, arrival.model_version);
+        match self.place_of(name, version) {
             None => {
-                self.arrivals.push(candidate.arrival.clone());
-                self.firsts.push(candidate);
-                return;
+                let is_named = self.policy.index.names(name, version);
+                if !fits || !is_named && (!fits_spare || self.unnamed >= UNNAMED_MAX) {
+                    return Taken::Refused(self.fate_of(&arrival));
+                }
+                self.unnamed += usize::from(!is_named);
+                self.spare_bytes += if is_named { 0 } else { bytes };
+                self.scores_bytes += bytes;
+                self.put_first(whole(arrival));
+                Taken::First
             }
-            Some(first) if candidate.arrival.at < self.arrivals[first].at => {
-                self.arrivals[first] = candidate.arrival.clone();
-                std::mem::swap(&mut self.firsts[first], &mut candidate);
+            Some(first) if fits_spare && self.duplicates.len() < DUPLICATES_MAX => {
+                self.spare_bytes += bytes;
+                self.scores_bytes += bytes;
+                let is_earlier = arrival.at < self.arrivals[first].at;
+                let mut candidate = whole(arrival);
+                if is_earlier {
+                    self.arrivals[first] = candidate.arrival.clone();
+                    std::mem::swap(&mut self.firsts[first], &mut candidate);
+                }
+                self.duplicates.push(candidate);
+                if is_earlier {
+                    Taken::First
+                } else {
+                    Taken::Duplicate
+                }
             }
-            Some(_) => {}
+            Some(_) => Taken::Refused(Fate::Duplicate),
         }
-        if self.duplicates.len() < DUPLICATES_MAX {
-            self.duplicates.push(candidate);
+    }
+
+    /// Takes in a score that is there already.
+    pub fn put(&mut self, candidate: Candidate, room: Room) -> Taken {
+        let hash = candidate.model_hash.as_ref().map_or(0, |hash| hash.len());
+        let text_bytes = candidate.outcome.len() + hash;
+        let arrival = candidate.arrival.clone();
+        self.take(arrival, text_bytes, room, |_| candidate)
+    }
+
+    /// The place of a model among the firsts.
+    fn place_of(&self, name: &str, version: u64) -> Option<usize> {
+        if self.arrivals.len() > FEW_MODELS {
+            return self.places.get(&(Text::from(name), version)).copied();
+        }
+        self.arrivals
+            .iter()
+            .position(|it| it.model_version == version && *it.model_name == *name)
+    }
+
+    fn put_first(&mut self, candidate: Candidate) {
+        self.arrivals.push(candidate.arrival.clone());
+        self.firsts.push(candidate);
+        let from = match self.arrivals.len() {
+            0..=FEW_MODELS => return,
+            _ if self.places.is_empty() => 0,
+            count => count - 1,
+        };
+        for (place, arrival) in self.arrivals.iter().enumerate().skip(from) {
+            let model = (arrival.model_name.clone(), arrival.model_version);
+            self.places.insert(model, place);
+        }
+    }
+
+    /// The fate of a score for which there is no room.
+    fn fate_of(&self, arrival: &Arrival) -> Fate {
+        if arrival.at > self.policy.deadline {
+            Fate::Late
+        } else if arrival.failed {
+            Fate::Failed
         } else {
-            self.duplicates_dropped += 1;
+            Fate::Unused
         }
     }
 
     /// About what it takes in memory.
     pub fn bytes(&self) -> usize {
-        let scores = self.firsts.iter().chain(&self.duplicates);
-        size_of::<Mailbox>()
-            + self.request.len()
-            + self.message_id.len()
-            + scores.map(Candidate::bytes).sum::<usize>()
+        MAILBOX_BYTES + self.request.len() + self.message_id.len() + self.scores_bytes
+    }
+
+    /// Of [`bytes`](Mailbox::bytes), those of scores that no answer needs.
+    pub fn spare_bytes(&self) -> usize {
+        self.spare_bytes
     }
 
     /// What comes of the request if no more scores come.
@@ -171,27 +288,17 @@ impl Mailbox {
     /// Counts the fate of every score.
     pub fn count_fates(&self, outcome: Outcome, counts: &mut Counts) {
         for (index, arrival) in self.arrivals.iter().enumerate() {
-            match self.fate(index, arrival, outcome) {
-                Fate::Used => counts.used += 1,
-                Fate::Unused => counts.unused += 1,
-                Fate::Late => counts.late += 1,
-                Fate::Failed => counts.failed += 1,
-                Fate::Duplicate => {}
-            }
+            counts.fate(self.fate(index, arrival, outcome));
         }
-        counts.unused += self.excess;
-        counts.duplicate += self.duplicates.len() as u64 + self.duplicates_dropped;
+        for _ in &self.duplicates {
+            counts.fate(Fate::Duplicate);
+        }
     }
 
     fn fate(&self, index: usize, arrival: &Arrival, outcome: Outcome) -> Fate {
-        if arrival.at > self.policy.deadline {
-            Fate::Late
-        } else if arrival.failed {
-            Fate::Failed
-        } else if outcome.winner == Some(index) {
-            Fate::Used
-        } else {
-            Fate::Unused
+        match self.fate_of(arrival) {
+            Fate::Unused if outcome.winner == Some(index) => Fate::Used,
+            fate => fate,
         }
     }
 

@@ -1,13 +1,13 @@
 //! All mailboxes of a rendezvous in service. Pure: the time is an argument, and
 //! what is to be done comes back as effects.
 
-use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
 use crate::serve::rendezvous::counts::Counts;
 use crate::serve::rendezvous::decision::{Arrival, Outcome, Reason};
-use crate::serve::rendezvous::mailbox::{Answer, Candidate, Mailbox};
+use crate::serve::rendezvous::mailbox::{Answer, Candidate, Mailbox, Room, Taken};
+use crate::serve::rendezvous::orphans::Orphans;
 use crate::serve::rendezvous::policy::{MeasureFrom, Policy};
 use crate::serve::rendezvous::remembered::Remembered;
 use crate::wire::message::{self, Score};
@@ -20,7 +20,13 @@ pub enum Event<'a> {
     /// A request was read.
     Request(NewRequest<'a>),
     /// A score was read.
-    Score(&'a Score<'a>),
+    Score {
+        /// The score.
+        score: &'a Score<'a>,
+        /// The number of the stream that brought it. A stream is not older than the
+        /// run, and no two have one number.
+        stream: u32,
+    },
     /// All that was ready has been read. Answers are given now and not before,
     /// so that scores read together count together.
     Tick,
@@ -59,6 +65,8 @@ pub struct Limits {
     pub mailboxes_max: usize,
     /// How much memory they may take, in bytes.
     pub mailbox_bytes_max: usize,
+    /// How much memory the scores of one of them may take, in bytes.
+    pub scores_bytes_max: usize,
     /// For how long a mailbox stays after its deadline, to see who was late.
     pub linger: Micros,
     /// How many ids of requests are known after their mailboxes.
@@ -78,10 +86,8 @@ struct Timed {
     /// On the program's monotonic clock; before its start for a request that was
     /// accepted before.
     origin: Micros,
-    /// When to look at it next. A timer for another time is out of date.
+    /// When to look at it next.
     due: Micros,
-    /// What it was last counted with.
-    bytes: usize,
     /// Whether it is among those that are decided at the next tick.
     changed: bool,
 }
@@ -93,15 +99,57 @@ struct Answered {
     outcome: Outcome,
 }
 
-/// A score that waits for its request. The arrival counts from the program's
-/// start until it has one.
-type Orphan = Candidate;
+/// The time of no timer.
+const NEVER: Micros = Micros(i64::MAX);
 
-/// About what a waiting score takes in memory, with its places in a map and a
-/// queue.
-fn orphan_bytes(orphan: &Orphan, message_id: &str) -> usize {
-    const PLACES_BYTES: usize = 500;
-    PLACES_BYTES + orphan.bytes() + message_id.len()
+/// Puts a mailbox's timer from the time it was set to, if any, to another, if any.
+fn set_timer(timers: &mut BTreeSet<(Micros, u64)>, number: u64, timed: &mut Timed, due: Micros) {
+    if timed.due != NEVER {
+        timers.remove(&(timed.due, number));
+    }
+    if due != NEVER {
+        timers.insert((due, number));
+    }
+    timed.due = due;
+}
+
+impl Limits {
+    /// The room for the next score of a mailbox. Scores that no answer needs take at
+    /// most half of what all mailboxes may take, `spare_bytes` of it already, so that
+    /// no flood of them pushes a request out.
+    fn room(&self, mailbox: &Mailbox, spare_bytes: usize) -> Room {
+        let of_one = Room::half_named(self.scores_bytes_max.min(self.mailbox_bytes_max));
+        let left = (self.mailbox_bytes_max / 2).saturating_sub(spare_bytes);
+        Room {
+            spare_bytes: of_one.spare_bytes.min(mailbox.spare_bytes() + left),
+            ..of_one
+        }
+    }
+}
+
+/// A score as the rules see it.
+fn arrival_of(score: &Score, at: Micros) -> Arrival {
+    Arrival {
+        model_name: Text::from(&*score.model_name),
+        model_version: score.model_version,
+        at,
+        failed: matches!(score.outcome, message::Outcome::Error(_)),
+    }
+}
+
+/// How long the texts of a score are beside its model's name.
+fn text_bytes(score: &Score) -> usize {
+    let (message::Outcome::Result(text) | message::Outcome::Error(text)) = score.outcome;
+    text.len() + score.model_hash.as_ref().map_or(0, |hash| hash.len())
+}
+
+fn candidate_of(score: &Score, arrival: Arrival) -> Candidate {
+    let (message::Outcome::Result(text) | message::Outcome::Error(text)) = score.outcome;
+    Candidate {
+        arrival,
+        model_hash: score.model_hash.as_deref().map(Text::from),
+        outcome: text.into(),
+    }
 }
 
 /// All mailboxes of a rendezvous.
@@ -118,16 +166,19 @@ pub struct Mailboxes {
     opened: u64,
     /// Of all mailboxes.
     bytes: usize,
-    timers: BinaryHeap<Reverse<(Micros, u64)>>,
+    /// Of these bytes, those of scores that no answer needs.
+    spare_bytes: usize,
+    /// When to look at which mailbox: one time each, or none.
+    timers: BTreeSet<(Micros, u64)>,
     /// Mailboxes whose outcome may have changed in this wake-up.
     changed: Vec<u64>,
-    orphans: HashMap<Text, Vec<Orphan>>,
-    /// In the order in which they came, the adopted ones too.
-    orphan_order: VecDeque<(Micros, Text)>,
-    orphan_bytes: usize,
+    orphans: Orphans,
     scores_ended: bool,
     /// What became of all that was read.
     pub counts: Counts,
+    /// Scores so far that could matter to an answer. A stream that brings few of them
+    /// is read more slowly.
+    pub needed: u64,
 }
 
 impl Mailboxes {
@@ -142,13 +193,13 @@ impl Mailboxes {
             answered: BTreeMap::new(),
             opened: 0,
             bytes: 0,
-            timers: BinaryHeap::new(),
+            spare_bytes: 0,
+            timers: BTreeSet::new(),
             changed: Vec::new(),
-            orphans: HashMap::new(),
-            orphan_order: VecDeque::new(),
-            orphan_bytes: 0,
+            orphans: Orphans::new(limits.orphan_bytes_max),
             scores_ended: false,
             counts: Counts::default(),
+            needed: 0,
         }
     }
 
@@ -157,7 +208,7 @@ impl Mailboxes {
     pub fn step(&mut self, event: Event, now: Micros, effects: &mut Vec<Effect>) {
         match event {
             Event::Request(request) => self.request(request, now, effects),
-            Event::Score(score) => self.score(score, now, effects),
+            Event::Score { score, stream } => self.score(score, stream, now, effects),
             Event::Tick => self.tick(now, effects),
             Event::ScoresEnded => {
                 self.scores_ended = true;
@@ -171,7 +222,7 @@ impl Mailboxes {
                     self.answer_early(*number, now, Reason::Shutdown, effects);
                 }
                 self.close_answered(effects);
-                self.forget_orphans(None);
+                self.counts.orphaned += self.orphans.give_up_to(Micros(i64::MAX));
             }
             Event::Policy(policy) => self.policy = policy,
         }
@@ -179,9 +230,9 @@ impl Mailboxes {
 
     /// When a [`Tick`](Event::Tick) is due though nothing is read.
     pub fn next_wake(&self) -> Option<Micros> {
-        let timer = self.timers.peek().map(|Reverse((due, _))| *due);
-        let orphan = self.orphan_order.front();
-        let orphan = orphan.map(|(came, _)| *came + self.limits.orphan_age_max);
+        let timer = self.timers.first().map(|(due, _)| *due);
+        let orphan = self.orphans.oldest();
+        let orphan = orphan.map(|came| came + self.limits.orphan_age_max);
         timer.into_iter().chain(orphan).min()
     }
 
@@ -213,21 +264,21 @@ impl Mailboxes {
         self.opened += 1;
         let message_id: Text = request.message_id.into();
         self.known.insert(message_id.clone(), number);
-        let orphans = self.orphans.remove(&message_id).unwrap_or_default();
+        let orphans = self.orphans.adopt(request.message_id);
         let mut mailbox = Mailbox::new(message_id, request.text.into(), policy);
         for mut orphan in orphans {
-            self.orphan_bytes -= orphan_bytes(&orphan, request.message_id);
             orphan.arrival.at = (orphan.arrival.at - origin).max(Micros(0));
-            mailbox.take(orphan);
+            let taken = mailbox.put(orphan, self.limits.room(&mailbox, self.spare_bytes));
+            self.count_taken(taken);
         }
+        self.bytes += mailbox.bytes();
+        self.spare_bytes += mailbox.spare_bytes();
         let timed = Timed {
-            bytes: mailbox.bytes(),
             mailbox,
             origin,
-            due: Micros(i64::MAX),
+            due: NEVER,
             changed: true,
         };
-        self.bytes += timed.bytes;
         self.open.insert(number, timed);
         self.changed.push(number);
         self.make_room(now, effects);
@@ -247,97 +298,69 @@ impl Mailboxes {
                     _ => break,
                 }
             }
-            if let Some((_, answered)) = self.answered.pop_first() {
+            if let Some((number, mut answered)) = self.answered.pop_first() {
+                set_timer(&mut self.timers, number, &mut answered.timed, NEVER);
                 self.close(answered, effects);
             }
         }
     }
 
-    fn score(&mut self, score: &Score, now: Micros, effects: &mut Vec<Effect>) {
+    fn score(&mut self, score: &Score, stream: u32, now: Micros, effects: &mut Vec<Effect>) {
         self.counts.scores += 1;
-        let (failed, outcome) = match score.outcome {
-            message::Outcome::Result(result) => (false, result),
-            message::Outcome::Error(error) => (true, error),
+        let Some(number) = self.known.get(&*score.message_id).copied() else {
+            return self.hold(score, stream, now);
         };
-        let mut candidate = Candidate {
-            arrival: Arrival {
-                model_name: Text::from(&*score.model_name),
-                model_version: score.model_version,
-                at: now,
-                failed,
-            },
-            model_hash: score.model_hash.as_deref().map(Text::from),
-            outcome: outcome.into(),
+        let limits = self.limits;
+        let is_open = self.open.contains_key(&number);
+        let timed = match is_open {
+            true => self.open.get_mut(&number),
+            false => self.answered.get_mut(&number).map(|it| &mut it.timed),
         };
-        let number = match self.known.get(&*score.message_id) {
-            Some(number) => *number,
-            None if self.remembered.contains(&score.message_id) => {
-                self.counts.orphaned += 1;
-                return;
+        let Some(timed) = timed else {
+            return;
+        };
+        let mailbox = &mut timed.mailbox;
+        let room = limits.room(mailbox, self.spare_bytes);
+        let (bytes, spare_bytes) = (mailbox.bytes(), mailbox.spare_bytes());
+        let arrival = arrival_of(score, (now - timed.origin).max(Micros(0)));
+        let index = &mailbox.policy.index;
+        let concerns = index.concerns(&score.model_name, score.model_version);
+        let taken = mailbox.take(arrival, text_bytes(score), room, |arrival| {
+            candidate_of(score, arrival)
+        });
+        self.bytes += mailbox.bytes() - bytes;
+        self.spare_bytes += mailbox.spare_bytes() - spare_bytes;
+        if taken == Taken::First {
+            self.needed += u64::from(concerns);
+            if is_open && !timed.changed {
+                timed.changed = true;
+                self.changed.push(number);
             }
-            None => return self.hold(&score.message_id, candidate),
-        };
-        let timed = match self.open.get_mut(&number) {
-            Some(timed) => {
-                if !timed.changed {
-                    timed.changed = true;
-                    self.changed.push(number);
-                }
-                Some(timed)
-            }
-            None => self.answered.get_mut(&number).map(|it| &mut it.timed),
-        };
-        if let Some(timed) = timed {
-            candidate.arrival.at = (now - timed.origin).max(Micros(0));
-            timed.mailbox.take(candidate);
-            let bytes = timed.mailbox.bytes();
-            self.bytes += bytes - timed.bytes;
-            timed.bytes = bytes;
-            self.make_room(now, effects);
+        }
+        self.count_taken(taken);
+        self.make_room(now, effects);
+    }
+
+    /// Counts a score that there was no room for; the others are counted when their
+    /// mailbox is closed.
+    fn count_taken(&mut self, taken: Taken) {
+        if let Taken::Refused(fate) = taken {
+            self.counts.fate(fate);
+            self.counts.not_kept += 1;
         }
     }
 
     /// Keeps a score that came before its request.
-    fn hold(&mut self, message_id: &str, orphan: Orphan) {
-        let message_id: Text = message_id.into();
-        self.orphan_bytes += orphan_bytes(&orphan, &message_id);
-        self.orphan_order
-            .push_back((orphan.arrival.at, message_id.clone()));
-        self.orphans.entry(message_id).or_default().push(orphan);
-        while self.orphan_bytes > self.limits.orphan_bytes_max
-            || self.orphan_order.len() > 2 * self.limits.mailboxes_max
-        {
-            let Some((came, message_id)) = self.orphan_order.pop_front() else {
-                break;
-            };
-            self.forget_orphan(&message_id, came);
-        }
-    }
-
-    /// Gives up the scores that came up to a time, or all of them.
-    fn forget_orphans(&mut self, up_to: Option<Micros>) {
-        while let Some((came, _)) = self.orphan_order.front() {
-            if up_to.is_some_and(|up_to| *came > up_to) {
-                break;
-            }
-            if let Some((came, message_id)) = self.orphan_order.pop_front() {
-                self.forget_orphan(&message_id, came);
-            }
-        }
-    }
-
-    fn forget_orphan(&mut self, message_id: &Text, came: Micros) {
-        // Where the request has come since, there is nothing to forget.
-        let Some(waiting) = self.orphans.get_mut(message_id) else {
-            return;
-        };
-        if let Some(index) = waiting.iter().position(|orphan| orphan.arrival.at == came) {
-            let orphan = waiting.remove(index);
-            self.orphan_bytes -= orphan_bytes(&orphan, message_id);
+    fn hold(&mut self, score: &Score, stream: u32, now: Micros) {
+        let id = &*score.message_id;
+        if self.remembered.contains(id) {
             self.counts.orphaned += 1;
-        }
-        if waiting.is_empty() {
-            self.orphans.remove(message_id);
+        } else if self.orphans.has_room(id, stream) {
+            let orphan = candidate_of(score, arrival_of(score, now));
+            self.counts.orphaned += self.orphans.hold(id, stream, orphan);
+        } else {
+            self.counts.orphaned += 1;
+            self.counts.not_kept += 1;
         }
     }
 
@@ -345,23 +368,21 @@ impl Mailboxes {
         for number in std::mem::take(&mut self.changed) {
             self.decide(number, now, effects);
         }
-        while let Some(Reverse((due, number))) = self.timers.peek().copied() {
+        while let Some((due, number)) = self.timers.first().copied() {
             if due > now {
                 break;
             }
-            self.timers.pop();
-            if self.open.get(&number).is_some_and(|it| it.due == due) {
+            self.timers.pop_first();
+            if let Some(timed) = self.open.get_mut(&number) {
+                timed.due = NEVER;
                 self.decide(number, now, effects);
-            } else if self
-                .answered
-                .get(&number)
-                .is_some_and(|it| it.timed.due == due)
-                && let Some(answered) = self.answered.remove(&number)
-            {
+            } else if let Some(mut answered) = self.answered.remove(&number) {
+                answered.timed.due = NEVER;
                 self.close(answered, effects);
             }
         }
-        self.forget_orphans(Some(now - self.limits.orphan_age_max));
+        let old = now - self.limits.orphan_age_max;
+        self.counts.orphaned += self.orphans.give_up_to(old);
     }
 
     /// Answers a request whose time has come, or sets its timer.
@@ -377,8 +398,7 @@ impl Mailboxes {
         } else if self.scores_ended {
             self.answer_early(number, now, Reason::Shutdown, effects);
         } else if timed.due != due {
-            timed.due = due;
-            self.set_timer(due, number);
+            set_timer(&mut self.timers, number, timed, due);
         }
     }
 
@@ -408,35 +428,22 @@ impl Mailboxes {
         let answer = timed.mailbox.answer(outcome);
         self.counts.answer(&answer);
         effects.push(Effect::Answer(Box::new(answer)));
-        timed.due = timed.origin + timed.mailbox.policy.deadline + self.limits.linger;
-        let due = timed.due;
+        let due = timed.origin + timed.mailbox.policy.deadline + self.limits.linger;
+        set_timer(&mut self.timers, number, &mut timed, due);
         self.answered.insert(number, Answered { timed, outcome });
-        self.set_timer(due, number);
-    }
-
-    fn set_timer(&mut self, due: Micros, number: u64) {
-        self.timers.push(Reverse((due, number)));
-        // Timers that are out of date go when they are due, unless there are too
-        // many of them.
-        if self.timers.len() > 4 * (self.open.len() + self.answered.len()) + 1024 {
-            let open = self.open.iter().map(|(number, it)| (it.due, *number));
-            let answered = self
-                .answered
-                .iter()
-                .map(|(number, it)| (it.timed.due, *number));
-            self.timers = open.chain(answered).map(Reverse).collect();
-        }
     }
 
     fn close_answered(&mut self, effects: &mut Vec<Effect>) {
-        while let Some((_, answered)) = self.answered.pop_first() {
+        while let Some((number, mut answered)) = self.answered.pop_first() {
+            set_timer(&mut self.timers, number, &mut answered.timed, NEVER);
             self.close(answered, effects);
         }
     }
 
     fn close(&mut self, answered: Answered, effects: &mut Vec<Effect>) {
         let Answered { timed, outcome } = answered;
-        self.bytes -= timed.bytes;
+        self.bytes -= timed.mailbox.bytes();
+        self.spare_bytes -= timed.mailbox.spare_bytes();
         timed.mailbox.count_fates(outcome, &mut self.counts);
         self.known.remove(&timed.mailbox.message_id);
         self.remembered.insert(&timed.mailbox.message_id);

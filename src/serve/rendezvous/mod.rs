@@ -8,6 +8,7 @@ mod inputs;
 mod live;
 pub mod mailbox;
 pub mod mailboxes;
+mod orphans;
 pub mod policy;
 mod record;
 mod remembered;
@@ -24,6 +25,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::serve::rendezvous::check::CheckArgs;
 use crate::serve::rendezvous::explain::ExplainArgs;
+use crate::serve::rendezvous::mailbox::Room;
 use crate::serve::rendezvous::mailboxes::Limits;
 use crate::serve::rendezvous::policy::Policy;
 use crate::stage::cli::{Program, RunArgs, VERSION, duration};
@@ -152,9 +154,16 @@ struct BoundArgs {
         value_parser = clap::value_parser!(u32).range(1..))]
     max_open: u32,
 
-    /// How much memory they may take
+    /// How much memory they may take. Scores that no answer needs (duplicates, and
+    /// those of models that the policy does not name) get half of it
     #[arg(long, conflicts_with = "replay", value_name = "SIZE", default_value_t = ByteSize::gib(1))]
     max_open_bytes: ByteSize,
+
+    /// How much memory the scores of one request may take; half of it is for the
+    /// models that the policy names. Further scores are counted as unused and not
+    /// kept
+    #[arg(long, value_name = "SIZE", default_value_t = ByteSize::mib(64))]
+    max_mailbox_bytes: ByteSize,
 
     /// How long to count late scores after a deadline
     #[arg(long, conflicts_with = "replay", value_name = "DURATION", default_value = "1s",
@@ -189,9 +198,15 @@ impl BoundArgs {
             remembered_max: self.remember as usize,
             seed: uuid::Uuid::new_v4().as_u64_pair().0,
             mailbox_bytes_max: bytes(self.max_open_bytes),
+            scores_bytes_max: bytes(self.max_mailbox_bytes),
             orphan_bytes_max: bytes(self.orphan_bytes),
             orphan_age_max: Micros::from_duration(self.orphan_age),
         }
+    }
+
+    /// The room for the scores of one request of a recording.
+    fn room(&self) -> Room {
+        Room::half_named(bytes(self.max_mailbox_bytes))
     }
 
     fn queue_bytes(&self) -> usize {

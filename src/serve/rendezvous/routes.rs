@@ -26,14 +26,24 @@ pub struct Routes {
 }
 
 impl Routes {
-    /// Opens what the flags ask for. Each way out holds `bytes_max` bytes.
-    pub fn open(args: &RendezvousArgs, bytes_max: usize) -> Result<Routes> {
+    /// Opens what the flags ask for, for a replay: nothing is dropped.
+    pub fn open(args: &RendezvousArgs) -> Result<Routes> {
+        Routes::open_with(args, |path| Queue::open(path, usize::MAX))
+    }
+
+    /// The same for a live run. Each way out holds `bytes_max` bytes, and drops the
+    /// oldest past it, so that neither a reader nor a disk holds anybody up.
+    pub fn open_live(args: &RendezvousArgs, bytes_max: usize) -> Result<Routes> {
+        Routes::open_with(args, |path| Queue::open_beside(path, bytes_max))
+    }
+
+    fn open_with(args: &RendezvousArgs, open: impl Fn(&str) -> Result<Queue>) -> Result<Routes> {
         let mut by_address = Vec::new();
         for (address, path) in &args.route {
-            by_address.push((address.clone(), Queue::open(path, bytes_max)?));
+            by_address.push((address.clone(), open(path)?));
         }
         let decisions = match &args.decisions {
-            Some(path) => Some(Queue::open(path, bytes_max)?),
+            Some(path) => Some(open(path)?),
             None => None,
         };
         Ok(Routes {

@@ -23,6 +23,7 @@ const POLICY: &str = r#"
 const LIMITS: Limits = Limits {
     mailboxes_max: 3,
     mailbox_bytes_max: 1 << 20,
+    scores_bytes_max: 1 << 20,
     linger: Micros(1_000_000),
     remembered_max: 2,
     seed: 7,
@@ -39,9 +40,13 @@ struct Bench {
 
 impl Bench {
     fn new() -> Bench {
+        Bench::with(LIMITS)
+    }
+
+    fn with(limits: Limits) -> Bench {
         let policy = Policy::parse(POLICY, "policy").unwrap();
         Bench {
-            mailboxes: Mailboxes::new(Rc::new(policy), LIMITS),
+            mailboxes: Mailboxes::new(Rc::new(policy), limits),
             now: Micros(0),
             effects: Vec::new(),
         }
@@ -73,6 +78,17 @@ impl Bench {
         version: u64,
         outcome: message::Outcome,
     ) -> &mut Bench {
+        self.from_stream(0, id, model, version, outcome)
+    }
+
+    fn from_stream(
+        &mut self,
+        stream: u32,
+        id: &str,
+        model: &str,
+        version: u64,
+        outcome: message::Outcome,
+    ) -> &mut Bench {
         let score = Score {
             message_id: id.into(),
             model_name: model.into(),
@@ -82,8 +98,14 @@ impl Bench {
             timestamp: None,
             outcome,
         };
-        self.mailboxes
-            .step(Event::Score(&score), self.now, &mut self.effects);
+        self.mailboxes.step(
+            Event::Score {
+                score: &score,
+                stream,
+            },
+            self.now,
+            &mut self.effects,
+        );
         self
     }
 
@@ -228,12 +250,197 @@ fn orphans_are_bounded_in_bytes_and_age() {
     for number in 0..100 {
         bench.score(&format!("orphan-{number}"), "dt", 1);
     }
-    assert!(bench.mailboxes.orphan_bytes <= LIMITS.orphan_bytes_max);
+    assert!(bench.mailboxes.orphans.bytes() <= LIMITS.orphan_bytes_max);
     let forgotten = bench.mailboxes.counts.orphaned;
     assert!(forgotten > 0);
     bench.at(1_000).tick();
     assert_eq!(bench.mailboxes.counts.orphaned, 100);
-    assert_eq!(bench.mailboxes.orphan_bytes, 0);
+    assert_eq!(bench.mailboxes.orphans.bytes(), 0);
+}
+
+/// A result of so many bytes.
+fn large(bytes: usize) -> String {
+    format!("\"{}\"", "x".repeat(bytes))
+}
+
+const MANY: Limits = Limits {
+    mailboxes_max: 100_000,
+    ..LIMITS
+};
+
+#[test]
+fn the_scores_of_one_request_are_bounded_and_the_policys_models_have_their_room() {
+    let mut bench = Bench::with(Limits {
+        mailbox_bytes_max: 8 << 20,
+        ..MANY
+    });
+    bench.request("a", 0).request("b", 0).tick();
+    let result = large(100_000);
+    for version in 0..100 {
+        let outcome = message::Outcome::Result(&result);
+        bench.at(1).outcome("a", "shadow", version, outcome);
+        // Its own duplicates are not needed either.
+        bench.outcome("a", "lr", 0, message::Outcome::Result(&result));
+        assert!(bench.mailboxes.bytes < 1 << 20, "{}", bench.mailboxes.bytes);
+    }
+    assert_eq!(bench.tick(), NOTHING);
+    bench.at(2).score("b", "dt", 1);
+    bench.outcome("a", "dt", 1, message::Outcome::Result(&result));
+    let mut answers = bench.tick();
+    answers.sort();
+    assert_eq!(
+        answers,
+        ["\"a\" v1 2.000 preferred", "\"b\" v1 2.000 preferred"]
+    );
+    bench.event(Event::Shutdown);
+    let counts = &bench.mailboxes.counts;
+    assert_eq!((counts.used, counts.duplicate), (2, 99));
+    // Those that were kept and those that were not, and the first one of lr.
+    assert_eq!(counts.unused, 101);
+    assert!(counts.not_kept > 180, "{}", counts.not_kept);
+    counts.assert_balanced();
+}
+
+#[test]
+fn a_model_of_many_versions_takes_no_place_of_another() {
+    let mut bench = Bench::with(MANY);
+    bench.request("a", 0).tick();
+    for version in 0..10_000 {
+        bench.at(1).score("a", "shadow", version);
+    }
+    assert_eq!(bench.tick(), NOTHING);
+    bench.at(2).score("a", "dt", 1);
+    assert_eq!(bench.tick(), ["\"a\" v1 2.000 preferred"]);
+    bench.event(Event::Shutdown);
+    assert_eq!(bench.mailboxes.counts.not_kept, 10_000 - 256);
+    bench.mailboxes.counts.assert_balanced();
+}
+
+#[test]
+fn no_flood_of_scores_pushes_a_request_out() {
+    let mut bench = Bench::with(MANY);
+    let result = large(10_000);
+    for number in 0..200 {
+        bench.request(&number.to_string(), 0);
+    }
+    for version in 0..50 {
+        for number in 0..200 {
+            let outcome = message::Outcome::Result(&result);
+            bench.outcome(&number.to_string(), "shadow", version, outcome);
+        }
+    }
+    assert!(bench.mailboxes.spare_bytes <= MANY.mailbox_bytes_max / 2);
+    assert_eq!(bench.tick(), NOTHING);
+    for number in 0..200 {
+        bench.at(2).score(&number.to_string(), "dt", 1);
+    }
+    let answers = bench.tick();
+    assert_eq!(answers.len(), 200);
+    assert!(
+        answers.iter().all(|it| it.ends_with("v1 2.000 preferred")),
+        "{answers:?}"
+    );
+    bench.event(Event::Shutdown);
+    bench.mailboxes.counts.assert_balanced();
+}
+
+#[test]
+fn a_flood_of_scores_that_nobody_asked_for_leaves_early_scores_in_place() {
+    let mut bench = Bench::new();
+    bench.score("a", "dt", 1);
+    for number in 0..10_000 {
+        let outcome = message::Outcome::Result("7");
+        let id = format!("nobody-{}", number % 1000);
+        bench.from_stream(1, &id, "dt", 1, outcome);
+        assert!(bench.mailboxes.orphans.bytes() <= LIMITS.orphan_bytes_max);
+    }
+    bench.request("a", 0);
+    assert_eq!(bench.tick(), ["\"a\" v1 0.000 preferred"]);
+    bench.event(Event::Shutdown);
+    let counts = &bench.mailboxes.counts;
+    assert_eq!((counts.orphaned, counts.used), (10_000, 1));
+    counts.assert_balanced();
+}
+
+#[test]
+fn of_equal_early_scores_only_so_many_are_adopted() {
+    let mut bench = Bench::with(Limits {
+        orphan_bytes_max: 1 << 30,
+        ..LIMITS
+    });
+    for _ in 0..5_000 {
+        bench.score("a", "lr", 0);
+    }
+    bench.request("a", 0).tick();
+    bench.event(Event::Shutdown);
+    let counts = &bench.mailboxes.counts;
+    assert_eq!(
+        (counts.orphaned, counts.used, counts.duplicate),
+        (5_000 - 512, 1, 511)
+    );
+    assert_eq!(counts.not_kept, 5_000 - 257);
+    counts.assert_balanced();
+}
+
+#[test]
+fn memory_is_bounded_in_bytes_and_the_oldest_is_answered() {
+    let mut bench = Bench::with(MANY);
+    let padding = "x".repeat(10_000);
+    for number in 0..1_000 {
+        let text = format!("{{\"messageId\":\"{number}\",\"padding\":\"{padding}\"}}");
+        let request = NewRequest {
+            message_id: &number.to_string(),
+            text: &text,
+            age: Micros(0),
+        };
+        bench
+            .mailboxes
+            .step(Event::Request(request), bench.now, &mut bench.effects);
+        assert!(bench.mailboxes.bytes <= MANY.mailbox_bytes_max);
+    }
+    let answers = bench.tick();
+    assert!((890..910).contains(&answers.len()), "{}", answers.len());
+    assert_eq!(answers[0], "\"0\" default 0.000 overflow");
+    assert_eq!(bench.mailboxes.open(), 1_000 - answers.len());
+}
+
+#[test]
+fn a_million_requests_leave_nothing_behind() {
+    // A tenth of it, so that it is quick in a debug build; scripts/bench/mailboxes.sh
+    // does all of it.
+    let mut bench = Bench::with(Limits {
+        mailboxes_max: 5_000,
+        mailbox_bytes_max: 1 << 30,
+        remembered_max: 1_000,
+        ..LIMITS
+    });
+    let mut answers = 0;
+    for number in 0..100_000u64 {
+        bench
+            .at(number as i64 / 100)
+            .request(&number.to_string(), 0);
+        bench.score(&number.to_string(), "lr", 0);
+        if number % 100 == 99 {
+            answers += bench.tick().len();
+        }
+        let all = bench.mailboxes.open.len() + bench.mailboxes.answered.len();
+        assert!(all <= 5_000 && bench.mailboxes.timers.len() <= all);
+        assert!(bench.mailboxes.known.len() == all && bench.mailboxes.bytes < all * 2_000);
+    }
+    answers += bench.event(Event::Shutdown).len();
+    assert_eq!(answers, 100_000);
+    let Mailboxes {
+        known,
+        timers,
+        bytes,
+        spare_bytes,
+        ..
+    } = &bench.mailboxes;
+    assert_eq!(
+        (known.len(), timers.len(), *bytes, *spare_bytes),
+        (0, 0, 0, 0)
+    );
+    bench.mailboxes.counts.assert_balanced();
 }
 
 #[test]
@@ -292,8 +499,9 @@ proptest! {
     fn whatever_happens_each_request_is_answered_once_and_its_decision_replays(
         acts in proptest::collection::vec(any_act(), 1..300),
         mailboxes_max in 1usize..30,
+        scores_bytes_max in prop_oneof![Just(1usize << 20), 400usize..4000],
     ) {
-        let limits = Limits { mailboxes_max, remembered_max: 1000, ..LIMITS };
+        let limits = Limits { mailboxes_max, scores_bytes_max, remembered_max: 1000, ..LIMITS };
         let policies = [POLICY, OTHER_POLICY].map(|text| Rc::new(Policy::parse(text, "p").unwrap()));
         let mut mailboxes = Mailboxes::new(Rc::clone(&policies[0]), limits);
         let (mut now, mut effects) = (Micros(0), Vec::new());
@@ -323,7 +531,7 @@ proptest! {
                         timestamp: None,
                         outcome,
                     };
-                    mailboxes.step(Event::Score(&score), now, &mut effects);
+                    mailboxes.step(Event::Score { score: &score, stream: u32::from(*model) }, now, &mut effects);
                 }
                 Act::Policy { which } => {
                     let policy = Rc::clone(&policies[usize::from(*which)]);
@@ -341,11 +549,19 @@ proptest! {
                 }
             }
             prop_assert!(mailboxes.open.len() + mailboxes.answered.len() <= mailboxes_max);
-            prop_assert!(mailboxes.orphan_bytes <= limits.orphan_bytes_max);
+            prop_assert!(mailboxes.orphans.bytes() <= limits.orphan_bytes_max);
+            let open = mailboxes.open.values();
+            let all: Vec<&Timed> = open.chain(mailboxes.answered.values().map(|it| &it.timed)).collect();
+            prop_assert_eq!(mailboxes.bytes, all.iter().map(|it| it.mailbox.bytes()).sum::<usize>());
+            let spare = all.iter().map(|it| it.mailbox.spare_bytes());
+            prop_assert_eq!(mailboxes.spare_bytes, spare.sum::<usize>());
+            let timed: BTreeSet<Micros> = all.iter().map(|it| it.due).filter(|it| *it != NEVER).collect();
+            let timers: BTreeSet<Micros> = mailboxes.timers.iter().map(|(due, _)| *due).collect();
+            prop_assert_eq!(timed, timers);
         }
         mailboxes.step(Event::Shutdown, now, &mut effects);
         prop_assert!(mailboxes.is_empty());
-        prop_assert_eq!((mailboxes.bytes, mailboxes.orphan_bytes), (0, 0));
+        prop_assert_eq!((mailboxes.bytes, mailboxes.orphans.bytes()), (0, 0));
         prop_assert!(mailboxes.counts.is_balanced(), "{:#?}", mailboxes.counts);
 
         let mut answers: BTreeMap<String, Answer> = BTreeMap::new();
@@ -371,7 +587,7 @@ proptest! {
                         Rc::clone(&mailbox.policy),
                     );
                     for (candidate, _) in decided.candidates {
-                        replayed.take(candidate);
+                        replayed.put(candidate, Room::UNBOUNDED);
                     }
                     if !matches!(outcome.reason, Reason::Overflow | Reason::Shutdown) {
                         prop_assert_eq!(replayed.answer(replayed.outcome()), answer.clone());

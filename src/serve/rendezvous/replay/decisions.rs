@@ -96,7 +96,7 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, replay: &mut Replay) -> Res
         replay.counts.requests += 1;
         for (candidate, _) in &decided.candidates {
             replay.counts.scores += 1;
-            mailbox.take(candidate.clone());
+            replay.take(&mut mailbox, candidate.clone());
         }
         let answer = replay.close(&mailbox, stage)?;
         replay.changes.compare(&decided, &answer);

@@ -10,7 +10,7 @@ use anyhow::Result;
 
 use crate::serve::rendezvous::RendezvousArgs;
 use crate::serve::rendezvous::counts::Counts;
-use crate::serve::rendezvous::mailbox::{Answer, Mailbox};
+use crate::serve::rendezvous::mailbox::{Answer, Candidate, Mailbox, Room, Taken};
 use crate::serve::rendezvous::replay::summary::Changes;
 use crate::serve::rendezvous::routes::Routes;
 use crate::stage::Stage;
@@ -25,12 +25,13 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs) -> Result<()> {
     let mut replay = Replay {
         output: Output::open(&args.output.output)?,
         // They are flushed as the output is, so that nothing is ever dropped.
-        routes: Routes::open(args, usize::MAX)?,
+        routes: Routes::open(args)?,
         pending: if args.output.resume {
             b"\n".to_vec()
         } else {
             Vec::new()
         },
+        room: args.bounds.room(),
         counts: Counts::default(),
         changes: Changes::default(),
     };
@@ -48,11 +49,21 @@ struct Replay {
     routes: Routes,
     /// Responses that are not written yet.
     pending: Vec<u8>,
+    /// For the scores of one request.
+    room: Room,
     counts: Counts,
     changes: Changes,
 }
 
 impl Replay {
+    /// Puts a score in its mailbox, or counts it where there is no room.
+    fn take(&mut self, mailbox: &mut Mailbox, candidate: Candidate) {
+        if let Taken::Refused(fate) = mailbox.put(candidate, self.room) {
+            self.counts.fate(fate);
+            self.counts.not_kept += 1;
+        }
+    }
+
     /// Answers a mailbox that has all its scores, and lets it go.
     fn close(&mut self, mailbox: &Mailbox, stage: &mut Stage) -> Result<Answer> {
         let outcome = mailbox.outcome();

@@ -114,7 +114,7 @@ impl Window {
         };
         let mut mailbox = Mailbox::new(id.text.clone(), text, Rc::clone(&self.policy));
         for orphan in orphans {
-            mailbox.take(orphan);
+            replay.take(&mut mailbox, orphan);
         }
         self.open.push_back(Open { time, id, mailbox });
     }
@@ -124,7 +124,7 @@ impl Window {
         match self.known.get(&id) {
             Some(number) => {
                 let place = (number - self.first) as usize;
-                self.open[place].mailbox.take(candidate);
+                replay.take(&mut self.open[place].mailbox, candidate);
             }
             None if self.remembered.contains_hash(id.hash) => replay.counts.orphaned += 1,
             None => {
