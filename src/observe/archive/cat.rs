@@ -1,12 +1,12 @@
 //! `log-<id>.gz` -> the stream again: reads archives back in order, also the part
 //! that is being written.
 
-use std::io::{self, IsTerminal};
+use std::io::{self, IsTerminal, Read};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::Args;
 use indicatif::ProgressBar;
 
@@ -19,8 +19,7 @@ use crate::stage::{EndedEarly, Stage};
 use crate::wire::endpoint::{Output, STANDARD};
 use crate::wire::lines::{Line, Lines};
 use crate::wire::micros::Micros;
-use crate::wire::recording::{OpenedFile, RecordedFile, recorded_files};
-use std::io::Read;
+use crate::wire::recording::{self, OpenedFile, RecordedFile, not_opened, recorded_files};
 
 /// How much earlier than due a record may leave, so that many leave together.
 const GRAIN: Duration = Duration::from_millis(1);
@@ -83,6 +82,7 @@ impl Counts {
             .count("out", self.out)
             .count("rejected", stage.report.rejected())
             .count("files", self.files)
+            .count("damagedFiles", stage.report.damaged_files())
             .count("bytesOut", self.bytes_out);
         match &self.behind {
             Some(behind) => snapshot.latencies("behind", behind),
@@ -137,13 +137,14 @@ pub fn run(args: &CatArgs, stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// The files of `paths` in which there may be records of `range`, in order.
-pub fn listed(stage: &Stage, paths: &[PathBuf], range: Range) -> Result<Vec<RecordedFile>> {
+/// The files of `paths` in which there may be records of `range`, in order. After a
+/// signal to stop it may be some more.
+pub fn listed(stage: &mut Stage, paths: &[PathBuf], range: Range) -> Result<Vec<RecordedFile>> {
     let mut files = Vec::new();
     for path in paths {
         let all = recorded_files(path)?;
         let count = all.len();
-        let chosen = range.choose(all);
+        let chosen = range.choose(all, || stage.signals.stop().is_some());
         if chosen.len() < count {
             stage.report.summary(&format!(
                 "{}: {} of {count} files lie outside the time asked for",
@@ -156,26 +157,19 @@ pub fn listed(stage: &Stage, paths: &[PathBuf], range: Range) -> Result<Vec<Reco
     Ok(files)
 }
 
-/// Opens a file, or says that it has gone since the folder was looked at: an
-/// archive that keeps so much and no more removes its oldest files.
+/// Opens a file, or says why it cannot be: it may be none, or have gone since the
+/// folder was looked at. An archive that keeps so much and no more removes its
+/// oldest files.
 pub fn open(stage: &mut Stage, file: &RecordedFile) -> Result<Option<OpenedFile>> {
     match file.open() {
-        Err(error) if is_not_found(&error) => {
-            stage.report.warn(&format!(
-                "{}: was removed before it was read",
-                file.path().display()
-            ));
-            stage.found_wanting = true;
+        Ok(opened) => Ok(Some(opened)),
+        Err(error) => {
+            let place = file.path();
+            let message = format!("{}: {}", place.display(), not_opened(&error));
+            stage.report.damaged(&message)?;
             Ok(None)
         }
-        outcome => outcome.map(Some),
     }
-}
-
-/// Whether a file was not there.
-pub fn is_not_found(error: &anyhow::Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<io::Error>();
-    cause.is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// A progress bar, unless it would stand between the lines.
@@ -185,7 +179,11 @@ fn progress_bar(args: &CatArgs, files: &[RecordedFile], stage: &Stage) -> Progre
     }
     let bar = progress_bar_of(0, stage);
     if !bar.is_hidden() {
-        let length = |file: &RecordedFile| file.path().metadata().map_or(0, |found| found.len());
+        let length = |file: &RecordedFile| {
+            file.path()
+                .symlink_metadata()
+                .map_or(0, |found| found.len())
+        };
         bar.set_length(files.iter().map(length).sum());
     }
     bar
@@ -223,7 +221,7 @@ impl Cat {
         if self.time.is_none() {
             self.time = begun(file);
         }
-        let mut ended = false;
+        let (mut ended, mut broken) = (false, None);
         while !ended && self.left > 0 {
             if let Some(stop) = stage.signals.stop() {
                 return Err(EndedEarly::Signal(stop).into());
@@ -232,7 +230,17 @@ impl Cat {
             match lines.fill(|room| opened.read(room)) {
                 Ok(count) => ended = count == 0,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error).with_context(|| format!("{name}: cannot read")),
+                Err(error) => {
+                    let mut what = format!(
+                        "{name}: {}; the rest of it is passed over",
+                        recording::fault(&error)
+                    );
+                    let torn = lines.drop_unfinished_line();
+                    if torn > 0 {
+                        what += &format!(", with {torn} bytes of a line whose end is missing");
+                    }
+                    (ended, broken) = (true, Some(what));
+                }
             }
             show(opened.position());
             while self.left > 0
@@ -250,6 +258,9 @@ impl Cat {
             stage.stats.touch();
             stage.report.flush()?;
             stage.write_all(&mut self.output, &mut self.out)?;
+        }
+        if let Some(what) = broken {
+            stage.report.damaged(&what)?;
         }
         Ok(())
     }
