@@ -1,6 +1,7 @@
 //! any stream -> `log-<id>.gz`: keeps every line as it came, in files that are
 //! complete from the moment they have their name.
 
+mod ahead;
 mod cat;
 mod files;
 mod find;
@@ -234,6 +235,12 @@ impl Archive {
             return Err(usage("--max-bytes must be more than 0"));
         }
         let mut folder = Folder::open(dir)?;
+        if let Some(name) = folder.at_the_end() {
+            stage.report.warn(&format!(
+                "{}: {name} claims the last time that a name can tell; new files stand before it",
+                dir.display()
+            ));
+        }
         let recovered = recover(stage, &mut folder, args.clock.unix())?;
         let mut retention = Retention::open(
             dir,

@@ -1,15 +1,16 @@
 //! `log-<id>.gz` -> the stream again: reads archives back in order, also the part
 //! that is being written.
 
-use std::io::{self, IsTerminal, Read};
+use std::io::{self, IsTerminal};
 use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::ProgressBar;
 
+use crate::observe::archive::ahead::{Ahead, Event};
 use crate::observe::archive::pace::{Pace, positive};
 use crate::observe::archive::range::{Range, RangeArgs, begun, line_time};
 use crate::stage::filter::{output_path, progress_bar_of, refuse_one_file};
@@ -19,7 +20,7 @@ use crate::stage::{EndedEarly, Stage};
 use crate::wire::endpoint::{Output, STANDARD};
 use crate::wire::lines::{Line, Lines};
 use crate::wire::micros::Micros;
-use crate::wire::recording::{self, OpenedFile, RecordedFile, not_opened, recorded_files};
+use crate::wire::recording::{self, RecordedFile, not_opened, recorded_files};
 
 /// How much earlier than due a record may leave, so that many leave together.
 const GRAIN: Duration = Duration::from_millis(1);
@@ -117,19 +118,26 @@ pub fn run(args: &CatArgs, stage: &mut Stage) -> Result<()> {
         cat.counts.behind = Some(Latencies::default());
     }
     let bar = progress_bar(args, &files, stage);
+    let ahead = Ahead::start(files.clone())?;
     let mut finished = 0;
     for file in &files {
         if cat.left == 0 {
             break;
         }
-        let Some(opened) = open(stage, file)? else {
-            continue;
-        };
-        let length = opened.length();
-        cat.copy_file(stage, file, opened, |position| {
-            bar.set_position(finished + position);
-        })?;
-        finished += length;
+        match ahead.next(stage)? {
+            Some(Event::Opened { length }) => {
+                cat.copy_file(stage, file, &ahead, |position| {
+                    bar.set_position(finished + position);
+                })?;
+                finished += length;
+            }
+            Some(Event::NotOpened(error)) => {
+                let place = file.path();
+                let message = format!("{}: {}", place.display(), not_opened(&error));
+                stage.report.damaged(&message)?;
+            }
+            _ => bail!("{}: was not read", file.path().display()),
+        }
     }
     bar.finish_and_clear();
     stage.close(&mut cat.output)?;
@@ -157,19 +165,15 @@ pub fn listed(stage: &mut Stage, paths: &[PathBuf], range: Range) -> Result<Vec<
     Ok(files)
 }
 
-/// Opens a file, or says why it cannot be: it may be none, or have gone since the
-/// folder was looked at. An archive that keeps so much and no more removes its
-/// oldest files.
-pub fn open(stage: &mut Stage, file: &RecordedFile) -> Result<Option<OpenedFile>> {
-    match file.open() {
-        Ok(opened) => Ok(Some(opened)),
-        Err(error) => {
-            let place = file.path();
-            let message = format!("{}: {}", place.display(), not_opened(&error));
-            stage.report.damaged(&message)?;
-            Ok(None)
-        }
-    }
+/// Takes over what was read: no more than there is room for.
+fn fill(lines: &mut Lines, bytes: &[u8]) -> io::Result<()> {
+    lines.fill(|room| {
+        let room = room.get_mut(..bytes.len());
+        let room = room.ok_or(io::ErrorKind::InvalidInput)?;
+        room.copy_from_slice(bytes);
+        Ok(bytes.len())
+    })?;
+    Ok(())
 }
 
 /// A progress bar, unless it would stand between the lines.
@@ -206,13 +210,14 @@ struct Cat {
 }
 
 impl Cat {
-    /// Copies `opened`, as far as it is wanted. Only whole lines are written, also
-    /// where a signal or a broken file ends it. `show` gets the position on disk.
+    /// Copies the file that `ahead` has opened, as far as it is wanted. Only whole
+    /// lines are written, also where a signal or a broken file ends it. `show` gets
+    /// the position on disk.
     fn copy_file(
         &mut self,
         stage: &mut Stage,
         file: &RecordedFile,
-        mut opened: OpenedFile,
+        ahead: &Ahead,
         show: impl Fn(u64),
     ) -> Result<()> {
         let name = file.path().display().to_string();
@@ -223,14 +228,13 @@ impl Cat {
         }
         let (mut ended, mut broken) = (false, None);
         while !ended && self.left > 0 {
-            if let Some(stop) = stage.signals.stop() {
-                return Err(EndedEarly::Signal(stop).into());
-            }
             stage.show_stats(|stage| self.counts.snapshot(stage));
-            match lines.fill(|room| opened.read(room)) {
-                Ok(count) => ended = count == 0,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => {
+            match ahead.next(stage)? {
+                Some(Event::Block { bytes, position }) => {
+                    fill(&mut lines, &bytes)?;
+                    show(position);
+                }
+                Some(Event::Broken(error)) => {
                     let mut what = format!(
                         "{name}: {}; the rest of it is passed over",
                         recording::fault(&error)
@@ -241,8 +245,9 @@ impl Cat {
                     }
                     (ended, broken) = (true, Some(what));
                 }
+                Some(Event::End) => ended = true,
+                _ => bail!("{name}: was not read to its end"),
             }
-            show(opened.position());
             while self.left > 0
                 && let Some(line) = lines.next_line()
             {

@@ -26,6 +26,8 @@ pub struct Folder {
     path: PathBuf,
     /// The greatest id that was ever given in it, but for those at the end of time.
     greatest: Option<Id>,
+    /// A file whose id is at the end of time.
+    at_the_end: Option<String>,
     _lock: File,
 }
 
@@ -56,16 +58,21 @@ impl Folder {
             }
         }
         let names = names(path)?;
-        let greatest = names
-            .iter()
-            .filter_map(|name| match Kind::of(name)? {
-                Kind::Complete(id) | Kind::Part(id) | Kind::Unfinished(id) => Id::parse(id),
-            })
-            .filter(|id| !id.is_at_the_end())
-            .max();
+        let (mut greatest, mut at_the_end) = (None, None);
+        for name in names {
+            let id = match Kind::of(&name) {
+                Some(Kind::Complete(id) | Kind::Part(id) | Kind::Unfinished(id)) => Id::parse(id),
+                None => None,
+            };
+            match id {
+                Some(id) if id.is_at_the_end() => at_the_end = Some(name),
+                id => greatest = id.max(greatest),
+            }
+        }
         Ok(Folder {
             path: path.to_owned(),
             greatest,
+            at_the_end,
             _lock: lock,
         })
     }
@@ -73,6 +80,11 @@ impl Folder {
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// A file in it whose id is at the end of time, so that new ones stand before it.
+    pub fn at_the_end(&self) -> Option<&str> {
+        self.at_the_end.as_deref()
     }
 
     /// What the next file's stamp is to go on from: that of the latest complete
