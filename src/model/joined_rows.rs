@@ -62,7 +62,8 @@ impl LabelsById {
         let plain = path.strip_suffix(".gz").unwrap_or(path);
         let mut labels = LabelsById::default();
         if plain.ends_with(".csv") {
-            let file = RecordedFile::File(Path::new(path).to_owned()).open()?;
+            let file = RecordedFile::File(Path::new(path).to_owned()).open();
+            let file = file.with_context(|| format!("{path}: cannot open"))?;
             labels.read_csv(path, target, file)?;
         } else {
             labels.read_ndjson(&mut Source::open(stage, path, false)?, target)?;

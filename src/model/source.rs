@@ -192,7 +192,7 @@ impl<'s> Source<'s> {
             return Ok(());
         }
         self.ended = self.input.read(&mut self.lines)? == Progress::End;
-        Ok(())
+        self.stage.hear(&mut self.input)
     }
 
     /// The current line.

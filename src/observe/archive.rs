@@ -1,6 +1,7 @@
 //! any stream -> `log-<id>.gz`: keeps every line as it came, in files that are
 //! complete from the moment they have their name.
 
+mod ahead;
 mod cat;
 mod files;
 mod find;
@@ -68,10 +69,17 @@ pub struct ArchiveArgs {
     #[command(flatten)]
     input: InputArgs,
 
-    /// Write every line to the output, too, once it is in the folder: an archive
-    /// that stands inside a pipe. A full disk holds up what is passed on
+    /// Write every line to the output, too, once it is synced in the folder: an
+    /// archive that stands inside a pipe. What is passed is kept. Lines wait for a
+    /// sync until the input pauses, or --sync-every or --pass-bytes is reached, and
+    /// share it. A full disk holds up what is passed on
     #[arg(long)]
     pass: bool,
+
+    /// With --pass: sync when SIZE of lines wait to be passed on. No more than this
+    /// and one line are held in memory
+    #[arg(long, value_name = "SIZE", default_value = "4MiB", requires = "pass")]
+    pass_bytes: ByteSize,
 
     /// With --pass: write to PATH; `-` is standard output
     #[arg(short, long, value_name = "PATH", default_value = STANDARD, value_parser = output_path, requires = "pass")]
@@ -111,7 +119,8 @@ pub struct ArchiveArgs {
     #[arg(long, value_name = "SIZE")]
     keep_bytes: Option<ByteSize>,
 
-    /// Sync what was written at least this often: a power cut loses no more
+    /// Sync what was written at least this often: a power cut loses no more. With
+    /// --pass, where the input never pauses, a line waits no longer for its sync
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     sync_every: Duration,
 
@@ -187,19 +196,23 @@ impl ArchiveArgs {
     }
 }
 
+fn is_taken(error: &anyhow::Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<std::io::Error>();
+    cause.is_some_and(|error| error.kind() == std::io::ErrorKind::AlreadyExists)
+}
+
 fn is_downstream_closed(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(EndedEarly::DownstreamClosed))
 }
-
-/// How much a part may hold in memory before it is written, where lines are passed
-/// on: they are to be in the folder first.
-const PASSED_BYTES_MAX: usize = 64 * 1024;
 
 /// The one writer of a folder.
 #[derive(Debug)]
 struct Archive {
     folder: Folder,
-    pass: bool,
+    /// Where lines are passed on: how many bytes of them may wait for a sync.
+    pass_bytes_max: Option<usize>,
+    /// Lines that are safe and not passed on yet.
+    passed: Vec<u8>,
     clock: Clock,
     limits: Limits,
     /// From the first record of a file to its close: there are no empty files.
@@ -208,19 +221,27 @@ struct Archive {
     lines_in: u64,
     bytes_in: u64,
     discarded_bytes: u64,
+    /// Lines that something else has taken from the part.
+    lost: u64,
 }
 
 impl Archive {
     /// Locks the folder and takes over what an earlier run has left in it.
-    fn open(stage: &Stage, args: &ArchiveArgs) -> Result<Archive> {
+    fn open(stage: &mut Stage, args: &ArchiveArgs) -> Result<Archive> {
         let Some(dir) = &args.dir else {
             return Err(usage("--dir is missing"));
         };
         if args.max_bytes.as_u64() == 0 {
             return Err(usage("--max-bytes must be more than 0"));
         }
-        let folder = Folder::open(dir)?;
-        let recovered = recover(stage, dir)?;
+        let mut folder = Folder::open(dir)?;
+        if let Some(name) = folder.at_the_end() {
+            stage.report.warn(&format!(
+                "{}: {name} claims the last time that a name can tell; new files stand before it",
+                dir.display()
+            ));
+        }
+        let recovered = recover(stage, &mut folder, args.clock.unix())?;
         let mut retention = Retention::open(
             dir,
             retention::Limits {
@@ -230,13 +251,21 @@ impl Archive {
         )?;
         retention.apply()?;
         let compressor = Compressor::new(args.level, args.threads.get().into())?;
-        let mut publisher = Publisher::new(dir, compressor, folder.next_place()?, retention);
+        let mut unread = Vec::new();
+        let place = folder.next_place(|message| unread.push(message))?;
+        for message in unread {
+            stage.report.damaged(&message)?;
+        }
+        let mut publisher = Publisher::new(dir, compressor, place, retention);
         for part in recovered.parts {
             publisher.push(part);
         }
         Ok(Archive {
             folder,
-            pass: args.pass,
+            pass_bytes_max: args
+                .pass
+                .then(|| usize::try_from(args.pass_bytes.as_u64()).unwrap_or(usize::MAX)),
+            passed: Vec::new(),
             clock: args.clock,
             limits: Limits {
                 records: args.max_records.map_or(u64::MAX, NonZeroU64::get),
@@ -249,31 +278,62 @@ impl Archive {
             lines_in: 0,
             bytes_in: 0,
             discarded_bytes: recovered.discarded_bytes,
+            lost: 0,
         })
     }
 
     /// The part for the next record, begun where there is none.
     fn part(&mut self, stage: &mut Stage) -> Result<&mut Part> {
         while self.part.is_none() {
-            let id = self.folder.next_id(self.clock.unix());
+            let id = self.folder.next_id(self.clock.unix())?;
             match Part::create(self.folder.path(), id) {
                 Ok(part) => self.part = Some(part),
+                // Something else was faster; the next id is free.
+                Err(error) if is_taken(&error) => {}
                 Err(error) => self.wait_for_room(stage, error)?,
             }
         }
         self.part.as_mut().context("a part was just begun")
     }
 
-    /// Writes what is in memory, waiting for as long as the disk is full.
+    /// Writes what is in memory, waiting for as long as the disk is full. Where lines
+    /// are passed on they stay in memory, too, until they are synced.
     fn write(&mut self, stage: &mut Stage) -> Result<()> {
         while let Some(part) = &mut self.part {
-            match part.write() {
-                Ok(()) => break,
+            let outcome = part.write();
+            for interference in part.take_interference() {
+                self.lost += interference.lost_lines;
+                stage.report.damaged(&interference.what)?;
+            }
+            match outcome {
+                Ok(()) => {
+                    if self.pass_bytes_max.is_none() {
+                        part.settle(None);
+                    }
+                    break;
+                }
                 Err(error) => {
                     let place = format!("{}: cannot write", part.path().display());
                     self.wait_for_room(stage, anyhow::Error::new(error).context(place))?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Makes all lines safe that were taken: one sync for all of them. Then they may
+    /// be passed on. A part without its name is closed: only a complete file is safe.
+    fn commit(&mut self, stage: &mut Stage) -> Result<()> {
+        self.write(stage)?;
+        let Some(part) = &mut self.part else {
+            return Ok(());
+        };
+        if part.is_displaced() {
+            return self.rotate(stage);
+        }
+        part.sync()?;
+        if self.pass_bytes_max.is_some() {
+            part.settle(Some(&mut self.passed));
         }
         Ok(())
     }
@@ -301,14 +361,18 @@ impl Archive {
         let Some(mut part) = self.part.take() else {
             return Ok(());
         };
-        self.publisher.push(Closed {
-            id: part.id(),
-            recovered: false,
-        });
+        let is_displaced = part.is_displaced();
+        let mut lines = Vec::new();
+        part.settle(self.pass_bytes_max.map(|_| &mut lines));
+        self.publisher.push(Closed::of(&part));
         // The disk is at work on the part while it is being compressed.
         self.publisher.tend(stage)?;
         part.sync()?;
-        self.wait_for_publisher(stage, 1)
+        // What has no name is safe when it is a complete file.
+        let backlog = if is_displaced { 0 } else { 1 };
+        self.wait_for_publisher(stage, backlog)?;
+        self.passed.append(&mut lines);
+        Ok(())
     }
 
     /// Waits until no more than `backlog` parts are left to compress.
@@ -345,6 +409,7 @@ impl Archive {
         if let Some(part) = &mut self.part
             && part.write().is_ok()
         {
+            part.settle(None);
             // The failure that ends the program is the one to be told.
             let _ = part.sync();
         }
@@ -352,8 +417,13 @@ impl Archive {
 
     /// The records that are in no complete file yet.
     fn open_records(&self, stage: &Stage) -> u64 {
-        let settled = self.publisher.counts().archived + stage.report.rejected();
+        let settled = self.publisher.counts().archived + self.lost() + stage.report.rejected();
         self.lines_in.saturating_sub(settled)
+    }
+
+    /// The records that something else has taken from the folder.
+    fn lost(&self) -> u64 {
+        self.lost + self.publisher.counts().lost
     }
 }
 
@@ -378,16 +448,13 @@ impl Filter for Archive {
         }
         let part = self.part(stage)?;
         part.push(line.bytes);
-        let (is_full, unwritten) = (part.is_full(&limits), part.unwritten_bytes());
-        if self.pass {
-            out.extend_from_slice(line.bytes);
-            out.push(b'\n');
-        }
+        let (is_full, pending) = (part.is_full(&limits), part.pending_bytes());
         if is_full {
             self.rotate(stage)?;
-        } else if self.pass && unwritten > PASSED_BYTES_MAX {
-            self.write(stage)?;
+        } else if self.pass_bytes_max.is_some_and(|most| pending >= most) {
+            self.commit(stage)?;
         }
+        out.append(&mut self.passed);
         Ok(())
     }
 
@@ -396,11 +463,33 @@ impl Filter for Archive {
         if let Some(part) = &mut self.part {
             if part.is_old(&self.limits) {
                 self.rotate(stage)?;
-            } else {
-                part.sync_if_due(&self.limits)?;
+            } else if part.is_sync_due(&self.limits) {
+                self.commit(stage)?;
             }
         }
         self.publisher.tend(stage)
+    }
+
+    /// Lines are passed on from here: what was made safe goes out.
+    fn is_shared(&self) -> bool {
+        self.pass_bytes_max.is_some()
+    }
+
+    fn gather(
+        &mut self,
+        stage: &mut Stage,
+        _input: &str,
+        out: &mut Vec<u8>,
+        wait: bool,
+    ) -> Result<bool> {
+        if self.is_shared() {
+            let is_due = |part: &Part| part.is_sync_due(&self.limits);
+            if wait || self.part.as_ref().is_some_and(is_due) {
+                self.commit(stage)?;
+            }
+            out.append(&mut self.passed);
+        }
+        Ok(false)
     }
 
     fn due(&self) -> Option<Instant> {
@@ -429,5 +518,6 @@ impl Filter for Archive {
             .count("recovered", counts.recovered)
             .count("bytesIn", self.bytes_in)
             .count("discardedBytes", self.discarded_bytes)
+            .count("lost", self.lost())
     }
 }

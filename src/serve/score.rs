@@ -178,7 +178,7 @@ struct Scorer {
 impl Scorer {
     /// Runs recorded requests through the model, so that the first real one
     /// finds code and data in memory.
-    fn warm_up(&mut self, path: &str, stage: &Stage) -> Result<()> {
+    fn warm_up(&mut self, path: &str, stage: &mut Stage) -> Result<()> {
         let mut input = Input::open(path, false)?;
         if !input.is_file() {
             bail!("{path}: a warm-up is read from a file on disk");
@@ -187,6 +187,7 @@ impl Scorer {
         let mut evaluated = 0u64;
         loop {
             let ended = input.read(&mut lines)? == Progress::End;
+            stage.hear(&mut input)?;
             while let Some(line) = lines.next_line() {
                 evaluated += u64::from(self.warm_up_with(&line));
             }

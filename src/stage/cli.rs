@@ -117,8 +117,10 @@ pub fn main<P: Program>() -> ExitCode {
     let outcome = Stage::new(P::NAME, &run_args).and_then(|mut stage| {
         let outcome = args.run(&mut stage);
         let flushed = stage.report.flush();
+        stage.report.sum_up_damaged();
         outcome.and(flushed)?;
-        Ok(u8::from(stage.report.rejected() > 0 || stage.found_wanting))
+        let wanting = stage.found_wanting || stage.report.damaged_files() > 0;
+        Ok(u8::from(stage.report.rejected() > 0 || wanting))
     });
     ExitCode::from(match outcome {
         Ok(status) => status,

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use crossbeam_channel::Sender;
@@ -68,6 +69,26 @@ impl<J: Send + 'static, D: Send + 'static> Crew<J, D> {
             return Ok(None);
         };
         let outcome = oldest.recv().map_err(|_| anyhow!("a thread panicked"))?;
+        Ok(Some(outcome))
+    }
+
+    /// Whether every outcome was taken.
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// The outcome of the oldest job; `None` where there is no job, or its outcome
+    /// does not come within `patience`.
+    pub fn wait_up_to(&mut self, patience: Duration) -> Result<Option<D>> {
+        let Some(oldest) = self.pending.front() else {
+            return Ok(None);
+        };
+        let outcome = match oldest.recv_timeout(patience) {
+            Ok(outcome) => outcome,
+            Err(mpsc::RecvTimeoutError::Timeout) => return Ok(None),
+            Err(mpsc::RecvTimeoutError::Disconnected) => return Err(anyhow!("a thread panicked")),
+        };
+        self.pending.pop_front();
         Ok(Some(outcome))
     }
 

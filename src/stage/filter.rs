@@ -212,7 +212,9 @@ pub fn run(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Res
             }
             None => {}
         }
-        match read_more(stage, &mut input, &mut lines, filter)? {
+        let progress = read_more(stage, &mut input, &mut lines, filter)?;
+        stage.hear(&mut input)?;
+        match progress {
             Progress::Bytes(_) => {
                 stage.stats.touch();
                 if !bar.is_hidden() {
@@ -289,7 +291,9 @@ fn finish_line(stage: &mut Stage, input: &mut Input, lines: &mut Lines) -> Resul
                 continue;
             }
         }
-        match input.read_one_byte(lines)? {
+        let progress = input.read_one_byte(lines)?;
+        stage.hear(input)?;
+        match progress {
             Progress::End => break,
             Progress::Bytes(_) if lines.ends_a_line() => break,
             Progress::Bytes(_) | Progress::Nothing => {}

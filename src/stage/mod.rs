@@ -22,6 +22,7 @@ use crate::stage::cli::RunArgs;
 use crate::stage::report::Report;
 use crate::stage::signals::{Signals, Stop};
 use crate::stage::stats::StatsFile;
+use crate::wire::endpoint::Input;
 
 /// What every stage holds while it runs.
 #[derive(Debug)]
@@ -49,6 +50,15 @@ impl Stage {
             line_bytes_max: args.line_bytes_max(),
             found_wanting: false,
         })
+    }
+
+    /// Tells what was wrong with the recorded files of `input`. To be called after
+    /// each read of an input that may be an archive.
+    pub fn hear(&mut self, input: &mut Input) -> Result<()> {
+        for fault in input.take_faults() {
+            self.report.damaged(&fault)?;
+        }
+        Ok(())
     }
 }
 

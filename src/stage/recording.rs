@@ -21,6 +21,8 @@ pub struct Recording {
     rest: VecDeque<RecordedFile>,
     line_bytes_max: usize,
     ended: bool,
+    /// What was wrong with files.
+    faults: Vec<String>,
 }
 
 impl Recording {
@@ -43,6 +45,7 @@ impl Recording {
             rest,
             line_bytes_max: stage.line_bytes_max,
             ended: false,
+            faults: Vec::new(),
         })
     }
 
@@ -70,10 +73,19 @@ impl Recording {
                 None => Ok(true),
             }
         })?;
+        for fault in self.take_faults() {
+            stage.report.damaged(&fault)?;
+        }
         Ok(self.take_line())
     }
 
-    /// The same of files, for a thread that knows no signals.
+    /// What was wrong with files since the last call.
+    pub fn take_faults(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.faults)
+    }
+
+    /// The same as [`next_line`](Recording::next_line) of files, for a thread that
+    /// knows no signals. Its owner tells of the faults.
     pub fn next_line_of_file(&mut self) -> Result<Option<(Line<'_>, &str)>> {
         self.fill(|_| Ok(true))?;
         Ok(self.take_line())
@@ -98,6 +110,7 @@ impl Recording {
             }
             if is_ready(&self.input)? {
                 self.ended = self.input.read(&mut self.lines)? == Progress::End;
+                self.faults.extend(self.input.take_faults());
             }
         }
         Ok(())

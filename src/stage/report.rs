@@ -37,6 +37,8 @@ pub struct Report {
     strict: bool,
     rejects: Option<(String, Rejects)>,
     rejected: u64,
+    /// Files that could not be read, or not to their end.
+    damaged: u64,
     /// By key: when the message was last printed, and how often it was held
     /// back since.
     repeated: HashMap<&'static str, (Instant, u64)>,
@@ -69,6 +71,7 @@ impl Report {
             strict: args.strict,
             rejects,
             rejected: 0,
+            damaged: 0,
             repeated: HashMap::new(),
         })
     }
@@ -159,6 +162,37 @@ impl Report {
             self.warn("further rejected records are counted, not shown");
         }
         Ok(())
+    }
+
+    /// How many files could not be read, or not to their end.
+    pub fn damaged_files(&self) -> u64 {
+        self.damaged
+    }
+
+    /// Says that a file could not be read, or not to its end, and counts it: the
+    /// others are read all the same. With `--strict` it is an error.
+    pub fn damaged(&mut self, message: &str) -> Result<()> {
+        self.damaged += 1;
+        if self.strict {
+            self.flush()?;
+            bail!("{message}");
+        }
+        if self.damaged <= REPORTED_IN_FULL {
+            self.warn(message);
+        } else if self.damaged == REPORTED_IN_FULL + 1 {
+            self.warn("further files that cannot be read are counted, not shown");
+        }
+        Ok(())
+    }
+
+    /// Says at the end how many files that were, where not all were shown.
+    pub fn sum_up_damaged(&self) {
+        if self.damaged > REPORTED_IN_FULL {
+            self.warn(&format!(
+                "{} files could not be read, or not to their end",
+                self.damaged
+            ));
+        }
     }
 
     /// Sets aside a line that is over the limit.

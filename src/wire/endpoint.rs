@@ -6,7 +6,7 @@
 //! waiting for the other end, in any order.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::mpsc;
@@ -48,6 +48,8 @@ pub struct Input {
     /// A writing end of the program's own. While it is open the input does not
     /// end when the last writer goes.
     held_open: Option<OwnedFd>,
+    /// What was wrong with recorded files.
+    faults: Vec<String>,
 }
 
 enum Source {
@@ -120,6 +122,7 @@ impl Input {
             name: name.to_owned(),
             source,
             held_open,
+            faults: Vec::new(),
         })
     }
 
@@ -129,6 +132,7 @@ impl Input {
             name: name.to_owned(),
             source: Source::Recorded(Box::new(Recorded::open(files)?)),
             held_open: None,
+            faults: Vec::new(),
         })
     }
 
@@ -259,7 +263,7 @@ impl Input {
     pub fn read(&mut self, lines: &mut Lines) -> Result<Progress> {
         let source = &mut self.source;
         let outcome = lines.fill(|room| read_some(source, room));
-        self.progress(outcome)
+        self.progress(outcome, lines)
     }
 
     /// Reads what is there, but no more than `limit` bytes.
@@ -273,10 +277,25 @@ impl Input {
     pub fn read_one_byte(&mut self, lines: &mut Lines) -> Result<Progress> {
         let source = &mut self.source;
         let outcome = lines.fill_one_byte(|room| read_some(source, room));
-        self.progress(outcome)
+        self.progress(outcome, lines)
     }
 
-    fn progress(&self, outcome: io::Result<usize>) -> Result<Progress> {
+    /// What was wrong with recorded files since the last call. Whoever reads asks
+    /// after each read, and tells it.
+    pub fn take_faults(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.faults)
+    }
+
+    fn progress(&mut self, outcome: io::Result<usize>, lines: &mut Lines) -> Result<Progress> {
+        if let Source::Recorded(recorded) = &mut self.source
+            && let Some(mut fault) = recorded.take_fault()
+        {
+            let torn = lines.drop_unfinished_line();
+            if torn > 0 {
+                fault += &format!(", with {torn} bytes of a line whose end is missing");
+            }
+            self.faults.push(fault);
+        }
         match outcome {
             Ok(0) => Ok(Progress::End),
             Ok(count) => Ok(Progress::Bytes(count)),

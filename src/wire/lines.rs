@@ -290,6 +290,21 @@ impl Lines {
         self.start < self.end && self.buffer[self.end - 1] == b'\n'
     }
 
+    /// Drops what was read of a line whose end will not come, behind the whole lines
+    /// that are still to be handed out. Returns how many bytes that is. The offsets
+    /// of later lines do not count them.
+    pub fn drop_unfinished_line(&mut self) -> u64 {
+        let held = &self.buffer[self.start..self.end];
+        let whole = memchr::memrchr(b'\n', held).map_or(0, |newline| newline + 1);
+        let mut dropped = (held.len() - whole) as u64;
+        self.end = self.start + whole;
+        self.searched = self.searched.min(self.end);
+        if whole == 0 {
+            dropped += self.skipping.take().map_or(0, |skipped| skipped.length);
+        }
+        dropped
+    }
+
     /// Drops what was read of the present line into the count of its length.
     fn skip_what_is_held(&mut self) {
         let held = &self.buffer[self.start..self.end];

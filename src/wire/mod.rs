@@ -2,6 +2,7 @@
 //! pipes and files they travel on.
 
 pub mod endpoint;
+mod gzip;
 pub mod lines;
 pub mod message;
 pub mod micros;

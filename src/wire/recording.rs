@@ -1,13 +1,19 @@
 //! Recordings: folders of files that `rv-archive` writes, and how they are named.
+//!
+//! A file that is damaged, or is none, costs itself alone: what can be read of it
+//! is given, the fault is kept to be told, and the next file follows.
 
-use std::collections::VecDeque;
-use std::fs::{self, File};
+use std::collections::{BTreeSet, VecDeque};
+use std::fs::{self, File, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
-use flate2::read::MultiGzDecoder;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+
+use crate::wire::gzip::GzipFile;
 
 /// Held under a lock by the one writer of a folder. It stays when the writer goes.
 pub const LOCK_NAME: &str = "rv-archive.lock";
@@ -75,7 +81,9 @@ pub enum RecordedFile {
         /// What stands for the id in its name.
         id: String,
     },
-    /// Any other.
+    /// A complete file of a folder. A link under such a name is not followed.
+    Complete(PathBuf),
+    /// A file that somebody has named.
     File(PathBuf),
 }
 
@@ -84,37 +92,103 @@ impl RecordedFile {
     pub fn path(&self) -> PathBuf {
         match self {
             RecordedFile::Part { folder, id } => path_of(folder, Kind::Part(id)),
-            RecordedFile::File(path) => path.clone(),
+            RecordedFile::Complete(path) | RecordedFile::File(path) => path.clone(),
         }
     }
 
     /// Opens it, decompressed where it is compressed. Of a part, what ends with the
-    /// last whole line that is in it now.
-    pub fn open(&self) -> Result<OpenedFile> {
+    /// last whole line that is in it now. Fails for what is no regular file, and
+    /// waits for nobody.
+    pub fn open(&self) -> io::Result<OpenedFile> {
         let mut path = self.path();
-        let file = match (File::open(&path), self) {
+        let follow = matches!(self, RecordedFile::File(_));
+        let opened = match (open_regular(&path, follow), self) {
             (Err(error), RecordedFile::Part { folder, id })
                 if error.kind() == io::ErrorKind::NotFound =>
             {
                 path = path_of(folder, Kind::Complete(id));
-                File::open(&path)
+                open_regular(&path, follow)
             }
-            (outcome, _) => outcome,
+            (opened, _) => opened,
         };
-        let reading = || format!("{}: cannot open", path.display());
-        let file = file.with_context(reading)?;
-        let length = file.metadata().with_context(reading)?.len();
+        let (file, metadata) = opened?;
+        let length = metadata.len();
         let content = if path.extension().is_some_and(|ending| ending == "gz") {
-            let position = file.try_clone().with_context(reading)?;
-            let decoder = Box::new(MultiGzDecoder::new(file));
+            let position = file.try_clone()?;
+            let decoder = Box::new(GzipFile::new(file));
             Content::Compressed { decoder, position }
         } else if matches!(self, RecordedFile::Part { .. }) {
-            let whole = end_of_last_line(&file, length).with_context(reading)?;
-            Content::Plain(file.take(whole))
+            let whole = end_of_last_line(&file, length)?;
+            Content::Part(file.take(whole))
         } else {
-            Content::Plain(file.take(u64::MAX))
+            Content::Plain(file)
         };
         Ok(OpenedFile { content, length })
+    }
+}
+
+/// Opens a regular file for reading. Anything else is an error that says what it
+/// is: a device is not touched, and a pipe is not waited for.
+pub fn open_regular(path: &Path, follow: bool) -> io::Result<(File, Metadata)> {
+    let looked_at = match follow {
+        true => fs::metadata(path)?,
+        false => fs::symlink_metadata(path)?,
+    };
+    refuse_irregular(&looked_at)?;
+    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    if !follow {
+        flags |= OFlags::NOFOLLOW;
+    }
+    let mut options = OpenOptions::new();
+    let file = options
+        .read(true)
+        .custom_flags(flags.bits() as i32)
+        .open(path)?;
+    // Something else may bear the name by now.
+    let metadata = file.metadata()?;
+    refuse_irregular(&metadata)?;
+    Ok((file, metadata))
+}
+
+/// Fails where something is no regular file, and says what it is.
+pub fn refuse_irregular(metadata: &Metadata) -> io::Result<()> {
+    let kind = metadata.file_type();
+    let what = if kind.is_file() {
+        return Ok(());
+    } else if kind.is_symlink() {
+        "is a link, which is not followed"
+    } else if kind.is_dir() {
+        "is a folder, and no file"
+    } else if kind.is_fifo() {
+        "is a named pipe, and no file"
+    } else if kind.is_socket() {
+        "is a socket, and no file"
+    } else {
+        "is a device, and no file"
+    };
+    Err(io::Error::other(what))
+}
+
+/// What to say of a file that cannot be opened, without its name.
+pub fn not_opened(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "was removed before it was read".to_owned(),
+        // It was looked at, and is told by what it is.
+        io::ErrorKind::Other => format!("{error}; it is passed over"),
+        // It became a link since.
+        _ if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
+            "is a link, which is not followed; it is passed over".to_owned()
+        }
+        _ => format!("cannot open: {error}; it is passed over"),
+    }
+}
+
+/// What to say of a file that cannot be read to its end, without its name.
+pub fn fault(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::UnexpectedEof => "is damaged: it ends too early".to_owned(),
+        io::ErrorKind::InvalidData => format!("is damaged: {error}"),
+        _ => format!("cannot read: {error}"),
     }
 }
 
@@ -127,9 +201,11 @@ pub struct OpenedFile {
 
 #[derive(Debug)]
 enum Content {
-    Plain(io::Take<File>),
+    Plain(File),
+    /// As much of it as was there in whole lines.
+    Part(io::Take<File>),
     Compressed {
-        decoder: Box<MultiGzDecoder<File>>,
+        decoder: Box<GzipFile>,
         /// The same open file, to be asked how far it was read.
         position: File,
     },
@@ -144,7 +220,8 @@ impl OpenedFile {
     /// How many bytes of it were read from disk.
     pub fn position(&self) -> u64 {
         let file = match &self.content {
-            Content::Plain(file) => file.get_ref(),
+            Content::Plain(file) => file,
+            Content::Part(file) => file.get_ref(),
             Content::Compressed { position, .. } => position,
         };
         rustix::fs::tell(file).unwrap_or(0)
@@ -155,6 +232,13 @@ impl Read for OpenedFile {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         match &mut self.content {
             Content::Plain(file) => file.read(room),
+            Content::Part(file) => match file.read(room)? {
+                0 if file.limit() > 0 && !room.is_empty() => Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "it became shorter while it was read",
+                )),
+                count => Ok(count),
+            },
             Content::Compressed { decoder, .. } => decoder.read(room),
         }
     }
@@ -185,32 +269,36 @@ pub struct Recorded {
     at_line_start: bool,
     /// How many bytes of finished files were on disk.
     finished: u64,
+    fault: Option<String>,
 }
 
 impl Recorded {
-    /// Opens the first of `files`.
+    /// Begins with the first of `files`. One that somebody has named has to be
+    /// there.
     pub fn open(files: impl IntoIterator<Item = RecordedFile>) -> Result<Recorded> {
-        let mut recorded = Recorded {
-            rest: files.into_iter().collect(),
-            current: None,
+        let mut rest: VecDeque<RecordedFile> = files.into_iter().collect();
+        let mut current = None;
+        if let Some(named @ RecordedFile::File(_)) = rest.front() {
+            let place = || format!("{}: cannot open", named.path().display());
+            current = Some((named.clone(), named.open().with_context(place)?));
+            rest.pop_front();
+        }
+        Ok(Recorded {
+            rest,
+            current,
             at_line_start: true,
             finished: 0,
-        };
-        recorded.go_on()?;
-        Ok(recorded)
-    }
-
-    fn go_on(&mut self) -> Result<()> {
-        if let Some(next) = self.rest.pop_front() {
-            let opened = next.open()?;
-            self.current = Some((next, opened));
-        }
-        Ok(())
+            fault: None,
+        })
     }
 
     /// How many bytes all files have on disk, so far as they are there.
     pub fn length(&self) -> u64 {
-        let of = |file: &RecordedFile| fs::metadata(file.path()).map_or(0, |found| found.len());
+        let of = |file: &RecordedFile| {
+            let found = fs::symlink_metadata(file.path()).ok();
+            let found = found.filter(Metadata::is_file);
+            found.map_or(0, |found| found.len())
+        };
         let current = self.current.as_ref().map_or(0, |(_, opened)| opened.length);
         self.finished + current + self.rest.iter().map(of).sum::<u64>()
     }
@@ -220,39 +308,68 @@ impl Recorded {
         let current = self.current.as_ref();
         self.finished + current.map_or(0, |(_, opened)| opened.position())
     }
-}
 
-impl Read for Recorded {
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        while let Some((file, opened)) = &mut self.current {
-            let count = match opened.read(room) {
-                Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                    let place = file.path();
-                    return Err(io::Error::new(
-                        error.kind(),
-                        format!("{}: {error}", place.display()),
-                    ));
+    /// Why the file that was read last could not be read to its end. Whoever takes
+    /// it drops the line that was begun: its end does not come.
+    pub fn take_fault(&mut self) -> Option<String> {
+        self.fault.take()
+    }
+
+    /// Reads what comes next; nothing at the end. Where there is a fault to be
+    /// taken, this is an error of the kind `Interrupted`, and the next call goes on
+    /// with the next file.
+    pub fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Some((file, opened)) = &mut self.current else {
+                let Some(next) = self.rest.pop_front() else {
+                    return Ok(0);
+                };
+                match next.open() {
+                    Ok(opened) => self.current = Some((next, opened)),
+                    Err(error) => {
+                        let place = next.path();
+                        let what = format!("{}: {}", place.display(), not_opened(&error));
+                        return self.broken(what);
+                    }
                 }
-                outcome => outcome?,
+                continue;
             };
-            if count > 0 {
-                self.at_line_start = room[count - 1] == b'\n';
-                return Ok(count);
-            }
-            if room.is_empty() {
-                return Ok(0);
-            }
-            self.finished += opened.length;
-            self.current = None;
-            self.go_on().map_err(io::Error::other)?;
-            if !self.at_line_start {
-                // A file that was made elsewhere: its last line is one all the same.
-                room[0] = b'\n';
-                self.at_line_start = true;
-                return Ok(1);
+            match opened.read(room) {
+                Ok(0) if room.is_empty() => return Ok(0),
+                Ok(0) => {
+                    self.finished += opened.length;
+                    self.current = None;
+                    if !self.at_line_start {
+                        // A file that was made elsewhere: its last line is one all
+                        // the same.
+                        room[0] = b'\n';
+                        self.at_line_start = true;
+                        return Ok(1);
+                    }
+                }
+                Ok(count) => {
+                    self.at_line_start = room[count - 1] == b'\n';
+                    return Ok(count);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+                Err(error) => {
+                    let what = format!(
+                        "{}: {}; the rest of it is passed over",
+                        file.path().display(),
+                        fault(&error)
+                    );
+                    self.finished += opened.length;
+                    self.current = None;
+                    self.at_line_start = true;
+                    return self.broken(what);
+                }
             }
         }
-        Ok(0)
+    }
+
+    fn broken(&mut self, fault: String) -> io::Result<usize> {
+        self.fault = Some(fault);
+        Err(io::ErrorKind::Interrupted.into())
     }
 }
 
@@ -271,23 +388,16 @@ pub fn recorded_files(path: &Path) -> Result<Vec<RecordedFile>> {
 /// What a folder holds, by id. A part whose complete file is there is left out. A
 /// folder without any has to be an archive's all the same.
 fn files_of(folder: &Path) -> Result<Vec<RecordedFile>> {
-    let mut listed = names(folder)?;
     // A file may get its final name while the folder is being read, and be seen
-    // under neither name.
-    loop {
-        let again = names(folder)?;
-        if again == listed {
-            break;
-        }
-        listed = again;
-    }
+    // under neither name. Then a second look finds it.
+    let mut listed: BTreeSet<String> = names(folder)?.into_iter().collect();
+    listed.extend(names(folder)?);
     let mut files: Vec<(&str, RecordedFile)> = Vec::new();
     for name in &listed {
         match Kind::of(name) {
-            Some(Kind::Complete(id)) => files.push((id, RecordedFile::File(folder.join(name)))),
+            Some(Kind::Complete(id)) => files.push((id, RecordedFile::Complete(folder.join(name)))),
             Some(Kind::Part(id)) => {
-                let complete = Kind::Complete(id).file_name();
-                if listed.binary_search(&complete).is_err() {
+                if !listed.contains(&Kind::Complete(id).file_name()) {
                     let (folder, text) = (folder.to_owned(), id.to_owned());
                     files.push((id, RecordedFile::Part { folder, id: text }));
                 }
@@ -295,7 +405,7 @@ fn files_of(folder: &Path) -> Result<Vec<RecordedFile>> {
             Some(Kind::Unfinished(_)) | None => {}
         }
     }
-    if files.is_empty() && listed.binary_search(&LOCK_NAME.to_owned()).is_err() {
+    if files.is_empty() && !listed.contains(LOCK_NAME) {
         bail!(
             "{}: is a directory that holds no archive; name a folder that rv-archive writes, a file, or \
              a pipe",

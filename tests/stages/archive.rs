@@ -13,19 +13,19 @@ use rustix::process::Signal;
 use crate::harness::{Finished, Run, Workdir, eventually, json, request, request_at, stat};
 
 /// `count` lines that tell their place.
-fn numbered(from: u64, count: u64) -> String {
+pub fn numbered(from: u64, count: u64) -> String {
     (from..from + count)
         .map(|number| format!("{{\"messageId\":\"m-{number}\",\"timestamp\":{number}}}\n"))
         .collect()
 }
 
 /// `rv-archive` on the folder `logs`.
-fn archive(workdir: &Workdir) -> Run {
+pub fn archive(workdir: &Workdir) -> Run {
     workdir.run("rv-archive").args(["--dir", "logs"])
 }
 
 /// The lines that an archive gives back.
-fn cat(workdir: &Workdir) -> String {
+pub fn cat(workdir: &Workdir) -> String {
     if !fs::exists(workdir.path("logs/rv-archive.lock")).unwrap() {
         // It was killed before it had anything.
         return String::new();
@@ -35,7 +35,7 @@ fn cat(workdir: &Workdir) -> String {
 }
 
 /// The names of the complete files.
-fn complete_files(workdir: &Workdir) -> Vec<String> {
+pub fn complete_files(workdir: &Workdir) -> Vec<String> {
     let Ok(entries) = fs::read_dir(workdir.path("logs")) else {
         return Vec::new();
     };
@@ -44,7 +44,7 @@ fn complete_files(workdir: &Workdir) -> Vec<String> {
     names.into_iter().collect()
 }
 
-fn gunzip(workdir: &Workdir, name: &str) -> String {
+pub fn gunzip(workdir: &Workdir, name: &str) -> String {
     let file = fs::File::open(workdir.path(&format!("logs/{name}"))).unwrap();
     let mut text = String::new();
     let whole = MultiGzDecoder::new(file).read_to_string(&mut text);
@@ -52,13 +52,20 @@ fn gunzip(workdir: &Workdir, name: &str) -> String {
     text
 }
 
-fn verify(workdir: &Workdir) -> Finished {
+pub fn verify(workdir: &Workdir) -> Finished {
     workdir.run("rv-archive").args(["verify", "logs"]).finish()
 }
 
 #[test]
 fn whenever_it_is_killed_what_it_wrote_is_a_prefix_and_every_final_name_is_whole() {
     let workdir = Workdir::new();
+    // How long it takes until it works, however busy the machine is.
+    let since = Instant::now();
+    let running = archive(&workdir).start();
+    let ready = || fs::exists(workdir.path("logs/rv-archive.lock")).unwrap();
+    assert!(eventually(|| ready().then_some(())).is_some());
+    let startup = since.elapsed();
+    drop(running);
     let mut archived = 0;
     for round in 0..200u64 {
         let flags = ["--max-records", "40", "--threads", "2", "--quiet"];
@@ -71,7 +78,7 @@ fn whenever_it_is_killed_what_it_wrote_is_a_prefix_and_every_final_name_is_whole
             .as_mut()
             .unwrap()
             .write_all(&text.as_bytes()[..cut]);
-        std::thread::sleep(Duration::from_micros(round * 37 % 4000));
+        std::thread::sleep(startup / 2 + (startup + Duration::from_millis(4)) * round as u32 / 200);
         running.signal(Signal::KILL);
         running.wait();
         for name in complete_files(&workdir) {
@@ -150,7 +157,7 @@ fn fifty_successors_on_one_pipe_lose_nothing_and_double_nothing() {
 
 /// What a program asks of the system, one call a line, with the paths behind the
 /// descriptors. Its arguments follow.
-fn traced(workdir: &Workdir, expressions: &[&str]) -> Run {
+pub fn traced(workdir: &Workdir, expressions: &[&str]) -> Run {
     let mut script = "exec strace -f -y -qq -o trace".to_owned();
     for expression in expressions {
         script += &format!(" -e {expression}");

@@ -4,6 +4,8 @@ mod es;
 mod harness;
 
 mod archive;
+mod archive_damage;
+mod archive_pass;
 mod conventions;
 mod decision;
 mod es_sink;

@@ -6,10 +6,11 @@ use std::num::NonZeroU64;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::ProgressBar;
 
+use crate::observe::archive::ahead::{Ahead, Event};
 use crate::observe::archive::pace::{Pace, positive};
 use crate::observe::archive::range::{Range, RangeArgs, begun, line_time};
 use crate::stage::filter::{output_path, progress_bar_of, refuse_one_file};
@@ -19,8 +20,7 @@ use crate::stage::{EndedEarly, Stage};
 use crate::wire::endpoint::{Output, STANDARD};
 use crate::wire::lines::{Line, Lines};
 use crate::wire::micros::Micros;
-use crate::wire::recording::{OpenedFile, RecordedFile, recorded_files};
-use std::io::Read;
+use crate::wire::recording::{self, RecordedFile, not_opened, recorded_files};
 
 /// How much earlier than due a record may leave, so that many leave together.
 const GRAIN: Duration = Duration::from_millis(1);
@@ -83,6 +83,7 @@ impl Counts {
             .count("out", self.out)
             .count("rejected", stage.report.rejected())
             .count("files", self.files)
+            .count("damagedFiles", stage.report.damaged_files())
             .count("bytesOut", self.bytes_out);
         match &self.behind {
             Some(behind) => snapshot.latencies("behind", behind),
@@ -117,19 +118,26 @@ pub fn run(args: &CatArgs, stage: &mut Stage) -> Result<()> {
         cat.counts.behind = Some(Latencies::default());
     }
     let bar = progress_bar(args, &files, stage);
+    let ahead = Ahead::start(files.clone())?;
     let mut finished = 0;
     for file in &files {
         if cat.left == 0 {
             break;
         }
-        let Some(opened) = open(stage, file)? else {
-            continue;
-        };
-        let length = opened.length();
-        cat.copy_file(stage, file, opened, |position| {
-            bar.set_position(finished + position);
-        })?;
-        finished += length;
+        match ahead.next(stage)? {
+            Some(Event::Opened { length }) => {
+                cat.copy_file(stage, file, &ahead, |position| {
+                    bar.set_position(finished + position);
+                })?;
+                finished += length;
+            }
+            Some(Event::NotOpened(error)) => {
+                let place = file.path();
+                let message = format!("{}: {}", place.display(), not_opened(&error));
+                stage.report.damaged(&message)?;
+            }
+            _ => bail!("{}: was not read", file.path().display()),
+        }
     }
     bar.finish_and_clear();
     stage.close(&mut cat.output)?;
@@ -137,13 +145,14 @@ pub fn run(args: &CatArgs, stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// The files of `paths` in which there may be records of `range`, in order.
-pub fn listed(stage: &Stage, paths: &[PathBuf], range: Range) -> Result<Vec<RecordedFile>> {
+/// The files of `paths` in which there may be records of `range`, in order. After a
+/// signal to stop it may be some more.
+pub fn listed(stage: &mut Stage, paths: &[PathBuf], range: Range) -> Result<Vec<RecordedFile>> {
     let mut files = Vec::new();
     for path in paths {
         let all = recorded_files(path)?;
         let count = all.len();
-        let chosen = range.choose(all);
+        let chosen = range.choose(all, || stage.signals.stop().is_some());
         if chosen.len() < count {
             stage.report.summary(&format!(
                 "{}: {} of {count} files lie outside the time asked for",
@@ -156,26 +165,15 @@ pub fn listed(stage: &Stage, paths: &[PathBuf], range: Range) -> Result<Vec<Reco
     Ok(files)
 }
 
-/// Opens a file, or says that it has gone since the folder was looked at: an
-/// archive that keeps so much and no more removes its oldest files.
-pub fn open(stage: &mut Stage, file: &RecordedFile) -> Result<Option<OpenedFile>> {
-    match file.open() {
-        Err(error) if is_not_found(&error) => {
-            stage.report.warn(&format!(
-                "{}: was removed before it was read",
-                file.path().display()
-            ));
-            stage.found_wanting = true;
-            Ok(None)
-        }
-        outcome => outcome.map(Some),
-    }
-}
-
-/// Whether a file was not there.
-pub fn is_not_found(error: &anyhow::Error) -> bool {
-    let cause = error.root_cause().downcast_ref::<io::Error>();
-    cause.is_some_and(|error| error.kind() == io::ErrorKind::NotFound)
+/// Takes over what was read: no more than there is room for.
+fn fill(lines: &mut Lines, bytes: &[u8]) -> io::Result<()> {
+    lines.fill(|room| {
+        let room = room.get_mut(..bytes.len());
+        let room = room.ok_or(io::ErrorKind::InvalidInput)?;
+        room.copy_from_slice(bytes);
+        Ok(bytes.len())
+    })?;
+    Ok(())
 }
 
 /// A progress bar, unless it would stand between the lines.
@@ -185,7 +183,11 @@ fn progress_bar(args: &CatArgs, files: &[RecordedFile], stage: &Stage) -> Progre
     }
     let bar = progress_bar_of(0, stage);
     if !bar.is_hidden() {
-        let length = |file: &RecordedFile| file.path().metadata().map_or(0, |found| found.len());
+        let length = |file: &RecordedFile| {
+            file.path()
+                .symlink_metadata()
+                .map_or(0, |found| found.len())
+        };
         bar.set_length(files.iter().map(length).sum());
     }
     bar
@@ -208,13 +210,14 @@ struct Cat {
 }
 
 impl Cat {
-    /// Copies `opened`, as far as it is wanted. Only whole lines are written, also
-    /// where a signal or a broken file ends it. `show` gets the position on disk.
+    /// Copies the file that `ahead` has opened, as far as it is wanted. Only whole
+    /// lines are written, also where a signal or a broken file ends it. `show` gets
+    /// the position on disk.
     fn copy_file(
         &mut self,
         stage: &mut Stage,
         file: &RecordedFile,
-        mut opened: OpenedFile,
+        ahead: &Ahead,
         show: impl Fn(u64),
     ) -> Result<()> {
         let name = file.path().display().to_string();
@@ -223,18 +226,28 @@ impl Cat {
         if self.time.is_none() {
             self.time = begun(file);
         }
-        let mut ended = false;
+        let (mut ended, mut broken) = (false, None);
         while !ended && self.left > 0 {
-            if let Some(stop) = stage.signals.stop() {
-                return Err(EndedEarly::Signal(stop).into());
-            }
             stage.show_stats(|stage| self.counts.snapshot(stage));
-            match lines.fill(|room| opened.read(room)) {
-                Ok(count) => ended = count == 0,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error).with_context(|| format!("{name}: cannot read")),
+            match ahead.next(stage)? {
+                Some(Event::Block { bytes, position }) => {
+                    fill(&mut lines, &bytes)?;
+                    show(position);
+                }
+                Some(Event::Broken(error)) => {
+                    let mut what = format!(
+                        "{name}: {}; the rest of it is passed over",
+                        recording::fault(&error)
+                    );
+                    let torn = lines.drop_unfinished_line();
+                    if torn > 0 {
+                        what += &format!(", with {torn} bytes of a line whose end is missing");
+                    }
+                    (ended, broken) = (true, Some(what));
+                }
+                Some(Event::End) => ended = true,
+                _ => bail!("{name}: was not read to its end"),
             }
-            show(opened.position());
             while self.left > 0
                 && let Some(line) = lines.next_line()
             {
@@ -250,6 +263,9 @@ impl Cat {
             stage.stats.touch();
             stage.report.flush()?;
             stage.write_all(&mut self.output, &mut self.out)?;
+        }
+        if let Some(what) = broken {
+            stage.report.damaged(&what)?;
         }
         Ok(())
     }

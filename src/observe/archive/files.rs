@@ -1,10 +1,15 @@
 //! Work on many files of an archive by several threads, its outcomes in order.
 
+use std::time::Duration;
+
 use anyhow::Result;
 
 use crate::stage::crew::Crew;
 use crate::stage::{EndedEarly, Stage};
 use crate::wire::recording::RecordedFile;
+
+/// How soon a signal is seen while no file is done.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Has `work` done on each of `files`, and shows what came of it to `take`, in
 /// their order, until that says that it has enough.
@@ -26,8 +31,13 @@ pub fn each_in_order<D: Send + 'static>(
         {
             crew.submit(file)?;
         }
-        let Some(outcome) = crew.wait_for_next()? else {
+        if crew.is_idle() {
             return Ok(());
+        }
+        // A disk may take as long as it likes: a signal does not wait for it.
+        let Some(outcome) = crew.wait_up_to(LOOK_EVERY)? else {
+            stage.report.flush()?;
+            continue;
         };
         if !take(stage, outcome)? {
             return Ok(());

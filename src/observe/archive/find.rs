@@ -5,11 +5,11 @@ use std::io::{self, Read};
 use std::num::{NonZeroU16, NonZeroU64};
 use std::path::PathBuf;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use clap::Args;
 use memchr::memmem::Finder;
 
-use crate::observe::archive::cat::{is_not_found, listed};
+use crate::observe::archive::cat::listed;
 use crate::observe::archive::files::each_in_order;
 use crate::observe::archive::range::RangeArgs;
 use crate::stage::filter::output_path;
@@ -18,7 +18,7 @@ use crate::stage::{Stage, usage};
 use crate::wire::endpoint::{Output, STANDARD};
 use crate::wire::message::MESSAGE_ID_BYTES_MAX;
 use crate::wire::object::{decode_string, value_of};
-use crate::wire::recording::RecordedFile;
+use crate::wire::recording::{RecordedFile, fault, not_opened};
 
 /// How much is read at once.
 const BLOCK_BYTES: usize = 256 * 1024;
@@ -68,6 +68,8 @@ struct Found {
     bytes: u64,
     /// Lines that were too long to be searched.
     oversized: u64,
+    /// Why it could not be read to its end.
+    fault: Option<String>,
 }
 
 /// Runs `rv-archive find`.
@@ -90,15 +92,18 @@ pub fn run(args: &FindArgs, stage: &mut Stage) -> Result<()> {
     let (mut searched, mut found, mut bytes, mut oversized) = (0, 0, 0, 0);
     let mut left = args.records.map_or(u64::MAX, NonZeroU64::get);
     each_in_order(stage, files, threads, work, |stage, (name, outcome)| {
-        let outcome = match outcome {
-            Err(error) if is_not_found(&error) => {
-                stage
-                    .report
-                    .warn(&format!("{name}: was removed before it was read"));
+        let outcome = match outcome? {
+            Ok(outcome) => outcome,
+            Err(error) => {
+                let message = format!("{name}: {}", not_opened(&error));
+                stage.report.damaged(&message)?;
                 return Ok(true);
             }
-            outcome => outcome?,
         };
+        if let Some(fault) = &outcome.fault {
+            let message = format!("{name}: {fault}; the rest of it was not searched");
+            stage.report.damaged(&message)?;
+        }
         searched += 1;
         bytes += outcome.bytes;
         oversized += outcome.oversized;
@@ -122,7 +127,8 @@ pub fn run(args: &FindArgs, stage: &mut Stage) -> Result<()> {
     let snapshot = Snapshot::default()
         .count("bytes", bytes)
         .count("found", found)
-        .count("files", searched);
+        .count("files", searched)
+        .count("damagedFiles", stage.report.damaged_files());
     stage.final_stats(&snapshot);
     Ok(())
 }
@@ -184,9 +190,16 @@ impl Needle {
     }
 }
 
-fn search(file: &RecordedFile, needle: &Needle, line_bytes_max: usize) -> Result<Found> {
-    let mut opened = file.open()?;
-    let place = || format!("{}: cannot read", file.path().display());
+/// Searches a file. The inner error is why it could not be opened.
+fn search(
+    file: &RecordedFile,
+    needle: &Needle,
+    line_bytes_max: usize,
+) -> Result<io::Result<Found>> {
+    let mut opened = match file.open() {
+        Ok(opened) => opened,
+        Err(error) => return Ok(Err(error)),
+    };
     let mut found = Found::default();
     let mut block = vec![0; BLOCK_BYTES];
     // The line that was begun lies at the start of the block, up to `held`.
@@ -194,7 +207,12 @@ fn search(file: &RecordedFile, needle: &Needle, line_bytes_max: usize) -> Result
     loop {
         let count = match opened.read(&mut block[held..]) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            outcome => outcome.with_context(place)?,
+            Err(error) => {
+                // The line that was begun has no end.
+                found.fault = Some(fault(&error));
+                return Ok(Ok(found));
+            }
+            Ok(count) => count,
         };
         found.bytes += count as u64;
         let filled = held + count;
@@ -222,7 +240,7 @@ fn search(file: &RecordedFile, needle: &Needle, line_bytes_max: usize) -> Result
             );
         }
         if count == 0 {
-            return Ok(found);
+            return Ok(Ok(found));
         }
         if skipping {
             held = 0;
@@ -245,7 +263,9 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text).unwrap();
         let file = RecordedFile::File(file.path().to_owned());
-        let found = search(&file, &Needle::new(id), line_bytes_max).unwrap();
+        let found = search(&file, &Needle::new(id), line_bytes_max)
+            .unwrap()
+            .unwrap();
         (String::from_utf8(found.lines).unwrap(), found.oversized)
     }
 

@@ -32,12 +32,33 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of the file that follows, as far as it is known.
-    pub fn after(self) -> Stamp {
-        Stamp {
-            number: self.number + 1,
-            lines_before: self.lines_before + self.lines,
+    /// The stamp of the file that follows, as far as it is known; `None` where the
+    /// numbers of this one leave no room for another.
+    pub fn after(self) -> Option<Stamp> {
+        Some(Stamp {
+            number: self.number.checked_add(1)?,
+            lines_before: self.lines_before.checked_add(self.lines)?,
             ..Stamp::default()
+        })
+    }
+
+    /// Why no archive can have written it, if that is so. Every file has a line at
+    /// least, and every line a byte.
+    pub fn contradiction(self) -> Option<&'static str> {
+        let Stamp {
+            number,
+            lines_before,
+            lines,
+            bytes,
+        } = self;
+        if number.max(lines_before).max(lines).max(bytes) > COUNT_MAX {
+            Some("says more than there can be")
+        } else if (number == 0) != (lines_before == 0) || lines_before < number {
+            Some("says of the files before it what cannot be")
+        } else if bytes < lines {
+            Some("says that it has more lines than bytes")
+        } else {
+            None
         }
     }
 
@@ -75,6 +96,10 @@ impl Stamp {
 }
 
 const STAMP_BYTES: usize = 32;
+
+/// More files, lines or bytes are in no archive: a thousand years of a million
+/// lines a second.
+const COUNT_MAX: u64 = 1 << 55;
 
 /// Deflate, no time, from Unix: so that the same lines give the same bytes.
 const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
@@ -333,6 +358,38 @@ mod tests {
             .read_to_end(&mut again)
             .unwrap();
         assert!(again == noise);
+    }
+
+    #[test]
+    fn numbers_that_no_archive_writes_are_told() {
+        let stamp = |number, lines_before, lines, bytes| Stamp {
+            number,
+            lines_before,
+            lines,
+            bytes,
+        };
+        for possible in [
+            stamp(0, 0, 1, 1),
+            stamp(0, 0, 0, 0),
+            stamp(3, 3, 10, 1000),
+            stamp(1, 1_000_000, 1, 1),
+        ] {
+            assert_eq!(possible.contradiction(), None, "{possible:?}");
+            assert!(possible.after().is_some());
+        }
+        for forged in [
+            stamp(u64::MAX, u64::MAX, 1, 1),
+            stamp(1, u64::MAX, 1, 1),
+            stamp(0, 0, u64::MAX, u64::MAX),
+            stamp(0, 5, 1, 1),
+            stamp(5, 0, 1, 1),
+            stamp(5, 4, 1, 1),
+            stamp(0, 0, 3, 2),
+        ] {
+            assert!(forged.contradiction().is_some(), "{forged:?}");
+        }
+        assert_eq!(stamp(u64::MAX, 1, 1, 1).after(), None);
+        assert_eq!(stamp(1, u64::MAX, 1, 1).after(), None);
     }
 
     #[test]

@@ -25,23 +25,37 @@ pub struct Id {
 }
 
 impl Id {
-    /// The id of a file that is begun at `now`, greater than `greatest`.
-    pub fn after(greatest: Option<Id>, now: Micros) -> Id {
+    /// The id of a file that is begun at `now`, greater than `greatest`. `None`
+    /// where that is the last there can be.
+    pub fn after(greatest: Option<Id>, now: Micros) -> Option<Id> {
         let fresh = Id {
             millis: now.0.div_euclid(1000).clamp(0, MILLIS_MAX),
             sequence: 0,
         };
         match greatest {
-            Some(last) if last >= fresh && last.sequence < SEQUENCE_MAX => Id {
-                sequence: last.sequence + 1,
-                ..last
-            },
-            Some(last) if last >= fresh => Id {
-                millis: last.millis + 1,
-                sequence: 0,
-            },
-            _ => fresh,
+            Some(last) if last >= fresh => last.next(),
+            _ => Some(fresh),
         }
+    }
+
+    /// The least id that is greater.
+    pub fn next(self) -> Option<Id> {
+        if self.sequence < SEQUENCE_MAX {
+            return Some(Id {
+                sequence: self.sequence + 1,
+                ..self
+            });
+        }
+        (self.millis < MILLIS_MAX).then(|| Id {
+            millis: self.millis + 1,
+            sequence: 0,
+        })
+    }
+
+    /// Whether it claims the last millisecond that a name can tell. No clock gives
+    /// that; to go on from it would leave few names or none.
+    pub fn is_at_the_end(self) -> bool {
+        self.millis >= MILLIS_MAX
     }
 
     /// The time that it claims.
@@ -76,7 +90,7 @@ mod tests {
 
     #[test]
     fn an_id_is_a_time_that_people_can_read() {
-        let id = Id::after(None, Micros(1_644_370_787_021_771));
+        let id = Id::after(None, Micros(1_644_370_787_021_771)).unwrap();
         assert_eq!(id.to_string(), "20220209T013947.021Z-000000");
         assert_eq!(Id::parse("20220209T013947.021Z-000000"), Some(id));
         for foreign in [
@@ -97,8 +111,24 @@ mod tests {
             millis: 5,
             sequence: SEQUENCE_MAX,
         };
-        assert!(Id::after(Some(full), Micros(0)) > full);
-        assert_eq!(Id::after(Some(full), Micros(0)).to_string().len(), 27);
+        let next = Id::after(Some(full), Micros(0)).unwrap();
+        assert!(next > full);
+        assert_eq!(next.to_string().len(), 27);
+    }
+
+    #[test]
+    fn behind_the_last_id_there_is_none() {
+        let last = Id::parse("99991231T235959.999Z-999999").unwrap();
+        assert!(last.is_at_the_end());
+        assert_eq!(last.next(), None);
+        assert_eq!(Id::after(Some(last), Micros(0)), None);
+        let before = Id::parse("99991231T235959.998Z-999999").unwrap();
+        assert!(!before.is_at_the_end());
+        assert_eq!(
+            before.next().unwrap().to_string(),
+            "99991231T235959.999Z-000000"
+        );
+        assert_eq!(Id::parse("+100000101T000000.000Z-000000"), None);
     }
 
     proptest! {
@@ -108,7 +138,7 @@ mod tests {
         ) {
             let mut last: Option<Id> = None;
             for time in times {
-                let next = Id::after(last, Micros(time));
+                let next = Id::after(last, Micros(time)).unwrap();
                 if let Some(last) = last {
                     prop_assert!(next > last);
                     prop_assert!(next.to_string() > last.to_string());

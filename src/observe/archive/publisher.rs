@@ -3,20 +3,23 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
-use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::io::{self, Read};
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
+use xxhash_rust::xxh3::Xxh3;
 
-use crate::observe::archive::folder::{FILE_MODE, sync};
+use crate::observe::archive::folder::{FILE_MODE, next_free, rename_new, sync};
 use crate::observe::archive::members::{Compressor, Failed, Stamp};
 use crate::observe::archive::names::Id;
+use crate::observe::archive::part::{Content, Part, is_at};
 use crate::observe::archive::retention::Retention;
 use crate::observe::waiting::Task;
 use crate::stage::Stage;
-use crate::wire::recording::{Kind, path_of};
+use crate::wire::recording::{Kind, end_of_last_line, open_regular, path_of};
 
 /// How soon after a full disk the next attempt is made.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -25,12 +28,56 @@ pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 const LOOK_AFTER: Duration = Duration::from_millis(200);
 
 /// A part that takes no more records.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Closed {
     /// Which one it is.
     pub id: Id,
-    /// Whether an earlier run has left it.
-    pub recovered: bool,
+    /// Of a part of this run: the file, which holds the records even where its name
+    /// has gone, and what is in it.
+    own: Option<(Arc<File>, Content)>,
+}
+
+impl Closed {
+    /// One that an earlier run has left, whole lines.
+    pub fn recovered(id: Id) -> Closed {
+        Closed { id, own: None }
+    }
+
+    /// One of this run, which is settled.
+    pub fn of(part: &Part) -> Closed {
+        Closed {
+            id: part.id(),
+            own: Some((part.file(), part.content())),
+        }
+    }
+
+    fn path(&self, folder: &Path) -> PathBuf {
+        path_of(folder, Kind::Part(&self.id.to_string()))
+    }
+
+    /// What becomes of the records where this run cannot go on.
+    fn fate(&self, folder: &Path) -> String {
+        match &self.own {
+            Some((file, content)) if !is_at(file, &self.path(folder)) => format!(
+                "something else has removed the part, and its {} lines are lost",
+                content.lines
+            ),
+            _ => "the records are kept, and the next start compresses them".to_owned(),
+        }
+    }
+}
+
+/// A part that has become a complete file.
+#[derive(Debug)]
+pub struct Published {
+    /// What is in it; `None` where nothing was left of the part.
+    stamp: Option<Stamp>,
+    /// Its name, which is another one where a file had the part's.
+    id: Id,
+    /// How many lines of the part are not in it.
+    lost_lines: u64,
+    /// What something else has done, to be told.
+    faults: Vec<String>,
 }
 
 /// How much has its final name.
@@ -44,6 +91,8 @@ pub struct Counts {
     pub recovered: u64,
     /// Complete files that were removed, since there were too many.
     pub removed: u64,
+    /// The records of this run that something else has taken from a closed part.
+    pub lost: u64,
 }
 
 /// The queue of closed parts, compressed one at a time in their order.
@@ -64,7 +113,7 @@ pub struct Publisher {
 }
 
 /// A part that is being made a complete file.
-pub type Compression = Task<(Compressor, Result<Stamp>)>;
+pub type Compression = Task<(Compressor, Result<Published>)>;
 
 impl Publisher {
     /// Nothing is to be done yet. `place` is that of the next file.
@@ -125,13 +174,15 @@ impl Publisher {
             compressor.clear();
             self.compressor = Some(compressor);
             match outcome {
-                Ok(stamp) => self.count(stage, stamp)?,
+                Ok(published) => self.count(stage, published)?,
                 Err(error) if is_disk_full(&error) => {
                     self.retry_at = Some(Instant::now() + RETRY_AFTER);
                     warn_of_full_disk(stage, &error);
                 }
                 Err(error) => {
-                    bail!("{error:#}; the records are kept, and the next start compresses them");
+                    let front = self.backlog.front();
+                    let fate = front.map_or_else(String::new, |it| it.fate(&self.folder));
+                    bail!("{error:#}; {fate}");
                 }
             }
         }
@@ -140,27 +191,35 @@ impl Publisher {
             && let Some(closed) = self.backlog.front()
             && let Some(mut compressor) = self.compressor.take()
         {
-            let (folder, id, place) = (self.folder.clone(), closed.id, self.place);
+            let (folder, closed, place) = (self.folder.clone(), closed.clone(), self.place);
             self.retry_at = None;
             self.task = Some(Task::spawn("publishing", move || {
-                let outcome = publish(&folder, id, &mut compressor, place);
+                let outcome = publish(&folder, closed, &mut compressor, place);
                 (compressor, outcome)
             })?);
         }
         Ok(())
     }
 
-    fn count(&mut self, stage: &mut Stage, stamp: Stamp) -> Result<()> {
+    fn count(&mut self, stage: &mut Stage, published: Published) -> Result<()> {
         stage.stats.touch();
-        self.place = stamp.after();
-        self.counts.files += 1;
-        if let Some(closed) = self.backlog.pop_front() {
-            match closed.recovered {
-                true => self.counts.recovered += stamp.lines,
-                false => self.counts.archived += stamp.lines,
-            }
-            self.retention.add(closed.id)?;
+        self.counts.lost += published.lost_lines;
+        for fault in &published.faults {
+            stage.report.damaged(fault)?;
         }
+        let closed = self.backlog.pop_front();
+        let Some(stamp) = published.stamp else {
+            return Ok(());
+        };
+        // Past the end of numbers counting begins anew.
+        self.place = stamp.after().unwrap_or_default();
+        self.counts.files += 1;
+        match closed.and_then(|closed| closed.own) {
+            // What something else has put there is nobody's record.
+            Some((_, content)) => self.counts.archived += stamp.lines.min(content.lines),
+            None => self.counts.recovered += stamp.lines,
+        }
+        self.retention.add(published.id)?;
         self.retention.apply()
     }
 }
@@ -182,45 +241,201 @@ pub fn is_disk_full(error: &anyhow::Error) -> bool {
     })
 }
 
-/// Makes one part the complete file of the same id, and returns its stamp.
-/// Wherever this is cut short, the part is still there, or the complete file is,
-/// or both.
-fn publish(folder: &Path, id: Id, compressor: &mut Compressor, place: Stamp) -> Result<Stamp> {
-    let id = id.to_string();
-    let part = path_of(folder, Kind::Part(&id));
-    let unfinished = path_of(folder, Kind::Unfinished(&id));
-    let complete = path_of(folder, Kind::Complete(&id));
-    let stamp = compress(&part, &unfinished, compressor, place).inspect_err(|_| {
-        // What it holds is worth less than its room on a full disk.
-        let _ = fs::remove_file(&unfinished);
-    })?;
-    fs::rename(&unfinished, &complete)
-        .with_context(|| format!("{}: cannot rename", unfinished.display()))?;
-    sync(folder).with_context(|| format!("{}: cannot sync", folder.display()))?;
-    fs::remove_file(&part).with_context(|| format!("{}: cannot remove", part.display()))?;
-    Ok(stamp)
+/// Makes one part the complete file of the same id. Wherever this is cut short, the
+/// part is still there, or the complete file is, or both. A complete file that is
+/// there already is not touched.
+fn publish(
+    folder: &Path,
+    mut closed: Closed,
+    compressor: &mut Compressor,
+    place: Stamp,
+) -> Result<Published> {
+    let part = closed.path(folder);
+    let file = match &closed.own {
+        Some((file, _)) => Arc::clone(file),
+        None => {
+            let opened = open_regular(&part, false);
+            let place = || format!("{}: cannot read", part.display());
+            Arc::new(opened.with_context(place)?.0)
+        }
+    };
+    let unfinished = path_of(folder, Kind::Unfinished(&closed.id.to_string()));
+    let source = Source {
+        path: &part,
+        file: &file,
+        expected: closed.own.as_ref().map(|(_, content)| *content),
+    };
+    let mut faults = Vec::new();
+    let stamp = source
+        .compress(&unfinished, compressor, place, &mut faults)
+        .inspect_err(|_| {
+            // What it holds is worth less than its room on a full disk.
+            let _ = fs::remove_file(&unfinished);
+        })?;
+    let lost_lines = source.expected.map_or(0, |content| {
+        let kept = stamp.map_or(0, |stamp| stamp.lines);
+        content.lines.saturating_sub(kept)
+    });
+    if stamp.is_some() {
+        give_final_name(folder, &unfinished, &file, &mut closed, &mut faults)?;
+        sync(folder).with_context(|| format!("{}: cannot sync", folder.display()))?;
+    }
+    let part = closed.path(folder);
+    if is_at(&file, &part) {
+        fs::remove_file(&part).with_context(|| format!("{}: cannot remove", part.display()))?;
+    } else {
+        faults.push(format!(
+            "{}: something else has removed, moved or replaced it; its records were saved from the \
+             open file",
+            part.display()
+        ));
+    }
+    Ok(Published {
+        stamp,
+        id: closed.id,
+        lost_lines,
+        faults,
+    })
 }
 
-/// Writes `from` into `to`, compressed and synced.
-fn compress(from: &Path, to: &Path, compressor: &mut Compressor, place: Stamp) -> Result<Stamp> {
-    let reading = || format!("{}: cannot read", from.display());
-    let writing = || format!("{}: cannot write", to.display());
-    let input = File::open(from).with_context(reading)?;
-    let output = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(FILE_MODE)
-        .open(to)
-        .with_context(writing)?;
-    let stamp = match compressor.compress(input, &output, place) {
-        Ok(stamp) => stamp,
-        Err(Failed::Reading(error)) => return Err(error).with_context(reading),
-        Err(Failed::Writing(error)) => return Err(error).with_context(writing),
-        Err(Failed::Working(error)) => return Err(error).with_context(writing),
-    };
-    output
-        .sync_all()
-        .with_context(|| format!("{}: cannot sync", to.display()))?;
-    Ok(stamp)
+/// Gives `unfinished` the name of a complete file. Where something bears that, both
+/// it and the part get another id first.
+fn give_final_name(
+    folder: &Path,
+    unfinished: &Path,
+    file: &File,
+    closed: &mut Closed,
+    faults: &mut Vec<String>,
+) -> Result<()> {
+    loop {
+        let complete = path_of(folder, Kind::Complete(&closed.id.to_string()));
+        match rename_new(unfinished, &complete) {
+            Ok(()) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+            Err(error) => {
+                let place = format!("{}: cannot rename", unfinished.display());
+                return Err(error).context(place);
+            }
+        }
+        let part = closed.path(folder);
+        let taken = complete.display();
+        closed.id = next_free(folder, closed.id)
+            .ok_or_else(|| anyhow!("{taken}: is there already, and no name is left behind it"))?;
+        faults.push(format!(
+            "{taken}: was there already, and is left as it is; the records get the name {}",
+            closed.id
+        ));
+        if is_at(file, &part) {
+            rename_new(&part, &closed.path(folder))
+                .with_context(|| format!("{}: cannot rename", part.display()))?;
+        }
+    }
+}
+
+/// A part that is being compressed.
+struct Source<'a> {
+    path: &'a Path,
+    file: &'a File,
+    /// What was written into it; `None` of one that an earlier run has left.
+    expected: Option<Content>,
+}
+
+impl Source<'_> {
+    /// Writes the lines of the part into `to`, compressed and synced. Where something
+    /// else has changed them, those that are whole; `None` where there are none.
+    fn compress(
+        &self,
+        to: &Path,
+        compressor: &mut Compressor,
+        place: Stamp,
+        faults: &mut Vec<String>,
+    ) -> Result<Option<Stamp>> {
+        let reading = || format!("{}: cannot read", self.path.display());
+        let length = self.file.metadata().with_context(reading)?.len();
+        let Some(expected) = self.expected else {
+            return Ok(Some(self.compress_up_to(length, to, compressor, place)?.0));
+        };
+        let (stamp, hash) = self.compress_up_to(expected.bytes, to, compressor, place)?;
+        let found = Content {
+            lines: stamp.lines,
+            bytes: stamp.bytes,
+            hash,
+        };
+        if found == expected {
+            return Ok(Some(stamp));
+        }
+        let whole =
+            end_of_last_line(self.file, length.min(expected.bytes)).with_context(reading)?;
+        let stamp = match whole {
+            0 => None,
+            _ => Some(self.compress_up_to(whole, to, compressor, place)?.0),
+        };
+        if stamp.is_none() {
+            fs::remove_file(to).with_context(|| format!("{}: cannot remove", to.display()))?;
+        }
+        let left = stamp.map_or(0, |stamp| stamp.lines);
+        faults.push(format!(
+            "{}: something else has changed what was written into it; {left} of {} lines are left",
+            self.path.display(),
+            expected.lines
+        ));
+        Ok(stamp)
+    }
+
+    /// Compresses the first `end` bytes, and returns the XXH3 of what they were.
+    fn compress_up_to(
+        &self,
+        end: u64,
+        to: &Path,
+        compressor: &mut Compressor,
+        place: Stamp,
+    ) -> Result<(Stamp, u64)> {
+        let reading = || format!("{}: cannot read", self.path.display());
+        let writing = || format!("{}: cannot write", to.display());
+        if let Err(error) = fs::remove_file(to)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            return Err(error).with_context(writing);
+        }
+        let output = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(FILE_MODE)
+            .open(to)
+            .with_context(writing)?;
+        let mut input = Hashed {
+            file: self.file,
+            at: 0,
+            end,
+            hash: Xxh3::new(),
+        };
+        let stamp = match compressor.compress(&mut input, &output, place) {
+            Ok(stamp) => stamp,
+            Err(Failed::Reading(error)) => return Err(error).with_context(reading),
+            Err(Failed::Writing(error)) => return Err(error).with_context(writing),
+            Err(Failed::Working(error)) => return Err(error).with_context(writing),
+        };
+        output
+            .sync_all()
+            .with_context(|| format!("{}: cannot sync", to.display()))?;
+        Ok((stamp, input.hash.digest()))
+    }
+}
+
+/// The first bytes of a file, wherever others read it, and their checksum.
+struct Hashed<'a> {
+    file: &'a File,
+    at: u64,
+    end: u64,
+    hash: Xxh3,
+}
+
+impl Read for Hashed<'_> {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let wanted = (self.end - self.at).min(room.len() as u64) as usize;
+        let count = self.file.read_at(&mut room[..wanted], self.at)?;
+        self.hash.update(&room[..count]);
+        self.at += count as u64;
+        Ok(count)
+    }
 }

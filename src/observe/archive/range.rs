@@ -5,7 +5,7 @@ use std::io::Read;
 use std::str::FromStr;
 use std::time::Duration;
 
-use chrono::{DateTime, NaiveDate, NaiveDateTime};
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime};
 use clap::Args;
 
 use crate::observe::archive::names::Id;
@@ -46,8 +46,20 @@ impl FromStr for When {
     type Err = String;
 
     fn from_str(text: &str) -> Result<When, String> {
+        if let Some(date) = bare_date(text) {
+            return Err(format!(
+                "would be so many seconds since 1970; if it is a date, write {date}, and if it is \
+                 seconds, {text}.0"
+            ));
+        }
         if let Some(time) = Micros::parse_seconds(text) {
-            return Ok(When(time));
+            return match time {
+                time if time < YEAR_10000 => Ok(When(time)),
+                time => Err(format!(
+                    "is past the year 9999 as seconds since 1970; if it is milliseconds, write {}",
+                    Micros(time.0 / 1000).as_seconds()
+                )),
+            };
         }
         if let Ok(ago) = duration(text) {
             return Ok(When(Clock::system().unix() - Micros::from_duration(ago)));
@@ -67,6 +79,32 @@ impl FromStr for When {
         };
         Ok(When(Micros(utc.timestamp_micros())))
     }
+}
+
+/// The first second of the year 10000.
+const YEAR_10000: Micros = Micros(253_402_300_800_000_000);
+
+/// The date that somebody may mean who writes nothing but digits, as it is to be
+/// written: taken for seconds, nearly all of them lie in the first year.
+fn bare_date(text: &str) -> Option<String> {
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let padded = match text.len() {
+        4 => format!("{text}0101000000"),
+        6 => format!("{text}01000000"),
+        8 => format!("{text}000000"),
+        12 => format!("{text}00"),
+        14 => text.to_owned(),
+        _ => return None,
+    };
+    let date = NaiveDateTime::parse_from_str(&padded, "%Y%m%d%H%M%S").ok()?;
+    let form = match text.len() {
+        ..=8 => "%Y-%m-%d",
+        _ => "%Y-%m-%dT%H:%M:%SZ",
+    };
+    let is_near = (1970..2200).contains(&date.date().year());
+    is_near.then(|| date.format(form).to_string())
 }
 
 /// A span of time: from `since` on, up to `until`.
@@ -104,8 +142,12 @@ impl Range {
     /// after its timestamp, so a file that was closed well before `since` has none
     /// of them; one that was begun well after `until` has none unless it was fed
     /// late. Names can be wrong about either, so the files next to the span are
-    /// asked, from the span outwards, until one agrees.
-    pub fn choose(&self, files: Vec<RecordedFile>) -> Vec<RecordedFile> {
+    /// asked, from the span outwards, until one agrees, or until `is_stopped`.
+    pub fn choose(
+        &self,
+        files: Vec<RecordedFile>,
+        mut is_stopped: impl FnMut() -> bool,
+    ) -> Vec<RecordedFile> {
         if self.is_unbounded() {
             return files;
         }
@@ -115,14 +157,20 @@ impl Range {
             let old = |time: &Option<Micros>| time.is_some_and(|time| time <= since - self.slack);
             // Those before the last one that is old were closed when it began.
             first = begun.iter().rposition(old).unwrap_or(0);
-            while first > 0 && first_time(&files[first - 1]).is_some_and(|time| time >= since) {
+            while first > 0
+                && !is_stopped()
+                && first_time(&files[first - 1]).is_some_and(|time| time >= since)
+            {
                 first -= 1;
             }
         }
         if let Some(until) = self.until {
             let young = |time: &Option<Micros>| time.is_some_and(|time| time > until + self.slack);
             end = begun.iter().position(young).unwrap_or(files.len());
-            while end < files.len() && first_time(&files[end]).is_some_and(|time| time < until) {
+            while end < files.len()
+                && !is_stopped()
+                && first_time(&files[end]).is_some_and(|time| time < until)
+            {
                 end += 1;
             }
         }
@@ -192,11 +240,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn digits_that_may_be_a_date_or_milliseconds_are_an_error_with_the_remedy() {
+        for (text, remedy) in [
+            ("20231114", "write 2023-11-14, and"),
+            ("2023", "write 2023-01-01, and"),
+            ("202311", "write 2023-11-01, and"),
+            ("202311141230", "write 2023-11-14T12:30:00Z, and"),
+            ("20231114123015", "write 2023-11-14T12:30:15Z, and"),
+            ("1700000000500", "milliseconds, write 1700000000.500000"),
+            ("253402300800", "milliseconds, write 253402300.800000"),
+        ] {
+            let error = text.parse::<When>().unwrap_err();
+            assert!(error.contains(remedy), "{text}: {error}");
+        }
+        // What is no date, and what is written as a fraction, is seconds.
+        assert_eq!(when("20231114.0"), 20_231_114_000_000);
+        assert_eq!(when("20231314"), 20_231_314_000_000);
+        assert_eq!(when("0"), 0);
+        assert_eq!(when("2023111412"), 2_023_111_412_000_000);
+        assert_eq!(when("253402300799"), 253_402_300_799_000_000);
+    }
+
     /// An archive whose files are begun at these seconds, with a record each.
     fn archive(files: &[(i64, f64)]) -> (TempDir, Vec<RecordedFile>) {
         let folder = TempDir::new().unwrap();
         for (begun, time) in files {
-            let id = Id::after(None, Micros(begun * 1_000_000)).to_string();
+            let id = Id::after(None, Micros(begun * 1_000_000))
+                .unwrap()
+                .to_string();
             let part = Kind::Part(&id).file_name();
             let text = format!("no record\n{{\"timestamp\":{time}}}\n");
             std::fs::write(folder.path().join(part), text).unwrap();
@@ -214,7 +286,7 @@ mod tests {
             until: until.map(micros),
             slack: micros(100),
         };
-        let chosen = range.choose(found);
+        let chosen = range.choose(found, || false);
         chosen
             .iter()
             .map(|file| begun(file).unwrap().0 / 1_000_000)

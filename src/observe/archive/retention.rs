@@ -58,8 +58,14 @@ impl Retention {
 
     fn count(&mut self, id: Id) -> Result<()> {
         let path = path_of(&self.folder, Kind::Complete(&id.to_string()));
-        let found = fs::metadata(&path).with_context(|| format!("{}: cannot read", path.display()));
-        let bytes = found?.len();
+        let found = match fs::symlink_metadata(&path) {
+            // What is no file is none of the archive's, and somebody may have
+            // removed one by now.
+            Ok(found) if !found.is_file() => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            found => found.with_context(|| format!("{}: cannot read", path.display()))?,
+        };
+        let bytes = found.len();
         self.files.push_back((id, bytes));
         self.bytes += bytes;
         Ok(())

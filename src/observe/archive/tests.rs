@@ -166,7 +166,7 @@ fn the_age_of_a_file_counts_from_its_first_record() {
     let sandbox = Sandbox::new();
     let args = sandbox.args(&["--max-age=1h", "--max-records=2", "--sync-every=2h"]);
     let mut stage = sandbox.stage(&args);
-    let mut archive = Archive::open(&stage, &args).unwrap();
+    let mut archive = Archive::open(&mut stage, &args).unwrap();
     let hour = Duration::from_secs(3600);
     assert_eq!(archive.due(), None);
 
@@ -204,7 +204,7 @@ fn a_hangup_closes_the_present_file() {
     let sandbox = Sandbox::new();
     let args = sandbox.args(&[]);
     let mut stage = sandbox.stage(&args);
-    let mut archive = Archive::open(&stage, &args).unwrap();
+    let mut archive = Archive::open(&mut stage, &args).unwrap();
     archive.hangup(&mut stage).unwrap();
     for bytes in [b"a", b"b"] {
         archive
@@ -221,7 +221,7 @@ fn unsynced_bytes_are_synced_though_nothing_more_comes() {
     let sandbox = Sandbox::new();
     let args = sandbox.args(&["--sync-every=1h"]);
     let mut stage = sandbox.stage(&args);
-    let mut archive = Archive::open(&stage, &args).unwrap();
+    let mut archive = Archive::open(&mut stage, &args).unwrap();
     archive
         .line(&mut stage, "in", &line(b"a"), &mut Vec::new())
         .unwrap();
@@ -265,7 +265,7 @@ fn a_part_cut_anywhere_becomes_a_complete_file_of_its_whole_lines() {
 
         let args = sandbox.args(&[]);
         let mut stage = sandbox.stage(&args);
-        let mut archive = Archive::open(&stage, &args).unwrap();
+        let mut archive = Archive::open(&mut stage, &args).unwrap();
         assert_eq!(archive.discarded_bytes, (cut - whole) as u64);
         archive.finish(&mut stage).unwrap();
         let lines = text[..whole].iter().filter(|byte| **byte == b'\n').count();
@@ -335,12 +335,12 @@ fn files_of_others_are_left_alone() {
 fn a_folder_has_one_writer() {
     let sandbox = Sandbox::new();
     let args = sandbox.args(&[]);
-    let stage = sandbox.stage(&args);
-    let held = Archive::open(&stage, &args).unwrap();
-    let error = Archive::open(&stage, &args).unwrap_err().to_string();
+    let mut stage = sandbox.stage(&args);
+    let held = Archive::open(&mut stage, &args).unwrap();
+    let error = Archive::open(&mut stage, &args).unwrap_err().to_string();
     assert!(error.contains("another rv-archive writes here"), "{error}");
     drop(held);
-    Archive::open(&stage, &args).unwrap();
+    Archive::open(&mut stage, &args).unwrap();
 }
 
 #[test]
@@ -374,12 +374,13 @@ fn a_file_that_goes_while_a_folder_is_read_is_told_and_passed_over() {
     let args = sandbox.args(&[]);
     let mut stage = sandbox.stage(&args);
     let range = range::RangeArgs::default().range();
-    let files = cat::listed(&stage, &[sandbox.dir()], range).unwrap();
+    let files = cat::listed(&mut stage, &[sandbox.dir()], range).unwrap();
     assert_eq!(files.len(), 2);
     fs::remove_file(files[0].path()).unwrap();
-    assert!(cat::open(&mut stage, &files[0]).unwrap().is_none());
-    assert!(stage.found_wanting);
-    assert!(cat::open(&mut stage, &files[1]).unwrap().is_some());
+    let error = files[0].open().unwrap_err();
+    let told = crate::wire::recording::not_opened(&error);
+    assert_eq!(told, "was removed before it was read");
+    assert!(files[1].open().is_ok());
 }
 
 #[test]
@@ -387,16 +388,16 @@ fn a_part_becomes_a_complete_file_between_the_look_and_the_opening() {
     let sandbox = Sandbox::new();
     let args = sandbox.args(&[]);
     let mut stage = sandbox.stage(&args);
-    let mut archive = Archive::open(&stage, &args).unwrap();
+    let mut archive = Archive::open(&mut stage, &args).unwrap();
     archive
         .line(&mut stage, "in", &line(b"a"), &mut Vec::new())
         .unwrap();
     archive.before_wait(&mut stage).unwrap();
     let range = range::RangeArgs::default().range();
-    let files = cat::listed(&stage, &[sandbox.dir()], range).unwrap();
+    let files = cat::listed(&mut stage, &[sandbox.dir()], range).unwrap();
     archive.finish(&mut stage).unwrap();
     let mut text = Vec::new();
-    let mut opened = cat::open(&mut stage, &files[0]).unwrap().unwrap();
+    let mut opened = files[0].open().unwrap();
     opened.read_to_end(&mut text).unwrap();
     assert_eq!(text, b"a\n");
 }

@@ -2,16 +2,14 @@
 //! says, and follows the one before it.
 
 use std::fmt;
-use std::fs::File;
 use std::io::{self, Read};
 use std::num::NonZeroU16;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytesize::ByteSize;
 use clap::Args;
 
-use crate::observe::archive::cat::is_not_found;
 use crate::observe::archive::files::each_in_order;
 use crate::observe::archive::find::threads;
 use crate::observe::archive::members::Stamp;
@@ -19,7 +17,7 @@ use crate::stage::Stage;
 use crate::stage::filter::output_path;
 use crate::stage::stats::Snapshot;
 use crate::wire::endpoint::{Output, STANDARD};
-use crate::wire::recording::{RecordedFile, recorded_files};
+use crate::wire::recording::{RecordedFile, fault, not_opened, open_regular, recorded_files};
 
 const BLOCK_BYTES: usize = 256 * 1024;
 
@@ -69,6 +67,8 @@ struct Chain {
     /// How many older files there once were.
     removed: u64,
     latest: Option<Stamp>,
+    /// Whether a file without a stamp stands between that and the next.
+    after_unstamped: bool,
 }
 
 /// Runs `rv-archive verify`.
@@ -110,12 +110,12 @@ pub fn run(args: &VerifyArgs, stage: &mut Stage) -> Result<()> {
 }
 
 /// Reads a whole file. What is wrong inside it is part of the answer.
-fn read(file: &RecordedFile) -> Result<Content> {
+fn read(file: &RecordedFile) -> io::Result<Content> {
     let mut opened = file.open()?;
     let mut content = Content {
         ends_a_line: true,
         disk_bytes: opened.length(),
-        stamp: stamp(&file.path())?,
+        stamp: stamp(file)?,
         ..Content::default()
     };
     let mut block = vec![0; BLOCK_BYTES];
@@ -129,7 +129,7 @@ fn read(file: &RecordedFile) -> Result<Content> {
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => {
-                content.fault = Some(error.to_string());
+                content.fault = Some(fault(&error));
                 return Ok(content);
             }
         }
@@ -137,54 +137,58 @@ fn read(file: &RecordedFile) -> Result<Content> {
 }
 
 /// The stamp of a complete file; a part has none.
-fn stamp(path: &Path) -> Result<Option<Stamp>> {
-    match File::open(path).and_then(|file| Stamp::read(&file)) {
-        // A part that has its final name by now.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        outcome => outcome.with_context(|| format!("{}: cannot read", path.display())),
-    }
+fn stamp(file: &RecordedFile) -> io::Result<Option<Stamp>> {
+    let (path, follow) = match file {
+        RecordedFile::Part { .. } => return Ok(None),
+        RecordedFile::Complete(path) => (path, false),
+        RecordedFile::File(path) => (path, true),
+    };
+    Stamp::read(&open_regular(path, follow)?.0)
 }
 
 impl Chain {
     /// Takes the next file. Returns what is wrong with it.
-    fn add(&mut self, file: &RecordedFile, content: Result<Content>) -> Vec<String> {
+    fn add(&mut self, file: &RecordedFile, content: io::Result<Content>) -> Vec<String> {
         let content = match content {
             Ok(content) => content,
-            Err(error) if is_not_found(&error) => {
-                return self.count(vec!["was removed before it was read".to_owned()]);
-            }
-            Err(error) => return self.count(vec![format!("{:#}", error.root_cause())]),
+            Err(error) => return self.count(vec![not_opened(&error)]),
         };
         self.lines += content.lines;
         self.bytes += content.bytes;
         self.disk_bytes += content.disk_bytes;
+        let mut faults = Vec::new();
+        if let Some(fault) = &content.fault {
+            faults.push(format!(
+                "{fault}; {} lines before that can be read",
+                content.lines
+            ));
+        }
         if matches!(file, RecordedFile::Part { .. }) {
             self.parts += 1;
-            return Vec::new();
+            return self.count(faults);
         }
         self.files += 1;
-        let mut faults = Vec::new();
-        match (&content.fault, content.stamp) {
-            (Some(fault), _) => faults.push(format!(
-                "is damaged: {fault}; {} lines before that can be read",
-                content.lines
-            )),
-            (None, Some(stamp)) if (stamp.lines, stamp.bytes) != (content.lines, content.bytes) => {
+        match content.stamp {
+            Some(stamp) if stamp.contradiction().is_some() => {}
+            Some(stamp)
+                if content.fault.is_none()
+                    && (stamp.lines, stamp.bytes) != (content.lines, content.bytes) =>
+            {
                 faults.push(format!(
                     "has {} lines in {} bytes, and should have {} in {}",
                     content.lines, content.bytes, stamp.lines, stamp.bytes
                 ));
             }
-            (None, None) if !content.ends_a_line => {
+            None if content.fault.is_none() && !content.ends_a_line => {
                 faults.push("ends inside a line".to_owned());
             }
-            (None, _) => {}
+            _ => {}
         }
         match content.stamp {
             Some(stamp) => faults.extend(self.follow(stamp)),
             None => {
                 self.unstamped += 1;
-                self.latest = None;
+                self.after_unstamped = true;
             }
         }
         self.count(faults)
@@ -195,16 +199,26 @@ impl Chain {
         faults
     }
 
-    /// Whether a file is the next one.
+    /// Whether a file is the next one, by its stamp.
     fn follow(&mut self, stamp: Stamp) -> Option<String> {
+        if let Some(contradiction) = stamp.contradiction() {
+            return Some(format!(
+                "{contradiction}: file {}, {} lines before it, {} lines in {} bytes",
+                stamp.number, stamp.lines_before, stamp.lines, stamp.bytes
+            ));
+        }
+        let after_unstamped = std::mem::take(&mut self.after_unstamped);
         let Some(latest) = self.latest.replace(stamp) else {
             if self.files == 1 {
                 self.removed = stamp.number;
             }
             return None;
         };
-        let next = latest.after();
-        if (stamp.number, stamp.lines_before) == (next.number, next.lines_before) {
+        // A contradiction was told, so there is room for another.
+        let next = latest.after().unwrap_or_default();
+        let follows = (stamp.number, stamp.lines_before) == (next.number, next.lines_before);
+        // Behind a file without a stamp counting may begin anew.
+        if follows || (after_unstamped && stamp.number == 0) {
             return None;
         }
         let missing = stamp.number.checked_sub(next.number).filter(|it| *it > 0);
@@ -213,6 +227,10 @@ impl Chain {
             (Some(files), Some(lines)) => {
                 format!("{files} files with {lines} lines are missing before it")
             }
+            (None, _) if stamp.number == next.number => format!(
+                "says that {} lines are before it, and there are {}",
+                stamp.lines_before, next.lines_before
+            ),
             _ => format!(
                 "is file {} of its archive, and stands behind file {}",
                 stamp.number, latest.number

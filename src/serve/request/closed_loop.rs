@@ -149,6 +149,7 @@ impl Ring {
             }
             if input_ready {
                 self.read_input()?;
+                stage.hear(&mut self.input)?;
             }
         }
     }
@@ -235,6 +236,7 @@ impl Ring {
     fn read_responses(&mut self, stage: &mut Stage) -> Result<Progress> {
         stage.stats.touch();
         let progress = self.responses.read(&mut self.response_lines)?;
+        stage.hear(&mut self.responses)?;
         loop {
             let line = match self.response_lines.next_line() {
                 Some(line) => line,

@@ -290,6 +290,7 @@ impl Tee {
                 } else {
                     self.input.read(&mut self.lines)?
                 };
+                stage.hear(&mut self.input)?;
                 match progress {
                     Progress::Bytes(count) => {
                         self.read_bytes += count as u64;

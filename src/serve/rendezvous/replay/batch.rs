@@ -84,6 +84,8 @@ pub struct Batch {
     items: Vec<Item>,
     /// What the lines that are no records take.
     bad_bytes: usize,
+    /// What was wrong with the files that were read for it.
+    pub faults: Vec<String>,
 }
 
 /// Where a text stands in the text of the batch.

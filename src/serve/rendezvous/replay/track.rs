@@ -94,7 +94,11 @@ impl Source {
                 }
                 stage.stats.touch();
                 // A thread that has gone has sent all there was.
-                batches.recv().ok().transpose()
+                let batch = batches.recv().ok().transpose()?;
+                for fault in batch.iter().flat_map(|batch| &batch.faults) {
+                    stage.report.damaged(fault)?;
+                }
+                Ok(batch)
             }
         }
     }
@@ -114,6 +118,7 @@ impl Reader {
         loop {
             let mut batch = Batch::default();
             let more = self.fill(&mut batch);
+            batch.faults = self.recording.take_faults();
             let sent = batches.send(Ok(batch)).is_ok();
             match more {
                 Ok(true) if sent => {}
