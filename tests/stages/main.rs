@@ -25,6 +25,7 @@ mod records;
 mod rendezvous;
 mod replay;
 mod request;
+mod schemas;
 mod score;
 mod streams;
 mod tee;
