@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # The sink against the real services: starts one after the other, runs the tests of
-# tests/services against each, and stops it. Then it types in what the README says.
+# tests/services against each, and stops it. Then it types in docs/elasticsearch.md.
 #
 #   scripts/check_services.sh [KIND]...   elasticsearch7 elasticsearch8 opensearch2
 #                                         elasticsearch8-secure readme, or all of them
@@ -27,19 +27,18 @@ export SETTINGS='http.max_content_length: 1mb
 thread_pool.write.size: 1
 thread_pool.write.queue_size: 8'
 
-# The README's section from starting a service to the answer, after the block that
-# trains the models.
+# The page from starting a service to the answer, after the block that trains the
+# models.
 readme() {
   cargo build --locked --bins --quiet
   PATH=$PWD/target/debug:$PATH
   mkdir "$work/readme"
   ln --symbolic "$PWD/fixtures" "$PWD/scripts" "$work/readme/"
-  python3 - README.md > "$work/readme/commands" << 'PY'
+  python3 - docs/elasticsearch.md > "$work/readme/commands" << 'PY'
 import re, sys
 text = open(sys.argv[1]).read()
 training = [block for block in re.findall(r"```sh\n(.*?)```", text, re.S) if "train() {" in block]
-section = text.split("## Elasticsearch\n")[1].split("\n## ")[0]
-commands = re.findall(r"```bash\n(.*?)```", section, re.S)
+commands = re.findall(r"```bash\n(.*?)```", text, re.S)
 assert len(training) == 1 and len(commands) == 3, (len(training), len(commands))
 print("set -euo pipefail", *training, *commands, sep="\n")
 PY

@@ -22,7 +22,10 @@ cost() {
 echo '== the sink into a service that takes everything at once'
 python3 "$here/scripts/bench/fake_bulk.py" > fake.port &
 jobs_started+=($!)
-for _ in {1..100}; do [[ -s fake.port ]] && break || sleep 0.1; done
+for _ in {1..100}; do
+  [[ ! -s fake.port ]] || break
+  sleep 0.1
+done
 fake=127.0.0.1:$(< fake.port)
 compare \
   'rv-es-sink, requests' "rv-es-sink --quiet --url http://$fake --index bench < requests" \
@@ -40,6 +43,7 @@ else
   head --lines="$records" requests > es.requests
   address=${ES_URL#http://}
   # A new index for every run, so that all find the same.
+  # shellcheck disable=SC2016 # for the shell of each run
   new='index=rv-bench-$(date +%s%N)'
   for connections in 1 2; do
     echo "== $records requests into $ES_URL on $connections connections"

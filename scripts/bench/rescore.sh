@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2154
 # A recording scored again, beside Python: a predict a record, as in a first
 # program, and one for every 10,000 with the fastest parser there is. BENCH_PYTHON
 # names a Python with scikit-learn, numpy and orjson. Sourced by bench.sh.
