@@ -20,4 +20,5 @@ mod request;
 mod score;
 mod streams;
 mod tee;
+mod tee_load;
 mod up;

@@ -104,6 +104,8 @@ pub struct Segments {
     read_up_to: Place,
     /// In which the place up to which the lines were passed on stands.
     place_file: Option<File>,
+    /// In which lines get their checksums.
+    buffer: Vec<u8>,
 }
 
 /// The segment that is being read.
@@ -129,6 +131,7 @@ impl Segments {
             reading: None,
             read_up_to: Place::default(),
             place_file: None,
+            buffer: Vec::new(),
         }
     }
 
@@ -222,12 +225,13 @@ impl Segments {
         if stored_already > 0 && stored_already + stored_bytes > self.limits.bytes_max {
             return Ok(false);
         }
-        let mut stored = Vec::with_capacity(stored_bytes as usize);
+        self.buffer.clear();
+        self.buffer.reserve(stored_bytes as usize);
         let mut from = 0;
         for newline in memchr::memchr_iter(b'\n', lines) {
-            let line = &lines[from..newline];
-            stored.extend_from_slice(&checksum(line));
-            stored.extend_from_slice(&lines[from..=newline]);
+            self.buffer
+                .extend_from_slice(&checksum(&lines[from..newline]));
+            self.buffer.extend_from_slice(&lines[from..=newline]);
             from = newline + 1;
         }
         let segment_bytes = self.limits.segment_bytes();
@@ -236,15 +240,17 @@ impl Segments {
             self.begin_segment()?;
         }
         let segment = self.segments.back_mut().expect("one was just begun");
-        if let Err(error) = segment.file.write_all_at(&stored, segment.length) {
+        if let Err(error) = segment.file.write_all_at(&self.buffer, segment.length) {
             // What was written of it must not stay in front of what comes next.
             if segment.file.set_len(segment.length).is_err() {
                 self.appending = false;
             }
             return Err(error);
         }
-        segment.length += stored.len() as u64;
+        segment.length += self.buffer.len() as u64;
         segment.unread += records;
+        // One long line must not cost its memory for ever.
+        self.buffer.shrink_to(1 << 20);
         Ok(true)
     }
 
@@ -353,7 +359,10 @@ impl Segments {
     /// Reads the next lines, about `bytes` of them, that lie one behind the other;
     /// `None` where there are none.
     pub fn read(&mut self, bytes: usize) -> io::Result<Option<Chunk>> {
-        let mut chunk = Chunk::default();
+        let mut chunk = Chunk {
+            bytes: Vec::with_capacity(bytes),
+            ..Chunk::default()
+        };
         loop {
             let reading_number = self.reading.as_ref().map(|reading| reading.number);
             let found = match reading_number {
@@ -519,15 +528,24 @@ fn checked(stored: &[u8]) -> Option<&[u8]> {
 }
 
 fn checksum(line: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut sum = xxh3_64(line);
     let mut digits = [0; CHECKSUM_BYTES];
-    for digit in digits.iter_mut().rev() {
-        *digit = DIGITS[(sum & 15) as usize];
-        sum >>= 4;
+    for (pair, byte) in digits.chunks_exact_mut(2).zip(xxh3_64(line).to_be_bytes()) {
+        pair.copy_from_slice(&HEX[usize::from(byte)]);
     }
     digits
 }
+
+/// Each byte as two hex digits.
+const HEX: [[u8; 2]; 256] = {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let mut hex = [[0; 2]; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        hex[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
+        byte += 1;
+    }
+    hex
+};
 
 /// How many lines there are from a place on. A torn one is one, too.
 fn count_lines(file: &File, from: u64) -> io::Result<u64> {
