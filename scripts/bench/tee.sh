@@ -2,8 +2,8 @@
 # Copies to three files and to three pipes, beside GNU tee. Then what three readers
 # get out of pipes, in MB/s as they measure it: when nobody stops, and what one that
 # has stopped for STOPPED_SECONDS costs the others, at 40 MB/s, 300 MB/s and as fast as
-# it goes. A line that rv-tee loses, repeats or tears is a failure. SPILL names a folder
-# for spills, on the disk that is to be measured. Sourced by bench.sh.
+# it goes. A line that is lost, repeated or torn ends the benchmark. Spills lie in
+# $TMPDIR; RATES and COUNTS choose sources and numbers of pipes. Sourced by bench.sh.
 
 for ((i = 0; i < 5; i++)); do cat requests; done > many.requests
 cat > to_pipes.sh << 'SCRIPT'
@@ -58,17 +58,11 @@ flow=$RV_BIN/examples
 }
 PATH=$flow:$PATH
 rv_tee=(rv-tee --no-stdout --spill-max 64GiB)
-[[ -z "${SPILL:-}" ]] || rv_tee+=(--spill-dir "$(mktemp --directory "$SPILL/rv-bench-XXXXXX")")
-
-# The median of what readers get. A lost line ends the benchmark.
 readers_get() {
-  local run
-  for ((run = 0; run < runs; run++)); do
-    bash readers_get.sh "$@" || {
-      echo "bench: lines are lost: $*" >&2
-      return 1
-    }
-  done | median
+  bash readers_get.sh "$@" || {
+    echo "bench: lines are lost: $*" >&2
+    exit 1
+  }
 }
 
 (
@@ -84,20 +78,20 @@ readers_get() {
     'GNU tee' 'bash to_pipes.sh tee'
 )
 seconds_each=$((${STOPPED_SECONDS:-20} + 2))
-for count in 3 8; do
+for count in ${COUNTS:-3 8}; do
   echo "== $count pipes, a source as fast as it goes, every reader reads: what each gets"
   for ((run = 0; run < runs; run++)); do
-    (runs=1 && readers_get 6 0 go $count "${rv_tee[@]}") >> "rv-tee $count"
-    (runs=1 && readers_get 6 0 go $count tee) >> "tee $count"
+    readers_get 6 0 go "$count" "${rv_tee[@]}" >> "rv-tee $count"
+    readers_get 6 0 go "$count" tee >> "tee $count"
   done
   paste <(median < "rv-tee $count") <(median < "tee $count") | awk \
     '{ printf "  rv-tee %5d MB/s, GNU tee %5d MB/s: %.2f x\n", $1, $2, $1 / $2 }'
 done
 echo "== three pipes: what the others get while one reader stands still for $((seconds_each - 2)) s"
-for rate in 40 300 0; do
+for rate in ${RATES:-40 300 0}; do
   for ((run = 0; run < runs; run++)); do
-    (runs=1 && readers_get 8 $rate go 3 "${rv_tee[@]}") >> "going $rate"
-    (runs=1 && readers_get $seconds_each $rate stop 3 "${rv_tee[@]}") >> "stopped $rate"
+    readers_get 8 "$rate" go 3 "${rv_tee[@]}" >> "going $rate"
+    readers_get $seconds_each "$rate" stop 3 "${rv_tee[@]}" >> "stopped $rate"
   done
   paste <(median < "going $rate") <(median < "stopped $rate") | awk -v rate="${rate/#0/as fast as it goes}" \
     '{ printf "  source %-18s %5d MB/s, and %5d MB/s with one stopped: %5.1f %%\n", rate, $1, $2, 100 * $2 / $1 }'

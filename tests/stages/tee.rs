@@ -36,7 +36,11 @@ pub fn figure_becomes(
     let mut last = None;
     let found = eventually(|| {
         let stats = fs::read_to_string(workdir.path("stats.json")).ok()?;
-        last = json(&stats)[name][branch].as_u64();
+        let stats = json(&stats);
+        last = match branch {
+            "" => stats[name].as_u64(),
+            branch => stats[name][branch].as_u64(),
+        };
         last.filter(|value| is(*value))
     });
     found.unwrap_or_else(|| panic!("{name} of {branch} is {last:?}"))

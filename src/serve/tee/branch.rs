@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rustix::event::PollFlags;
 
-use crate::serve::tee::pacing::{Patience, STALL, Standing};
+use crate::serve::tee::pacing::{CatchUp, Patience, STALL, Standing};
 use crate::serve::tee::pipe::NamedPipe;
 use crate::serve::tee::sending::{Block, Sending};
 use crate::serve::tee::spill::{End, Losses, OnFull, Spill, Status};
@@ -84,6 +84,9 @@ pub struct Branch {
     taken_at: Instant,
     /// For how long others put up with it.
     patience: Patience,
+    catch_up: CatchUp,
+    /// What its spill had lost when that was said.
+    losses_said: Losses,
 }
 
 impl Branch {
@@ -101,6 +104,8 @@ impl Branch {
             failure: None,
             taken_at: Instant::now(),
             patience: Patience::new(Instant::now()),
+            catch_up: CatchUp::new(Instant::now()),
+            losses_said: Losses::default(),
         }
     }
 
@@ -208,7 +213,15 @@ impl Branch {
             }
         } else if !paces || !has_reader || now >= self.stalls_at() {
             Standing::Aside
-        } else if is_spilling || !is_over {
+        } else if is_spilling {
+            if self.sending.is_empty() {
+                self.catch_up.waits();
+            }
+            match self.catch_up.holds(now) {
+                true => Standing::CatchingUp,
+                false => Standing::Busy,
+            }
+        } else if !is_over {
             Standing::Busy
         } else if self.patience.left(now).is_zero() {
             Standing::Aside
@@ -227,6 +240,17 @@ impl Branch {
         self.taken_at
             .max(self.blocked_since.unwrap_or(self.taken_at))
             + STALL
+    }
+
+    /// So much was read of the input.
+    pub fn has_read(&mut self, bytes: u64, now: Instant) {
+        self.catch_up.roll(now);
+        self.catch_up.read(bytes);
+    }
+
+    /// When it may hold others up no longer for its spill.
+    pub fn catch_up_ends_at(&self) -> Instant {
+        self.catch_up.window_end()
     }
 
     /// When others have starved enough for it.
@@ -248,7 +272,6 @@ impl Branch {
         if has_failed {
             return;
         }
-        let key = || format!("spill {}", self.name);
         let read_ahead = READ_AHEAD_BYTES.min(self.queue_bytes).max(1);
         match spill.take(read_ahead.saturating_sub(self.sending.memory_bytes())) {
             Ok(blocks) => blocks
@@ -256,25 +279,27 @@ impl Branch {
                 .for_each(|block| self.sending.push(block)),
             Err(error) => {
                 let message = format!("{}: cannot read the spill: {error}", self.name);
-                report.warn_seldom(&key(), &message);
+                report.warn_seldom(&format!("spill {}", self.name), &message);
             }
         }
-        if let Some(trouble) = spill.take_trouble() {
-            let losses = spill.status().losses;
-            let message = match spill.is_full() {
-                true => format!(
-                    "{}: the spill has no room, and reading waits for it: {trouble}",
-                    self.name
-                ),
-                false if losses == Losses::default() => {
-                    format!("{}: the spill had no room: {trouble}", self.name)
-                }
-                false => format!(
-                    "{}: the spill loses records: {trouble}; {} were dropped and {} cannot be read",
-                    self.name, losses.dropped, losses.corrupt
-                ),
+        let Some(trouble) = spill.take_trouble() else {
+            return;
+        };
+        let losses = spill.status().losses;
+        if losses == self.losses_said {
+            let message = match spill.on_full() {
+                OnFull::Block => "the spill has no room, and reading waits for it",
+                OnFull::Drop => "the spill is in trouble",
             };
-            report.warn_seldom(&key(), &message);
+            let message = format!("{}: {message}: {trouble}", self.name);
+            report.warn_seldom(&format!("trouble {}", self.name), &message);
+        } else {
+            let message = format!(
+                "{}: the spill loses records: {trouble}; {} were dropped and {} cannot be read",
+                self.name, losses.dropped, losses.corrupt
+            );
+            report.warn_seldom(&format!("losses {}", self.name), &message);
+            self.losses_said = losses;
         }
     }
 
@@ -299,6 +324,7 @@ impl Branch {
                     self.counts.written += records;
                     passed_on = place.or(passed_on);
                     self.taken_at = Instant::now();
+                    self.catch_up.took(count as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                     self.reader_left(report);

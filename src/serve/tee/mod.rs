@@ -318,6 +318,10 @@ impl Tee {
                 match progress {
                     Progress::Bytes(count) => {
                         self.read_bytes += count as u64;
+                        let now = Instant::now();
+                        for branch in &mut self.branches {
+                            branch.has_read(count as u64, now);
+                        }
                         stage.stats.touch();
                     }
                     Progress::Nothing => {}
@@ -490,6 +494,7 @@ impl Tee {
             let changes_at = match standing {
                 Standing::Busy => Some(branch.stalls_at()),
                 Standing::Behind => Some(branch.stalls_at().min(branch.patience_ends_at(now))),
+                Standing::CatchingUp => Some(branch.stalls_at().min(branch.catch_up_ends_at())),
                 Standing::Hungry | Standing::Full | Standing::Aside => None,
             };
             again_at = again_at.into_iter().chain(changes_at).min();

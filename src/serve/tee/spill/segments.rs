@@ -528,24 +528,24 @@ fn checked(stored: &[u8]) -> Option<&[u8]> {
 }
 
 fn checksum(line: &[u8]) -> [u8; CHECKSUM_BYTES] {
+    let sum = xxh3_64(line);
     let mut digits = [0; CHECKSUM_BYTES];
-    for (pair, byte) in digits.chunks_exact_mut(2).zip(xxh3_64(line).to_be_bytes()) {
-        pair.copy_from_slice(&HEX[usize::from(byte)]);
-    }
+    let (high, low) = digits.split_at_mut(CHECKSUM_BYTES / 2);
+    high.copy_from_slice(&hex_digits((sum >> 32) as u32).to_be_bytes());
+    low.copy_from_slice(&hex_digits(sum as u32).to_be_bytes());
     digits
 }
 
-/// Each byte as two hex digits.
-const HEX: [[u8; 2]; 256] = {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut hex = [[0; 2]; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        hex[byte] = [DIGITS[byte >> 4], DIGITS[byte & 15]];
-        byte += 1;
-    }
-    hex
-};
+/// A number in hex, a digit a byte: all eight at once, since each line needs two.
+fn hex_digits(number: u32) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut digits = u64::from(number);
+    digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff;
+    digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff;
+    digits = (digits | digits << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    let is_letter = ((digits + 6 * ONES) >> 4) & ONES;
+    digits + u64::from(b'0') * ONES + is_letter * u64::from(b'a' - b'0' - 10)
+}
 
 /// How many lines there are from a place on. A torn one is one, too.
 fn count_lines(file: &File, from: u64) -> io::Result<u64> {
@@ -607,6 +607,18 @@ mod tests {
             corrupt += chunk.corrupt;
         }
         (text, corrupt)
+    }
+
+    #[test]
+    fn a_checksum_is_stored_as_sixteen_hex_digits() {
+        for line in [&b""[..], b"one", b"<0000012>", &[0xff; 300]] {
+            let expected = format!("{:016x}", xxh3_64(line));
+            assert_eq!(checksum(line), expected.as_bytes());
+        }
+        for number in [0, 0x0123_4567, 0x89ab_cdef, u32::MAX] {
+            let digits = hex_digits(number).to_be_bytes();
+            assert_eq!(digits, format!("{number:08x}").as_bytes());
+        }
     }
 
     #[test]
