@@ -1,7 +1,9 @@
 # shellcheck shell=bash disable=SC2154
-# Copies to three files and to three pipes, beside GNU tee; and what a reader that
-# has stopped costs the others: seconds of each run are STOPPED_SECONDS. Sourced by
-# bench.sh.
+# Copies to three files and to three pipes, beside GNU tee. Then what three readers
+# get out of pipes, in MB/s as they measure it: when nobody stops, and what one that
+# has stopped for STOPPED_SECONDS costs the others, at 40 MB/s, 300 MB/s and as fast as
+# it goes. A line that is lost, repeated or torn ends the benchmark. Spills lie in
+# $TMPDIR; RATES and COUNTS choose sources and numbers of pipes. Sourced by bench.sh.
 
 for ((i = 0; i < 5; i++)); do cat requests; done > many.requests
 cat > to_pipes.sh << 'SCRIPT'
@@ -12,21 +14,56 @@ for pipe in p1 p2 p3; do cat $pipe > /dev/null & done
 "$@" p1 p2 p3 < many.requests > /dev/null
 wait
 SCRIPT
-cat > others_get.sh << 'SCRIPT'
-# others_get.sh SECONDS READER COMMAND...: what two of three readers get, in MB/s.
-# The first is READER: `cat` reads, and `sleep 1000` opens its pipe and does not.
-seconds=$1 reader=$2
-shift 2
-rm --force p1 p2 p3
-mkfifo p1 p2 p3
-$reader < p1 > /dev/null & readers=($!)
-for pipe in p2 p3; do wc --bytes < $pipe > $pipe.bytes & readers+=($!); done
-{ while cat many.requests; do :; done; } 2> /dev/null | "$@" p1 p2 p3 > /dev/null 2>&1 & tee=$!
-sleep "$seconds"
-kill -KILL $tee "${readers[0]}"
-wait "${readers[@]:1}"
-cat p2.bytes p3.bytes | awk -v seconds="$seconds" '{ sum += $1 } END { printf "%.0f\n", sum / 2 / seconds / 1e6 }'
+cat > readers_get.sh << 'SCRIPT'
+# readers_get.sh SECONDS MB/S stop|go PIPES COMMAND...: what the readers of the pipes
+# get of a source of that rate, 0 being as fast as it goes, in MB/s. With `stop` the
+# last one stands still from the first second to the last but one. Prints the mean of
+# the others' rates in that time. Fails where a reader misses a line.
+set -euo pipefail
+seconds=$1 rate=$2 what=$3 count=$4
+shift 4
+pipes=() readers=()
+for ((i = 1; i <= count; i++)); do pipes+=("p$i"); done
+rm --force "${pipes[@]}" in
+mkfifo "${pipes[@]}" in
+for pipe in "${pipes[@]}"; do
+  flow read "$pipe" 2 $((seconds - 1)) > "$pipe.got" & readers+=($!)
+done
+"$@" "${pipes[@]}" < in > /dev/null 2> tee.errors & tee=$!
+flow write "$seconds" "$rate" > in 2> written & source=$!
+sleep 1
+last=${readers[-1]}
+[[ $what != stop ]] || kill -STOP "$last"
+sleep $((seconds - 2))
+kill -CONT "$last"
+wait "$source" "$tee" "${readers[@]}"
+read -r written < written
+others=("${pipes[@]}")
+[[ $what != stop ]] || unset 'others[-1]'
+for pipe in "${pipes[@]}"; do
+  read -r _ lines missing again torn < "$pipe.got"
+  if ((lines != written || missing || again || torn)); then
+    echo "of $written lines, $pipe got $lines; $missing missing, $again again, $torn torn" >&2
+    cat tee.errors >&2
+    exit 1
+  fi
+done
+cat "${others[@]/%/.got}" | awk '{ sum += $1 } END { printf "%.0f\n", sum / NR }'
 SCRIPT
+
+flow=$RV_BIN/examples
+[[ -x $flow/flow ]] || {
+  (cd "$here" && cargo build --release --example flow --quiet)
+  flow=$here/target/release/examples
+}
+PATH=$flow:$PATH
+rv_tee=(rv-tee --no-stdout --spill-max 64GiB)
+readers_get() {
+  bash readers_get.sh "$@" || {
+    echo "bench: lines are lost: $*" >&2
+    exit 1
+  }
+}
 
 (
   records=$((5 * records)) # what `compare` divides by
@@ -37,22 +74,25 @@ SCRIPT
   rm f1 f2 f3
   echo '== one copy to each of three pipes'
   compare \
-    'rv-tee' 'bash to_pipes.sh rv-tee --on-full block --no-stdout' \
+    'rv-tee' 'bash to_pipes.sh rv-tee --no-stdout' \
     'GNU tee' 'bash to_pipes.sh tee'
 )
-seconds_each=${STOPPED_SECONDS:-10}
-echo "== three pipes for $seconds_each s: what the others get while one reader stands still"
-for ((run = 0; run < runs; run++)); do
-  for tee in 'rv-tee --no-stdout' 'rv-tee --no-stdout --live' tee; do
-    for reader in cat 'sleep 1000'; do
-      # shellcheck disable=SC2086
-      bash others_get.sh "$seconds_each" "$reader" $tee 2> errors.log >> "others ${tee// /_} ${reader%% *}"
-    done
+seconds_each=$((${STOPPED_SECONDS:-20} + 2))
+for count in ${COUNTS:-3 8}; do
+  echo "== $count pipes, a source as fast as it goes, every reader reads: what each gets"
+  for ((run = 0; run < runs; run++)); do
+    readers_get 6 0 go "$count" "${rv_tee[@]}" >> "rv-tee $count"
+    readers_get 6 0 go "$count" tee >> "tee $count"
   done
+  paste <(median < "rv-tee $count") <(median < "tee $count") | awk \
+    '{ printf "  rv-tee %5d MB/s, GNU tee %5d MB/s: %.2f x\n", $1, $2, $1 / $2 }'
 done
-for tee in 'rv-tee --no-stdout' 'rv-tee --no-stdout --live' tee; do
-  reading=$(median < "others ${tee// /_} cat")
-  stopped=$(median < "others ${tee// /_} sleep")
-  awk -v name="$tee" -v reading="$reading" -v stopped="$stopped" \
-    'BEGIN { printf "  %-34s %6d MB/s, and %6d MB/s with one stopped: %5.1f %%\n", name, reading, stopped, 100 * stopped / reading }'
+echo "== three pipes: what the others get while one reader stands still for $((seconds_each - 2)) s"
+for rate in ${RATES:-40 300 0}; do
+  for ((run = 0; run < runs; run++)); do
+    readers_get 8 "$rate" go 3 "${rv_tee[@]}" >> "going $rate"
+    readers_get $seconds_each "$rate" stop 3 "${rv_tee[@]}" >> "stopped $rate"
+  done
+  paste <(median < "going $rate") <(median < "stopped $rate") | awk -v rate="${rate/#0/as fast as it goes}" \
+    '{ printf "  source %-18s %5d MB/s, and %5d MB/s with one stopped: %5.1f %%\n", rate, $1, $2, 100 * $2 / $1 }'
 done

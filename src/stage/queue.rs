@@ -518,4 +518,31 @@ mod tests {
         queue.finish_beside(Instant::now() + FINISH, &mut report);
         assert_eq!(queue.dropped, pushed + 1);
     }
+
+    #[test]
+    fn the_next_reader_gets_a_newline_before_what_the_last_one_may_have_torn() {
+        let flags = Flags::parse_from(["test", "--quiet"]);
+        let mut report = Report::new("test", &flags.run).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let pipe = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
+        let mut queue = Queue::open(pipe.to_str().unwrap(), 1 << 20).unwrap();
+        let long = "x".repeat(100_000) + "\n";
+        for taken in [5, 60_000, 0] {
+            let mut reader = std::fs::File::open(&pipe).unwrap();
+            while !queue.output.is_open().unwrap() {
+                std::thread::yield_now();
+            }
+            push(&mut queue, &long);
+            queue.write_some(&mut report);
+            let mut begun = vec![0; taken];
+            std::io::Read::read_exact(&mut reader, &mut begun).unwrap();
+            drop(reader);
+            // That it has gone is only found out by the next write.
+            queue.write_some(&mut report);
+            assert!(waiting(&queue).starts_with('\n'), "after {taken}");
+        }
+        assert_eq!((queue.dropped, queue.failed), (0, false));
+    }
 }

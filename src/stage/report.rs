@@ -23,6 +23,9 @@ const REPORTED_IN_FULL: u64 = 10;
 /// For how long the same message is held back.
 const REPEAT_AFTER: Duration = Duration::from_secs(10);
 
+/// How many keys of messages are remembered before the quiet ones are forgotten.
+const REPEATED_MAX: usize = 1000;
+
 /// The longest piece of input shown in a message, in characters.
 const SHOWN_CHARS_MAX: usize = 200;
 
@@ -41,7 +44,7 @@ pub struct Report {
     damaged: u64,
     /// By key: when the message was last printed, and how often it was held
     /// back since.
-    repeated: HashMap<&'static str, (Instant, u64)>,
+    repeated: HashMap<String, (Instant, u64)>,
 }
 
 impl Report {
@@ -107,7 +110,7 @@ impl Report {
 
     /// Like [`warn`](Report::warn), for what can come often: under one key, a
     /// message in 10 s, with the number of those held back.
-    pub fn warn_seldom(&mut self, key: &'static str, message: &str) {
+    pub fn warn_seldom(&mut self, key: &str, message: &str) {
         let now = Instant::now();
         let held_back = match self.repeated.get_mut(key) {
             Some((last, held_back)) if now - *last < REPEAT_AFTER => {
@@ -117,7 +120,13 @@ impl Report {
             Some((_, held_back)) => *held_back,
             None => 0,
         };
-        self.repeated.insert(key, (now, 0));
+        // A key that has been quiet is a new one next time.
+        if self.repeated.len() >= REPEATED_MAX {
+            self.repeated.retain(|_, (last, held_back)| {
+                *held_back > 0 || now.saturating_duration_since(*last) < REPEAT_AFTER
+            });
+        }
+        self.repeated.insert(key.to_owned(), (now, 0));
         if held_back > 0 {
             self.warn(&format!("{message} ({held_back} more like this)"));
         } else {

@@ -48,6 +48,16 @@ impl Workdir {
         }
     }
 
+    /// The same in a folder that is there.
+    pub fn new_in(parent: &Path) -> Workdir {
+        let folder = tempfile::Builder::new()
+            .prefix("rv-test-")
+            .tempdir_in(parent);
+        Workdir {
+            folder: folder.unwrap(),
+        }
+    }
+
     pub fn path(&self, name: &str) -> String {
         self.folder.path().join(name).to_str().unwrap().to_owned()
     }

@@ -31,4 +31,5 @@ mod schemas;
 mod score;
 mod streams;
 mod tee;
+mod tee_load;
 mod up;

@@ -13,12 +13,12 @@ use crate::harness::{
 };
 
 /// Lines that can be told apart, and from a torn one.
-fn lines(numbers: std::ops::Range<u64>) -> String {
+pub fn lines(numbers: std::ops::Range<u64>) -> String {
     numbers.map(|number| format!("<{number:0100}>\n")).collect()
 }
 
 /// Reads a pipe to its end, beside the test.
-fn collect(path: String) -> thread::JoinHandle<String> {
+pub fn collect(path: String) -> thread::JoinHandle<String> {
     thread::spawn(move || {
         let mut text = String::new();
         File::open(path).unwrap().read_to_string(&mut text).unwrap();
@@ -27,18 +27,39 @@ fn collect(path: String) -> thread::JoinHandle<String> {
 }
 
 /// Waits for a figure of a branch in the stats.
-fn figure_becomes(workdir: &Workdir, name: &str, branch: &str, is: impl Fn(u64) -> bool) -> u64 {
+pub fn figure_becomes(
+    workdir: &Workdir,
+    name: &str,
+    branch: &str,
+    is: impl Fn(u64) -> bool,
+) -> u64 {
     let mut last = None;
     let found = eventually(|| {
         let stats = fs::read_to_string(workdir.path("stats.json")).ok()?;
-        last = json(&stats)[name][branch].as_u64();
+        let stats = json(&stats);
+        last = match branch {
+            "" => stats[name].as_u64(),
+            branch => stats[name][branch].as_u64(),
+        };
         last.filter(|value| is(*value))
     });
     found.unwrap_or_else(|| panic!("{name} of {branch} is {last:?}"))
 }
 
+/// A figure of a branch in the stats, or of all where that is empty.
+pub fn figure(workdir: &Workdir, name: &str, branch: &str) -> u64 {
+    let stats = json(&workdir.read("stats.json"));
+    let figure = match branch {
+        "" => &stats[name],
+        branch => &stats[name][branch],
+    };
+    figure
+        .as_u64()
+        .unwrap_or_else(|| panic!("no {name} of {branch:?} in {stats}"))
+}
+
 /// What was read is accounted for on every branch.
-fn assert_balanced(workdir: &Workdir) {
+pub fn assert_balanced(workdir: &Workdir) {
     let stats = json(&workdir.read("stats.json"));
     let read = stats["in"].as_u64().unwrap() - stats["rejected"].as_u64().unwrap();
     let branches = stats["written"].as_object().unwrap();
@@ -53,14 +74,14 @@ fn assert_balanced(workdir: &Workdir) {
     }
 }
 
-fn tee(workdir: &Workdir, args: &[&str]) -> Running {
+pub fn tee(workdir: &Workdir, args: &[&str]) -> Running {
     let run = workdir
         .run("rv-tee")
         .args(["--stats", "stats.json", "--no-stdout"]);
     run.args(args).start()
 }
 
-fn end_input(mut running: Running) -> Finished {
+pub fn end_input(mut running: Running) -> Finished {
     drop(running.stdin.take());
     running.wait()
 }
@@ -385,7 +406,7 @@ fn a_full_spill_leaves_a_gap_that_is_said() {
     let workdir = Workdir::new();
     let kept = workdir.fifo("kept");
     let args = ["kept", "other", "--queue", "64KiB", "--spill-max", "256KiB"];
-    let mut running = tee(&workdir, &args);
+    let mut running = tee(&workdir, &[&args[..], &["--on-full", "drop"]].concat());
     let reader = open_reader(&kept);
     running.write(lines(0..20_000));
     let dropped = figure_becomes(&workdir, "dropped", "kept", |count| count > 15_000);

@@ -8,11 +8,15 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rustix::event::PollFlags;
 
+use crate::serve::tee::pacing::{CatchUp, Patience, STALL, Standing};
 use crate::serve::tee::pipe::NamedPipe;
 use crate::serve::tee::sending::{Block, Sending};
-use crate::serve::tee::spill::{End, Spill, Status};
+use crate::serve::tee::spill::{End, Losses, OnFull, Spill, Status};
 use crate::stage::report::Report;
 use crate::wire::endpoint::Output;
+
+/// How much of a spill is read ahead of the reader, in bytes.
+const READ_AHEAD_BYTES: usize = 4 << 20;
 
 /// Where a branch leads.
 #[derive(Debug)]
@@ -78,6 +82,11 @@ pub struct Branch {
     failure: Option<Failure>,
     /// When something was taken last.
     taken_at: Instant,
+    /// For how long others put up with it.
+    patience: Patience,
+    catch_up: CatchUp,
+    /// What its spill had lost when that was said.
+    losses_said: Losses,
 }
 
 impl Branch {
@@ -94,6 +103,9 @@ impl Branch {
             blocked: Duration::ZERO,
             failure: None,
             taken_at: Instant::now(),
+            patience: Patience::new(Instant::now()),
+            catch_up: CatchUp::new(Instant::now()),
+            losses_said: Losses::default(),
         }
     }
 
@@ -136,12 +148,13 @@ impl Branch {
             self.counts.dropped_bytes += block.bytes().len() as u64;
             return;
         }
-        let has_room = self.sending.memory_bytes() + block.memory_bytes() <= self.queue_bytes;
+        // Held up for in time, a reader that only paces comes here with room.
+        let has_room = self.sending.memory_bytes() < self.queue_bytes;
         match &mut self.kind {
-            Kind::Keeping(spill) if spill.is_active() || !(has_room || self.sending.is_empty()) => {
+            Kind::Keeping(spill) if spill.is_active() || !has_room => {
                 if !spill.is_active() {
                     report.warn_seldom(
-                        "spilling",
+                        &format!("spilling {}", self.name),
                         &format!("{}: its reader is behind; spilling to disk", self.name),
                     );
                 }
@@ -149,7 +162,7 @@ impl Branch {
                     self.counts.dropped += block.records();
                     self.counts.dropped_bytes += block.bytes().len() as u64;
                     let message = format!("{}: cannot spill: {error}", self.name);
-                    report.warn_seldom("spill", &message);
+                    report.warn_seldom(&format!("spill {}", self.name), &message);
                 }
             }
             Kind::Keeping(_) | Kind::Paced | Kind::Live { .. } => self.sending.push(block.clone()),
@@ -172,14 +185,82 @@ impl Branch {
         self.counts.written += dropped.sent;
     }
 
-    /// Whether nothing more may be read before it has taken something.
-    pub fn holds_up(&self) -> bool {
-        match &self.kind {
-            _ if self.has_failed() => false,
-            Kind::Keeping(spill) => spill.is_full(),
-            Kind::Paced => self.sending.memory_bytes() >= self.queue_bytes,
-            Kind::Live { .. } => false,
+    /// What it does with what it has.
+    pub fn standing(&mut self, now: Instant) -> Standing {
+        if self.has_failed() || self.takes_everything() {
+            return Standing::Aside;
         }
+        let is_over = self.sending.memory_bytes() >= self.queue_bytes;
+        let (is_full, is_spilling, paces) = match &self.kind {
+            Kind::Live { .. } => (false, false, false),
+            Kind::Paced => (is_over, false, true),
+            Kind::Keeping(spill) => (
+                spill.is_full(),
+                spill.is_active(),
+                spill.on_full() == OnFull::Block,
+            ),
+        };
+        if !is_over {
+            self.patience.restore(now);
+        }
+        let has_reader = self.pipe().is_none_or(NamedPipe::has_reader);
+        if is_full {
+            Standing::Full
+        } else if self.sending.is_empty() && !is_spilling {
+            match has_reader {
+                true => Standing::Hungry,
+                false => Standing::Aside,
+            }
+        } else if !paces || !has_reader || now >= self.stalls_at() {
+            Standing::Aside
+        } else if is_spilling {
+            if self.sending.is_empty() {
+                self.catch_up.waits();
+            }
+            match self.catch_up.holds(now) {
+                true => Standing::CatchingUp,
+                false => Standing::Busy,
+            }
+        } else if !is_over {
+            Standing::Busy
+        } else if self.patience.left(now).is_zero() {
+            Standing::Aside
+        } else {
+            Standing::Behind
+        }
+    }
+
+    /// Whether writing to it waits for no reader.
+    fn takes_everything(&self) -> bool {
+        matches!(&self.sink, Sink::Stream(output) if output.readiness().is_none())
+    }
+
+    /// When its reader counts as stopped if it takes nothing more.
+    pub fn stalls_at(&self) -> Instant {
+        self.taken_at
+            .max(self.blocked_since.unwrap_or(self.taken_at))
+            + STALL
+    }
+
+    /// So much was read of the input.
+    pub fn has_read(&mut self, bytes: u64, now: Instant) {
+        self.catch_up.roll(now);
+        self.catch_up.read(bytes);
+    }
+
+    /// When it may hold others up no longer for its spill.
+    pub fn catch_up_ends_at(&self) -> Instant {
+        self.catch_up.window_end()
+    }
+
+    /// When others have starved enough for it.
+    pub fn patience_ends_at(&self, now: Instant) -> Instant {
+        now + self.patience.left(now)
+    }
+
+    /// It is behind, and others have starved for the last `waited`.
+    pub fn has_starved_others(&mut self, waited: Duration, now: Instant) {
+        self.patience.spend(waited, now);
     }
 
     /// Takes what has come back from the spill, and says what went wrong there.
@@ -191,29 +272,34 @@ impl Branch {
         if has_failed {
             return;
         }
-        for block in spill.take() {
-            self.sending.push(block);
+        let read_ahead = READ_AHEAD_BYTES.min(self.queue_bytes).max(1);
+        match spill.take(read_ahead.saturating_sub(self.sending.memory_bytes())) {
+            Ok(blocks) => blocks
+                .into_iter()
+                .for_each(|block| self.sending.push(block)),
+            Err(error) => {
+                let message = format!("{}: cannot read the spill: {error}", self.name);
+                report.warn_seldom(&format!("spill {}", self.name), &message);
+            }
         }
-        if let Some(trouble) = spill.take_trouble() {
-            let losses = spill.status().losses;
-            let message = match spill.is_full() {
-                true => format!(
-                    "{}: the spill has no room, and reading waits for it: {trouble}",
-                    self.name
-                ),
-                false => format!(
-                    "{}: the spill loses records: {trouble}; {} were dropped and {} cannot be read",
-                    self.name, losses.dropped, losses.corrupt
-                ),
+        let Some(trouble) = spill.take_trouble() else {
+            return;
+        };
+        let losses = spill.status().losses;
+        if losses == self.losses_said {
+            let message = match spill.on_full() {
+                OnFull::Block => "the spill has no room, and reading waits for it",
+                OnFull::Drop => "the spill is in trouble",
             };
-            report.warn_seldom("spill", &message);
-        }
-        if spill.is_active()
-            && self.sending.memory_bytes() <= self.queue_bytes / 2
-            && let Err(error) = spill.want()
-        {
-            let message = format!("{}: cannot read the spill: {error}", self.name);
-            report.warn_seldom("spill", &message);
+            let message = format!("{}: {message}: {trouble}", self.name);
+            report.warn_seldom(&format!("trouble {}", self.name), &message);
+        } else {
+            let message = format!(
+                "{}: the spill loses records: {trouble}; {} were dropped and {} cannot be read",
+                self.name, losses.dropped, losses.corrupt
+            );
+            report.warn_seldom(&format!("losses {}", self.name), &message);
+            self.losses_said = losses;
         }
     }
 
@@ -238,6 +324,7 @@ impl Branch {
                     self.counts.written += records;
                     passed_on = place.or(passed_on);
                     self.taken_at = Instant::now();
+                    self.catch_up.took(count as u64);
                 }
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {
                     self.reader_left(report);
@@ -278,30 +365,25 @@ impl Branch {
         let Sink::Pipe(pipe) = &mut self.sink else {
             return self.fail(Failure::ReaderGone);
         };
-        let now = Instant::now();
         match pipe.take_back() {
-            Ok(unread) => {
-                let rewound = self.sending.rewind(&unread, now);
+            Ok(left) => {
+                let now = Instant::now();
+                let rewound = self.sending.rewind(&left.unread, left.next_reader, now);
                 self.counts.written = self.counts.written + rewound.sent - rewound.unsent;
                 self.counts.recovered += rewound.foreign;
                 self.counts.torn += u64::from(rewound.torn);
-                if pipe.look_for_reader() {
-                    // The next one has come in between, and may have seen the end
-                    // of the torn line.
-                    self.sending.end_torn_line(now);
-                }
             }
             Err(error) => {
                 let message = format!(
                     "{}: its reader has gone, and what it has left cannot be taken back: {error}",
                     self.name
                 );
-                report.warn_seldom("reader", &message);
+                report.warn_seldom(&format!("reader {}", self.name), &message);
                 pipe.look_for_reader();
             }
         }
         let message = format!("{}: its reader has gone; waiting for the next", self.name);
-        report.warn_seldom("reader", &message);
+        report.warn_seldom(&format!("reader {}", self.name), &message);
     }
 
     fn fail(&mut self, failure: Failure) {
@@ -328,6 +410,11 @@ impl Branch {
     /// Whether its reader has seen a part of a line.
     pub fn is_inside_line(&self) -> bool {
         !self.has_failed() && self.sending.is_inside_line()
+    }
+
+    /// Whether the next write has something to write.
+    pub fn has_something_to_write(&self) -> bool {
+        !self.sending.is_empty()
     }
 
     /// Whether anything waits for its reader.

@@ -1,6 +1,7 @@
 //! requests -> one copy a reader: none of them delays the others.
 
 mod branch;
+mod pacing;
 mod pipe;
 mod sending;
 mod spill;
@@ -19,6 +20,7 @@ use rustix::event::{EventfdFlags, PollFlags};
 use rustix::fs::FlockOperation;
 
 use crate::serve::tee::branch::{Branch, Failure, Figures, Kind, Sink};
+use crate::serve::tee::pacing::{Standing, wants_input};
 use crate::serve::tee::pipe::NamedPipe;
 use crate::serve::tee::sending::Block;
 use crate::serve::tee::spill::{End, Limits, OnFull, Spill};
@@ -42,9 +44,15 @@ const LIVE_IDLE: Duration = Duration::from_secs(1);
 /// take waits in memory and then on disk, and is passed on in order. A live branch
 /// (--live) drops its oldest lines instead, since a model must not work through
 /// what nobody waits for any more. Named pipes need no reader to begin with, and
-/// may have one after the other: the next reader begins with a whole line, and on a
-/// keeping branch misses nothing that the last one had not read. A file is written
-/// as fast as it goes, like by `tee`.
+/// may have one after the other: the next reader begins with a whole line, or behind
+/// one torn line where it opens the pipe at once, and on a keeping branch misses
+/// nothing else that the last one had not read. A file is written as fast as it goes,
+/// like by `tee`.
+///
+/// With --live or --live-dir the tee is live: a keeping branch never holds the others
+/// up, and past its spill it has a gap, which is reported and counted. Without them
+/// no line is lost: readers that take what they are given pace the input, one that
+/// lags is spilled for, and past its spill it makes all wait.
 ///
 /// At the end of its input it waits for keeping branches, and for live ones as long
 /// as they take something.
@@ -103,11 +111,22 @@ pub struct TeeArgs {
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize::gib(1))]
     spill_max: ByteSize,
 
-    /// What to do where a spill is full: drop what comes next, or make everybody
-    /// wait. Where the input is a file, reading waits before anything is spilled,
-    /// unless this is given
+    /// How much may wait in memory until it is spilled for a branch, where the disk
+    /// is slower than the input. More than that is the same as a full spill
+    #[arg(long, value_name = "SIZE", default_value_t = ByteSize::mib(64))]
+    spill_queue: ByteSize,
+
+    /// What to do where a spill is full: drop what comes next, which a live tee does,
+    /// or make everybody wait, which is done without --live and --live-dir. Where the
+    /// input is a file, reading waits before anything is spilled, unless this is given
     #[arg(long, value_enum, value_name = "WHAT")]
     on_full: Option<OnFull>,
+
+    /// How much the pipe of a live branch holds, rounded up to pages. What is in it
+    /// cannot be dropped any more, so a slow model works through that first. A larger
+    /// one carries more lines a second
+    #[arg(long, value_name = "SIZE", default_value_t = ByteSize::kib(4))]
+    live_pipe: ByteSize,
 
     #[command(flatten)]
     run: RunArgs,
@@ -189,8 +208,9 @@ impl Tee {
             tee.join(path, sink, kind);
         }
         for path in &args.live {
-            let pipe = NamedPipe::open(path, &tee.watch)
+            let mut pipe = NamedPipe::open(path, &tee.watch)
                 .map_err(|error| usage(format!("--live {error:#}")))?;
+            pipe.narrow(bytes(args.live_pipe));
             tee.join(path, Sink::Pipe(pipe), tee.live());
         }
         for (paths, is_live) in [(&args.live_dir, true), (&args.keep_dir, false)] {
@@ -248,9 +268,15 @@ impl Tee {
             bytes_max: self.args.spill_max.as_u64(),
             line_bytes_max: self.args.run.line_bytes_max(),
         };
-        let on_full = self.args.on_full.unwrap_or(OnFull::Drop);
+        let is_live = !(self.args.live.is_empty() && self.args.live_dir.is_empty());
+        let default = match is_live {
+            true => OnFull::Drop,
+            false => OnFull::Block,
+        };
+        let on_full = self.args.on_full.unwrap_or(default);
+        let unstored_bytes_max = bytes(self.args.spill_queue);
         let wake = Arc::clone(&self.spills);
-        let spill = Spill::open(folder.as_deref(), limits, on_full, wake)?;
+        let spill = Spill::open(folder.as_deref(), limits, on_full, unstored_bytes_max, wake)?;
         Ok(Kind::Keeping(Box::new(spill)))
     }
 
@@ -283,8 +309,7 @@ impl Tee {
             if is_done && self.may_end(is_stopping) {
                 return Ok(stop.filter(|_| is_stopping && self.input.is_file()));
             }
-            let wants_input = !is_done && !self.branches.iter().any(Branch::holds_up);
-            if self.wait(stage, wants_input, is_done)? {
+            if self.wait(stage, is_done)? {
                 let progress = if is_stopping {
                     self.input.read_one_byte(&mut self.lines)?
                 } else {
@@ -294,6 +319,10 @@ impl Tee {
                 match progress {
                     Progress::Bytes(count) => {
                         self.read_bytes += count as u64;
+                        let now = Instant::now();
+                        for branch in &mut self.branches {
+                            branch.has_read(count as u64, now);
+                        }
                         stage.stats.touch();
                     }
                     Progress::Nothing => {}
@@ -308,7 +337,9 @@ impl Tee {
     fn take_lines(&mut self, stage: &mut Stage, ended: bool) -> Result<()> {
         loop {
             let block = match self.lines.next_run() {
-                Some(Run::Lines { bytes, count }) => Block::new(bytes, count, Instant::now()),
+                Some(Run::Lines { bytes, count }) => {
+                    Block::new(bytes.to_vec(), count, Instant::now())
+                }
                 Some(Run::Oversized(line)) => {
                     self.read += 1;
                     stage.report.reject_oversized(self.input.name(), &line)?;
@@ -332,7 +363,7 @@ impl Tee {
             return stage.report.reject_oversized(self.input.name(), &line);
         }
         let whole = [line.bytes, b"\n"].concat();
-        let block = Block::new(&whole, 1, Instant::now());
+        let block = Block::new(whole, 1, Instant::now());
         for branch in &mut self.branches {
             branch.offer(&block, &mut stage.report);
         }
@@ -392,11 +423,15 @@ impl Tee {
 
     /// Waits for something to do, and does what comes of pipes and spills. Says
     /// whether the input is to be read.
-    fn wait(&mut self, stage: &mut Stage, wants_input: bool, is_done: bool) -> Result<bool> {
+    fn wait(&mut self, stage: &mut Stage, is_done: bool) -> Result<bool> {
+        let now = Instant::now();
+        let pace = self.pace(now);
+        let wants_input = !is_done && pace.wants_input;
         let mut streams = Vec::with_capacity(self.branches.len() + 3);
         streams.push((self.watch.readiness(), PollFlags::IN));
         streams.push((self.spills.as_fd(), PollFlags::IN));
         let input = self.input.readiness().filter(|_| wants_input);
+        let has_input = input.is_some();
         if let Some(input) = input {
             streams.push((input, PollFlags::IN));
         }
@@ -411,22 +446,29 @@ impl Tee {
         let is_file = wants_input && self.input.is_file();
         let until = if is_file {
             // There is always something to read.
-            Some(Instant::now())
+            Some(now)
         } else {
             let live = self.branches.iter().filter(|branch| branch.is_live());
             let idle = live.map(|branch| branch.idle_at(LIVE_IDLE));
-            let idle = idle.filter(|at| is_done && *at > Instant::now()).min();
-            let times = [idle, stage.stats.due(), stage.signals.grace_end()];
+            let idle = idle.filter(|at| is_done && *at > now).min();
+            let again = pace.again_at.filter(|_| !is_done);
+            let times = [idle, again, stage.stats.due(), stage.signals.grace_end()];
             times.into_iter().flatten().min()
         };
         let ready = wait(&streams, &mut stage.signals, until)?;
-        let input_ready = is_file || (input.is_some() && ready[2]);
+        if pace.starves_others {
+            self.account_for_starving(now);
+        }
+        let input_ready = is_file || (has_input && ready[2]);
         let pipes_changed = ready[0];
         let spills_changed = ready[1];
         for (index, ready) in places.into_iter().zip(&ready[first_branch..]) {
             if *ready {
                 stage.stats.touch();
-                self.branches[index].look_for_reader(&mut stage.report);
+                // Where something waits, writing it tells.
+                if !self.branches[index].has_something_to_write() {
+                    self.branches[index].look_for_reader(&mut stage.report);
+                }
             }
         }
         if spills_changed {
@@ -442,6 +484,39 @@ impl Tee {
             self.update_folders(stage, true)?;
         }
         Ok(input_ready)
+    }
+
+    /// Looks how the branches do.
+    fn pace(&mut self, now: Instant) -> Pace {
+        let mut standings = Vec::with_capacity(self.branches.len());
+        let mut again_at: Option<Instant> = None;
+        for branch in &mut self.branches {
+            let standing = branch.standing(now);
+            let changes_at = match standing {
+                Standing::Busy => Some(branch.stalls_at()),
+                Standing::Behind => Some(branch.stalls_at().min(branch.patience_ends_at(now))),
+                Standing::CatchingUp => Some(branch.stalls_at().min(branch.catch_up_ends_at())),
+                Standing::Hungry | Standing::Full | Standing::Aside => None,
+            };
+            again_at = again_at.into_iter().chain(changes_at).min();
+            standings.push(standing);
+        }
+        Pace {
+            wants_input: wants_input(standings.iter().copied()),
+            starves_others: standings.contains(&Standing::Behind)
+                && standings.contains(&Standing::Hungry),
+            again_at,
+        }
+    }
+
+    /// Others have had nothing to take since `since`, for want of those behind.
+    fn account_for_starving(&mut self, since: Instant) {
+        let now = Instant::now();
+        for branch in &mut self.branches {
+            if branch.standing(since) == Standing::Behind {
+                branch.has_starved_others(now - since, now);
+            }
+        }
     }
 
     /// Brings the branches in line with the folders.
@@ -489,9 +564,12 @@ impl Tee {
     }
 
     fn branch_of_folder(&mut self, folder: usize, path: &str) -> Result<()> {
-        let pipe = NamedPipe::open(path, &self.watch)?;
+        let mut pipe = NamedPipe::open(path, &self.watch)?;
         let kind = match self.folders[folder].is_live {
-            true => self.live(),
+            true => {
+                pipe.narrow(bytes(self.args.live_pipe));
+                self.live()
+            }
             false => self.keeping(path)?,
         };
         self.join(path, Sink::Pipe(pipe), kind);
@@ -566,6 +644,14 @@ impl Tee {
             .gauge_by_label("oldest_ms", BRANCH, of(|it| it.oldest.as_millis() as u64))
             .gauge_by_label("blocked_ms", BRANCH, of(|it| it.blocked.as_millis() as u64))
     }
+}
+
+/// Whether to read on, and when to look again.
+struct Pace {
+    wants_input: bool,
+    /// Some branch has nothing to take since another one is behind.
+    starves_others: bool,
+    again_at: Option<Instant>,
 }
 
 const BRANCH: &str = "branch";

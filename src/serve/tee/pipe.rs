@@ -1,7 +1,6 @@
 //! The writing end of a named pipe that outlives its readers.
 
-use std::fs::File;
-use std::io::{self, IoSlice, Read};
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
@@ -101,17 +100,50 @@ impl NamedPipe {
         }
     }
 
-    /// Takes out what no reader has taken.
-    pub fn take_back(&mut self) -> io::Result<Vec<u8>> {
+    /// Takes out what no reader has taken, and looks whether there is a reader now.
+    ///
+    /// One read empties a pipe, and no other read comes in between. So a reader that
+    /// has come meanwhile has taken only what stood before `unread`, and goes on
+    /// behind it.
+    pub fn take_back(&mut self) -> io::Result<TakenBack> {
         let reader = reopen(&self.fd, OFlags::RDONLY)?;
         let mut unread = Vec::new();
-        // Not to the end, which does not come while it is open for writing.
-        match File::from(reader).read_to_end(&mut unread) {
-            Ok(_) => Ok(unread),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(unread),
-            Err(error) => Err(error),
+        loop {
+            let (filled, room) = (unread.len(), self.capacity().max(1) + 1);
+            unread.resize(filled + room, 0);
+            let outcome = rustix::io::read(&reader, &mut unread[filled..]);
+            unread.truncate(filled + outcome.unwrap_or(0));
+            match outcome {
+                Err(Errno::INTR) => {}
+                Ok(count) if count == room => {}
+                // Not the end, which does not come while it is open for writing.
+                Ok(_) | Err(Errno::AGAIN) => break,
+                Err(errno) => return Err(errno.into()),
+            }
         }
+        // Before the look, for which it would be a reader.
+        drop(reader);
+        Ok(TakenBack {
+            unread,
+            next_reader: self.look_for_reader(),
+        })
     }
+
+    /// Makes it hold `bytes` at the most, rounded up to pages. What is in it stays.
+    pub fn narrow(&mut self, bytes: usize) {
+        // Where it holds more than that now, or its reader wants it so, it is wider.
+        let _ = rustix::pipe::fcntl_setpipe_size(&self.fd, bytes);
+    }
+}
+
+/// What a reader has left when it went.
+#[derive(Debug, PartialEq, Eq)]
+pub struct TakenBack {
+    /// What no reader has taken.
+    pub unread: Vec<u8>,
+    /// Whether the next reader is there already, and may have taken something that
+    /// stood before that.
+    pub next_reader: bool,
 }
 
 /// Another description of the same pipe.
@@ -123,6 +155,9 @@ fn reopen(fd: &OwnedFd, access: OFlags) -> io::Result<OwnedFd> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs::File;
+    use std::io::Read;
+
     use super::*;
 
     fn pipe() -> (tempfile::TempDir, String, Watch) {
@@ -150,8 +185,45 @@ mod tests {
             pipe.write_some(&[IoSlice::new(text)]).unwrap_err().kind(),
             io::ErrorKind::BrokenPipe
         );
-        assert_eq!(pipe.take_back().unwrap(), b"\ntwo\n");
-        assert_eq!(pipe.take_back().unwrap(), b"");
+        let left = |unread: &[u8], next_reader| TakenBack {
+            unread: unread.to_owned(),
+            next_reader,
+        };
+        assert_eq!(pipe.take_back().unwrap(), left(b"\ntwo\n", false));
+        assert_eq!(pipe.take_back().unwrap(), left(b"", false));
+        // The next one comes before that, and takes something.
+        let reader = File::open(&path).unwrap();
+        pipe.look_for_reader();
+        assert_eq!(pipe.write_some(&[IoSlice::new(text)]).unwrap(), 8);
+        drop(reader);
+        let mut reader = File::open(&path).unwrap();
+        reader.read_exact(&mut taken).unwrap();
+        assert_eq!(pipe.take_back().unwrap(), left(b"\ntwo\n", true));
+        assert!(pipe.has_reader());
+    }
+
+    #[test]
+    fn a_wide_pipe_is_taken_back_whole() {
+        let (_folder, path, watch) = pipe();
+        let mut pipe = NamedPipe::open(&path, &watch).unwrap();
+        let reader = File::open(&path).unwrap();
+        rustix::pipe::fcntl_setpipe_size(&reader, 1 << 20).unwrap();
+        let text: Vec<u8> = (0..1 << 20).map(|number: u32| number as u8).collect();
+        assert_eq!(pipe.write_some(&[IoSlice::new(&text)]).unwrap(), 1 << 20);
+        drop(reader);
+        assert!(pipe.take_back().unwrap().unread == text);
+    }
+
+    #[test]
+    fn a_narrow_pipe_holds_one_page() {
+        let (_folder, path, watch) = pipe();
+        let mut pipe = NamedPipe::open(&path, &watch).unwrap();
+        let _reader = File::open(&path).unwrap();
+        pipe.narrow(1);
+        let page = pipe.capacity();
+        assert!(page < 1 << 16);
+        let text = vec![b'x'; 1 << 16];
+        assert_eq!(pipe.write_some(&[IoSlice::new(&text)]).unwrap(), page);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! A pipe holds what its reader has not taken. Where the reader dies, that is read
 //! back, and its length tells what the reader has taken. So what was sent last is
 //! kept as long as it may still lie in the pipe, and the next reader begins with
-//! the line inside which the last one ended.
+//! the line inside which the last one ended. A reader that has come before that was
+//! found out may have taken something, too: it goes on with the next byte.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -22,7 +23,7 @@ const BLOCK_OVERHEAD_BYTES: usize = 96;
 /// Some whole lines. The branches share the bytes.
 #[derive(Clone, Debug)]
 pub struct Block {
-    bytes: Arc<[u8]>,
+    bytes: Arc<Vec<u8>>,
     /// Which of `bytes` are meant.
     range: Range<usize>,
     records: u64,
@@ -34,10 +35,10 @@ pub struct Block {
 
 impl Block {
     /// `records` whole lines, which were read at `read_at`.
-    pub fn new(bytes: &[u8], records: u64, read_at: Instant) -> Block {
+    pub fn new(bytes: Vec<u8>, records: u64, read_at: Instant) -> Block {
         Block {
-            bytes: bytes.into(),
             range: 0..bytes.len(),
+            bytes: Arc::new(bytes),
             records,
             read_at,
             spill_end: None,
@@ -260,9 +261,12 @@ impl Sending {
     /// The reader has gone and has left `unread` in the pipe, which was taken out
     /// again. The line inside which it ended is to be sent again from its start.
     ///
+    /// With `next_reader` another one has come before that was taken out, and may
+    /// have taken what stood in front of it: it is sent exactly what follows.
+    ///
     /// More than was sent here is from a writer before this one; its whole lines
     /// come first.
-    pub fn rewind(&mut self, unread: &[u8], now: Instant) -> Rewound {
+    pub fn rewind(&mut self, unread: &[u8], next_reader: bool, now: Instant) -> Rewound {
         let mut rewound = Rewound::default();
         let known = self.sent.bytes + self.begun;
         let (of_others, of_ours) = unread.split_at(unread.len().saturating_sub(known));
@@ -276,30 +280,39 @@ impl Sending {
             self.waiting.push_front(block);
         }
         self.sent = Blocks::default();
-        let taken = self.begun - unread;
-        self.begun = 0;
-        if taken > 0
-            && let Some(block) = self.waiting.pop_front()
-        {
-            let newline = memchr::memrchr(b'\n', &block.bytes()[..taken]);
-            let whole = newline.map_or(0, |newline| newline + 1);
-            rewound.torn = whole < taken;
-            let (sent, rest) = block.split(whole);
-            rewound.sent = sent.records;
-            self.waiting.push_front(rest);
+        self.begun -= unread;
+        rewound.torn = self.is_inside_line();
+        if !next_reader {
+            rewound.sent = self.return_to_line_start();
         }
-        if let Some(block) = whole_lines_within(of_others, now) {
+        if let Some(block) = lines_of_others(of_others, next_reader, now) {
             rewound.foreign = block.records;
             self.waiting.push_front(block);
         }
         rewound
     }
 
+    /// Begins the line that was begun anew. Returns how many lines before it were
+    /// sent of its block.
+    fn return_to_line_start(&mut self) -> u64 {
+        let taken = std::mem::take(&mut self.begun);
+        if taken == 0 {
+            return 0;
+        }
+        let Some(block) = self.waiting.pop_front() else {
+            return 0;
+        };
+        let newline = memchr::memrchr(b'\n', &block.bytes()[..taken]);
+        let (sent, rest) = block.split(newline.map_or(0, |newline| newline + 1));
+        self.waiting.push_front(rest);
+        sent.records
+    }
+
     /// Sends a newline first: the reader may have seen a part of a line. Only where
     /// nothing is begun.
     pub fn end_torn_line(&mut self, now: Instant) {
         debug_assert_eq!(self.begun, 0);
-        self.waiting.push_front(Block::new(b"\n", 0, now));
+        self.waiting.push_front(Block::new(b"\n".to_vec(), 0, now));
     }
 
     /// Whether all that waits is one block.
@@ -332,7 +345,7 @@ impl Sending {
     /// Takes everything that waits away, with the whole of a line that was begun.
     /// Returns how many lines of the first block were sent, too.
     pub fn take_all(&mut self) -> (u64, Vec<Block>) {
-        let rewound = self.rewind(&[], Instant::now());
+        let rewound = self.rewind(&[], false, Instant::now());
         (
             rewound.sent,
             std::mem::take(&mut self.waiting).blocks.into(),
@@ -357,13 +370,14 @@ impl Sending {
     }
 }
 
-/// The lines of another writer, of which the first may have lost its beginning and
-/// the last its end.
-fn whole_lines_within(bytes: &[u8], now: Instant) -> Option<Block> {
+/// The lines of another writer, of which the last may have lost its end. The first
+/// may have lost its beginning to a reader that is gone, and is then left out.
+fn lines_of_others(bytes: &[u8], next_reader: bool, now: Instant) -> Option<Block> {
     let first = memchr::memchr(b'\n', bytes)?;
     let last = memchr::memrchr(b'\n', bytes)?;
-    let whole = &bytes[first + 1..=last.max(first)];
-    (!whole.is_empty()).then(|| Block::new(whole, count_lines(whole), now))
+    let from = if next_reader { 0 } else { first + 1 };
+    let lines = &bytes[from..=last.max(first)];
+    (!lines.is_empty()).then(|| Block::new(lines.to_vec(), count_lines(lines), now))
 }
 
 #[cfg(test)]
@@ -373,11 +387,8 @@ mod tests {
     use super::*;
 
     fn block(text: &str) -> Block {
-        Block::new(
-            text.as_bytes(),
-            count_lines(text.as_bytes()),
-            Instant::now(),
-        )
+        let records = count_lines(text.as_bytes());
+        Block::new(text.as_bytes().to_vec(), records, Instant::now())
     }
 
     fn sending(blocks: &[&str]) -> Sending {
@@ -399,7 +410,7 @@ mod tests {
         let mut sending = sending(&["one\ntwo\n", "three\nfour\n"]);
         assert_eq!(sending.advance(13, 64), (2, None));
         // The reader has taken `one\ntw`.
-        let rewound = sending.rewind(b"o\nthree\n"[..7].as_ref(), Instant::now());
+        let rewound = sending.rewind(&b"o\nthree\n"[..7], false, Instant::now());
         assert_eq!(
             rewound,
             Rewound {
@@ -417,11 +428,37 @@ mod tests {
     fn what_a_writer_before_has_left_comes_first() {
         let mut sending = sending(&["three\n"]);
         sending.advance(6, 64);
-        let rewound = sending.rewind(b"ne\ntwo\nthree\n", Instant::now());
+        let rewound = sending.rewind(b"ne\ntwo\nthree\n", false, Instant::now());
         assert_eq!((rewound.foreign, rewound.unsent), (1, 1));
         assert_eq!(waiting(&sending), "two\nthree\n");
-        sending.rewind(b"torn", Instant::now());
+        sending.rewind(b"torn", false, Instant::now());
         assert_eq!(waiting(&sending), "two\nthree\n");
+        // A reader that is there already may have the beginning of the first.
+        let mut sending = super::tests::sending(&["three\n"]);
+        let rewound = sending.rewind(b"ne\ntwo\nto", true, Instant::now());
+        assert_eq!((rewound.foreign, rewound.torn), (2, false));
+        assert_eq!(waiting(&sending), "ne\ntwo\nthree\n");
+    }
+
+    #[test]
+    fn a_reader_that_came_in_between_goes_on_with_the_next_byte() {
+        let mut sending = sending(&["one\ntwo\n", "three\nfour\n"]);
+        assert_eq!(sending.advance(13, 64), (2, None));
+        // The two of them have taken `one\ntw`.
+        let rewound = sending.rewind(&b"o\nthree\n"[..7], true, Instant::now());
+        let expected = Rewound {
+            unsent: 2,
+            torn: true,
+            ..Rewound::default()
+        };
+        assert_eq!(rewound, expected);
+        assert_eq!(waiting(&sending), "o\nthree\nfour\n");
+        assert!(sending.is_inside_line());
+        // When that one goes, too, the third begins with its line.
+        let rewound = sending.rewind(b"", false, Instant::now());
+        assert_eq!((rewound.sent, rewound.torn), (1, true));
+        assert_eq!(waiting(&sending), "two\nthree\nfour\n");
+        assert_eq!(sending.records(), 3);
     }
 
     #[test]
@@ -445,6 +482,9 @@ mod tests {
     }
 
     proptest! {
+        // Some 10,000 restarts each.
+        #![proptest_config(ProptestConfig::with_cases(1_000))]
+
         /// A reader that takes pieces, dies, and is followed by others, each of which
         /// begins on a whole line: together they get every line whole, in order.
         #[test]
@@ -479,7 +519,7 @@ mod tests {
                     }
                     _ => {
                         let unread: Vec<u8> = pipe.drain(..).collect();
-                        let rewound = sending.rewind(&unread, now);
+                        let rewound = sending.rewind(&unread, false, now);
                         *sent = *sent + rewound.sent - rewound.unsent;
                         let last = readers.last().unwrap();
                         assert_eq!(rewound.torn, !last.is_empty() && !last.ends_with('\n'));
@@ -502,6 +542,148 @@ mod tests {
                 .map(|line| line.trim_end_matches('\n'))
                 .collect();
             prop_assert_eq!(whole, lines);
+        }
+
+        /// The same at the grain of system calls: readers come and go between any two
+        /// of those by which the tee finds that one has gone and takes the pipe back.
+        #[test]
+        fn a_restart_costs_one_torn_line_and_doubles_nothing(
+            lengths in proptest::collection::vec(0usize..12, 20..60),
+            pipe_bytes in 1usize..50,
+            moves in proptest::collection::vec((any::<bool>(), 0u8..4, 1usize..40), 50..300),
+        ) {
+            let lines: Vec<String> = lengths
+                .iter()
+                .enumerate()
+                .map(|(number, length)| format!("<{number}{}>", "x".repeat(*length)))
+                .collect();
+            let mut model = Restarts::new(&lines, pipe_bytes);
+            for (of_tee, action, size) in moves {
+                match of_tee {
+                    true => model.tee_step(size),
+                    false => model.reader_step(action, size),
+                }
+            }
+            model.drain();
+            model.check(&lines)?;
+        }
+    }
+
+    /// A pipe, its readers one after the other, and the tee's calls.
+    struct Restarts {
+        sending: Sending,
+        pipe: VecDeque<u8>,
+        pipe_bytes: usize,
+        /// What each reader got. The last one has the pipe open while `reading`.
+        readers: Vec<Vec<u8>>,
+        reading: bool,
+        /// Whether the tee believes that there is a reader.
+        believed: bool,
+        /// What it does next.
+        call: Call,
+        records: u64,
+        sent: u64,
+    }
+
+    enum Call {
+        WriteOrPoll,
+        TakeBack,
+        Look(Vec<u8>),
+    }
+
+    impl Restarts {
+        fn new(lines: &[String], pipe_bytes: usize) -> Restarts {
+            let mut sending = Sending::default();
+            for some in lines.chunks(3) {
+                let text: String = some.iter().map(|line| format!("{line}\n")).collect();
+                sending.push(block(&text));
+            }
+            Restarts {
+                sending,
+                pipe: VecDeque::new(),
+                pipe_bytes,
+                readers: vec![Vec::new()],
+                reading: true,
+                believed: true,
+                call: Call::WriteOrPoll,
+                records: lines.len() as u64,
+                sent: 0,
+            }
+        }
+
+        /// One system call of the tee.
+        fn tee_step(&mut self, size: usize) {
+            match std::mem::replace(&mut self.call, Call::WriteOrPoll) {
+                Call::WriteOrPoll if self.believed && !self.reading => {
+                    self.call = Call::TakeBack;
+                }
+                Call::WriteOrPoll if self.believed => {
+                    let text = waiting(&self.sending);
+                    let room = self.pipe_bytes - self.pipe.len();
+                    let count = size.min(text.len()).min(room);
+                    self.pipe.extend(&text.as_bytes()[..count]);
+                    self.sent += self.sending.advance(count, self.pipe_bytes).0;
+                }
+                Call::WriteOrPoll => self.believed = self.reading,
+                Call::TakeBack => self.call = Call::Look(self.pipe.drain(..).collect()),
+                Call::Look(unread) => {
+                    self.believed = self.reading;
+                    let now = Instant::now();
+                    let rewound = self.sending.rewind(&unread, self.reading, now);
+                    self.sent = self.sent + rewound.sent - rewound.unsent;
+                }
+            }
+            assert_eq!(self.sent + self.sending.records(), self.records);
+        }
+
+        fn reader_step(&mut self, action: u8, size: usize) {
+            match (self.reading, action) {
+                (true, 0) => self.reading = false,
+                (true, _) => {
+                    let taken = self.pipe.drain(..size.min(self.pipe.len()));
+                    self.readers.last_mut().unwrap().extend(taken);
+                }
+                (false, _) => {
+                    self.reading = true;
+                    self.readers.push(Vec::new());
+                }
+            }
+        }
+
+        fn drain(&mut self) {
+            while !(self.reading && self.pipe.is_empty() && self.sending.is_empty()) {
+                self.tee_step(usize::MAX);
+                self.reader_step(1, usize::MAX);
+            }
+        }
+
+        fn check(&self, lines: &[String]) -> Result<(), TestCaseError> {
+            let mut got = Vec::new();
+            let mut pieces = 0;
+            for read in &self.readers {
+                let text = String::from_utf8(read.clone()).unwrap();
+                for (place, line) in text.split_inclusive('\n').enumerate() {
+                    match line.strip_suffix('\n') {
+                        Some(line) if lines.iter().any(|it| it == line) => {
+                            got.push(line.to_owned())
+                        }
+                        // Torn lines stand at the ends alone.
+                        _ => {
+                            prop_assert!(place == 0 || !line.ends_with('\n'), "{text:?}");
+                            pieces += 1;
+                        }
+                    }
+                }
+            }
+            let restarts = self.readers.len() - 1;
+            prop_assert!(lines.len() - got.len() <= restarts);
+            prop_assert!(pieces <= 2 * restarts);
+            let mut expected = lines.iter();
+            for line in &got {
+                // In order, and none twice.
+                prop_assert!(expected.any(|it| it == line), "{line:?} again");
+            }
+            Ok(())
         }
     }
 }

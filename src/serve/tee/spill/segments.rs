@@ -104,6 +104,8 @@ pub struct Segments {
     read_up_to: Place,
     /// In which the place up to which the lines were passed on stands.
     place_file: Option<File>,
+    /// In which lines get their checksums.
+    buffer: Vec<u8>,
 }
 
 /// The segment that is being read.
@@ -129,6 +131,7 @@ impl Segments {
             reading: None,
             read_up_to: Place::default(),
             place_file: None,
+            buffer: Vec::new(),
         }
     }
 
@@ -222,12 +225,13 @@ impl Segments {
         if stored_already > 0 && stored_already + stored_bytes > self.limits.bytes_max {
             return Ok(false);
         }
-        let mut stored = Vec::with_capacity(stored_bytes as usize);
+        self.buffer.clear();
+        self.buffer.reserve(stored_bytes as usize);
         let mut from = 0;
         for newline in memchr::memchr_iter(b'\n', lines) {
-            let line = &lines[from..newline];
-            stored.extend_from_slice(&checksum(line));
-            stored.extend_from_slice(&lines[from..=newline]);
+            self.buffer
+                .extend_from_slice(&checksum(&lines[from..newline]));
+            self.buffer.extend_from_slice(&lines[from..=newline]);
             from = newline + 1;
         }
         let segment_bytes = self.limits.segment_bytes();
@@ -236,15 +240,17 @@ impl Segments {
             self.begin_segment()?;
         }
         let segment = self.segments.back_mut().expect("one was just begun");
-        if let Err(error) = segment.file.write_all_at(&stored, segment.length) {
+        if let Err(error) = segment.file.write_all_at(&self.buffer, segment.length) {
             // What was written of it must not stay in front of what comes next.
             if segment.file.set_len(segment.length).is_err() {
                 self.appending = false;
             }
             return Err(error);
         }
-        segment.length += stored.len() as u64;
+        segment.length += self.buffer.len() as u64;
         segment.unread += records;
+        // One long line must not cost its memory for ever.
+        self.buffer.shrink_to(1 << 20);
         Ok(true)
     }
 
@@ -353,7 +359,10 @@ impl Segments {
     /// Reads the next lines, about `bytes` of them, that lie one behind the other;
     /// `None` where there are none.
     pub fn read(&mut self, bytes: usize) -> io::Result<Option<Chunk>> {
-        let mut chunk = Chunk::default();
+        let mut chunk = Chunk {
+            bytes: Vec::with_capacity(bytes),
+            ..Chunk::default()
+        };
         loop {
             let reading_number = self.reading.as_ref().map(|reading| reading.number);
             let found = match reading_number {
@@ -519,14 +528,23 @@ fn checked(stored: &[u8]) -> Option<&[u8]> {
 }
 
 fn checksum(line: &[u8]) -> [u8; CHECKSUM_BYTES] {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let mut sum = xxh3_64(line);
+    let sum = xxh3_64(line);
     let mut digits = [0; CHECKSUM_BYTES];
-    for digit in digits.iter_mut().rev() {
-        *digit = DIGITS[(sum & 15) as usize];
-        sum >>= 4;
-    }
+    let (high, low) = digits.split_at_mut(CHECKSUM_BYTES / 2);
+    high.copy_from_slice(&hex_digits((sum >> 32) as u32).to_be_bytes());
+    low.copy_from_slice(&hex_digits(sum as u32).to_be_bytes());
     digits
+}
+
+/// A number in hex, a digit a byte: all eight at once, since each line needs two.
+fn hex_digits(number: u32) -> u64 {
+    const ONES: u64 = 0x0101_0101_0101_0101;
+    let mut digits = u64::from(number);
+    digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff;
+    digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff;
+    digits = (digits | digits << 4) & 0x0f0f_0f0f_0f0f_0f0f;
+    let is_letter = ((digits + 6 * ONES) >> 4) & ONES;
+    digits + u64::from(b'0') * ONES + is_letter * u64::from(b'a' - b'0' - 10)
 }
 
 /// How many lines there are from a place on. A torn one is one, too.
@@ -589,6 +607,18 @@ mod tests {
             corrupt += chunk.corrupt;
         }
         (text, corrupt)
+    }
+
+    #[test]
+    fn a_checksum_is_stored_as_sixteen_hex_digits() {
+        for line in [&b""[..], b"one", b"<0000012>", &[0xff; 300]] {
+            let expected = format!("{:016x}", xxh3_64(line));
+            assert_eq!(checksum(line), expected.as_bytes());
+        }
+        for number in [0, 0x0123_4567, 0x89ab_cdef, u32::MAX] {
+            let digits = hex_digits(number).to_be_bytes();
+            assert_eq!(digits, format!("{number:08x}").as_bytes());
+        }
     }
 
     #[test]
