@@ -331,6 +331,18 @@ pub fn are_one_file(input: &str, output: &str) -> bool {
         && (input.st_dev, input.st_ino) == (output.st_dev, output.st_ino)
 }
 
+/// Refuses to read `path` once more where that could wait for another program, or
+/// for ever: a pipe gives what it holds once.
+pub fn refuse_to_wait(path: &str) -> Result<()> {
+    match rustix::fs::stat(path) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile => {
+            bail!("{path}: is no regular file, so it cannot be read again")
+        }
+        // What is missing is said by whoever opens it.
+        _ => Ok(()),
+    }
+}
+
 /// The writing end of a stream.
 #[derive(Debug)]
 pub struct Output {

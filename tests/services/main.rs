@@ -5,6 +5,8 @@
 #[allow(dead_code)]
 #[path = "../stages/harness.rs"]
 mod harness;
+#[path = "../stages/limit.rs"]
+mod limit;
 
 mod faults;
 mod records;

@@ -2,6 +2,7 @@
 
 mod es;
 mod harness;
+mod limit;
 
 mod archive;
 mod conventions;
@@ -18,6 +19,7 @@ mod rendezvous;
 mod replay;
 mod request;
 mod score;
+mod signals;
 mod streams;
 mod tee;
 mod up;
