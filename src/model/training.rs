@@ -16,7 +16,7 @@ use crate::model::{
     linfa_tree,
 };
 use crate::stage::report::shown;
-use crate::stage::{EndedEarly, Stage, usage};
+use crate::stage::{Stage, usage};
 use crate::wire::endpoint::STANDARD;
 
 /// The depth of a tree unless told otherwise.
@@ -129,22 +129,30 @@ pub fn run(args: TrainArgs, stage: &mut Stage) -> Result<()> {
             table.features.len()
         )));
     }
-    let split = Split::new(&table, args.seed, args.holdout)?;
+    stage.report.flush()?;
+    // No part of this can look for signals, least of all what linfa does.
+    let made = stage
+        .signals
+        .interruptible(|| make(&args, &table, parameters))?;
+    let (text, model) = made?;
+    file::write(stage, &args.output, text)?;
+    tell(stage, &model);
+    Ok(())
+}
+
+/// Learns from a table. The text of the model file, and the model.
+fn make(args: &TrainArgs, table: &Table, parameters: Hyperparameters) -> Result<(String, Model)> {
+    let split = Split::new(table, args.seed, args.holdout)?;
     let training = table.rows.subset(&split.training);
     let held_out = table.rows.subset(&split.held_out);
-    let learned = learn(&table, &training, &held_out, args.algorithm, &parameters)?;
-    let text = compose(&args, &table, &training, &held_out, &learned, parameters)?;
+    let learned = learn(table, &training, &held_out, args.algorithm, &parameters)?;
+    let text = compose(args, table, &training, &held_out, &learned, parameters)?;
     // What was written is what will be read, or it is not written.
     let model = Model::from_text(&text).map_err(|fault| anyhow!("the model {fault}"))?;
     if model.learned != learned {
         bail!("the model changes when it is written; this is a defect");
     }
-    if let Some(stop) = stage.signals.stop() {
-        return Err(EndedEarly::Signal(stop).into());
-    }
-    file::write(stage, &args.output, text)?;
-    tell(stage, &model);
-    Ok(())
+    Ok((text, model))
 }
 
 impl TrainArgs {

@@ -19,7 +19,7 @@ use crate::stage::clock::Clock;
 use crate::stage::filter::{self, Filter, InputArgs, OutputArgs, Streams};
 use crate::stage::stats::{Latencies, Snapshot};
 use crate::stage::{Stage, usage};
-use crate::wire::endpoint::{Input, Progress};
+use crate::wire::endpoint::{Input, Progress, refuse_to_wait};
 use crate::wire::lines::{Line, Lines};
 use crate::wire::message::Record;
 
@@ -238,6 +238,7 @@ impl Scorer {
     }
 
     fn reload(&mut self) -> Result<()> {
+        refuse_to_wait(&self.path)?;
         let new = Model::load(&self.path)?;
         let old = self.evaluator.model();
         let same = (new.name(), new.version()) == (old.name(), old.version());
@@ -323,11 +324,10 @@ impl Filter for Scorer {
             Ok(()) => {
                 let model = self.evaluator.model();
                 let (name, version, hash) = (model.name(), model.version(), model.hash());
-                stage
-                    .report
-                    .info(&format!("loaded {name}@{version} ({hash})"));
+                let message = format!("loaded {name}@{version} ({hash})");
+                stage.report.info_if_new("reload", &message);
             }
-            Err(error) => stage.report.warn(&format!("{error:#}")),
+            Err(error) => stage.report.warn_if_new("reload", &format!("{error:#}")),
         }
         Ok(())
     }

@@ -46,7 +46,8 @@ pub struct RunArgs {
     #[arg(global = true, long, value_name = "SIZE", default_value_t = ByteSize::b(LINE_BYTES_MAX_DEFAULT as u64))]
     pub max_line_bytes: ByteSize,
 
-    /// How long to go on after SIGINT or SIGTERM
+    /// How long to go on after SIGINT or SIGTERM. SIGTERM again changes nothing, and
+    /// a second SIGINT ends at once
     #[arg(global = true, long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub grace: Duration,
 
@@ -114,23 +115,35 @@ pub fn main<P: Program>() -> ExitCode {
     }
     let args = P::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let run_args = args.run_args().clone();
-    let outcome = Stage::new(P::NAME, &run_args).and_then(|mut stage| {
-        let outcome = args.run(&mut stage);
-        let flushed = stage.report.flush();
-        stage.report.sum_up_damaged();
-        outcome.and(flushed)?;
-        let wanting = stage.found_wanting || stage.report.damaged_files() > 0;
-        Ok(u8::from(stage.report.rejected() > 0 || wanting))
-    });
-    ExitCode::from(match outcome {
-        Ok(status) => status,
-        Err(error) => {
-            let status = exit_status(&error);
-            if status != DOWNSTREAM_CLOSED {
-                say(P::NAME, run_args.log_format, "error", &format!("{error:#}"));
-            }
-            status
+    let status = match Stage::new(P::NAME, &run_args) {
+        Ok(mut stage) => {
+            let outcome = run_in(&mut stage, args);
+            // The stage lives on while this is said: its signals still end a program
+            // whose stderr nobody reads.
+            status_of::<P>(outcome, &run_args)
         }
+        Err(error) => status_of::<P>(Err(error), &run_args),
+    };
+    ExitCode::from(status)
+}
+
+fn run_in<P: Program>(stage: &mut Stage, args: P) -> Result<u8> {
+    let outcome = args.run(stage);
+    let flushed = stage.report.flush();
+    stage.report.sum_up_damaged();
+    outcome.and(flushed)?;
+    let wanting = stage.found_wanting || stage.report.damaged_files() > 0;
+    Ok(u8::from(stage.report.rejected() > 0 || wanting))
+}
+
+/// The exit status of what came of a run. An error is said.
+fn status_of<P: Program>(outcome: Result<u8>, run_args: &RunArgs) -> u8 {
+    outcome.unwrap_or_else(|error| {
+        let status = exit_status(&error);
+        if status != DOWNSTREAM_CLOSED {
+            say(P::NAME, run_args.log_format, "error", &format!("{error:#}"));
+        }
+        status
     })
 }
 

@@ -169,6 +169,15 @@ impl Streams {
 
 /// Runs `filter` until its input ends or a signal ends it.
 pub fn run(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Result<()> {
+    let outcome = run_on(stage, streams, filter);
+    if outcome.is_err() {
+        // However it ended: the counts say how far it came.
+        stage.write_stats(&filter.snapshot(stage));
+    }
+    outcome
+}
+
+fn run_on(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Result<()> {
     let Streams {
         mut input,
         mut output,

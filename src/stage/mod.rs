@@ -15,6 +15,7 @@ pub mod signals;
 pub mod stats;
 pub mod wait;
 pub mod watch;
+mod watchdog;
 
 use anyhow::Result;
 
@@ -44,8 +45,8 @@ impl Stage {
     /// Sets up what the flags ask for. Nothing is read or written yet.
     pub fn new(program: &'static str, args: &RunArgs) -> Result<Stage> {
         Ok(Stage {
+            signals: Signals::new(program, args.log_format, args.grace)?,
             report: Report::new(program, args)?,
-            signals: Signals::new(args.grace)?,
             stats: StatsFile::new(program, args.stats.clone()),
             line_bytes_max: args.line_bytes_max(),
             found_wanting: false,

@@ -45,6 +45,17 @@ pub struct Report {
     /// By key: when the message was last printed, and how often it was held
     /// back since.
     repeated: HashMap<String, (Instant, u64)>,
+    /// By key: the message that was last printed of what is told only anew.
+    news: HashMap<&'static str, Told>,
+}
+
+/// A message that may come again.
+#[derive(Debug)]
+struct Told {
+    message: String,
+    at: Instant,
+    /// How often it was held back since.
+    held_back: u64,
 }
 
 impl Report {
@@ -76,6 +87,7 @@ impl Report {
             rejected: 0,
             damaged: 0,
             repeated: HashMap::new(),
+            news: HashMap::new(),
         })
     }
 
@@ -132,6 +144,45 @@ impl Report {
         } else {
             self.warn(message);
         }
+    }
+
+    /// Like [`warn`](Report::warn), for what can come often and says each time how
+    /// things are: the same message under one key once in 10 s, with the number of
+    /// those held back, and another one at once.
+    pub fn warn_if_new(&mut self, key: &'static str, message: &str) {
+        if let Some(message) = self.unless_told(key, message, Instant::now()) {
+            self.warn(&message);
+        }
+    }
+
+    /// Like [`warn_if_new`](Report::warn_if_new), for what is no reason to worry.
+    pub fn info_if_new(&mut self, key: &'static str, message: &str) {
+        if let Some(message) = self.unless_told(key, message, Instant::now()) {
+            self.info(&message);
+        }
+    }
+
+    fn unless_told(&mut self, key: &'static str, message: &str, now: Instant) -> Option<String> {
+        let held_back = match self.news.get_mut(key) {
+            Some(last) if last.message == message => {
+                if now.saturating_duration_since(last.at) < REPEAT_AFTER {
+                    last.held_back += 1;
+                    return None;
+                }
+                last.held_back
+            }
+            Some(_) | None => 0,
+        };
+        let told = Told {
+            message: message.to_owned(),
+            at: now,
+            held_back: 0,
+        };
+        self.news.insert(key, told);
+        Some(match held_back {
+            0 => message.to_owned(),
+            _ => format!("{message} ({held_back} more like this)"),
+        })
     }
 
     /// Says how the run went, where anybody wants to know.
@@ -364,6 +415,26 @@ mod tests {
         assert_eq!(escaped("ä€😀 日本"), "ä€😀 日本");
         assert_eq!(shown("a\"\n"), "\"a\\\"\\n\"");
         assert_eq!(shown(&"x".repeat(300)).len(), SHOWN_CHARS_MAX + 5);
+    }
+
+    #[test]
+    fn the_same_news_is_told_seldom_and_others_at_once() {
+        let args = <crate::serve::decoy::DecoyArgs as clap::Parser>::parse_from(["rv-decoy"]);
+        let run = crate::stage::cli::Program::run_args(&args).clone();
+        let mut report = Report::new("test", &run).unwrap();
+        let start = Instant::now();
+        let mut told = |message, seconds| {
+            let now = start + Duration::from_secs(seconds);
+            report.unless_told("reload", message, now)
+        };
+        assert_eq!(told("a", 0).as_deref(), Some("a"));
+        assert_eq!(told("a", 1), None);
+        assert_eq!(told("a", 9), None);
+        assert_eq!(told("b", 9).as_deref(), Some("b"));
+        assert_eq!(told("a", 9).as_deref(), Some("a"));
+        assert_eq!(told("a", 10), None);
+        assert_eq!(told("a", 20).as_deref(), Some("a (1 more like this)"));
+        assert_eq!(told("a", 30).as_deref(), Some("a"));
     }
 
     #[test]

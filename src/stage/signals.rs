@@ -1,7 +1,8 @@
 //! What a program is asked to do from outside.
 //!
 //! A signal sets a flag and makes a descriptor readable, which every wait of a
-//! stage includes. So no signal is lost between a check and a wait.
+//! stage includes. So no signal is lost between a check and a wait. A stage that
+//! neither waits nor checks is ended by its `watchdog`.
 
 use std::fmt;
 use std::io::Read;
@@ -13,7 +14,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
-use signal_hook::{flag, low_level};
+use signal_hook::{SigId, flag, low_level};
+
+use crate::stage::EndedEarly;
+use crate::stage::cli::LogFormat;
+use crate::stage::watchdog::{Shared, Watchdog};
 
 /// How a program is told to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,50 +52,64 @@ impl fmt::Display for Stop {
 #[derive(Debug)]
 pub struct Signals {
     wake: UnixStream,
-    interrupt: Arc<AtomicBool>,
-    terminate: Arc<AtomicBool>,
-    hangup: Arc<AtomicBool>,
+    shared: Arc<Shared>,
     usr1: Arc<AtomicBool>,
     grace: Duration,
+    /// Whether the stage looks for signals, so that none ends it at once.
+    heeds: bool,
     /// When the first signal to stop was seen.
     stop: Option<(Stop, Instant)>,
+    handlers: Vec<SigId>,
 }
 
 impl Signals {
-    /// Takes over SIGINT, SIGTERM, SIGHUP and SIGUSR1. A second signal to stop
-    /// ends the program at once.
-    pub fn new(grace: Duration) -> Result<Signals> {
-        let (wake, waker) = UnixStream::pair()?;
-        wake.set_nonblocking(true)?;
-        waker.set_nonblocking(true)?;
-        let stopping = Arc::new(AtomicBool::new(false));
-        let new_flag = || Arc::new(AtomicBool::new(false));
-        let (interrupt, terminate) = (new_flag(), new_flag());
-        let (hangup, usr1) = (new_flag(), new_flag());
-        for (signal, seen, stop) in [
-            (SIGINT, &interrupt, Some(Stop::Interrupt)),
-            (SIGTERM, &terminate, Some(Stop::Terminate)),
-            (SIGHUP, &hangup, None),
-            (SIGUSR1, &usr1, None),
+    /// Takes over SIGINT, SIGTERM, SIGHUP and SIGUSR1. Until the stage asks for
+    /// [`stop`](Signals::stop) for the first time, a signal to stop ends the program
+    /// at once: nothing was read, so nothing can be lost. From then on the stage has
+    /// `grace` to end by itself. A repeated SIGTERM changes nothing; a second SIGINT
+    /// ends the grace. `program` and `format` are for the message of a program that
+    /// had to be ended.
+    pub fn new(program: &'static str, format: LogFormat, grace: Duration) -> Result<Signals> {
+        let (wake, waker) = pair()?;
+        let (interrupts, of_interrupts) = pair()?;
+        let (others, of_others) = pair()?;
+        let shared = Arc::new(Shared::default());
+        let usr1 = Arc::new(AtomicBool::new(false));
+        let mut handlers = Vec::new();
+        // The stage is woken for SIGHUP by the watchdog, which paces it.
+        for (signal, seen, wakes) in [
+            (
+                SIGINT,
+                &shared.interrupt,
+                [&waker, &of_interrupts].as_slice(),
+            ),
+            (SIGTERM, &shared.terminate, &[&waker, &of_others]),
+            (SIGHUP, &shared.hangup, &[&of_others]),
+            (SIGUSR1, &usr1, &[&waker]),
         ] {
-            // Actions run in the order in which they are registered: the first
-            // signal finds `stopping` unset, and the second ends the program.
-            if let Some(stop) = stop {
-                let status = i32::from(stop.exit_status());
-                flag::register_conditional_shutdown(signal, status, Arc::clone(&stopping))?;
-                flag::register(signal, Arc::clone(&stopping))?;
+            handlers.push(flag::register(signal, Arc::clone(seen))?);
+            for stream in wakes {
+                handlers.push(low_level::pipe::register(signal, stream.try_clone()?)?);
             }
-            flag::register(signal, Arc::clone(seen))?;
-            low_level::pipe::register(signal, waker.try_clone()?)?;
         }
+        let watchdog = Watchdog {
+            shared: Arc::clone(&shared),
+            interrupts,
+            others,
+            waker,
+            grace,
+            program,
+            format,
+        };
+        watchdog.start()?;
         Ok(Signals {
             wake,
-            interrupt,
-            terminate,
-            hangup,
+            shared,
             usr1,
             grace,
+            heeds: false,
             stop: None,
+            handlers,
         })
     }
 
@@ -111,23 +130,45 @@ impl Signals {
         while (&self.wake).read(&mut bytes).is_ok_and(|count| count > 0) {}
     }
 
-    /// Whether the program was told to end, and how.
+    /// Whether the program was told to end, and how. SIGTERM after SIGINT makes it
+    /// end sooner, at the end of a line instead of the input.
     pub fn stop(&mut self) -> Option<Stop> {
-        if self.stop.is_none() {
-            let now = Instant::now();
-            if self.terminate.load(Ordering::Relaxed) {
-                self.stop = Some((Stop::Terminate, now));
-            } else if self.interrupt.load(Ordering::Relaxed) {
-                self.stop = Some((Stop::Interrupt, now));
-            }
+        if !self.heeds {
+            self.heeds = true;
+            self.shared.set_holds(true);
+        }
+        if let Some(stop) = self.shared.stop() {
+            self.shared.seen.store(true, Ordering::Relaxed);
+            let since = self.stop.map_or_else(Instant::now, |(_, since)| since);
+            self.stop = Some((stop, since));
         }
         self.stop.map(|(stop, _)| stop)
+    }
+
+    /// Does work that leaves nothing half done where it is cut short: until it is
+    /// done, a signal to stop ends the program at once. For what takes long and
+    /// cannot look for signals. An error where a signal has come before.
+    pub fn interruptible<T>(&mut self, work: impl FnOnce() -> T) -> Result<T> {
+        self.heeds = false;
+        self.shared.set_holds(false);
+        // Looked for afterwards, so that none falls between the two.
+        if let Some(stop) = self.shared.stop() {
+            return Err(EndedEarly::Signal(stop).into());
+        }
+        let outcome = work();
+        self.heeds = true;
+        self.shared.set_holds(true);
+        Ok(outcome)
     }
 
     /// When a program that was told to end has to be done.
     pub fn grace_end(&mut self) -> Option<Instant> {
         self.stop();
-        self.stop.map(|(_, since)| since + self.grace)
+        let (_, since) = self.stop?;
+        match self.shared.hurry.load(Ordering::Relaxed) {
+            true => Some(since),
+            false => Some(since + self.grace),
+        }
     }
 
     /// The signal that left no more time, if so.
@@ -136,13 +177,32 @@ impl Signals {
         (Instant::now() >= end).then(|| self.stop()).flatten()
     }
 
-    /// Whether SIGHUP has come since the last call.
+    /// Whether SIGHUP has come since the last call. Many that come at once are one,
+    /// and of those that do not end the stage is told twice a second.
     pub fn take_hangup(&self) -> bool {
-        self.hangup.swap(false, Ordering::Relaxed)
+        self.shared.hangup_passed_on.swap(false, Ordering::Relaxed)
     }
 
     /// Whether SIGUSR1 has come since the last call.
     pub fn take_print_stats(&self) -> bool {
         self.usr1.swap(false, Ordering::Relaxed)
     }
+}
+
+impl Drop for Signals {
+    fn drop(&mut self) {
+        // The last writing ends of the watchdog's streams go with them, and so does
+        // its thread.
+        for handler in self.handlers.drain(..) {
+            low_level::unregister(handler);
+        }
+    }
+}
+
+/// Two ends of a stream that never block.
+fn pair() -> Result<(UnixStream, UnixStream)> {
+    let (reader, writer) = UnixStream::pair()?;
+    reader.set_nonblocking(true)?;
+    writer.set_nonblocking(true)?;
+    Ok((reader, writer))
 }

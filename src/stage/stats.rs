@@ -386,8 +386,9 @@ impl Stage {
         self.report.summary(&snapshot.summary());
     }
 
-    /// A place for stats that is full or gone is no reason to stop answering.
-    fn write_stats(&mut self, snapshot: &Snapshot) {
+    /// Writes the counts where `--stats` wants them. A place that is full or gone is
+    /// no reason to stop answering.
+    pub fn write_stats(&mut self, snapshot: &Snapshot) {
         if let Err(error) = self.stats.write(snapshot) {
             let path = self.stats.path.as_deref().unwrap_or_default();
             let message = format!("{path}: cannot write the stats: {error}");

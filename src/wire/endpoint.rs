@@ -270,7 +270,7 @@ impl Input {
     pub fn read_up_to(&mut self, lines: &mut Lines, limit: usize) -> Result<Progress> {
         let source = &mut self.source;
         let outcome = lines.fill_up_to(limit, |room| read_some(source, room));
-        self.progress(outcome)
+        self.progress(outcome, lines)
     }
 
     /// Reads one byte, for a stage that is to stop behind the present line.
@@ -355,6 +355,18 @@ pub fn are_one_file(input: &str, output: &str) -> bool {
     };
     FileType::from_raw_mode(input.st_mode) == FileType::RegularFile
         && (input.st_dev, input.st_ino) == (output.st_dev, output.st_ino)
+}
+
+/// Refuses to read `path` once more where that could wait for another program, or
+/// for ever: a pipe gives what it holds once.
+pub fn refuse_to_wait(path: &str) -> Result<()> {
+    match rustix::fs::stat(path) {
+        Ok(stat) if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile => {
+            bail!("{path}: is no regular file, so it cannot be read again")
+        }
+        // What is missing is said by whoever opens it.
+        _ => Ok(()),
+    }
 }
 
 /// The writing end of a stream.

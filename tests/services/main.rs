@@ -13,6 +13,8 @@
 #[allow(dead_code)]
 #[path = "../stages/harness.rs"]
 mod harness;
+#[path = "../stages/limit.rs"]
+mod limit;
 
 mod faults;
 mod records;

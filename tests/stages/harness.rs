@@ -1,16 +1,23 @@
-//! A folder to run programs in, and programs that cannot outlive their test.
+//! A folder to run programs in, and programs that cannot outlive their test. A test
+//! cannot outlive its time: see `limit`.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, Stdio};
-use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::OFlags;
 use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
+
+use crate::limit::{Output, TimeLimit};
 
 /// The longest that any program of a test may run.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,26 +42,26 @@ pub fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A temporary folder with what a test needs in it.
+/// A temporary folder with what a test needs in it. It stays where the test fails.
 pub struct Workdir {
     folder: TempDir,
+    limit: Arc<TimeLimit>,
 }
 
 impl Workdir {
     pub fn new() -> Workdir {
-        let folder = tempfile::Builder::new().prefix("rv-test-").tempdir();
-        Workdir {
-            folder: folder.unwrap(),
-        }
+        Workdir::new_in(&std::env::temp_dir())
     }
 
-    /// The same in a folder that is there.
+    /// The same below `parent`.
     pub fn new_in(parent: &Path) -> Workdir {
         let folder = tempfile::Builder::new()
             .prefix("rv-test-")
-            .tempdir_in(parent);
+            .tempdir_in(parent)
+            .unwrap();
         Workdir {
-            folder: folder.unwrap(),
+            limit: Arc::new(TimeLimit::new(folder.path().to_owned())),
+            folder,
         }
     }
 
@@ -102,9 +109,14 @@ impl Workdir {
     pub fn run(&self, name: &str) -> Run {
         let mut command = Command::new(program(name));
         command.current_dir(self.folder.path());
+        self.command(command)
+    }
+
+    fn command(&self, command: Command) -> Run {
         Run {
             command,
             input: Vec::new(),
+            limit: Arc::clone(&self.limit),
         }
     }
 
@@ -118,10 +130,7 @@ impl Workdir {
             .args(["-euo", "pipefail", "-c", script])
             .env("PATH", std::env::join_paths(paths).unwrap())
             .current_dir(self.folder.path());
-        Run {
-            command,
-            input: Vec::new(),
-        }
+        self.command(command)
     }
 
     /// A shell script with a folder `disk` of 256 KiB. Where no file system can be
@@ -140,10 +149,20 @@ impl Workdir {
     }
 }
 
+impl Drop for Workdir {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.folder.disable_cleanup(true);
+            eprintln!("what the test left is in {}", self.folder.path().display());
+        }
+    }
+}
+
 /// A command, with what it is to read.
 pub struct Run {
     pub command: Command,
     input: Vec<u8>,
+    limit: Arc<TimeLimit>,
 }
 
 impl Run {
@@ -172,14 +191,10 @@ impl Run {
             let _ = stdin.unwrap().write_all(&input);
         });
         let stdout = running.stdout.take().unwrap();
-        let reading = thread::spawn(move || {
-            let mut bytes = Vec::new();
-            { stdout }.read_to_end(&mut bytes).unwrap();
-            bytes
-        });
+        let reading = read_whole(stdout);
         let mut finished = running.wait();
         feeding.join().unwrap();
-        finished.stdout = reading.join().unwrap();
+        finished.stdout = in_time(&finished, &reading);
         finished
     }
 
@@ -204,12 +219,14 @@ impl Run {
             .stderr(Stdio::piped());
         let mut child = self.command.spawn().unwrap();
         let stderr = Stderr::collect(child.stderr.take().unwrap());
+        self.limit.started(child.id(), &name, &stderr.text);
         Running {
             name,
             stdin: child.stdin.take(),
             stdout: child.stdout.take(),
             stderr,
             child,
+            limit: self.limit,
         }
     }
 }
@@ -221,6 +238,7 @@ pub struct Running {
     pub stdin: Option<ChildStdin>,
     pub stdout: Option<ChildStdout>,
     stderr: Stderr,
+    limit: Arc<TimeLimit>,
 }
 
 impl Running {
@@ -246,6 +264,11 @@ impl Running {
         })
     }
 
+    /// What it has said so far.
+    pub fn said(&self) -> String {
+        self.stderr.so_far()
+    }
+
     /// Writes to its standard input at once.
     pub fn write(&mut self, text: impl AsRef<[u8]>) {
         let stdin = self.stdin.as_mut().unwrap();
@@ -264,16 +287,20 @@ impl Running {
         let Some(status) = status else {
             panic!("{} does not end:\n{}", self.name, self.stderr.so_far());
         };
-        let mut stdout = Vec::new();
-        if let Some(mut rest) = self.stdout.take() {
-            rest.read_to_end(&mut stdout).unwrap();
-        }
-        Finished {
+        let mut finished = Finished {
             name: self.name.clone(),
             status: status.code().unwrap_or(128 + status.signal().unwrap_or(0)),
-            stdout,
-            stderr: self.stderr.whole(),
+            stdout: Vec::new(),
+            stderr: self.stderr.so_far(),
+        };
+        if let Some(rest) = self.stdout.take() {
+            finished.stdout = in_time(&finished, &read_whole(rest));
         }
+        if let Some(reading) = self.stderr.reading.take() {
+            in_time(&finished, &reading);
+        }
+        finished.stderr = self.stderr.so_far();
+        finished
     }
 
     pub fn id(&self) -> u32 {
@@ -285,7 +312,25 @@ impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        self.limit.ended(self.child.id());
     }
+}
+
+/// Reads to the end in a thread of its own.
+fn read_whole(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
+    let (done, whole) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        from.read_to_end(&mut bytes).unwrap();
+        let _ = done.send(bytes);
+    });
+    whole
+}
+
+/// What comes of a stream whose program has ended: its children may hold it open.
+fn in_time<T>(finished: &Finished, from: &mpsc::Receiver<T>) -> T {
+    let received = from.recv_timeout(PATIENCE);
+    received.unwrap_or_else(|_| panic!("something holds the streams open of {finished}"))
 }
 
 /// A program that has ended.
@@ -325,19 +370,21 @@ impl std::fmt::Display for Finished {
 
 /// What a program says on stderr, read as it comes so that it never waits.
 struct Stderr {
-    text: Arc<Mutex<Vec<u8>>>,
-    reading: Option<JoinHandle<()>>,
+    text: Output,
+    reading: Option<mpsc::Receiver<()>>,
 }
 
 impl Stderr {
     fn collect(mut stderr: ChildStderr) -> Stderr {
-        let text = Arc::new(Mutex::new(Vec::new()));
+        let text = Output::default();
         let shared = Arc::clone(&text);
-        let reading = thread::spawn(move || {
+        let (done, reading) = mpsc::channel();
+        thread::spawn(move || {
             let mut block = [0; 4096];
             while let Ok(count @ 1..) = stderr.read(&mut block) {
                 shared.lock().unwrap().extend_from_slice(&block[..count]);
             }
+            let _ = done.send(());
         });
         Stderr {
             text,
@@ -347,13 +394,6 @@ impl Stderr {
 
     fn so_far(&self) -> String {
         String::from_utf8_lossy(&self.text.lock().unwrap()).into_owned()
-    }
-
-    fn whole(&mut self) -> String {
-        if let Some(reading) = self.reading.take() {
-            reading.join().unwrap();
-        }
-        self.so_far()
     }
 }
 
@@ -372,26 +412,55 @@ pub fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
 }
 
 /// Reads one line, byte by byte, so that what follows stays in the pipe.
-pub fn read_line(from: &mut impl Read) -> String {
+pub fn read_line(from: &mut (impl Read + AsFd)) -> String {
     let mut line = Vec::new();
     let mut byte = [0];
     loop {
+        let so_far = || String::from_utf8_lossy(&line).into_owned();
+        assert!(is_readable_in_time(from), "no line comes: {:?}", so_far());
         match from.read(&mut byte).unwrap() {
-            0 => panic!("ended inside a line: {:?}", String::from_utf8_lossy(&line)),
+            0 => panic!("ended inside a line: {:?}", so_far()),
             _ if byte[0] == b'\n' => return String::from_utf8(line).unwrap(),
             _ => line.push(byte[0]),
         }
     }
 }
 
+fn is_readable_in_time(from: &impl AsFd) -> bool {
+    let patience = Timespec {
+        tv_sec: PATIENCE.as_secs() as i64,
+        tv_nsec: 0,
+    };
+    poll(&mut [PollFd::new(from, PollFlags::IN)], Some(&patience)).unwrap() > 0
+}
+
 /// Opens a named pipe for writing as soon as it has a reader.
 pub fn open_writer(path: &str) -> File {
-    File::options().write(true).open(path).unwrap()
+    let open = || {
+        let mut options = File::options();
+        let options = options.write(true);
+        // Without a reader this fails and does not wait.
+        options.custom_flags(OFlags::NONBLOCK.bits() as i32);
+        match options.open(path) {
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
+                None
+            }
+            opened => Some(opened.unwrap()),
+        }
+    };
+    let writer = eventually(open).unwrap_or_else(|| panic!("nobody reads {path}"));
+    rustix::fs::fcntl_setfl(&writer, OFlags::WRONLY).unwrap();
+    writer
 }
 
 /// Opens a named pipe for reading as soon as it has a writer.
 pub fn open_reader(path: &str) -> BufReader<File> {
-    BufReader::new(File::open(path).unwrap())
+    let (opened, reader) = mpsc::channel();
+    let name = path.to_owned();
+    // It has no way that does not wait.
+    thread::spawn(move || opened.send(File::open(name).unwrap()));
+    let reader = reader.recv_timeout(PATIENCE);
+    BufReader::new(reader.unwrap_or_else(|_| panic!("nobody writes {path}")))
 }
 
 /// The next line of a pipe, without its newline.

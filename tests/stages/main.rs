@@ -10,6 +10,7 @@
 
 mod es;
 mod harness;
+mod limit;
 
 mod archive;
 mod archive_damage;
@@ -29,6 +30,7 @@ mod replay;
 mod request;
 mod schemas;
 mod score;
+mod signals;
 mod streams;
 mod tee;
 mod tee_load;

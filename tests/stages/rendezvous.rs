@@ -935,11 +935,10 @@ fn open_mailboxes_are_bounded_in_bytes_and_the_oldest_is_answered() {
             said(&number.to_string(), "default", "overflow")
         );
     }
-    drop((scene.dt, scene.lr));
+    scene.running.signal(Signal::TERM);
     for _ in 21..30 {
         assert_eq!(scene.response().2, "shutdown");
     }
-    drop(scene.requests);
     scene.running.wait().assert_status(0);
 }
 

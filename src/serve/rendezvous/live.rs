@@ -17,7 +17,7 @@ use crate::stage::signals::Stop;
 use crate::stage::stats::Snapshot;
 use crate::stage::wait::{output_error, wait};
 use crate::stage::{EndedEarly, Stage};
-use crate::wire::endpoint::Output;
+use crate::wire::endpoint::{Output, refuse_to_wait};
 use crate::wire::lines::{Line, Lines};
 use crate::wire::message::{Request, Score};
 use crate::wire::micros::Micros;
@@ -327,11 +327,14 @@ impl Live {
 
     /// Puts a changed policy in force, all of it or nothing.
     fn reload(&mut self, stage: &mut Stage, args: &RendezvousArgs) {
-        match args.policy.load() {
+        let path = args.policy.policy.as_deref();
+        let policy = path
+            .map_or(Ok(()), refuse_to_wait)
+            .and_then(|()| args.policy.load());
+        match policy {
             Ok(policy) => {
-                stage
-                    .report
-                    .info(&format!("policy {} is in force", policy.hash));
+                let message = format!("policy {} is in force", policy.hash);
+                stage.report.info_if_new("reload", &message);
                 if let Err(error) = args.keep_policy(&policy) {
                     stage.report.warn(&format!("{error:#}"));
                 }
@@ -341,7 +344,7 @@ impl Live {
             }
             Err(error) => stage
                 .report
-                .warn(&format!("the policy in force stays: {error:#}")),
+                .warn_if_new("reload", &format!("the policy in force stays: {error:#}")),
         }
     }
 

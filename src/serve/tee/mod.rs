@@ -284,6 +284,8 @@ impl Tee {
     fn serve(&mut self, stage: &mut Stage) -> Result<Option<Stop>> {
         let is_source = self.input.is_file() || self.input.is_terminal();
         let mut ended = false;
+        // Before anything is passed on: from here on a signal waits for the loop.
+        stage.signals.stop();
         loop {
             self.pass_on(stage);
             self.look_for_failures(stage)?;
