@@ -124,7 +124,8 @@ pub fn main<P: Program>() -> ExitCode {
         Ok(status) => status,
         Err(error) => {
             let status = exit_status(&error);
-            if status != DOWNSTREAM_CLOSED {
+            // A reader that has gone is nothing to speak of; what it costs is.
+            if status != DOWNSTREAM_CLOSED || error.chain().len() > 1 {
                 say(P::NAME, run_args.log_format, "error", &format!("{error:#}"));
             }
             status

@@ -57,29 +57,26 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Takes over SIGINT, SIGTERM, SIGHUP and SIGUSR1. A second signal to stop
-    /// ends the program at once.
+    /// Takes over SIGINT, SIGTERM, SIGHUP and SIGUSR1. A second SIGINT ends the
+    /// program at once. A second SIGTERM changes nothing: `timeout` and supervisors
+    /// send it twice.
     pub fn new(grace: Duration) -> Result<Signals> {
         let (wake, waker) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         waker.set_nonblocking(true)?;
-        let stopping = Arc::new(AtomicBool::new(false));
         let new_flag = || Arc::new(AtomicBool::new(false));
         let (interrupt, terminate) = (new_flag(), new_flag());
         let (hangup, usr1) = (new_flag(), new_flag());
-        for (signal, seen, stop) in [
-            (SIGINT, &interrupt, Some(Stop::Interrupt)),
-            (SIGTERM, &terminate, Some(Stop::Terminate)),
-            (SIGHUP, &hangup, None),
-            (SIGUSR1, &usr1, None),
+        // Actions run in the order in which they are registered: the first SIGINT
+        // finds `interrupt` unset, and the second ends the program.
+        let status = i32::from(Stop::Interrupt.exit_status());
+        flag::register_conditional_shutdown(SIGINT, status, Arc::clone(&interrupt))?;
+        for (signal, seen) in [
+            (SIGINT, &interrupt),
+            (SIGTERM, &terminate),
+            (SIGHUP, &hangup),
+            (SIGUSR1, &usr1),
         ] {
-            // Actions run in the order in which they are registered: the first
-            // signal finds `stopping` unset, and the second ends the program.
-            if let Some(stop) = stop {
-                let status = i32::from(stop.exit_status());
-                flag::register_conditional_shutdown(signal, status, Arc::clone(&stopping))?;
-                flag::register(signal, Arc::clone(&stopping))?;
-            }
             flag::register(signal, Arc::clone(seen))?;
             low_level::pipe::register(signal, waker.try_clone()?)?;
         }
