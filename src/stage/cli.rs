@@ -140,7 +140,8 @@ fn run_in<P: Program>(stage: &mut Stage, args: P) -> Result<u8> {
 fn status_of<P: Program>(outcome: Result<u8>, run_args: &RunArgs) -> u8 {
     outcome.unwrap_or_else(|error| {
         let status = exit_status(&error);
-        if status != DOWNSTREAM_CLOSED {
+        // A reader that has gone is nothing to speak of; what it costs is.
+        if status != DOWNSTREAM_CLOSED || error.chain().len() > 1 {
             say(P::NAME, run_args.log_format, "error", &format!("{error:#}"));
         }
         status

@@ -103,6 +103,10 @@ pub trait Filter {
         Ok(false)
     }
 
+    /// The program ends early, by an error or a signal, and this line was read and
+    /// not worked on.
+    fn left_over(&mut self, _input: &str, _line: &Line) {}
+
     /// When to be called though nothing comes.
     fn due(&self) -> Option<Instant> {
         None
@@ -168,34 +172,47 @@ impl Streams {
 }
 
 /// Runs `filter` until its input ends or a signal ends it.
-pub fn run(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Result<()> {
-    let outcome = run_on(stage, streams, filter);
+pub fn run(stage: &mut Stage, mut streams: Streams, filter: &mut impl Filter) -> Result<()> {
+    let mut lines = Lines::new(stage.line_bytes_max);
+    let outcome = run_on(stage, &mut streams, &mut lines, filter);
     if outcome.is_err() {
+        let name = streams.input.name();
+        while let Some(line) = lines.next_line() {
+            filter.left_over(name, &line);
+        }
+        // In a file it stays whole; what a pipe has given is nowhere else.
+        if let Some(line) = lines.last_line().filter(|_| !streams.input.is_file()) {
+            filter.left_over(name, &line);
+        }
         // However it ended: the counts say how far it came.
         stage.write_stats(&filter.snapshot(stage));
     }
     outcome
 }
 
-fn run_on(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Result<()> {
+fn run_on(
+    stage: &mut Stage,
+    streams: &mut Streams,
+    lines: &mut Lines,
+    filter: &mut impl Filter,
+) -> Result<()> {
     let Streams {
-        mut input,
-        mut output,
+        input,
+        output,
         resume,
         is_source,
     } = streams;
     let name = input.name().to_owned();
-    let mut lines = Lines::new(stage.line_bytes_max);
     let mut out = Vec::new();
-    if resume {
+    if *resume {
         out.push(b'\n');
     }
-    let bar = progress_bar(&input, stage);
+    let bar = progress_bar(input, stage);
     let stopped = loop {
         while let Some(line) = lines.next_line() {
             filter.line(stage, &name, &line, &mut out)?;
             if out.len() >= WRITE_BYTES {
-                stage.write_all(&mut output, &mut out)?;
+                stage.write_all(output, &mut out)?;
             }
         }
         while filter.is_shared() {
@@ -206,14 +223,14 @@ fn run_on(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Resu
         }
         filter.before_wait(stage)?;
         stage.report.flush()?;
-        stage.write_all(&mut output, &mut out)?;
+        stage.write_all(output, &mut out)?;
         if stage.signals.take_hangup() {
             filter.hangup(stage)?;
         }
         stage.show_stats(|stage| filter.snapshot(stage));
         match stage.signals.stop() {
             Some(Stop::Terminate) => break Some(Stop::Terminate),
-            Some(Stop::Interrupt) if is_source => break Some(Stop::Interrupt),
+            Some(Stop::Interrupt) if *is_source => break Some(Stop::Interrupt),
             Some(Stop::Interrupt) => {
                 // The sources stop now, so this is the last writer.
                 input.stop_following();
@@ -221,8 +238,8 @@ fn run_on(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Resu
             }
             None => {}
         }
-        let progress = read_more(stage, &mut input, &mut lines, filter)?;
-        stage.hear(&mut input)?;
+        let progress = read_more(stage, input, lines, filter)?;
+        stage.hear(input)?;
         match progress {
             Progress::Bytes(_) => {
                 stage.stats.touch();
@@ -236,7 +253,7 @@ fn run_on(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Resu
     };
     bar.finish_and_clear();
     if stopped.is_some() {
-        finish_line(stage, &mut input, &mut lines)?;
+        finish_line(stage, input, lines)?;
     }
     while let Some(line) = lines.next_line() {
         filter.line(stage, &name, &line, &mut out)?;
@@ -247,8 +264,8 @@ fn run_on(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Resu
     while filter.gather(stage, &name, &mut out, true)? {}
     filter.before_wait(stage)?;
     // To finish may take a while: who reads the output need not wait for that.
-    stage.write_all(&mut output, &mut out)?;
-    stage.close(&mut output)?;
+    stage.write_all(output, &mut out)?;
+    stage.close(output)?;
     filter.finish(stage)?;
     let snapshot = filter.snapshot(stage);
     stage.final_stats(&snapshot);

@@ -120,6 +120,11 @@ impl<'a> Record<'a> {
         self.object.text()
     }
 
+    /// The record as the list of its members.
+    pub fn object(&self) -> &Object<'a> {
+        &self.object
+    }
+
     /// The text of a field's value.
     pub fn get(&self, field: Field) -> Option<&'a str> {
         self.places[field as usize].map(|index| self.object.members[index].value)

@@ -183,7 +183,7 @@ impl<'o> ObjectWriter<'o> {
         &mut self,
         name: &str,
         items: impl IntoIterator<Item = T>,
-        fill: impl Fn(&mut ObjectWriter, T),
+        mut fill: impl FnMut(&mut ObjectWriter, T),
     ) -> &mut Self {
         self.key(name);
         self.out.push(b'[');
