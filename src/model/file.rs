@@ -14,9 +14,9 @@ use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use sha2::{Digest, Sha256};
 
-use crate::model::label::{CLASSES_MAX, json_string};
-use crate::model::table::FEATURES_MAX;
 use crate::stage::Stage;
+use crate::train::label::{CLASSES_MAX, json_string};
+use crate::train::table::FEATURES_MAX;
 use crate::wire::endpoint::{Output, STANDARD};
 use crate::wire::object::{Object, ObjectWriter};
 

@@ -10,8 +10,8 @@ use linfa_logistic::{LogisticRegression, MultiLogisticRegression};
 use ndarray::{Array1, Array2};
 use serde::{Deserialize, Serialize};
 
-use crate::model::linfa_tree::matrix;
-use crate::model::table::Rows;
+use crate::train::linfa_tree::matrix;
+use crate::train::table::Rows;
 
 /// No weight and no standardised value may be larger, so that no sum overflows
 /// whatever the row.

@@ -1,30 +1,17 @@
 //! What a model is.
 //!
-//! Rows become a model: `source` reads a file with `csv_rows` or
-//! `ndjson_rows`, or an archive with `joined_rows`, into a `table` with `label`s; [`training`] `split`s
-//! it, lets `cart`, `linfa_tree` or `logistic` learn, measures with
-//! `metrics` and `profile`, and writes a `file`. A model becomes answers:
+//! [`train`](crate::train) makes models. A model becomes answers:
 //! [`Model`] reads the features out of a request and asks its `tree` or its
 //! `logistic` weights. [`inspect`] shows one to people.
 //!
 //! A model file holds numbers and names only, so loading one runs no code.
 
-mod cart;
-mod csv_rows;
-mod file;
+pub mod file;
 pub mod inspect;
-mod joined_rows;
-mod label;
-mod linfa_tree;
-mod logistic;
-mod metrics;
-mod ndjson_rows;
-mod profile;
-mod source;
-mod split;
-mod table;
-pub mod training;
-mod tree;
+pub mod logistic;
+pub mod metrics;
+pub mod profile;
+pub mod tree;
 
 use std::collections::HashMap;
 
@@ -34,13 +21,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use crate::model::file::{at_most_classes, at_most_features};
-use crate::model::label::{Kind, LABEL_BYTES_MAX};
 use crate::model::logistic::Logistic;
 use crate::model::metrics::Metrics;
 use crate::model::profile::Profile;
-use crate::model::table::duplicate;
 use crate::model::tree::Tree;
 use crate::stage::report::shown;
+use crate::train::label::{Kind, LABEL_BYTES_MAX};
+use crate::train::table::duplicate;
 use crate::wire::object::{self, Member, Object, decode_string};
 
 /// How many digits of the SHA-256 name a model.
@@ -65,7 +52,7 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// What it is called on the command line and in the file.
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Algorithm::DecisionTree => "decision-tree",
             Algorithm::LinfaTree => "linfa-tree",
@@ -77,63 +64,63 @@ impl Algorithm {
 /// What a file says about its model, but for the parameters learned.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct About {
-    name: String,
-    version: u64,
-    algorithm: Algorithm,
-    target: String,
+pub(crate) struct About {
+    pub(crate) name: String,
+    pub(crate) version: u64,
+    pub(crate) algorithm: Algorithm,
+    pub(crate) target: String,
     #[serde(deserialize_with = "at_most_features")]
-    features: Vec<String>,
+    pub(crate) features: Vec<String>,
     #[serde(deserialize_with = "at_most_classes")]
-    classes: Vec<Box<RawValue>>,
-    training: Trained,
-    metrics: Measured,
-    profile: Profile,
+    pub(crate) classes: Vec<Box<RawValue>>,
+    pub(crate) training: Trained,
+    pub(crate) metrics: Measured,
+    pub(crate) profile: Profile,
 }
 
 /// How the training went.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Trained {
-    rows: u64,
-    held_out: u64,
-    left_out: u64,
-    seed: u64,
-    holdout: f64,
-    parameters: Hyperparameters,
+pub(crate) struct Trained {
+    pub(crate) rows: u64,
+    pub(crate) held_out: u64,
+    pub(crate) left_out: u64,
+    pub(crate) seed: u64,
+    pub(crate) holdout: f64,
+    pub(crate) parameters: Hyperparameters,
 }
 
 /// What the algorithm was told.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Hyperparameters {
+pub(crate) struct Hyperparameters {
     #[serde(skip_serializing_if = "Option::is_none")]
-    max_depth: Option<u32>,
+    pub(crate) max_depth: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    min_leaf: Option<u32>,
+    pub(crate) min_leaf: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    l2: Option<f64>,
+    pub(crate) l2: Option<f64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    max_iterations: Option<u64>,
+    pub(crate) max_iterations: Option<u64>,
 }
 
 /// How well it does.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct Measured {
+pub(crate) struct Measured {
     /// Null where no row was held out.
-    held_out: Option<Metrics>,
+    pub(crate) held_out: Option<Metrics>,
 }
 
 /// What the algorithm learned.
 #[derive(Clone, Debug, PartialEq)]
-enum Learned {
+pub(crate) enum Learned {
     Tree(Tree),
     Logistic(Logistic),
 }
 
 impl Learned {
-    fn evaluate(&self, row: &[f64], probabilities: &mut [f64]) -> usize {
+    pub(crate) fn evaluate(&self, row: &[f64], probabilities: &mut [f64]) -> usize {
         match self {
             Learned::Tree(tree) => tree.evaluate(row, probabilities),
             Learned::Logistic(logistic) => logistic.evaluate(row, probabilities),
@@ -151,18 +138,18 @@ impl Learned {
 /// The members of `parameters` in a file, for trees.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct TreeParameters<T> {
-    nodes: T,
+pub(crate) struct TreeParameters<T> {
+    pub(crate) nodes: T,
 }
 
 /// A model that is ready to answer.
 #[derive(Debug)]
 pub struct Model {
-    about: About,
-    learned: Learned,
-    hash: String,
+    pub(crate) about: About,
+    pub(crate) learned: Learned,
+    pub(crate) hash: String,
     /// By name, the place of a feature in a row.
-    places: HashMap<String, usize>,
+    pub(crate) places: HashMap<String, usize>,
 }
 
 impl Model {
@@ -174,7 +161,7 @@ impl Model {
 
     /// A model from the text of its file. The error says what is wrong and what
     /// helps.
-    fn from_text(text: &str) -> Result<Model, String> {
+    pub(crate) fn from_text(text: &str) -> Result<Model, String> {
         #[derive(Deserialize)]
         struct WithParameters<'a> {
             #[serde(borrow)]
@@ -326,7 +313,7 @@ impl Reading<'_> {
 /// The value of a JSON number; `None` where it is not finite. Short decimals,
 /// which most are, need one division: both sides of it are exact, so its result
 /// is the nearest there is.
-fn finite_number(text: &str) -> Option<f64> {
+pub(crate) fn finite_number(text: &str) -> Option<f64> {
     const TENS: [f64; 16] = [
         1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
     ];
@@ -388,6 +375,3 @@ impl About {
         self.profile.check(&self.features, labels.len())
     }
 }
-
-#[cfg(test)]
-mod tests;

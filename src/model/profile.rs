@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::file::{at_most_classes, at_most_features};
-use crate::model::table::Rows;
+use crate::train::table::Rows;
 
 /// Where some numbers lie. A quantile is one of the numbers: the lowest that at
 /// least this share of them is not above.

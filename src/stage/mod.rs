@@ -4,7 +4,6 @@
 pub mod backlog;
 pub mod cli;
 pub mod clock;
-pub mod crew;
 pub mod filter;
 pub mod queue;
 pub mod recording;
@@ -13,6 +12,7 @@ pub mod signals;
 pub mod stats;
 pub mod wait;
 pub mod watch;
+pub mod worker_pool;
 
 use anyhow::Result;
 

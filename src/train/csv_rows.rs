@@ -5,10 +5,10 @@ use std::io::{self, Read};
 use anyhow::{Result, anyhow, bail};
 use csv::{ByteRecord, Reader, ReaderBuilder, Trim};
 
-use crate::model::source::{Source, Wanted};
-use crate::model::table::{Builder, Fault, duplicate, number};
 use crate::stage::report::shown;
 use crate::stage::usage;
+use crate::train::source::{Source, Wanted};
+use crate::train::table::{Builder, Fault, duplicate, number};
 use crate::wire::lines::Line;
 
 /// Reads all rows into `builder`.

@@ -6,9 +6,10 @@ use clap::Parser;
 use proptest::prelude::*;
 
 use super::*;
-use crate::model::training::TrainArgs;
+use crate::model::finite_number;
 use crate::stage::Stage;
 use crate::stage::cli::RunArgs;
+use crate::train::TrainArgs;
 
 const IRIS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/iris.csv");
 
@@ -60,7 +61,7 @@ pub fn train(path: &str, flags: &str) -> Outcome {
     );
     let line = CommandLine::try_parse_from(fixed.split_whitespace()).unwrap();
     let mut stage = Stage::new("rv-score", &line.run).unwrap();
-    let result = training::run(line.train, &mut stage);
+    let result = run(line.train, &mut stage);
     stage.report.flush().unwrap();
     let leftovers = std::fs::read_dir(folder.path()).unwrap().count();
     let text = std::fs::read_to_string(&output).ok();

@@ -1,22 +1,31 @@
-//! rows -> model file: reads, splits, learns, measures, writes.
+//! How a table becomes a model: reads rows, splits, learns, measures, writes.
+
+mod cart;
+mod csv_rows;
+mod joined_rows;
+pub mod label;
+pub mod linfa_tree;
+mod ndjson_rows;
+mod source;
+mod split;
+pub mod table;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use serde_json::value::RawValue;
 
-use crate::model::cart::{self, Limits};
 use crate::model::logistic::{self, Settings};
 use crate::model::metrics::Metrics;
 use crate::model::profile::{Profile, Quantiles, ScoreProfile, Seen};
-use crate::model::source::{Format, Wanted, read_table};
-use crate::model::split::Split;
-use crate::model::table::{FEATURES_MAX, Rows, Table, duplicate};
 use crate::model::{
     About, Algorithm, Hyperparameters, Learned, Measured, Model, Trained, TreeParameters, file,
-    linfa_tree,
 };
 use crate::stage::report::shown;
 use crate::stage::{EndedEarly, Stage, usage};
+use crate::train::cart::Limits;
+use crate::train::source::{Format, Wanted, read_table};
+use crate::train::split::Split;
+use crate::train::table::{FEATURES_MAX, Rows, Table, duplicate};
 use crate::wire::endpoint::STANDARD;
 
 /// The depth of a tree unless told otherwise.
@@ -342,3 +351,6 @@ fn tell(stage: &Stage, model: &Model) {
             .tell("no row was held out, so nothing is known of its accuracy"),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,7 +1,7 @@
 //! What training refuses, and what it says then.
 
-use crate::model::tests::{train, train_on};
 use crate::stage::EndedEarly;
+use crate::train::tests::{train, train_on};
 
 /// Rows of two classes that can be trained on, under a header.
 const ROWS: &str = "1,2,no\n2,2,no\n8,3,yes\n9,4,yes\n1,1,no\n7,7,yes\n";

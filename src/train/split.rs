@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use sha2::{Digest, Sha256};
 
-use crate::model::table::Table;
+use crate::train::table::Table;
 
 /// The fewest rows of a class that training takes.
 const CLASS_ROWS_MIN: usize = 2;

@@ -3,8 +3,8 @@
 
 use std::collections::HashSet;
 
-use crate::model::label::{CLASSES_MAX, Labels};
 use crate::stage::report::shown;
+use crate::train::label::{CLASSES_MAX, Labels};
 
 /// The most rows a table may have: up to here the comparison of splits is exact.
 pub const ROWS_MAX: usize = 1 << 26;

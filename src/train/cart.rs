@@ -5,8 +5,8 @@
 //! that stands first, then to the lower threshold. Each feature is sorted once;
 //! a split divides all the sorted orders and keeps them sorted.
 
-use crate::model::table::Rows;
 use crate::model::tree::Tree;
+use crate::train::table::Rows;
 
 /// When a tree stops to grow.
 #[derive(Clone, Copy, Debug)]

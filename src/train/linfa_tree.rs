@@ -6,9 +6,9 @@ use linfa::traits::{Fit, Predict};
 use linfa_trees::{DecisionTree, TreeNode};
 use ndarray::{Array1, ArrayView2};
 
-use crate::model::cart::Limits;
-use crate::model::table::Rows;
 use crate::model::tree::Tree;
+use crate::train::cart::Limits;
+use crate::train::table::Rows;
 
 /// linfa-trees counts rows in single precision, exact up to here.
 const ROWS_MAX: usize = 1 << 24;

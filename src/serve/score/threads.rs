@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anyhow::Result;
 
 use crate::serve::score::evaluator::{Evaluator, Scratch};
-use crate::stage::crew::Crew;
+use crate::stage::worker_pool::WorkerPool;
 use crate::wire::lines::{KeptLine, Line};
 use crate::wire::micros::Micros;
 
@@ -51,7 +51,7 @@ pub struct Done {
 /// Threads that score.
 #[derive(Debug)]
 pub struct Crowd {
-    crew: Crew<Job, Done>,
+    crew: WorkerPool<Job, Done>,
     text: Vec<u8>,
     lines: Vec<Place>,
     /// What finished jobs have left, to be used again.
@@ -66,7 +66,7 @@ impl Crowd {
             move |job: Job| work(job, &mut scratch)
         };
         Ok(Crowd {
-            crew: Crew::start("scoring", threads, worker)?,
+            crew: WorkerPool::start("scoring", threads, worker)?,
             text: Vec::new(),
             lines: Vec::new(),
             spare: Vec::new(),

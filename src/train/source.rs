@@ -5,11 +5,11 @@ use anyhow::{Result, bail};
 use clap::ValueEnum;
 use rustix::event::PollFlags;
 
-use crate::model::joined_rows::{self, LabelsById};
-use crate::model::table::{Builder, Table};
-use crate::model::{csv_rows, ndjson_rows};
 use crate::stage::wait::wait;
 use crate::stage::{EndedEarly, Stage};
+use crate::train::joined_rows::{self, LabelsById};
+use crate::train::table::{Builder, Table};
+use crate::train::{csv_rows, ndjson_rows};
 use crate::wire::endpoint::{Input, Progress};
 use crate::wire::lines::{Line, Lines};
 

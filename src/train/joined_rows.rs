@@ -7,12 +7,12 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use csv::ReaderBuilder;
 
-use crate::model::label::Labels;
-use crate::model::ndjson_rows::take_features;
-use crate::model::source::{Source, Wanted};
-use crate::model::table::{Builder, Fault};
 use crate::stage::Stage;
 use crate::stage::report::shown;
+use crate::train::label::Labels;
+use crate::train::ndjson_rows::take_features;
+use crate::train::source::{Source, Wanted};
+use crate::train::table::{Builder, Fault};
 use crate::wire::message::Record;
 use crate::wire::object::{Object, decode_string};
 use crate::wire::recording::RecordedFile;

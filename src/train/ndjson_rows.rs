@@ -4,10 +4,10 @@ use std::collections::HashSet;
 
 use anyhow::{Result, bail};
 
-use crate::model::label::Kind;
-use crate::model::source::{Source, Wanted};
-use crate::model::table::{Builder, Fault};
 use crate::stage::report::shown;
+use crate::train::label::Kind;
+use crate::train::source::{Source, Wanted};
+use crate::train::table::{Builder, Fault};
 use crate::wire::lines::Line;
 use crate::wire::object::{Object, decode_string};
 

@@ -1,7 +1,7 @@
 //! requests -> scores: runs one model on every request.
 
-mod crowd;
 mod evaluator;
+mod threads;
 
 use std::num::NonZeroU16;
 use std::sync::Arc;
@@ -11,14 +11,14 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::model::Model;
 use crate::model::inspect::{self, InspectArgs};
-use crate::model::training::{self, TrainArgs};
-use crate::serve::score::crowd::{Crowd, Done};
 use crate::serve::score::evaluator::{Evaluator, Manner, Scratch};
+use crate::serve::score::threads::{Crowd, Done};
 use crate::stage::cli::{Program, RunArgs, VERSION, duration};
 use crate::stage::clock::Clock;
 use crate::stage::filter::{self, Filter, InputArgs, OutputArgs, Streams};
 use crate::stage::stats::{Latencies, Snapshot};
 use crate::stage::{Stage, usage};
+use crate::train::{self, TrainArgs};
 use crate::wire::endpoint::{Input, Progress};
 use crate::wire::lines::{Line, Lines};
 use crate::wire::message::Record;
@@ -110,7 +110,7 @@ impl Program for ScoreArgs {
 
     fn run(self, stage: &mut Stage) -> Result<()> {
         match self.command {
-            Some(Command::Train(args)) => training::run(args, stage),
+            Some(Command::Train(args)) => train::run(args, stage),
             Some(Command::Inspect(args)) => inspect::run(args, stage),
             None => score(self.scoring, stage),
         }

@@ -11,19 +11,19 @@ use crossbeam_channel::Sender;
 const JOBS_PER_THREAD: usize = 3;
 
 /// Some threads with one kind of work. What they hold is bounded: whoever submits
-/// takes outcomes where [`is_full`](Crew::is_full) says so.
+/// takes outcomes where [`is_full`](WorkerPool::is_full) says so.
 #[derive(Debug)]
-pub struct Crew<J, D> {
+pub struct WorkerPool<J, D> {
     jobs: Sender<(J, mpsc::SyncSender<D>)>,
     /// The outcomes that were not taken yet, in the order of their jobs.
     pending: VecDeque<mpsc::Receiver<D>>,
     pending_max: usize,
 }
 
-impl<J: Send + 'static, D: Send + 'static> Crew<J, D> {
+impl<J: Send + 'static, D: Send + 'static> WorkerPool<J, D> {
     /// Starts `threads` threads; each works with a function that `worker` makes.
-    /// They end when the crew is dropped.
-    pub fn start<W>(name: &str, threads: usize, worker: impl Fn() -> W) -> Result<Crew<J, D>>
+    /// They end when the pool is dropped.
+    pub fn start<W>(name: &str, threads: usize, worker: impl Fn() -> W) -> Result<WorkerPool<J, D>>
     where
         W: FnMut(J) -> D + Send + 'static,
     {
@@ -40,7 +40,7 @@ impl<J: Send + 'static, D: Send + 'static> Crew<J, D> {
                 })
                 .context("cannot start a thread")?;
         }
-        Ok(Crew {
+        Ok(WorkerPool {
             jobs,
             pending: VecDeque::new(),
             pending_max: threads * JOBS_PER_THREAD,
@@ -91,30 +91,30 @@ mod tests {
 
     #[test]
     fn outcomes_come_in_the_order_of_their_jobs_and_are_bounded() {
-        let mut crew = Crew::start("test", 3, || |number: u64| number * 2).unwrap();
+        let mut pool = WorkerPool::start("test", 3, || |number: u64| number * 2).unwrap();
         let mut taken = Vec::new();
         for number in 0..1000 {
-            if crew.is_full() {
-                taken.extend(crew.wait_for_next().unwrap());
+            if pool.is_full() {
+                taken.extend(pool.wait_for_next().unwrap());
             }
-            crew.submit(number).unwrap();
-            assert!(crew.pending.len() <= 3 * JOBS_PER_THREAD);
-            taken.extend(crew.next_if_done().unwrap());
+            pool.submit(number).unwrap();
+            assert!(pool.pending.len() <= 3 * JOBS_PER_THREAD);
+            taken.extend(pool.next_if_done().unwrap());
         }
-        while let Some(outcome) = crew.wait_for_next().unwrap() {
+        while let Some(outcome) = pool.wait_for_next().unwrap() {
             taken.push(outcome);
         }
         assert!(taken.iter().copied().eq((0..1000).map(|number| number * 2)));
-        assert_eq!(crew.next_if_done().unwrap(), None);
+        assert_eq!(pool.next_if_done().unwrap(), None);
     }
 
     #[test]
     fn a_job_that_panics_is_an_error() {
-        let mut crew = Crew::start("test", 1, || |divisor: u32| 12 / divisor).unwrap();
-        crew.submit(0).unwrap();
-        assert!(crew.wait_for_next().is_err());
+        let mut pool = WorkerPool::start("test", 1, || |divisor: u32| 12 / divisor).unwrap();
+        pool.submit(0).unwrap();
+        assert!(pool.wait_for_next().is_err());
         // Its thread is gone; the next job's outcome never comes.
-        let submitted = crew.submit(1);
-        assert!(submitted.is_err() || crew.wait_for_next().is_err());
+        let submitted = pool.submit(1);
+        assert!(submitted.is_err() || pool.wait_for_next().is_err());
     }
 }
