@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::model::Model;
+use crate::model::prediction::Prediction;
 use crate::stage::clock::Clock;
 use crate::wire::message::{Field, Record};
 use crate::wire::micros::{Decimal, Micros};
@@ -70,7 +71,7 @@ impl Evaluator {
     /// Puts into words what can be.
     pub fn new(model: Model, manner: Manner) -> Evaluator {
         let name = model.name();
-        let labels = (0..model.class_count()).map(|class| model.label(class));
+        let labels = model.description().labels();
         let result = |label: &str| {
             let inner = members(|result| {
                 result.string("modelName", name).raw("result", label);
@@ -93,8 +94,8 @@ impl Evaluator {
                 .string("modelHash", model.hash());
         });
         Evaluator {
-            results: labels.clone().map(result).collect(),
-            class_names: labels.map(class_name).collect(),
+            results: labels.iter().map(|label| result(label)).collect(),
+            class_names: labels.iter().map(|label| class_name(label)).collect(),
             error,
             entry,
             model,
@@ -113,10 +114,10 @@ impl Evaluator {
     }
 
     /// The class of the model's choice.
-    pub fn evaluate(&self, scratch: &mut Scratch, model_input: &str) -> Result<usize, String> {
+    pub fn evaluate(&self, scratch: &mut Scratch, model_input: &str) -> Result<Prediction, String> {
         self.model.read_input(model_input, &mut scratch.row)?;
         let row = &scratch.row;
-        Ok(self.model.evaluate(row, &mut scratch.probabilities))
+        Ok(self.model.predict(row, &mut scratch.probabilities))
     }
 
     /// Appends the score of one request to `out`. The error says why the line is
@@ -171,7 +172,10 @@ impl Evaluator {
             score.raw("previous", earlier);
         }
         match &outcome {
-            Ok(class) => self.write_result(&mut score, *class, &scratch.probabilities),
+            Ok(Prediction::Class(class)) => {
+                self.write_result(&mut score, *class, &scratch.probabilities);
+            }
+            Ok(Prediction::Number(_)) => unreachable!("every family is a classifier"),
             Err(message) => {
                 score.object("error", |error| {
                     error.members(&[&self.error]).string("message", message);
