@@ -227,7 +227,7 @@ fn a_model_is_reloaded_whole_or_not_at_all() {
 
     workdir.train("decision-tree", "dt", 2);
     running.signal(Signal::HUP);
-    running.says("dt@2 now");
+    running.says("now holds dt@2");
     assert_eq!(hash(&mut running), first);
 
     workdir.train("linfa-tree", "dt", 1);

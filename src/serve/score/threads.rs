@@ -1,168 +1,156 @@
-//! requests -> scores by several threads, in the order of the requests.
+//! The engine that evaluates with several threads, for bulk. The scores keep the
+//! order of the requests.
 
+use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
 use anyhow::Result;
 
-use crate::serve::score::evaluator::{Evaluator, Scratch};
+use crate::serve::score::engine::{Engine, Finished};
+use crate::serve::score::evaluator::{Buffers, Evaluator};
+use crate::serve::score::model_file::ModelFile;
 use crate::stage::worker_pool::WorkerPool;
-use crate::wire::lines::{KeptLine, Line};
-use crate::wire::micros::Micros;
+use crate::wire::lines::Line;
 
-/// How many bytes of lines make a job, unless the input has no more to give.
+/// How many bytes of lines make a job, unless no further request is at hand.
 const JOB_BYTES: usize = 256 * 1024;
 
-/// Lines for one thread.
+/// Evaluates requests with several threads, a job of many lines at a time.
+#[derive(Debug)]
+pub struct Threads {
+    model: ModelFile,
+    pool: WorkerPool<Job, Job>,
+    /// The lines for the next job.
+    held: Lines,
+    /// Memory of finished jobs, to be used again.
+    spare: Vec<(Lines, Finished)>,
+}
+
+/// Lines for one thread, and afterwards what became of them.
 #[derive(Debug)]
 struct Job {
     evaluator: Arc<Evaluator>,
-    /// All lines, one behind the other.
-    text: Vec<u8>,
-    lines: Vec<Place>,
-    /// Empty, and as long as its last use has made it.
-    out: Vec<u8>,
+    lines: Lines,
+    finished: Finished,
 }
 
-/// A line of a job.
+/// Some lines of the input.
+#[derive(Debug, Default)]
+struct Lines {
+    /// The lines, one after the other, without their newlines.
+    bytes: Vec<u8>,
+    positions: Vec<LinePosition>,
+}
+
+/// Where a line ends in its job, and where it is in the input.
 #[derive(Clone, Copy, Debug)]
-struct Place {
+struct LinePosition {
     end: usize,
     number: u64,
     offset: u64,
 }
 
-/// What came of a job.
-#[derive(Debug, Default)]
-pub struct Done {
-    /// The scores.
-    pub out: Vec<u8>,
-    /// How many are results.
-    pub scored: u64,
-    /// How many are errors.
-    pub errors: u64,
-    /// How long each evaluation took.
-    pub evaluations: Vec<Micros>,
-    /// The lines that are no requests, and why.
-    pub rejects: Vec<(KeptLine, String)>,
-    text: Vec<u8>,
-    lines: Vec<Place>,
-}
-
-/// Threads that score.
-#[derive(Debug)]
-pub struct Crowd {
-    crew: WorkerPool<Job, Done>,
-    text: Vec<u8>,
-    lines: Vec<Place>,
-    /// What finished jobs have left, to be used again.
-    spare: Vec<Done>,
-}
-
-impl Crowd {
-    /// Starts so many threads.
-    pub fn start(threads: usize) -> Result<Crowd> {
+impl Threads {
+    /// Starts the threads.
+    pub fn start(model: ModelFile, threads: usize) -> Result<Threads> {
         let worker = || {
-            let mut scratch = Scratch::default();
-            move |job: Job| work(job, &mut scratch)
+            let mut buffers = Buffers::default();
+            move |job: Job| work(job, &mut buffers)
         };
-        Ok(Crowd {
-            crew: WorkerPool::start("scoring", threads, worker)?,
-            text: Vec::new(),
-            lines: Vec::new(),
+        Ok(Threads {
+            model,
+            pool: WorkerPool::start("scoring", threads, worker)?,
+            held: Lines::default(),
             spare: Vec::new(),
         })
     }
 
-    /// Takes a line, as a parser wants it. Where a job is to be waited for first,
-    /// its outcome comes back.
-    pub fn take(
-        &mut self,
-        evaluator: &Arc<Evaluator>,
-        record: &[u8],
-        line: &Line,
-    ) -> Result<Option<Done>> {
-        self.text.extend_from_slice(record);
-        self.lines.push(Place {
-            end: self.text.len(),
-            number: line.number,
-            offset: line.offset,
-        });
-        if self.text.len() < JOB_BYTES {
-            return Ok(None);
-        }
-        let done = match self.crew.is_full() {
-            true => self.crew.wait_for_next()?,
-            false => None,
-        };
-        self.submit(evaluator)?;
-        Ok(done)
+    fn is_job_full(&self) -> bool {
+        self.held.bytes.len() >= JOB_BYTES
     }
 
-    /// Hands over the lines that were taken, though they are few.
-    pub fn submit(&mut self, evaluator: &Arc<Evaluator>) -> Result<()> {
-        if self.lines.is_empty() {
-            return Ok(());
-        }
-        let spare = self.spare.pop().unwrap_or_default();
-        self.crew.submit(Job {
-            evaluator: Arc::clone(evaluator),
-            text: std::mem::replace(&mut self.text, spare.text),
-            lines: std::mem::replace(&mut self.lines, spare.lines),
-            out: spare.out,
+    fn submit_held(&mut self) -> Result<()> {
+        let (lines, finished) = self.spare.pop().unwrap_or_default();
+        self.pool.submit(Job {
+            evaluator: Arc::clone(self.model.evaluator()),
+            lines: std::mem::replace(&mut self.held, lines),
+            finished,
         })
-    }
-
-    /// What came of the oldest job, for which this waits; `None` where nothing is
-    /// at work.
-    pub fn wait_for_next(&mut self) -> Result<Option<Done>> {
-        self.crew.wait_for_next()
-    }
-
-    /// What came of the oldest job, if it is done.
-    pub fn next_if_done(&mut self) -> Result<Option<Done>> {
-        self.crew.next_if_done()
-    }
-
-    /// Takes back what was made use of.
-    pub fn give_back(&mut self, mut done: Done) {
-        // One long line must not cost its memory for ever.
-        if done.text.capacity() > 4 * JOB_BYTES || done.out.capacity() > 16 * JOB_BYTES {
-            return;
-        }
-        done.text.clear();
-        done.lines.clear();
-        done.out.clear();
-        self.spare.push(done);
     }
 }
 
-fn work(job: Job, scratch: &mut Scratch) -> Done {
-    let mut done = Done {
-        out: job.out,
-        ..Done::default()
-    };
-    let mut start = 0;
-    for place in &job.lines {
-        let record = &job.text[start..place.end];
-        start = place.end;
-        match job.evaluator.score(scratch, record, &mut done.out) {
-            Ok(scored) => {
-                done.errors += u64::from(scored.failed);
-                done.scored += u64::from(!scored.failed);
-                done.evaluations.push(scored.evaluation);
-            }
-            Err(reason) => {
-                let line = Line {
-                    bytes: record,
-                    number: place.number,
-                    offset: place.offset,
-                    oversized: None,
-                };
-                done.rejects.push((KeptLine::from(&line), reason));
-            }
+impl Engine for Threads {
+    fn has_room(&self) -> bool {
+        !self.is_job_full()
+    }
+
+    fn submit(&mut self, _record: &[u8], line: &Line, _finished: &mut Finished) -> Result<()> {
+        self.held.bytes.extend_from_slice(line.bytes);
+        self.held.positions.push(LinePosition {
+            end: self.held.bytes.len(),
+            number: line.number,
+            offset: line.offset,
+        });
+        match self.is_job_full() {
+            true => self.flush(),
+            false => Ok(()),
         }
     }
-    done.text = job.text;
-    done.lines = job.lines;
-    done
+
+    fn flush(&mut self) -> Result<()> {
+        match self.held.positions.is_empty() || self.pool.is_full() {
+            true => Ok(()),
+            false => self.submit_held(),
+        }
+    }
+
+    fn collect(&mut self, finished: &mut Finished) -> Result<bool> {
+        let Some(mut job) = self.pool.next_if_done()? else {
+            return Ok(false);
+        };
+        finished.append(&mut job.finished);
+        // One long line must not keep its memory for ever.
+        let is_large = job.lines.bytes.capacity() > 4 * JOB_BYTES
+            || job.finished.scores.capacity() > 16 * JOB_BYTES;
+        if !is_large {
+            job.lines.bytes.clear();
+            job.lines.positions.clear();
+            self.spare.push((job.lines, job.finished));
+        }
+        if self.is_job_full() {
+            self.flush()?;
+        }
+        Ok(true)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.held.positions.is_empty() && self.pool.is_idle()
+    }
+
+    fn readiness(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.pool.readiness()]
+    }
+
+    fn reload(&mut self) -> Result<String> {
+        self.model.reload()
+    }
+}
+
+/// Scores the lines of a job.
+fn work(mut job: Job, buffers: &mut Buffers) -> Job {
+    let mut start = 0;
+    for position in &job.lines.positions {
+        let line = Line {
+            bytes: &job.lines.bytes[start..position.end],
+            number: position.number,
+            offset: position.offset,
+            oversized: None,
+        };
+        start = position.end;
+        let record = line.record().unwrap_or_default();
+        let scores = &mut job.finished.scores;
+        let outcome = job.evaluator.score(buffers, record, scores);
+        job.finished.count(&line, outcome);
+    }
+    job
 }
