@@ -1,6 +1,5 @@
-//! The list of algorithms, and which family of models each of them produces.
-//! Here a new family gets its arm; training has a list of its own in
-//! [`train::trainers`](crate::train::trainers).
+//! The list of algorithms, and which family of models each of them produces. A new
+//! family gets its arm here, and another in `train/algorithms.rs`.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};

@@ -7,7 +7,7 @@ use crate::model::text_table::{aligned, six_significant_digits};
 
 /// The bound of every weight and every standardised value. It keeps all sums
 /// finite, for any row.
-pub const MAGNITUDE_MAX: f64 = 1e100;
+const MAGNITUDE_MAX: f64 = 1e100;
 
 /// The parameters, as they stand in a model file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

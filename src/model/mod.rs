@@ -2,25 +2,25 @@
 //! of its quality. [`train`](crate::train) makes models; nothing here depends on
 //! it.
 //!
-//! A model file ([`file`]) holds a [`description`] and the parameters of one
-//! family of models ([`families`]). [`Model`] loads it, reads the features out of
+//! A model file (`file`) holds a `description` and the parameters of one family of
+//! models (`families`). [`Model`] loads it, reads the features out of
 //! a request and predicts. [`inspect`] prints a model for people.
 //!
 //! A model file holds numbers and names only, so loading one runs no code.
 
-pub mod bounds;
-pub mod description;
-pub mod families;
-pub mod features;
-pub mod file;
+pub(crate) mod bounds;
+pub(crate) mod description;
+pub(crate) mod families;
+mod features;
+pub(crate) mod file;
 pub mod inspect;
-pub mod loaded;
-pub mod logistic;
-pub mod metrics;
+mod loaded;
+pub(crate) mod logistic;
+pub(crate) mod metrics;
 pub mod prediction;
-pub mod profile;
-pub mod scalar;
-pub mod text_table;
-pub mod tree;
+pub(crate) mod profile;
+pub(crate) mod scalar;
+mod text_table;
+pub(crate) mod tree;
 
 pub use loaded::Model;

@@ -47,7 +47,7 @@ pub struct Tree {
 
 /// One node, for code that reads a tree instead of predicting with it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum NodeView<'a> {
+enum NodeView<'a> {
     /// Rows whose feature is less than or equal to the threshold go left.
     Split {
         /// The index of the feature in the row.
@@ -77,7 +77,7 @@ impl Tree {
     }
 
     /// How many nodes there are, leaves included.
-    pub fn node_count(&self) -> usize {
+    fn node_count(&self) -> usize {
         self.nodes.len()
     }
 
@@ -96,7 +96,7 @@ impl Tree {
     }
 
     /// One node.
-    pub fn node(&self, index: usize) -> NodeView<'_> {
+    fn node(&self, index: usize) -> NodeView<'_> {
         let node = &self.nodes[index];
         if node.feature == LEAF {
             let leaf = &self.leaves[node.left as usize];

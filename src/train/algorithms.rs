@@ -1,5 +1,5 @@
-//! The list of algorithms, for training. Here a new algorithm gets its arm, beside
-//! the one in [`model::families`](crate::model::families).
+//! The list of algorithms, for training. A new algorithm gets its arm here, and
+//! another in `model/families.rs`.
 
 use crate::model::families::Algorithm;
 use crate::train::trainer::Trainer;

@@ -344,10 +344,10 @@ fn threshold_between(low: f64, high: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::Value;
 
     use super::*;
     use crate::model::prediction::Prediction;
-    use crate::model::tree::NodeView;
 
     const DEEP: TreeLimits = TreeLimits {
         depth_max: 128,
@@ -360,6 +360,12 @@ mod tests {
             values: rows.iter().flat_map(|(row, _)| row.to_vec()).collect(),
             class_of: rows.iter().map(|(_, class)| *class).collect(),
         }
+    }
+
+    /// The nodes as the model file has them.
+    fn nodes(tree: &Tree) -> Vec<Value> {
+        let parameters: Value = serde_json::from_str(&tree.to_json().unwrap()).unwrap();
+        parameters["nodes"].as_array().unwrap().clone()
     }
 
     fn fits_exactly(rows: &Rows, tree: &Tree, classes: usize) -> bool {
@@ -427,7 +433,7 @@ mod tests {
     #[test]
     fn both_zeros_are_one_value() {
         let rows = rows(&[(&[-0.0], 0), (&[0.0], 1)]);
-        assert_eq!(grow(&rows, 2, DEEP).node_count(), 1);
+        assert_eq!(nodes(&grow(&rows, 2, DEEP)).len(), 1);
     }
 
     #[test]
@@ -437,14 +443,11 @@ mod tests {
             (&[1.0, 1.0, 7.0], 1),
             (&[2.0, 2.0, 7.0], 0),
         ]);
-        let tree = grow(&rows, 2, DEEP);
-        let NodeView::Split {
-            feature, threshold, ..
-        } = tree.node(0)
-        else {
-            panic!("a split");
-        };
-        assert_eq!((feature, threshold), (0, 0.5));
+        let root = &nodes(&grow(&rows, 2, DEEP))[0];
+        assert_eq!(
+            (&root["feature"], &root["threshold"]),
+            (&0.into(), &0.5.into())
+        );
     }
 
     #[test]
@@ -458,7 +461,7 @@ mod tests {
                 leaf_rows_min: 2,
             },
         );
-        assert_eq!(stump.node_count(), 3);
+        assert_eq!(nodes(&stump).len(), 3);
         let mut probabilities = [0.0; 2];
         assert_eq!(
             stump.predict(&[0.0], &mut probabilities),
@@ -473,7 +476,7 @@ mod tests {
                 leaf_rows_min: 3,
             },
         );
-        assert_eq!(bare.node_count(), 1);
+        assert_eq!(nodes(&bare).len(), 1);
     }
 
     /// The best split, found by trying all of them.
@@ -525,14 +528,15 @@ mod tests {
             prop_assert_eq!(tree.check(rows.width, 3), Ok(()));
             prop_assert_eq!(&tree, &grow(&rows, 3, DEEP));
             let is_pure = rows.class_of.iter().all(|class| *class == rows.class_of[0]);
-            match tree.node(0) {
-                NodeView::Split { feature, threshold, .. } => {
-                    let left = (0..rows.len()).filter(|row| rows.row(*row)[feature] <= threshold);
+            let root = &nodes(&tree)[0];
+            match root["feature"].as_u64() {
+                Some(feature) => {
+                    let (feature, threshold) = (feature as usize, root["threshold"].as_f64());
+                    let left = { 0..rows.len() }
+                        .filter(|row| Some(rows.row(*row)[feature]) <= threshold);
                     prop_assert_eq!(Some((feature, left.count())), best_by_force(&rows, 3));
                 }
-                NodeView::Leaf { .. } => {
-                    prop_assert!(is_pure || best_by_force(&rows, 3).is_none());
-                }
+                None => prop_assert!(is_pure || best_by_force(&rows, 3).is_none()),
             }
         }
 
@@ -550,17 +554,17 @@ mod tests {
         #[test]
         fn limits_hold_in_every_leaf(rows in table(), depth_max in 1u32..4, leaf_rows_min in 1usize..6) {
             let tree = grow(&rows, 3, TreeLimits { depth_max, leaf_rows_min });
+            let nodes = nodes(&tree);
             let mut open = vec![(0, 0)];
             while let Some((index, depth)) = open.pop() {
                 prop_assert!(depth <= depth_max);
-                match tree.node(index) {
-                    NodeView::Split { left, right, .. } => {
-                        open.extend([(left, depth + 1), (right, depth + 1)]);
-                    }
-                    NodeView::Leaf { counts, .. } => {
-                        let count: u32 = counts.iter().map(|(_, count)| *count).sum();
-                        prop_assert!(count as usize >= leaf_rows_min.min(rows.len()));
-                    }
+                let node: &Value = &nodes[index];
+                for child in ["left", "right"] {
+                    open.extend(node[child].as_u64().map(|child| (child as usize, depth + 1)));
+                }
+                if let Some(counts) = node["counts"].as_array() {
+                    let rows_of = counts.iter().map(|pair| pair[1].as_u64().unwrap() as usize);
+                    prop_assert!(rows_of.sum::<usize>() >= leaf_rows_min.min(rows.len()));
                 }
             }
         }

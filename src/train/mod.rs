@@ -1,27 +1,26 @@
 //! How a table becomes a model.
 //!
-//! [`run`] reads a table ([`read_table`](read_table::read_table)), splits it,
-//! trains a predictor with one of the [`algorithms`], measures it and writes the
-//! model file. A table comes from CSV, from NDJSON, or from recorded requests that
+//! [`run`] reads a table (`read_table`), splits it, trains a predictor with one of
+//! the `algorithms`, measures it and writes the model file. A table comes from CSV, from NDJSON, or from recorded requests that
 //! are joined with labels.
 
-pub mod algorithms;
+mod algorithms;
 pub mod args;
-pub mod cart;
-pub mod csv_rows;
-pub mod joined_rows;
-pub mod label;
-pub mod linfa_logistic;
-pub mod linfa_rows;
-pub mod linfa_tree;
-pub mod measure;
-pub mod ndjson_rows;
-pub mod read_table;
-pub mod save;
-pub mod source;
-pub mod split;
-pub mod table;
-pub mod trainer;
+mod cart;
+mod csv_rows;
+mod joined_rows;
+mod label;
+mod linfa_logistic;
+mod linfa_rows;
+mod linfa_tree;
+mod measure;
+mod ndjson_rows;
+mod read_table;
+mod save;
+mod source;
+mod split;
+mod table;
+mod trainer;
 
 use anyhow::{Result, anyhow, bail};
 use serde_json::value::RawValue;

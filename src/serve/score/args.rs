@@ -47,7 +47,7 @@ pub enum Command {
 
 /// The flags of scoring.
 #[derive(Args, Clone, Debug)]
-pub struct ScoringArgs {
+pub(super) struct ScoringArgs {
     /// The model file, as `rv-score train` writes it
     #[arg(long, value_name = "FILE")]
     model: Option<String>,
@@ -116,7 +116,7 @@ pub struct ScoreOptions {
 
 impl ScoringArgs {
     /// Checks the flags.
-    pub fn check(self) -> Result<ScoreOptions> {
+    pub(super) fn check(self) -> Result<ScoreOptions> {
         let Some(model) = self.model else {
             return Err(usage(
                 "there is no model: name its file with --model (`rv-score train` writes one)",

@@ -1,19 +1,19 @@
 //! rv-score: requests -> scores.
 //!
-//! [`args`] are its flags. [`scorer`] is the loop's filter: it gives each request
-//! to an [`engine`] and writes what the engine has finished. There are two engines:
-//! [`single_thread`] and [`threads`]. Both evaluate a [`model_file`] with an
-//! [`evaluator`], whose scores [`score_writer`] writes.
+//! `args` are its flags. `scorer` is the loop's filter: it gives each request to an
+//! `engine` and writes what the engine has finished. There are two engines:
+//! `single_thread` and `threads`. Both evaluate a `model_file` with an `evaluator`,
+//! whose scores `score_writer` writes.
 
-pub mod args;
-pub mod engine;
-pub mod evaluator;
-pub mod model_file;
-pub mod score_writer;
-pub mod scorer;
-pub mod single_thread;
-pub mod threads;
-pub mod warm_up;
+mod args;
+mod engine;
+mod evaluator;
+mod model_file;
+mod score_writer;
+mod scorer;
+mod single_thread;
+mod threads;
+mod warm_up;
 
 use anyhow::Result;
 
