@@ -8,7 +8,8 @@
 //! - [`wire`]: what travels: lines, the records in them, and what they travel on;
 //! - [`stage`]: what makes a function a Unix program;
 //! - [`serve`]: the path of one request, from its client to its answer;
-//! - [`model`]: what a model is, and how one is trained;
+//! - [`model`]: what a model is;
+//! - [`train`]: how a table becomes a model;
 //! - [`observe`]: copies of the streams, off that path.
 // A unit test may wait where a stage may not; clippy.toml says what is meant.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
@@ -17,4 +18,5 @@ pub mod model;
 pub mod observe;
 pub mod serve;
 pub mod stage;
+pub mod train;
 pub mod wire;

@@ -3,11 +3,11 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::model::logistic::Logistic;
-use crate::model::metrics::aligned;
-use crate::model::profile::{Quantiles, Seen};
-use crate::model::tree::{NodeView, Tree};
-use crate::model::{Learned, Model};
+use crate::model::description::Description;
+use crate::model::loaded::Model;
+use crate::model::prediction::Names;
+use crate::model::profile::{MeasuredOn, Quantiles};
+use crate::model::text_table::{aligned, six_significant_digits};
 use crate::stage::Stage;
 use crate::wire::endpoint::{Output, STANDARD};
 
@@ -18,7 +18,7 @@ pub struct InspectArgs {
     #[arg(value_name = "FILE")]
     model: String,
 
-    /// Show a tree to this depth
+    /// Show a tree down to this depth
     #[arg(long, value_name = "N", default_value_t = 6)]
     depth: u32,
 }
@@ -28,7 +28,7 @@ pub fn run(args: InspectArgs, stage: &mut Stage) -> Result<()> {
     let model = Model::load(&args.model)?;
     let mut text = String::new();
     for line in lines(&model, args.depth) {
-        text.push_str(&printable(&line));
+        text.push_str(&escaped(&line));
         text.push('\n');
     }
     let mut output = Output::open(STANDARD)?;
@@ -36,9 +36,9 @@ pub fn run(args: InspectArgs, stage: &mut Stage) -> Result<()> {
     stage.close(&mut output)
 }
 
-/// Names and labels come from a file: no control character of theirs reaches the
-/// terminal.
-fn printable(line: &str) -> String {
+/// A line with its control characters escaped. Names and labels come from a
+/// file, and must not control the terminal.
+fn escaped(line: &str) -> String {
     let mut shown = String::with_capacity(line.len());
     for character in line.chars() {
         if character.is_control() {
@@ -50,66 +50,59 @@ fn printable(line: &str) -> String {
     shown
 }
 
-/// All that is worth knowing, line by line.
-fn lines(model: &Model, depth: u32) -> Vec<String> {
-    let about = &model.about;
-    let labels: Vec<&str> = (0..model.class_count())
-        .map(|class| model.label(class))
-        .collect();
+fn lines(model: &Model, depth_max: u32) -> Vec<String> {
+    let description = model.description();
+    let labels = description.labels();
     let mut lines = vec![
         format!(
             "{}@{}, {}, hash {}",
             model.name(),
             model.version(),
-            about.algorithm.name(),
+            description.algorithm.name(),
             model.hash()
         ),
-        format!("predicts {}: {}", about.target, labels.join(", ")),
+        format!("predicts {}: {}", description.target, labels.join(", ")),
         format!(
             "trained on {} rows, {} held out, {} left out",
-            about.training.rows, about.training.held_out, about.training.left_out
+            description.training.rows, description.training.held_out, description.training.left_out
         ),
     ];
-    match &about.metrics.held_out {
-        Some(metrics) => lines.extend(metrics.lines(&labels).into_iter().enumerate().map(
-            |(index, line)| {
-                if index == 0 {
-                    format!("held-out {line}")
-                } else {
-                    line
-                }
-            },
-        )),
-        None => lines.push("no row was held out, so nothing is known of its accuracy".to_owned()),
-    }
+    lines.extend(description.metrics_lines());
     lines.push(String::new());
-    lines.push("features, where they lay in training:".to_owned());
+    lines.push("distribution of the features in training:".to_owned());
+    lines.extend(profile_lines(description));
+    lines.push(String::new());
+    let names = Names {
+        features: model.features(),
+        labels: &labels,
+    };
+    lines.extend(model.predictor().describe(names, depth_max));
+    lines
+}
+
+/// The distribution of each feature and of the confidence, as a table.
+fn profile_lines(description: &Description) -> Vec<String> {
     let head = [
         "", "min", "p05", "p25", "p50", "p75", "p95", "max", "missing",
     ];
     let mut table = vec![head.map(str::to_owned).to_vec()];
-    for feature in &about.profile.features {
+    for feature in &description.profile.features {
         let mut cells = vec![feature.name.clone()];
-        cells.extend(quantiles(&feature.quantiles));
+        cells.extend(quantile_cells(&feature.quantiles));
         cells.push(feature.missing.to_string());
         table.push(cells);
     }
-    let scores = &about.profile.scores;
-    let seen = match scores.on {
-        Seen::HeldOut => "confidence, held-out",
-        Seen::Training => "confidence, training",
-    };
-    table.push([vec![seen.to_owned()], quantiles(&scores.confidence)].concat());
-    lines.extend(aligned(&table));
-    lines.push(String::new());
-    match &model.learned {
-        Learned::Tree(tree) => lines.extend(rules(tree, model.features(), &labels, depth)),
-        Learned::Logistic(logistic) => lines.extend(weights(logistic, model.features(), &labels)),
-    }
-    lines
+    let scores = &description.profile.scores;
+    let mut cells = vec![match scores.on {
+        MeasuredOn::HeldOut => "confidence, held-out".to_owned(),
+        MeasuredOn::Training => "confidence, training".to_owned(),
+    }];
+    cells.extend(quantile_cells(&scores.confidence));
+    table.push(cells);
+    aligned(&table)
 }
 
-fn quantiles(quantiles: &Quantiles) -> Vec<String> {
+fn quantile_cells(quantiles: &Quantiles) -> [String; 7] {
     let Quantiles {
         min,
         p05,
@@ -119,83 +112,5 @@ fn quantiles(quantiles: &Quantiles) -> Vec<String> {
         p95,
         max,
     } = *quantiles;
-    [min, p05, p25, p50, p75, p95, max].map(brief).to_vec()
-}
-
-/// A number with up to six digits; the file has all of them.
-fn brief(number: f64) -> String {
-    let whole = number.to_string();
-    if whole.len() <= 8 {
-        return whole;
-    }
-    let rounded: f64 = format!("{number:.5e}").parse().unwrap_or(number);
-    let (plain, scientific) = (rounded.to_string(), format!("{rounded:e}"));
-    if plain.len() <= 12 { plain } else { scientific }
-}
-
-/// A tree as rules, a question a line and what follows indented.
-fn rules(tree: &Tree, features: &[String], labels: &[&str], depth_max: u32) -> Vec<String> {
-    // Children stand behind their parents, so from the end on every child is
-    // known before its parent.
-    let mut sizes = vec![1usize; tree.node_count()];
-    let mut leaves = 0;
-    for index in (0..tree.node_count()).rev() {
-        match tree.node(index) {
-            NodeView::Split { left, right, .. } => sizes[index] += sizes[left] + sizes[right],
-            NodeView::Leaf { .. } => leaves += 1,
-        }
-    }
-    let mut lines = vec![format!(
-        "tree of {} nodes, {leaves} of them leaves:",
-        tree.node_count()
-    )];
-    let mut open = vec![(0, 0, String::new())];
-    while let Some((index, depth, question)) = open.pop() {
-        let indent = "  ".repeat(depth as usize);
-        if !question.is_empty() {
-            lines.push(format!("{indent}{question}"));
-        }
-        match tree.node(index) {
-            NodeView::Leaf { class, counts } => {
-                let all: u64 = counts.iter().map(|(_, count)| u64::from(*count)).sum();
-                let own = counts.iter().find(|(of, _)| *of as usize == class);
-                let own = own.map_or(0, |(_, count)| *count);
-                lines.push(format!("{indent}  {} ({own} of {all} rows)", labels[class]));
-            }
-            NodeView::Split { .. } if depth >= depth_max => {
-                let nodes = sizes[index];
-                lines.push(format!(
-                    "{indent}  ... {nodes} nodes not shown; --depth shows more"
-                ));
-            }
-            NodeView::Split {
-                feature,
-                threshold,
-                left,
-                right,
-            } => {
-                let (name, threshold) = (&features[feature], brief(threshold));
-                open.push((right, depth + 1, format!("{name} > {threshold}")));
-                open.push((left, depth + 1, format!("{name} <= {threshold}")));
-            }
-        }
-    }
-    lines
-}
-
-/// The weights of a logistic regression as a table.
-fn weights(logistic: &Logistic, features: &[String], labels: &[&str]) -> Vec<String> {
-    let mut lines =
-        vec!["coefficients of the standardised features, (value - mean) / scale:".to_owned()];
-    let head = ["", "mean", "scale"].map(str::to_owned).to_vec();
-    let mut table = vec![[head, labels.iter().map(|label| label.to_string()).collect()].concat()];
-    for (name, (mean, scale, weights)) in features.iter().zip(logistic.coefficients()) {
-        let numbers = [mean, scale].into_iter().chain(weights.iter().copied());
-        table.push([vec![name.clone()], numbers.map(brief).collect()].concat());
-    }
-    let intercepts = logistic.intercepts().iter().copied().map(brief);
-    let start = ["(intercept)", "", ""].map(str::to_owned).to_vec();
-    table.push([start, intercepts.collect()].concat());
-    lines.extend(aligned(&table));
-    lines
+    [min, p05, p25, p50, p75, p95, max].map(six_significant_digits)
 }

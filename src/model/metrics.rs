@@ -1,25 +1,27 @@
-//! How well a model does on rows whose labels are known.
+//! How good a classifier is on rows whose labels are known.
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::file::at_most_classes;
+use crate::model::bounds::at_most_classes;
+use crate::model::text_table::aligned;
 
-/// The largest matrix that is shown whole, in classes.
+/// The largest confusion matrix that is printed whole, in classes.
 const SHOWN_CLASSES_MAX: usize = 30;
 
-/// The longest label in a matrix, in characters.
+/// The longest label that is printed in a matrix, in characters.
 const SHOWN_LABEL_CHARS: usize = 24;
 
-/// The rows by their label and by what was predicted.
+/// The rows by their label and by their prediction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
-    /// How many there are.
+    /// How many rows there are.
     pub rows: u64,
-    /// On how many the prediction is right.
+    /// How many predictions are right.
     pub correct: u64,
-    /// The share of those.
+    /// The share of right predictions, from 0 to 1.
     pub accuracy: f64,
-    /// A line a class of the label, a column a class predicted.
+    /// The confusion matrix: one line per class of the label, one column per
+    /// predicted class.
     #[serde(deserialize_with = "at_most_classes")]
     pub confusion: Vec<Vec<u64>>,
 }
@@ -41,7 +43,7 @@ impl Metrics {
         }
     }
 
-    /// Checks what was read from a file.
+    /// Checks metrics that were read from a file.
     pub fn check(&self, class_count: usize) -> Result<(), String> {
         let is_square = self.confusion.len() == class_count
             && self.confusion.iter().all(|line| line.len() == class_count);
@@ -57,19 +59,19 @@ impl Metrics {
         Ok(())
     }
 
-    /// In a few lines of text for people: the accuracy, and the matrix where it
-    /// can be read.
+    /// The metrics as lines of text for people: the accuracy and the confusion
+    /// matrix, or the worst confusions where there are many classes.
     pub fn lines(&self, classes: &[&str]) -> Vec<String> {
         let mut lines = vec![format!(
             "accuracy {:.4} ({} of {} rows right)",
             self.accuracy, self.correct, self.rows
         )];
-        let labels: Vec<String> = classes.iter().map(|label| cut(label)).collect();
+        let labels: Vec<String> = classes.iter().map(|label| shortened(label)).collect();
         if labels.len() > SHOWN_CLASSES_MAX {
             lines.push(self.most_confused(&labels));
             return lines;
         }
-        lines.push("confusion, a line for each label, a column for each prediction:".to_owned());
+        lines.push("confusion matrix (rows: label, columns: prediction):".to_owned());
         let cells = |line: &Vec<u64>| line.iter().map(u64::to_string).collect::<Vec<_>>();
         let rows = self.confusion.iter().zip(&labels);
         let mut table = vec![[vec![String::new()], labels.clone()].concat()];
@@ -79,61 +81,38 @@ impl Metrics {
     }
 
     fn most_confused(&self, labels: &[String]) -> String {
-        let mut wrong: Vec<(u64, usize, usize)> = Vec::new();
+        let mut confusions: Vec<(u64, usize, usize)> = Vec::new();
         for (actual, line) in self.confusion.iter().enumerate() {
             let others = line.iter().enumerate();
             let others = others.filter(|(predicted, count)| *predicted != actual && **count > 0);
-            wrong.extend(others.map(|(predicted, count)| (*count, actual, predicted)));
+            confusions.extend(others.map(|(predicted, count)| (*count, actual, predicted)));
         }
-        wrong.sort_by_key(|(count, actual, predicted)| (u64::MAX - count, *actual, *predicted));
-        let shown = wrong.iter().take(10).map(|(count, actual, predicted)| {
-            format!(
-                "{} taken for {} {count} times",
-                labels[*actual], labels[*predicted]
-            )
-        });
+        confusions
+            .sort_by_key(|(count, actual, predicted)| (u64::MAX - count, *actual, *predicted));
+        let shown = confusions
+            .iter()
+            .take(10)
+            .map(|(count, actual, predicted)| {
+                format!(
+                    "{} predicted as {} {count} times",
+                    labels[*actual], labels[*predicted]
+                )
+            });
         let shown: Vec<String> = shown.collect();
         match shown.is_empty() {
-            true => "none was taken for another".to_owned(),
+            true => "no row was predicted wrongly".to_owned(),
             false => format!("most confused: {}", shown.join(", ")),
         }
     }
 }
 
-/// A label as a heading.
-fn cut(label: &str) -> String {
+/// A label, cut to the width of a column.
+fn shortened(label: &str) -> String {
     if label.chars().count() <= SHOWN_LABEL_CHARS {
         return label.to_owned();
     }
     let head: String = label.chars().take(SHOWN_LABEL_CHARS - 3).collect();
     format!("{head}...")
-}
-
-/// The lines of a table: the first column to the left, the others to the right.
-pub fn aligned(table: &[Vec<String>]) -> Vec<String> {
-    let columns = table.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |column: usize| {
-        let cells = table.iter().filter_map(|line| line.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let line = |cells: &Vec<String>| {
-        let mut text = String::from(" ");
-        for (column, cell) in cells.iter().enumerate() {
-            let space = " ".repeat(widths[column].saturating_sub(cell.chars().count()));
-            text.push(' ');
-            if column == 0 {
-                text.push_str(cell);
-                text.push_str(&space);
-            } else {
-                text.push(' ');
-                text.push_str(&space);
-                text.push_str(cell);
-            }
-        }
-        text.trim_end().to_owned()
-    };
-    table.iter().map(line).collect()
 }
 
 #[cfg(test)]
@@ -154,7 +133,7 @@ mod tests {
             metrics.lines(&["\"no\"", "\"maybe\""]),
             [
                 "accuracy 0.8000 (4 of 5 rows right)",
-                "confusion, a line for each label, a column for each prediction:",
+                "confusion matrix (rows: label, columns: prediction):",
                 "           \"no\"  \"maybe\"",
                 "  \"no\"        2        0",
                 "  \"maybe\"     1        2",
@@ -170,7 +149,7 @@ mod tests {
         let metrics = Metrics::count(40, pairs.into_iter());
         assert_eq!(
             metrics.lines(&labels)[1],
-            "most confused: 3 taken for 4 2 times, 7 taken for 1 1 times"
+            "most confused: 3 predicted as 4 2 times, 7 predicted as 1 1 times"
         );
     }
 }

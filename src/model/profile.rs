@@ -1,13 +1,12 @@
-//! What the inputs and the answers of a model looked like when it was trained,
-//! to be compared with what they look like later.
+//! The distribution of a model's inputs and predictions in training. A later
+//! distribution can be compared with it.
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::file::{at_most_classes, at_most_features};
-use crate::model::table::Rows;
+use crate::model::bounds::{at_most_classes, at_most_features};
 
-/// Where some numbers lie. A quantile is one of the numbers: the lowest that at
-/// least this share of them is not above.
+/// The distribution of some numbers. Each quantile is one of the numbers: the
+/// lowest such that at least this share of them is less than or equal to it.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Quantiles {
@@ -21,10 +20,10 @@ pub struct Quantiles {
 }
 
 impl Quantiles {
-    /// The quantiles of some numbers, of which there has to be one at least.
+    /// The quantiles of `numbers`, which must not be empty.
     pub fn of(mut numbers: Vec<f64>) -> Quantiles {
         numbers.sort_unstable_by(f64::total_cmp);
-        // In whole percent, so that no rounding moves the place.
+        // Integer arithmetic, so that rounding cannot pick another number.
         let at = |percent: usize| numbers[(numbers.len() * percent).div_ceil(100).max(1) - 1];
         Quantiles {
             min: at(0),
@@ -38,73 +37,59 @@ impl Quantiles {
     }
 }
 
-/// What one feature looked like in training.
+/// The distribution of one feature in training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FeatureProfile {
     /// The name of the feature.
     pub name: String,
-    /// How many rows of training there were.
+    /// How many rows the model was trained on.
     pub count: u64,
-    /// In how many rows of the data the value was missing, so that they were
-    /// left out.
+    /// In how many rows of the data the value was missing. Those rows were left
+    /// out.
     pub missing: u64,
-    /// Where the values lie.
+    /// The distribution of the values.
     #[serde(flatten)]
     pub quantiles: Quantiles,
 }
 
-/// On which rows the scores were looked at.
+/// Which rows something was measured on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Seen {
-    /// Rows that were not trained on.
+pub enum MeasuredOn {
+    /// Rows that the model was not trained on.
     HeldOut,
-    /// The rows of training, for want of others.
+    /// The rows of training, because no row was held out.
     Training,
 }
 
-/// What the answers looked like.
+/// The distribution of the predictions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ScoreProfile {
-    /// On which rows.
-    pub on: Seen,
-    /// How many rows those were.
+    /// Which rows were predicted.
+    pub on: MeasuredOn,
+    /// How many rows there were.
     pub count: u64,
-    /// For each class, the share of the rows for which it was predicted.
+    /// For each class, the share of the rows whose prediction it was.
     #[serde(deserialize_with = "at_most_classes")]
     pub class_shares: Vec<f64>,
-    /// Where the confidence lies: the probability of the class predicted.
+    /// The distribution of the confidence, the probability of the predicted
+    /// class.
     pub confidence: Quantiles,
 }
 
-/// Inputs and answers.
+/// The distributions of inputs and predictions in training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
     /// In the order of the features.
     #[serde(deserialize_with = "at_most_features")]
     pub features: Vec<FeatureProfile>,
-    /// The answers.
+    /// The predictions.
     pub scores: ScoreProfile,
 }
 
 impl Profile {
-    /// Looks at every feature of `rows`.
-    pub fn of_features(rows: &Rows, names: &[String], missing: &[u64]) -> Vec<FeatureProfile> {
-        let features = names.iter().zip(missing).enumerate();
-        let profile = |(feature, (name, missing)): (usize, (&String, &u64))| {
-            let values = (0..rows.len()).map(|index| rows.row(index)[feature]);
-            FeatureProfile {
-                name: name.clone(),
-                count: rows.len() as u64,
-                missing: *missing,
-                quantiles: Quantiles::of(values.collect()),
-            }
-        };
-        features.map(profile).collect()
-    }
-
-    /// Checks what was read from a file.
+    /// Checks a profile that was read from a file.
     pub fn check(&self, names: &[String], class_count: usize) -> Result<(), String> {
         let features = self.features.iter().map(|feature| &feature.name);
         if !features.eq(names) || self.scores.class_shares.len() != class_count {
@@ -119,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn quantiles_are_numbers_that_were_there() {
+    fn quantiles_are_among_the_numbers() {
         let quantiles = Quantiles::of((1..=20).rev().map(f64::from).collect());
         let expected = Quantiles {
             min: 1.0,

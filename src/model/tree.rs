@@ -1,5 +1,5 @@
-//! A decision tree as one flat array of nodes: how it is evaluated, stored and
-//! checked.
+//! The family of decision trees: a tree as one flat array of nodes, how it
+//! predicts, and how it is stored, checked and described.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,25 +7,31 @@ use std::ops::Range;
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeSeq, Serializer};
 
-/// Marks a node as a leaf, in the place of its feature.
+use crate::model::prediction::{Names, Prediction, Predictor};
+use crate::model::text_table::six_significant_digits;
+
+/// In place of a feature, marks a node as a leaf.
 const LEAF: u32 = u32::MAX;
 
-/// A node. The children of a split stand behind it, so that every path ends.
+/// A node. The children of a split come after it in the array, so every path
+/// ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Node {
     threshold: f64,
     feature: u32,
-    /// Of a split, the node for values up to the threshold; of a leaf, the leaf.
+    /// For a split, the index of the child for values up to the threshold; for a
+    /// leaf, its index among the leaves.
     left: u32,
     right: u32,
 }
 
-/// What a path ends in.
+/// What a leaf predicts, and why.
 #[derive(Clone, Debug, PartialEq)]
 struct Leaf {
     class: u32,
-    /// How many rows of training came here.
+    /// How many rows of training ended here.
     rows: u64,
+    /// The part of `Tree::counts` that is about this leaf.
     counts: Range<u32>,
 }
 
@@ -34,41 +40,48 @@ struct Leaf {
 pub struct Tree {
     nodes: Vec<Node>,
     leaves: Vec<Leaf>,
-    /// For each leaf the classes of its rows of training, ascending, and how
-    /// many rows there were of each.
+    /// For each leaf, the classes of its rows of training in ascending order, each
+    /// with its number of rows.
     counts: Vec<(u32, u32)>,
 }
 
-/// One node, for those who read a tree rather than evaluate it.
+/// One node, for code that reads a tree instead of predicting with it.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum NodeView<'a> {
-    /// Rows whose feature is at most the threshold go left.
+enum NodeView<'a> {
+    /// Rows whose feature is less than or equal to the threshold go left.
     Split {
-        /// The place of the feature in the row.
+        /// The index of the feature in the row.
         feature: usize,
-        /// Compared with `<=`.
+        /// The largest value that goes left.
         threshold: f64,
-        /// The place of the left child.
+        /// The index of the left child.
         left: usize,
-        /// The place of the right child.
+        /// The index of the right child.
         right: usize,
     },
-    /// The answer.
+    /// The end of a path.
     Leaf {
-        /// The class that is predicted.
+        /// The predicted class.
         class: usize,
-        /// The classes of the rows of training, and how many there were of each.
+        /// The classes of its rows of training, each with its number of rows.
         counts: &'a [(u32, u32)],
     },
 }
 
 impl Tree {
+    /// Reads a tree from the parameters in a model file. It still has to be
+    /// [checked](Predictor::check).
+    pub fn from_json(parameters: &str) -> serde_json::Result<Tree> {
+        let parameters: Parameters<Tree> = serde_json::from_str(parameters)?;
+        Ok(parameters.nodes)
+    }
+
     /// How many nodes there are, leaves included.
-    pub fn node_count(&self) -> usize {
+    fn node_count(&self) -> usize {
         self.nodes.len()
     }
 
-    /// The number of the leaf that a row ends up in.
+    /// The index, among the leaves, of the leaf that a row ends in.
     fn leaf_of(&self, row: &[f64]) -> usize {
         let mut node = &self.nodes[0];
         while node.feature != LEAF {
@@ -82,20 +95,8 @@ impl Tree {
         node.left as usize
     }
 
-    /// The class of a row. `probabilities` are the shares of the classes among
-    /// the rows of training in its leaf.
-    pub fn evaluate(&self, row: &[f64], probabilities: &mut [f64]) -> usize {
-        let leaf = &self.leaves[self.leaf_of(row)];
-        probabilities.fill(0.0);
-        let counts = leaf.counts.start as usize..leaf.counts.end as usize;
-        for (class, count) in &self.counts[counts] {
-            probabilities[*class as usize] = f64::from(*count) / leaf.rows as f64;
-        }
-        leaf.class as usize
-    }
-
     /// One node.
-    pub fn node(&self, index: usize) -> NodeView<'_> {
+    fn node(&self, index: usize) -> NodeView<'_> {
         let node = &self.nodes[index];
         if node.feature == LEAF {
             let leaf = &self.leaves[node.left as usize];
@@ -113,7 +114,7 @@ impl Tree {
         }
     }
 
-    /// Appends a split. Its children are to be named with
+    /// Appends a split and returns its index. Set its children with
     /// [`set_child`](Tree::set_child).
     pub fn push_split(&mut self, feature: usize, threshold: f64) -> usize {
         self.nodes.push(Node {
@@ -125,7 +126,7 @@ impl Tree {
         self.nodes.len() - 1
     }
 
-    /// Appends a leaf.
+    /// Appends a leaf and returns its index.
     pub fn push_leaf(&mut self, class: u32, counts: impl IntoIterator<Item = (u32, u32)>) -> usize {
         let start = self.counts.len() as u32;
         self.counts.extend(counts);
@@ -146,7 +147,7 @@ impl Tree {
         self.nodes.len() - 1
     }
 
-    /// Names a child of a split.
+    /// Sets a child of a split.
     pub fn set_child(&mut self, parent: usize, is_left: bool, child: usize) {
         let node = &mut self.nodes[parent];
         if is_left {
@@ -156,9 +157,8 @@ impl Tree {
         }
     }
 
-    /// Replaces the counts of the leaves by those of `rows`, given with their
-    /// classes. A leaf that none of them reaches counts as if one row of its
-    /// class had.
+    /// Replaces the counts of the leaves by those of `rows`, each with its class. A
+    /// leaf that no row reaches gets one row of its class.
     pub fn count_rows<'a>(&mut self, rows: impl Iterator<Item = (&'a [f64], u32)>) {
         let mut reached: Vec<(u32, u32)> = rows
             .map(|(row, class)| (self.leaf_of(row) as u32, class))
@@ -183,60 +183,159 @@ impl Tree {
         }
     }
 
-    /// Checks a tree that was read from a file, so that evaluating it on
-    /// `features` finite values ends and gives one of `classes`.
-    pub fn check(&self, features: usize, classes: usize) -> Result<(), String> {
+    /// Checks the split at `index`, and marks its children in `has_parent`.
+    fn check_split(
+        &self,
+        index: usize,
+        feature_count: usize,
+        has_parent: &mut [bool],
+    ) -> Result<(), &'static str> {
+        let NodeView::Split {
+            feature,
+            threshold,
+            left,
+            right,
+        } = self.node(index)
+        else {
+            return Ok(());
+        };
+        if feature >= feature_count {
+            return Err("names a feature that does not exist");
+        }
+        if !threshold.is_finite() {
+            return Err("has a threshold that is not finite");
+        }
+        for child in [left, right] {
+            if child <= index || child >= self.nodes.len() {
+                return Err("names a child that does not come after it");
+            }
+            if std::mem::replace(&mut has_parent[child], true) {
+                return Err("names a child that already has a parent");
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks the leaf at `index`.
+    fn check_leaf(&self, index: usize, class_count: usize) -> Result<(), &'static str> {
+        let NodeView::Leaf { class, counts } = self.node(index) else {
+            return Ok(());
+        };
+        if class >= class_count {
+            return Err("names a class that does not exist");
+        }
+        let is_ascending = counts.windows(2).all(|pair| pair[0].0 < pair[1].0);
+        let last = counts.last().map(|(class, _)| *class as usize);
+        if !is_ascending || last.is_none_or(|last| last >= class_count) {
+            return Err("has counts of classes that do not exist or are not in order");
+        }
+        if counts.iter().any(|(_, count)| *count == 0) {
+            return Err("has a count of 0");
+        }
+        Ok(())
+    }
+
+    /// The size of the subtree below each node, itself included.
+    fn subtree_sizes(&self) -> Vec<usize> {
+        // Children come after their parents, so this meets every child before its
+        // parent.
+        let mut sizes = vec![1usize; self.node_count()];
+        for index in (0..self.node_count()).rev() {
+            if let NodeView::Split { left, right, .. } = self.node(index) {
+                sizes[index] += sizes[left] + sizes[right];
+            }
+        }
+        sizes
+    }
+}
+
+impl Predictor for Tree {
+    /// The probabilities are the shares of the classes among the rows of training
+    /// in the row's leaf.
+    fn predict(&self, row: &[f64], probabilities: &mut [f64]) -> Prediction {
+        let leaf = &self.leaves[self.leaf_of(row)];
+        probabilities.fill(0.0);
+        let counts = leaf.counts.start as usize..leaf.counts.end as usize;
+        for (class, count) in &self.counts[counts] {
+            probabilities[*class as usize] = f64::from(*count) / leaf.rows as f64;
+        }
+        Prediction::Class(leaf.class as usize)
+    }
+
+    fn check(&self, feature_count: usize, class_count: usize) -> Result<(), String> {
         if self.nodes.is_empty() {
             return Err("the tree has no nodes".to_owned());
         }
         let mut has_parent = vec![false; self.nodes.len()];
         for index in 0..self.nodes.len() {
-            let wrong = |what: &str| Err(format!("node {index} of the tree {what}"));
-            if index > 0 && !has_parent[index] {
-                return wrong("is no child of a node before it");
+            let outcome = if index > 0 && !has_parent[index] {
+                Err("is not the child of an earlier node")
+            } else {
+                self.check_split(index, feature_count, &mut has_parent)
+                    .and_then(|()| self.check_leaf(index, class_count))
+            };
+            outcome.map_err(|fault| format!("node {index} of the tree {fault}"))?;
+        }
+        Ok(())
+    }
+
+    fn to_json(&self) -> serde_json::Result<String> {
+        serde_json::to_string(&Parameters { nodes: self })
+    }
+
+    /// One line per question; what follows from an answer is indented below it.
+    fn describe(&self, names: Names, depth_max: u32) -> Vec<String> {
+        let sizes = self.subtree_sizes();
+        let mut lines = vec![format!(
+            "tree of {} nodes, {} of them leaves:",
+            self.node_count(),
+            self.leaves.len()
+        )];
+        let mut open = vec![(0, 0, String::new())];
+        while let Some((index, depth, question)) = open.pop() {
+            let indent = "  ".repeat(depth as usize);
+            if !question.is_empty() {
+                lines.push(format!("{indent}{question}"));
             }
             match self.node(index) {
+                NodeView::Leaf { class, counts } => {
+                    let all: u64 = counts.iter().map(|(_, count)| u64::from(*count)).sum();
+                    let own = counts.iter().find(|(of, _)| *of as usize == class);
+                    let own = own.map_or(0, |(_, count)| *count);
+                    let label = names.labels[class];
+                    lines.push(format!("{indent}  {label} ({own} of {all} rows)"));
+                }
+                NodeView::Split { .. } if depth >= depth_max => {
+                    let nodes = sizes[index];
+                    lines.push(format!(
+                        "{indent}  ... {nodes} nodes not shown; --depth shows more"
+                    ));
+                }
                 NodeView::Split {
                     feature,
                     threshold,
                     left,
                     right,
                 } => {
-                    if feature >= features {
-                        return wrong("names a feature that is not there");
-                    }
-                    if !threshold.is_finite() {
-                        return wrong("has a threshold that is not finite");
-                    }
-                    for child in [left, right] {
-                        if child <= index || child >= self.nodes.len() {
-                            return wrong("names a child that is not behind it");
-                        }
-                        if std::mem::replace(&mut has_parent[child], true) {
-                            return wrong("names a child that has a parent already");
-                        }
-                    }
-                }
-                NodeView::Leaf { class, counts } => {
-                    if class >= classes {
-                        return wrong("names a class that is not there");
-                    }
-                    let ascending = counts.windows(2).all(|pair| pair[0].0 < pair[1].0);
-                    let last = counts.last().map(|(class, _)| *class as usize);
-                    if !ascending || last.is_none_or(|last| last >= classes) {
-                        return wrong("has counts of classes that are not there or not in order");
-                    }
-                    if counts.iter().any(|(_, count)| *count == 0) {
-                        return wrong("has a count of 0");
-                    }
+                    let name = &names.features[feature];
+                    let threshold = six_significant_digits(threshold);
+                    open.push((right, depth + 1, format!("{name} > {threshold}")));
+                    open.push((left, depth + 1, format!("{name} <= {threshold}")));
                 }
             }
         }
-        Ok(())
+        lines
     }
 }
 
-/// A node as it stands in a file.
+/// The parameters in a model file.
+#[derive(serde::Serialize, serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Parameters<T> {
+    nodes: T,
+}
+
+/// A node in a model file: a split or a leaf.
 #[derive(serde::Serialize, serde::Deserialize, Default)]
 #[serde(deny_unknown_fields)]
 struct NodeText {
@@ -293,8 +392,8 @@ impl<'de> Deserialize<'de> for Tree {
                 formatter.write_str("an array of nodes")
             }
 
-            // Node by node: the text of one needs many times the memory of the
-            // node itself.
+            // Node by node, because a `NodeText` needs many times the memory of a
+            // node.
             fn visit_seq<A: SeqAccess<'de>>(self, mut nodes: A) -> Result<Tree, A::Error> {
                 let mut tree = Tree::default();
                 while let Some(text) = nodes.next_element::<NodeText>()? {
@@ -348,28 +447,34 @@ mod tests {
     const STUMP: &str = r#"[{"feature":1,"threshold":0.5,"left":1,"right":2},{"class":0,"counts":[[0,3],[2,1]]},{"class":2,"counts":[[2,4]]}]"#;
 
     #[test]
-    fn a_tree_is_the_same_after_it_was_written_and_read() {
+    fn a_tree_that_is_written_and_read_again_is_the_same() {
         let tree: Tree = serde_json::from_str(STUMP).unwrap();
         assert_eq!(tree.check(2, 3), Ok(()));
         assert_eq!(serde_json::to_string(&tree).unwrap(), STUMP);
         let mut probabilities = [9.0; 3];
-        assert_eq!(tree.evaluate(&[9.0, 0.5], &mut probabilities), 0);
+        assert_eq!(
+            tree.predict(&[9.0, 0.5], &mut probabilities),
+            Prediction::Class(0)
+        );
         assert_eq!(probabilities, [0.75, 0.0, 0.25]);
-        assert_eq!(tree.evaluate(&[9.0, 0.6], &mut probabilities), 2);
+        assert_eq!(
+            tree.predict(&[9.0, 0.6], &mut probabilities),
+            Prediction::Class(2)
+        );
         assert_eq!(probabilities, [0.0, 0.0, 1.0]);
     }
 
     #[test]
     fn a_tree_that_could_loop_or_panic_is_refused() {
         for (from, to, reason) in [
-            ("\"left\":1", "\"left\":0", "not behind it"),
-            ("\"left\":1", "\"left\":3", "not behind it"),
-            ("\"left\":1", "\"left\":2", "has a parent already"),
+            ("\"left\":1", "\"left\":0", "not come after it"),
+            ("\"left\":1", "\"left\":3", "not come after it"),
+            ("\"left\":1", "\"left\":2", "already has a parent"),
             ("\"left\":1", "\"left\":-1", "invalid value"),
             (
                 "\"feature\":1",
                 "\"feature\":2",
-                "feature that is not there",
+                "feature that does not exist",
             ),
             (
                 "\"feature\":1",
@@ -378,11 +483,11 @@ mod tests {
             ),
             ("\"threshold\":0.5", "\"threshold\":1e999", "out of range"),
             ("\"threshold\":0.5,", "", "neither a split nor a leaf"),
-            ("\"class\":0", "\"class\":3", "class that is not there"),
+            ("\"class\":0", "\"class\":3", "class that does not exist"),
             ("[0,3]", "[0,0]", "count of 0"),
             ("[0,3]", "[2,3]", "not in order"),
-            ("[2,4]", "[3,4]", "not there"),
-            ("[[2,4]]", "[]", "not there"),
+            ("[2,4]", "[3,4]", "do not exist"),
+            ("[[2,4]]", "[]", "do not exist"),
             ("{\"class\":0", "{\"other\":0", "unknown field"),
         ] {
             let text = STUMP.replacen(from, to, 1);
@@ -392,7 +497,7 @@ mod tests {
         }
         assert!(read("[]").unwrap_err().contains("no nodes"));
         let orphan = STUMP.replace("]}]", "]},{\"class\":0,\"counts\":[[0,1]]}]");
-        assert!(read(&orphan).unwrap_err().contains("no child"));
+        assert!(read(&orphan).unwrap_err().contains("not the child"));
     }
 
     #[test]
@@ -401,9 +506,9 @@ mod tests {
         let rows = [([0.0, 0.0], 2), ([0.0, 0.1], 0), ([0.0, 0.2], 2)];
         tree.count_rows(rows.iter().map(|(row, class)| (&row[..], *class)));
         let mut probabilities = [0.0; 3];
-        tree.evaluate(&[0.0, 0.0], &mut probabilities);
+        tree.predict(&[0.0, 0.0], &mut probabilities);
         assert_eq!(probabilities, [1.0 / 3.0, 0.0, 2.0 / 3.0]);
-        tree.evaluate(&[0.0, 1.0], &mut probabilities);
+        tree.predict(&[0.0, 1.0], &mut probabilities);
         assert_eq!(probabilities, [0.0, 0.0, 1.0]);
     }
 }

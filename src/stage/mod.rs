@@ -5,7 +5,6 @@ pub mod backlog;
 pub mod beside;
 pub mod cli;
 pub mod clock;
-pub mod crew;
 pub mod filter;
 pub mod queue;
 pub mod recording;
@@ -16,6 +15,7 @@ pub mod stats;
 pub mod wait;
 pub mod watch;
 mod watchdog;
+pub mod worker_pool;
 
 use anyhow::Result;
 

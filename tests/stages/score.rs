@@ -227,7 +227,7 @@ fn a_model_is_reloaded_whole_or_not_at_all() {
 
     workdir.train("decision-tree", "dt", 2);
     running.signal(Signal::HUP);
-    running.says("dt@2 now");
+    running.says("now holds dt@2");
     assert_eq!(hash(&mut running), first);
 
     workdir.train("linfa-tree", "dt", 1);
@@ -280,7 +280,7 @@ fn training_names_what_is_wrong() {
     for (data, expected) in [
         ("", "is empty"),
         ("a,b,a\n1,2,3\n", "twice"),
-        ("a,y\n1,0\n", "two classes at least"),
+        ("a,y\n1,0\n", "at least two classes"),
         ("a,y\n1,0\nx,1\n2,0\n3,1\n", "column \"a\""),
         ("a,y\n1,0\nnan,1\n2,0\n3,1\n", "column \"a\""),
         ("a,y\n1,0\n,1\n2,0\n3,1\n", "column \"a\""),
@@ -491,7 +491,7 @@ fn a_model_learns_from_an_archive_and_a_file_of_labels() {
     };
     for labels in ["labels.csv", "labels.ndjson"] {
         let finished = train(labels, &format!("{labels}.model")).succeeds();
-        let story = "100 of 151 records have labels, 51 have none, 0 came again";
+        let story = "100 of 151 records have labels, 51 have none, 0 are repeated";
         assert!(finished.stderr.contains(story), "{finished}");
     }
     assert_eq!(
@@ -511,7 +511,7 @@ fn a_model_learns_from_an_archive_and_a_file_of_labels() {
     assert!(
         finished
             .stderr
-            .contains("twice.csv:4: message \"1\" is labelled twice"),
+            .contains("twice.csv:4: message \"1\" has two labels"),
         "{finished}"
     );
     workdir.write("others.csv", "messageId,species\nx,0\ny,1\n");
@@ -527,7 +527,7 @@ fn a_model_learns_from_an_archive_and_a_file_of_labels() {
     assert!(
         finished
             .stderr
-            .contains("no column \"messageId\"; the columns are id, species"),
+            .contains("has no column \"messageId\"; its columns are id, species"),
         "{finished}"
     );
     workdir.write(

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::stage::crew::Crew;
+use crate::stage::worker_pool::WorkerPool;
 use crate::stage::{EndedEarly, Stage};
 use crate::wire::recording::RecordedFile;
 
@@ -20,22 +20,22 @@ pub fn each_in_order<D: Send + 'static>(
     work: impl Fn(RecordedFile) -> D + Clone + Send + 'static,
     mut take: impl FnMut(&mut Stage, D) -> Result<bool>,
 ) -> Result<()> {
-    let mut crew = Crew::start("reading", threads.min(files.len()).max(1), || work.clone())?;
+    let mut pool = WorkerPool::start("reading", threads.min(files.len()).max(1), || work.clone())?;
     let mut files = files.into_iter();
     loop {
         if let Some(stop) = stage.signals.stop() {
             return Err(EndedEarly::Signal(stop).into());
         }
-        while !crew.is_full()
+        while !pool.is_full()
             && let Some(file) = files.next()
         {
-            crew.submit(file)?;
+            pool.submit(file)?;
         }
-        if crew.is_idle() {
+        if pool.is_idle() {
             return Ok(());
         }
         // A disk may take as long as it likes: a signal does not wait for it.
-        let Some(outcome) = crew.wait_up_to(LOOK_EVERY)? else {
+        let Some(outcome) = pool.wait_up_to(LOOK_EVERY)? else {
             stage.report.flush()?;
             continue;
         };

@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, Result};
 use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 
-use crate::stage::crew::Crew;
+use crate::stage::worker_pool::WorkerPool;
 
 /// How much goes into a member. The window of gzip is 32 KiB, so beginning anew
 /// this seldom costs next to nothing.
@@ -125,7 +125,7 @@ fn stamped_head() -> [u8; STAMP_AT] {
 #[derive(Debug)]
 pub struct Compressor {
     alone: Deflater,
-    crew: Option<Crew<Block, Result<Member>>>,
+    pool: Option<WorkerPool<Block, Result<Member>>>,
     /// Blocks that were used before.
     spare: Vec<Vec<u8>>,
 }
@@ -148,16 +148,16 @@ struct Member {
 impl Compressor {
     /// `level` is that of gzip, 1 to 9.
     pub fn new(level: u32, threads: usize) -> Result<Compressor> {
-        let crew = match threads {
+        let pool = match threads {
             0 | 1 => None,
-            threads => Some(Crew::start("compressing", threads, || {
+            threads => Some(WorkerPool::start("compressing", threads, || {
                 let mut deflater = Deflater::new(level);
                 move |block: Block| deflater.member(block)
             })?),
         };
         Ok(Compressor {
             alone: Deflater::new(level),
-            crew,
+            pool,
             spare: Vec::new(),
         })
     }
@@ -188,16 +188,16 @@ impl Compressor {
             stamp.bytes += bytes.len() as u64;
             let block = Block { bytes, first };
             first = false;
-            let Some(crew) = &mut self.crew else {
+            let Some(pool) = &mut self.pool else {
                 let member = self.alone.member(block).map_err(Failed::Working)?;
                 self.write(member, &mut output, &mut stamp)?;
                 continue;
             };
-            let done = match crew.is_full() {
-                true => crew.wait_for_next().map_err(Failed::Working)?,
+            let done = match pool.is_full() {
+                true => pool.wait_for_next().map_err(Failed::Working)?,
                 false => None,
             };
-            crew.submit(block).map_err(Failed::Working)?;
+            pool.submit(block).map_err(Failed::Working)?;
             if let Some(member) = done {
                 let member = member.map_err(Failed::Working)?;
                 self.write(member, &mut output, &mut stamp)?;
@@ -213,10 +213,10 @@ impl Compressor {
     }
 
     fn next_member(&mut self) -> Result<Option<Member>, Failed> {
-        let Some(crew) = &mut self.crew else {
+        let Some(pool) = &mut self.pool else {
             return Ok(None);
         };
-        let member = crew.wait_for_next().map_err(Failed::Working)?;
+        let member = pool.wait_for_next().map_err(Failed::Working)?;
         member.transpose().map_err(Failed::Working)
     }
 
@@ -236,8 +236,8 @@ impl Compressor {
     /// After an error: lets go of what is still at work, so that the next file
     /// gets its own members only.
     pub fn clear(&mut self) {
-        if let Some(crew) = &mut self.crew {
-            while let Ok(Some(_)) = crew.wait_for_next() {}
+        if let Some(pool) = &mut self.pool {
+            while let Ok(Some(_)) = pool.wait_for_next() {}
         }
     }
 }

@@ -1,43 +1,48 @@
-//! Rows of numbers, each with a label: what a model is trained on. A table holds
+//! Rows of numbers, each with a label: what a model is trained on. A table has
 //! no missing value, no NaN and no infinity.
 
-use std::collections::HashSet;
-
-use crate::model::label::{CLASSES_MAX, Labels};
+use crate::model::bounds::CLASSES_MAX;
 use crate::stage::report::shown;
+use crate::train::label::Labels;
 
-/// The most rows a table may have: up to here the comparison of splits is exact.
-pub const ROWS_MAX: usize = 1 << 26;
+/// The most rows a table may have. Up to here, CART compares splits exactly.
+const ROWS_MAX: usize = 1 << 26;
 
-/// The most values a table may have: 2 GiB of memory.
-pub const VALUES_MAX: usize = 1 << 28;
+/// The most values a table may have, which take 2 GiB of memory.
+const VALUES_MAX: usize = 1 << 28;
 
-/// The most features a model may have.
-pub const FEATURES_MAX: usize = 10_000;
+/// The columns to read.
+#[derive(Clone, Debug)]
+pub struct ColumnNames {
+    /// The column of labels.
+    pub target: String,
+    /// The columns of numbers; all but the target where absent.
+    pub features: Option<Vec<String>>,
+}
 
-/// Rows with the class of each.
+/// Rows of numbers, each with its class.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
     /// How many values a row has.
     pub width: usize,
-    /// Row after row.
+    /// The values of all rows, row after row.
     pub values: Vec<f64>,
-    /// One a row.
+    /// The class of each row.
     pub class_of: Vec<u32>,
 }
 
 impl Rows {
-    /// How many there are.
+    /// How many rows there are.
     pub fn len(&self) -> usize {
         self.class_of.len()
     }
 
-    /// Whether there are none.
+    /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
         self.class_of.is_empty()
     }
 
-    /// One row's values.
+    /// The values of one row.
     pub fn row(&self, index: usize) -> &[f64] {
         &self.values[index * self.width..(index + 1) * self.width]
     }
@@ -56,16 +61,17 @@ impl Rows {
     }
 }
 
-/// A table whose every row can be used.
+/// A table that was read to its end. Every row can be used.
 #[derive(Debug)]
 pub struct Table {
-    /// The names of the columns that the model sees.
+    /// The names of the features, in the order of a row.
     pub features: Vec<String>,
-    /// The labels as JSON texts, in the order of the classes.
+    /// The label of each class, as JSON text.
     pub classes: Vec<String>,
     /// The rows.
     pub rows: Rows,
-    /// The number of each row in the data, counted from 1.
+    /// The number of each row in the data, counted from 1; rows that were left
+    /// out count too.
     pub numbers: Vec<u64>,
     /// How many rows of the data are not in the table.
     pub left_out: u64,
@@ -73,15 +79,15 @@ pub struct Table {
     pub missing: Vec<u64>,
 }
 
-/// Why one row cannot be used.
-pub type Fault = String;
+/// Why a row cannot be used.
+pub type RowFault = String;
 
 /// A table while it is being read.
 #[derive(Debug)]
-pub struct Builder {
+pub struct TableBuilder {
     /// The name of the column of labels.
     pub target: String,
-    /// The names of the columns of numbers, once they are known.
+    /// The names of the features; empty until they are known.
     pub features: Vec<String>,
     /// The labels seen so far.
     pub labels: Labels,
@@ -93,10 +99,10 @@ pub struct Builder {
     numbers: Vec<u64>,
 }
 
-impl Builder {
-    /// A table without rows. `features` may be filled in later.
-    pub fn new(target: &str) -> Builder {
-        Builder {
+impl TableBuilder {
+    /// A table without rows and without features.
+    pub fn new(target: &str) -> TableBuilder {
+        TableBuilder {
             target: target.to_owned(),
             features: Vec::new(),
             labels: Labels::default(),
@@ -107,41 +113,38 @@ impl Builder {
         }
     }
 
-    /// Settles which columns are features.
+    /// Sets the features, before the first row is added.
     pub fn set_features(&mut self, features: Vec<String>) {
         self.rows.width = features.len();
         self.missing = vec![0; features.len()];
         self.features = features;
     }
 
-    /// Adds a row. `number` is its number in the data. Its label is to be entered
-    /// among the labels last, when nothing else is wrong with the row: a label
-    /// without a row would be a class without one.
+    /// Adds a row. `number` is its number in the data, and `label` the index of its
+    /// label. Look the label up only when everything else in the row is right:
+    /// otherwise a class without a row could arise.
     pub fn push(&mut self, number: u64, row: &[f64], label: u32) {
         self.rows.values.extend_from_slice(row);
         self.rows.class_of.push(label);
         self.numbers.push(number);
     }
 
-    /// What is wrong with the table as a whole so far, if anything.
+    /// What is wrong with the table so far, apart from single rows.
     pub fn fault(&self) -> Option<String> {
         if self.labels.are_too_many() {
             return Some(format!(
                 "column {} has more than {CLASSES_MAX} different values, so it looks like a \
-                 measurement; this trains classifiers: name a column of classes with --target",
+                 measurement; name a column of classes with --target",
                 shown(&self.target)
             ));
         }
         let values = self.rows.values.len();
         (self.rows.len() > ROWS_MAX || values > VALUES_MAX).then(|| {
-            format!(
-                "there are more than {} rows or {} values; train on a sample",
-                ROWS_MAX, VALUES_MAX
-            )
+            format!("there are more than {ROWS_MAX} rows or {VALUES_MAX} values; train on a sample")
         })
     }
 
-    /// The table, with the labels as classes.
+    /// The finished table.
     pub fn finish(mut self) -> Table {
         let (classes, class_of) = self.labels.into_classes();
         for class in &mut self.rows.class_of {
@@ -156,19 +159,4 @@ impl Builder {
             missing: self.missing,
         }
     }
-}
-
-/// The value of a feature from its text, in a CSV field.
-pub fn number(text: &str) -> Result<f64, String> {
-    match text.parse::<f64>() {
-        Ok(value) if value.is_finite() => Ok(value),
-        Ok(_) => Err(format!("{} is not a finite number", shown(text))),
-        Err(_) => Err(format!("{} is not a number", shown(text))),
-    }
-}
-
-/// The first name that stands twice in `names`.
-pub fn duplicate<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let mut seen = HashSet::new();
-    names.into_iter().find(|name| !seen.insert(*name))
 }

@@ -1,47 +1,28 @@
-//! What the rows of a table are to be told apart by: texts in the data, class
-//! numbers in a model.
+//! Labels while a table is read: texts in the data become classes of a model.
 
 use std::collections::HashMap;
 
+use crate::model::bounds::{CLASSES_MAX, LABEL_BYTES_MAX};
+use crate::model::scalar::ScalarType;
 use crate::wire::object::{decode_string, write_string};
-
-/// The most classes a model may have.
-pub const CLASSES_MAX: usize = 1000;
-
-/// The longest label, in bytes as JSON: every score carries one.
-pub const LABEL_BYTES_MAX: usize = 1024;
 
 /// What the labels of a table are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// Fields of a CSV file: numbers if all of them are, strings otherwise.
-    Field,
-    /// JSON numbers.
-    Number,
-    /// JSON strings.
-    String,
-    /// JSON booleans.
-    Boolean,
+enum LabelType {
+    /// Fields of a CSV file: numbers where all of them are, strings otherwise.
+    CsvField,
+    /// JSON values of one type.
+    Json(ScalarType),
 }
 
-impl Kind {
-    /// The kind of a JSON value that can be a label, by its text.
-    pub fn of_json(raw: &str) -> Option<Kind> {
-        match raw.as_bytes().first()? {
-            b'"' => Some(Kind::String),
-            b't' | b'f' => Some(Kind::Boolean),
-            b'-' | b'0'..=b'9' => Some(Kind::Number),
-            _ => None,
-        }
-    }
-
-    /// For messages, in the plural.
-    pub fn name(self) -> &'static str {
+impl LabelType {
+    /// Its name in messages, in the plural.
+    fn plural(self) -> &'static str {
         match self {
-            Kind::Field => "fields",
-            Kind::Number => "numbers",
-            Kind::String => "strings",
-            Kind::Boolean => "booleans",
+            LabelType::CsvField => "fields",
+            LabelType::Json(ScalarType::Number) => "numbers",
+            LabelType::Json(ScalarType::String) => "strings",
+            LabelType::Json(ScalarType::Boolean) => "booleans",
         }
     }
 }
@@ -49,66 +30,71 @@ impl Kind {
 /// The labels seen so far while a table is read.
 #[derive(Debug, Default)]
 pub struct Labels {
-    kind: Option<Kind>,
-    /// By text: the place in `texts`.
-    seen: HashMap<String, u32>,
-    /// In the order in which they came.
+    label_type: Option<LabelType>,
+    /// The index in `texts`, by text.
+    indices: HashMap<String, u32>,
+    /// In the order in which they were seen.
     texts: Vec<String>,
 }
 
 impl Labels {
-    /// The number of a field of a CSV file among the labels.
+    /// The index of a CSV field among the labels. The error says what is wrong with
+    /// it.
     pub fn field(&mut self, text: &str) -> Result<u32, String> {
-        self.kind = Some(Kind::Field);
+        self.label_type = Some(LabelType::CsvField);
         self.intern(text)
     }
 
-    /// The number of a JSON value among the labels.
+    /// The index of a JSON value among the labels. The error says what is wrong with
+    /// it.
     pub fn json(&mut self, raw: &str) -> Result<u32, String> {
-        let kind = Kind::of_json(raw)
-            .ok_or_else(|| "a label has to be a string, a number or a boolean".to_owned())?;
-        let before = *self.kind.get_or_insert(kind);
-        if before != kind {
+        let scalar = ScalarType::of_json(raw)
+            .ok_or_else(|| "a label must be a string, a number or a boolean".to_owned())?;
+        let label_type = LabelType::Json(scalar);
+        let earlier = *self.label_type.get_or_insert(label_type);
+        if earlier != label_type {
             return Err(format!(
-                "the label {raw} is not like those before it, which are {}; \
-                 write all labels as strings or all as numbers",
-                before.name()
+                "the label {raw} is of another type than the earlier ones, which are {}; write all \
+                 labels as strings or all as numbers",
+                earlier.plural()
             ));
         }
-        if kind != Kind::String {
+        if scalar != ScalarType::String {
             return self.intern(raw);
         }
-        // One label may be written with different escapes.
+        // The same label can be written with different escapes.
         let text = decode_string(raw).ok_or("the label is not valid Unicode")?;
         self.intern(&text)
     }
 
     fn intern(&mut self, text: &str) -> Result<u32, String> {
-        if let Some(index) = self.seen.get(text) {
+        if let Some(index) = self.indices.get(text) {
             return Ok(*index);
         }
         if json_string(text).len() > LABEL_BYTES_MAX {
             return Err(format!("the label is longer than {LABEL_BYTES_MAX} bytes"));
         }
-        if self.kind == Some(Kind::Number) && Number::parse(text).is_none() {
+        if self.label_type == Some(LabelType::Json(ScalarType::Number))
+            && Number::parse(text).is_none()
+        {
             return Err(format!("the label {text} is out of range"));
         }
         let index = self.texts.len() as u32;
         self.texts.push(text.to_owned());
-        self.seen.insert(text.to_owned(), index);
+        self.indices.insert(text.to_owned(), index);
         Ok(index)
     }
 
-    /// Whether there are more than a model may have.
+    /// Whether there are more labels than a model may have classes.
     pub fn are_too_many(&self) -> bool {
         self.texts.len() > CLASSES_MAX
     }
 
-    /// The classes in their order, numbers ascending, all else by bytes, as JSON
-    /// texts; and for each label seen its class.
+    /// The classes as JSON text, and for each label its class. Classes that are
+    /// numbers are in ascending order, others in the order of their bytes.
     pub fn into_classes(self) -> (Vec<String>, Vec<u32>) {
-        let numbers: Option<Vec<Number>> = match self.kind {
-            Some(Kind::Field | Kind::Number) => {
+        let numbers: Option<Vec<Number>> = match self.label_type {
+            Some(LabelType::CsvField | LabelType::Json(ScalarType::Number)) => {
                 self.texts.iter().map(|text| Number::parse(text)).collect()
             }
             _ => None,
@@ -123,13 +109,15 @@ impl Labels {
         let mut last: Option<usize> = None;
         for index in order {
             let is_same = match (&numbers, last) {
-                // The sort is stable: the text that came first is the one kept.
+                // The sort is stable, so the text that was seen first is kept.
                 (Some(numbers), Some(last)) => numbers[index].compare(&numbers[last]).is_eq(),
                 _ => false,
             };
             if !is_same {
-                classes.push(match (&numbers, self.kind) {
-                    (None, Some(Kind::Field | Kind::String)) => json_string(&self.texts[index]),
+                classes.push(match (&numbers, self.label_type) {
+                    (None, Some(LabelType::CsvField | LabelType::Json(ScalarType::String))) => {
+                        json_string(&self.texts[index])
+                    }
                     _ => self.texts[index].clone(),
                 });
             }
@@ -141,41 +129,41 @@ impl Labels {
 }
 
 /// `text` as a JSON string.
-pub fn json_string(text: &str) -> String {
+fn json_string(text: &str) -> String {
     let mut out = Vec::with_capacity(text.len() + 2);
     write_string(&mut out, text);
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// A label that is a number, so that `1` and `1.0` are one class and two
-/// 20-digit integers are two.
+/// A label that is a number. `1` and `1.0` are the same class; two different
+/// 20-digit integers are different classes.
 #[derive(Clone, Copy, Debug)]
 struct Number {
     value: f64,
-    /// The whole number exactly, where it is one.
-    whole: i128,
+    /// The exact value, where it is an integer.
+    integer: i128,
 }
 
 impl Number {
-    /// The number that `text` is in JSON, if it is one and finite.
+    /// Parses a JSON number; `None` where `text` is none, or not finite.
     fn parse(text: &str) -> Option<Number> {
-        if Kind::of_json(text) != Some(Kind::Number) {
+        if ScalarType::of_json(text) != Some(ScalarType::Number) {
             return None;
         }
         let value: f64 = serde_json::from_str(text).ok()?;
-        // -0 is 0, and a float of up to 2^53 is exact.
+        // Adding 0 turns -0 into 0. An integer of up to 2^53 is exact as a float.
         let value = value + 0.0;
-        let whole = text.parse().unwrap_or(if value.fract() == 0.0 {
+        let integer = text.parse().unwrap_or(if value.fract() == 0.0 {
             value as i128
         } else {
             0
         });
-        value.is_finite().then_some(Number { value, whole })
+        value.is_finite().then_some(Number { value, integer })
     }
 
     fn compare(&self, other: &Number) -> std::cmp::Ordering {
         let by_value = self.value.total_cmp(&other.value);
-        by_value.then(self.whole.cmp(&other.whole))
+        by_value.then(self.integer.cmp(&other.integer))
     }
 }
 
@@ -243,7 +231,7 @@ mod tests {
 
         let mut labels = Labels::default();
         assert!(labels.json("1e999").unwrap_err().contains("out of range"));
-        assert!(labels.json("null").unwrap_err().contains("has to be"));
+        assert!(labels.json("null").unwrap_err().contains("must be"));
         assert!(labels.json("[1]").is_err() && labels.json("{}").is_err());
     }
 }

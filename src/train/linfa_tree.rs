@@ -1,32 +1,43 @@
-//! The decision tree of linfa-trees, trained there and evaluated here.
+//! Trains a decision tree with linfa-trees.
 
 use anyhow::{Result, bail};
 use linfa::DatasetBase;
 use linfa::traits::{Fit, Predict};
 use linfa_trees::{DecisionTree, TreeNode};
-use ndarray::{Array1, ArrayView2};
+use ndarray::Array1;
 
-use crate::model::cart::Limits;
-use crate::model::table::Rows;
+use crate::model::description::Hyperparameters;
+use crate::model::prediction::{Prediction, Predictor};
 use crate::model::tree::Tree;
+use crate::train::cart::{TREE_DEFAULTS, TreeLimits};
+use crate::train::linfa_rows::{classes, matrix};
+use crate::train::table::Rows;
+use crate::train::trainer::{Trainer, TrainingData};
 
-/// linfa-trees counts rows in single precision, exact up to here.
+/// The decision tree of linfa-trees.
+pub const TRAINER: Trainer = Trainer {
+    defaults: TREE_DEFAULTS,
+    fit,
+};
+
+/// The most rows. linfa-trees counts rows in single precision, which is exact up to
+/// here.
 const ROWS_MAX: usize = 1 << 24;
 
-/// Trains on `training` and makes the tree a flat one. Both trees have to agree
-/// on every row of `training` and of `held_out`.
-pub fn train(training: &Rows, held_out: &Rows, limits: Limits) -> Result<Tree> {
+fn fit(data: &TrainingData, parameters: &Hyperparameters) -> Result<Box<dyn Predictor>> {
+    let limits = TreeLimits::new(parameters);
+    Ok(Box::new(train(&data.training, &data.held_out, limits)?))
+}
+
+/// Trains on `training` and converts the tree. Both trees must agree on every row
+/// of `training` and of `held_out`.
+fn train(training: &Rows, held_out: &Rows, limits: TreeLimits) -> Result<Tree> {
     if training.len() > ROWS_MAX {
         bail!("linfa-tree takes up to {ROWS_MAX} rows; use decision-tree, or a sample");
     }
-    let classes: Array1<usize> = training
-        .class_of
-        .iter()
-        .map(|class| *class as usize)
-        .collect();
-    let dataset = DatasetBase::new(matrix(training)?, classes);
-    // No NaN and no infinity gets here, and the depth is bounded: either would
-    // overflow the stack in there.
+    let dataset = DatasetBase::new(matrix(training)?, classes(training));
+    // A NaN, an infinity or unbounded depth would overflow linfa's stack. The table
+    // has none of the first two.
     let fitted = DecisionTree::params()
         .max_depth(Some(limits.depth_max as usize))
         .min_weight_leaf(limits.leaf_rows_min.max(1) as f32)
@@ -38,9 +49,11 @@ pub fn train(training: &Rows, held_out: &Rows, limits: Limits) -> Result<Tree> {
     for rows in [training, held_out] {
         let predicted: Array1<usize> = fitted.predict(&matrix(rows)?);
         for (index, class) in predicted.iter().enumerate() {
-            if tree.evaluate(rows.row(index), &mut probabilities) != *class {
+            let own = tree.predict(rows.row(index), &mut probabilities);
+            if own != Prediction::Class(*class) {
                 bail!(
-                    "the flat tree differs from that of linfa-trees; train again or use decision-tree"
+                    "the converted tree differs from that of linfa-trees; train again or use \
+                     decision-tree"
                 );
             }
         }
@@ -48,23 +61,15 @@ pub fn train(training: &Rows, held_out: &Rows, limits: Limits) -> Result<Tree> {
     Ok(tree)
 }
 
-/// Rows as linfa wants them.
-pub fn matrix(rows: &Rows) -> Result<ArrayView2<'_, f64>> {
-    Ok(ArrayView2::from_shape(
-        (rows.len(), rows.width),
-        &rows.values,
-    )?)
-}
-
-/// The same tree as an array. linfa-trees sends a value left that is below the
-/// threshold, and the array one that is at most it.
+/// Converts a tree to a flat array of nodes. In linfa-trees a value goes left that is
+/// less than the threshold; here, one that is less than or equal to it.
 fn flat(root: &TreeNode<f64, usize>) -> Result<Tree> {
     let mut tree = Tree::default();
     let mut open = vec![(root, None)];
     while let Some((node, parent)) = open.pop() {
         let children = node.children();
         let index = match (node.prediction(), &children[..]) {
-            // A leaf may still have a child, where all its rows went one way.
+            // A node whose rows all went to one child is a leaf with a child.
             (Some(class), _) => tree.push_leaf(class as u32, []),
             (None, [Some(left), Some(right)]) => {
                 let (feature, threshold, _) = node.split();
@@ -73,7 +78,7 @@ fn flat(root: &TreeNode<f64, usize>) -> Result<Tree> {
                 open.push((left, Some((index, true))));
                 index
             }
-            (None, _) => bail!("linfa-trees gave a split without children"),
+            (None, _) => bail!("linfa-trees returned a split without children; this is a defect"),
         };
         if let Some((parent, is_left)) = parent {
             tree.set_child(parent, is_left, index);
@@ -88,7 +93,7 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits {
+    const LIMITS: TreeLimits = TreeLimits {
         depth_max: 32,
         leaf_rows_min: 1,
     };
@@ -98,7 +103,7 @@ mod tests {
 
         // `train` compares the predictions itself.
         #[test]
-        fn the_flat_tree_agrees_with_linfa_on_any_finite_rows(
+        fn the_converted_tree_agrees_with_linfa_on_any_finite_rows(
             values in proptest::collection::vec(
                 prop_oneof![
                     (-4i8..5).prop_map(f64::from),

@@ -1,5 +1,4 @@
-//! Recorded requests and labels -> rows: what a model saw, joined by `messageId`
-//! with what turned out to be true.
+//! Recorded requests and labels -> table, joined by `messageId`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -7,20 +6,20 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 use csv::ReaderBuilder;
 
-use crate::model::label::Labels;
-use crate::model::ndjson_rows::take_features;
-use crate::model::source::{Source, Wanted};
-use crate::model::table::{Builder, Fault};
 use crate::stage::Stage;
 use crate::stage::report::shown;
+use crate::train::label::Labels;
+use crate::train::ndjson_rows::take_features;
+use crate::train::source::Source;
+use crate::train::table::{ColumnNames, RowFault, TableBuilder};
 use crate::wire::message::Record;
 use crate::wire::object::{Object, decode_string};
 use crate::wire::recording::RecordedFile;
 
-/// The column of the ids, in a file of labels.
-const ID: &str = "messageId";
+/// The column of ids in a file of labels.
+const ID_COLUMN: &str = "messageId";
 
-/// A label as its file has it.
+/// A label as it is written in its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Label {
     /// A field of a CSV file.
@@ -36,8 +35,8 @@ impl Label {
         }
     }
 
-    /// Its number among the labels of a table.
-    fn enter(&self, labels: &mut Labels) -> Result<u32, Fault> {
+    /// Its index among the labels of a table.
+    fn index_in(&self, labels: &mut Labels) -> Result<u32, RowFault> {
         match self {
             Label::Field(text) => labels.field(text),
             Label::Json(raw) => labels.json(raw),
@@ -45,19 +44,22 @@ impl Label {
     }
 }
 
-/// The labels of messages.
+/// The label of each message.
 #[derive(Debug, Default)]
 pub struct LabelsById {
-    /// By id, the place of its label in `texts`, and whether a record had the id.
+    /// By messageId: the index of its label in `labels`, and whether a record with
+    /// this id was seen.
     by_id: HashMap<String, (u32, bool)>,
-    /// Each label once.
-    texts: Vec<Label>,
-    places: HashMap<Label, u32>,
+    /// Each different label once.
+    labels: Vec<Label>,
+    /// The index in `labels`, by label.
+    indices: HashMap<Label, u32>,
 }
 
 impl LabelsById {
-    /// Reads a file with a `messageId` and a `target` a line: CSV under a line of
-    /// names, or NDJSON; compressed where its name ends in `.gz`.
+    /// Reads a file of labels with the columns `messageId` and `target`: CSV with a
+    /// header line where its name ends in `.csv`, else NDJSON; also compressed
+    /// (`.gz`).
     pub fn read(stage: &mut Stage, path: &str, target: &str) -> Result<LabelsById> {
         let plain = path.strip_suffix(".gz").unwrap_or(path);
         let mut labels = LabelsById::default();
@@ -69,7 +71,7 @@ impl LabelsById {
             labels.read_ndjson(&mut Source::open(stage, path, false)?, target)?;
         }
         if labels.by_id.is_empty() {
-            bail!("{path}: there is no label in it");
+            bail!("{path}: has no label");
         }
         Ok(labels)
     }
@@ -87,20 +89,20 @@ impl LabelsById {
             found.ok_or_else(|| {
                 let columns: Vec<&str> = header.iter().take(20).collect();
                 anyhow!(
-                    "{path}: there is no column {}; the columns are {}",
+                    "{path}: has no column {}; its columns are {}",
                     shown(name),
                     columns.join(", ")
                 )
             })
         };
-        let (id, label) = (find(ID)?, find(target)?);
+        let (id, label) = (find(ID_COLUMN)?, find(target)?);
         for record in reader.records() {
             let record = record.with_context(|| format!("{path}: cannot read"))?;
             let line = record.position().map_or(0, csv::Position::line);
             let field = |column: usize| record.get(column).unwrap_or_default();
             let added = match (field(id), field(label)) {
-                ("", _) => Err(format!("column {} is empty", shown(ID))),
-                // Not known yet, or not known at all.
+                ("", _) => Err(format!("column {} is empty", shown(ID_COLUMN))),
+                // The label is not known, or not known yet.
                 (_, "") => Ok(()),
                 (id, label) => self.add(id, Label::Field(label.to_owned())),
             };
@@ -117,19 +119,20 @@ impl LabelsById {
             };
             let text = std::str::from_utf8(record).map_err(|_| "not UTF-8".to_owned());
             let added = text.and_then(Object::parse).and_then(|object| {
-                let id = object.get(ID).and_then(decode_string);
-                let id =
-                    id.ok_or_else(|| format!("field {} is missing or no string", shown(ID)))?;
+                let id = object.get(ID_COLUMN).and_then(decode_string);
+                let id = id.ok_or_else(|| {
+                    format!("field {} is missing or not a string", shown(ID_COLUMN))
+                })?;
                 match object.get(target) {
                     None => Err(format!("field {} is missing", shown(target))),
-                    // Not known yet, or not known at all.
+                    // The label is not known, or not known yet.
                     Some("null") => Ok(()),
                     Some(raw) => self.add(&id, Label::Json(raw.to_owned())),
                 }
             });
             added.map_err(|fault| {
                 anyhow!(
-                    "{}:{}: {fault} (a file of labels is NDJSON, or CSV where its name ends in .csv)",
+                    "{}:{}: {fault} (a file of labels is NDJSON, unless its name ends in .csv)",
                     source.name(),
                     line.number
                 )
@@ -138,48 +141,61 @@ impl LabelsById {
         Ok(())
     }
 
-    fn add(&mut self, id: &str, label: Label) -> Result<(), Fault> {
-        let next = self.texts.len() as u32;
-        let place = *self.places.entry(label.clone()).or_insert(next);
-        if place == next {
-            self.texts.push(label);
+    fn add(&mut self, id: &str, label: Label) -> Result<(), RowFault> {
+        let next = self.labels.len() as u32;
+        let index = *self.indices.entry(label.clone()).or_insert(next);
+        if index == next {
+            self.labels.push(label);
         }
-        match self.by_id.insert(id.to_owned(), (place, false)) {
-            Some((earlier, _)) if earlier != place => Err(format!(
-                "message {} is labelled twice, as {} and as {}",
+        match self.by_id.insert(id.to_owned(), (index, false)) {
+            Some((earlier, _)) if earlier != index => Err(format!(
+                "message {} has two labels, {} and {}",
                 shown(id),
-                shown(self.texts[earlier as usize].text()),
-                shown(self.texts[place as usize].text())
+                shown(self.labels[earlier as usize].text()),
+                shown(self.labels[index as usize].text())
             )),
             _ => Ok(()),
         }
     }
 
-    /// The label of a message, where it has one; and whether a record with this id
-    /// was there before.
+    /// The label of a message, if it has one, and whether a record with this id was
+    /// seen before.
     fn take(&mut self, id: &str) -> Option<(Label, bool)> {
-        let (place, seen) = self.by_id.get_mut(id)?;
+        let (index, seen) = self.by_id.get_mut(id)?;
         let repeated = std::mem::replace(seen, true);
-        Some((self.texts[*place as usize].clone(), repeated))
+        Some((self.labels[*index as usize].clone(), repeated))
     }
 
+    /// How many labels no record has asked for.
     fn unused(&self) -> usize {
         self.by_id.values().filter(|(_, seen)| !seen).count()
     }
 }
 
-/// Reads all records that have labels into `builder`. Returns what became of the
-/// others, in words.
+/// What became of the recorded requests.
+#[derive(Debug, Default)]
+struct JoinCounts {
+    records: u64,
+    /// Those that are in the table.
+    rows: u64,
+    /// Those without a label.
+    unlabelled: u64,
+    /// Those whose id an earlier record has.
+    repeated: u64,
+}
+
+/// Reads all records that have a label into `builder`. Returns a summary for the
+/// user.
 pub fn read(
     source: &mut Source,
-    wanted: &Wanted,
+    columns: &ColumnNames,
     labels: &mut LabelsById,
-    builder: &mut Builder,
+    builder: &mut TableBuilder,
 ) -> Result<String> {
-    if let Some(features) = &wanted.features {
+    if let Some(features) = &columns.features {
         builder.set_features(features.clone());
     }
-    let (mut records, mut rows, mut unlabelled, mut repeated) = (0u64, 0u64, 0u64, 0u64);
+    let mut counts = JoinCounts::default();
     let mut row = Vec::new();
     while source.advance()? {
         let line = source.line();
@@ -191,56 +207,73 @@ pub fn read(
         let Some(record) = line.record() else {
             continue;
         };
-        records += 1;
-        let outcome = Record::parse(record).and_then(|record| {
-            let id = record.message_id()?;
-            let input = record.model_input()?;
-            let Some((label, seen)) = labels.take(&id) else {
-                unlabelled += 1;
-                return Ok(());
-            };
-            if seen {
-                repeated += 1;
-                return Ok(());
-            }
-            let object = Object::parse(input).map_err(|fault| format!("modelInput is {fault}"))?;
-            if builder.features.is_empty() {
-                builder.set_features(names(&object));
-            }
-            take_features(&object, &mut row, builder)?;
-            let label = label.enter(&mut builder.labels)?;
-            builder.push(records, &row, label);
-            rows += 1;
-            Ok(())
-        });
+        counts.records += 1;
+        let outcome = Record::parse(record)
+            .and_then(|record| take_record(&record, labels, &mut row, builder, &mut counts));
         if let Err(fault) = outcome {
-            source.leave_out_line(&format!("record {records}: {fault}"))?;
+            source.leave_out_line(&format!("record {}: {fault}", counts.records))?;
             builder.left_out += 1;
         }
         if let Some(fault) = builder.fault() {
             bail!("{}: {fault}", source.name());
         }
     }
+    let JoinCounts {
+        records,
+        rows,
+        unlabelled,
+        repeated,
+    } = counts;
     if rows == 0 && builder.left_out == 0 {
         bail!(
             "{}: none of its {records} records has a label; labels are joined by {}",
             source.name(),
-            shown(ID)
+            shown(ID_COLUMN)
         );
     }
     Ok(format!(
-        "{rows} of {records} records have labels, {unlabelled} have none, {repeated} came again; \
+        "{rows} of {records} records have labels, {unlabelled} have none, {repeated} are repeated; \
          {} labels have no record",
         labels.unused()
     ))
 }
 
-/// The features where none are named: all members of the first input.
-fn names(object: &Object) -> Vec<String> {
+/// Adds a record to the table if it has a label and is the first with its id. The
+/// error says why it cannot be used.
+fn take_record(
+    record: &Record,
+    labels: &mut LabelsById,
+    row: &mut Vec<f64>,
+    builder: &mut TableBuilder,
+    counts: &mut JoinCounts,
+) -> Result<(), RowFault> {
+    let id = record.message_id()?;
+    let input = record.model_input()?;
+    let Some((label, is_repeated)) = labels.take(&id) else {
+        counts.unlabelled += 1;
+        return Ok(());
+    };
+    if is_repeated {
+        counts.repeated += 1;
+        return Ok(());
+    }
+    let object = Object::parse(input).map_err(|fault| format!("modelInput is {fault}"))?;
+    if builder.features.is_empty() {
+        builder.set_features(member_names(&object));
+    }
+    take_features(&object, row, builder)?;
+    let label = label.index_in(&mut builder.labels)?;
+    builder.push(counts.records, row, label);
+    counts.rows += 1;
+    Ok(())
+}
+
+/// The features where --features is not given: all members of the first input.
+fn member_names(object: &Object) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for member in &object.members {
         let name = member.name().into_owned();
-        // A name that stands there twice is a fault of the row.
+        // A name that occurs twice is reported when the row is read.
         if !names.contains(&name) {
             names.push(name);
         }

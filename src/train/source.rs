@@ -1,30 +1,27 @@
-//! A file or pipe of training data as a table: its format, and what is done
-//! with a row that cannot be used.
+//! The lines of training data, their format, and what is done with a row that
+//! cannot be used.
 
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use rustix::event::PollFlags;
 
-use crate::model::joined_rows::{self, LabelsById};
-use crate::model::table::{Builder, Table};
-use crate::model::{csv_rows, ndjson_rows};
 use crate::stage::wait::wait;
 use crate::stage::{EndedEarly, Stage};
 use crate::wire::endpoint::{Input, Progress};
 use crate::wire::lines::{Line, Lines};
 
-/// How rows are written.
+/// The format of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Comma-separated values under a line of column names.
+    /// Comma-separated values below a header line.
     Csv,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Ndjson,
 }
 
 impl Format {
-    /// The format that the name of a file promises.
-    fn of_path(path: &str) -> Option<Format> {
+    /// The format by the ending of a file name, if it has a known one.
+    pub fn of_path(path: &str) -> Option<Format> {
         let path = path.strip_suffix(".gz").unwrap_or(path);
         match path.rsplit_once('.')?.1 {
             "csv" => Some(Format::Csv),
@@ -34,63 +31,7 @@ impl Format {
     }
 }
 
-/// Which table is wanted.
-#[derive(Clone, Debug)]
-pub struct Wanted {
-    /// The column of labels.
-    pub target: String,
-    /// The columns of numbers; all but the target where absent.
-    pub features: Option<Vec<String>>,
-    /// How the data is written; told from the data where absent.
-    pub format: Option<Format>,
-    /// Whether a row that cannot be used is left out rather than an error.
-    pub skip_bad_rows: bool,
-    /// The file of the labels, where the rows are recorded requests.
-    pub labels: Option<String>,
-}
-
-/// Reads the whole of `path` into a table.
-pub fn read_table(stage: &mut Stage, path: &str, wanted: &Wanted) -> Result<Table> {
-    if let Some(labels) = &wanted.labels {
-        return read_joined(stage, path, labels, wanted);
-    }
-    let mut source = Source::open(stage, path, wanted.skip_bad_rows)?;
-    let format = match wanted.format.or_else(|| Format::of_path(path)) {
-        Some(format) => format,
-        None => source.format()?,
-    };
-    let mut builder = Builder::new(&wanted.target);
-    match format {
-        Format::Csv => csv_rows::read(&mut source, wanted, &mut builder)?,
-        Format::Ndjson => ndjson_rows::read(&mut source, wanted, &mut builder)?,
-    }
-    finish(&source.name, builder)
-}
-
-/// Reads recorded requests and the labels of some of them into a table.
-fn read_joined(stage: &mut Stage, path: &str, labels: &str, wanted: &Wanted) -> Result<Table> {
-    let mut labels = LabelsById::read(stage, labels, &wanted.target)?;
-    let mut source = Source::open(stage, path, wanted.skip_bad_rows)?;
-    let mut builder = Builder::new(&wanted.target);
-    let story = joined_rows::read(&mut source, wanted, &mut labels, &mut builder)?;
-    let name = source.name;
-    stage.report.info(&format!("{name}: {story}"));
-    finish(&name, builder)
-}
-
-/// The table, unless it is empty.
-fn finish(name: &str, builder: Builder) -> Result<Table> {
-    let table = builder.finish();
-    if table.rows.is_empty() {
-        match table.left_out {
-            0 => bail!("{name}: there is no row of data in it"),
-            left_out => bail!("{name}: all of its {left_out} rows were left out"),
-        }
-    }
-    Ok(table)
-}
-
-/// An input that is read to its end by lines, while signals are heard.
+/// An input that is read line by line. A signal to stop ends it with an error.
 pub struct Source<'s> {
     stage: &'s mut Stage,
     name: String,
@@ -98,22 +39,21 @@ pub struct Source<'s> {
     lines: Lines,
     ended: bool,
     skip_bad_rows: bool,
-    current: Current,
-    /// Whether the current line is to be given once more.
-    again: bool,
+    current: CurrentLine,
+    /// Whether [`advance`](Source::advance) is to return the current line again.
+    repeat: bool,
 }
 
-/// The line that was read last, copied out of the buffer so that the buffer can
-/// be asked for the next one while it is in use.
+/// The line that was read last. It is a copy, so that it outlives its buffer.
 #[derive(Debug, Default)]
-struct Current {
+struct CurrentLine {
     bytes: Vec<u8>,
     number: u64,
     offset: u64,
     oversized: Option<u64>,
 }
 
-impl Current {
+impl CurrentLine {
     fn line(&self) -> Line<'_> {
         Line {
             bytes: &self.bytes,
@@ -135,36 +75,36 @@ impl<'s> Source<'s> {
             input,
             ended: false,
             skip_bad_rows,
-            current: Current::default(),
-            again: false,
+            current: CurrentLine::default(),
+            repeat: false,
         })
     }
 
-    /// What messages call the input.
+    /// The name of the input in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The limit of a line in bytes.
+    /// The longest line, in bytes.
     pub fn line_bytes_max(&self) -> usize {
         self.stage.line_bytes_max
     }
 
-    /// Goes on to the next line. False at the end.
+    /// Goes on to the next line; false at the end of the input.
     pub fn advance(&mut self) -> Result<bool> {
-        if std::mem::take(&mut self.again) {
+        if std::mem::take(&mut self.repeat) {
             return Ok(true);
         }
         let line = loop {
-            // The borrow of a line that is returned from a loop would last too
-            // long, so the question comes first.
+            // Asked first, because the borrow of a returned line would outlast the
+            // loop.
             if self.lines.has_whole_line() {
                 break self.lines.next_line();
             }
             if self.ended {
                 break self.lines.last_line();
             }
-            // Without a whole line this gives none, but drops what is over the
+            // There is no whole line; this drops the part of a line that is over the
             // limit.
             let none = self.lines.next_line();
             debug_assert!(none.is_none());
@@ -200,22 +140,25 @@ impl<'s> Source<'s> {
         self.current.line()
     }
 
-    /// Leaves the current line out, or ends in an error.
+    /// Leaves the current line out and reports it. Without --skip-bad-rows it is an
+    /// error.
     pub fn leave_out_line(&mut self, fault: &str) -> Result<()> {
         let line = self.current.line();
         leave_out(self.stage, &self.name, self.skip_bad_rows, &line, fault)
     }
 
-    /// Leaves out a row that is more or less than one line.
+    /// Like [`leave_out_line`](Source::leave_out_line), for a row that is not one
+    /// line.
     pub fn leave_out(&mut self, line: &Line, fault: &str) -> Result<()> {
         leave_out(self.stage, &self.name, self.skip_bad_rows, line, fault)
     }
 
-    /// The format, by the first byte that says something.
-    fn format(&mut self) -> Result<Format> {
+    /// Detects the format by the first byte that is not white space. The line is
+    /// returned again by [`advance`](Source::advance).
+    pub fn format(&mut self) -> Result<Format> {
         while self.advance()? {
             if let Some(first) = self.current.line().record() {
-                self.again = true;
+                self.repeat = true;
                 return Ok(match first.trim_ascii_start().first() {
                     Some(b'{') => Format::Ndjson,
                     _ => Format::Csv,
@@ -225,10 +168,10 @@ impl<'s> Source<'s> {
         Ok(Format::Csv)
     }
 
-    /// The number of the next line and where it begins, before any line was
-    /// taken.
+    /// The number and the offset of the line that [`advance`](Source::advance)
+    /// returns first.
     pub fn start(&self) -> (u64, u64) {
-        match self.again {
+        match self.repeat {
             true => (self.current.number, self.current.offset),
             false => (1, 0),
         }
@@ -246,7 +189,7 @@ fn leave_out(
         return stage.report.reject(name, line, fault);
     }
     bail!(
-        "{name}:{}: {fault} (--skip-bad-rows leaves such rows out)",
+        "{name}:{}: {fault} (--skip-bad-rows skips such rows)",
         line.number
     )
 }

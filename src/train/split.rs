@@ -1,24 +1,24 @@
-//! Which rows a model learns from, and which it is measured on.
+//! Which rows a model learns from, and which are held out to measure it.
 
 use anyhow::{Result, bail};
 use sha2::{Digest, Sha256};
 
-use crate::model::table::Table;
+use crate::train::table::Table;
 
-/// The fewest rows of a class that training takes.
+/// The fewest rows of a class that are left for training.
 const CLASS_ROWS_MIN: usize = 2;
 
-/// Which rows are for training and which are held out, both in their order.
+/// The indices of the rows for training and of those held out, both ascending.
 pub struct Split {
-    /// What the model learns from.
+    /// The rows that the model learns from.
     pub training: Vec<usize>,
-    /// What it is measured on.
+    /// The rows that it is measured on.
     pub held_out: Vec<usize>,
 }
 
 impl Split {
-    /// Holds the same share of each class out. Within a class the rows are
-    /// ranked by a hash of the seed and their number in the data.
+    /// Holds out the same share of each class. The rows of a class are ranked by a
+    /// hash of `seed` and their number in the data; the first ones are held out.
     pub fn new(table: &Table, seed: u64, holdout: f64) -> Result<Split> {
         let mut by_class = vec![Vec::new(); table.classes.len()];
         for (row, class) in table.rows.class_of.iter().enumerate() {
@@ -34,7 +34,7 @@ impl Split {
             let left = rows.len() - held.min(rows.len());
             if left < CLASS_ROWS_MIN {
                 bail!(
-                    "class {class} has {} of its {} rows left for training, and {CLASS_ROWS_MIN} are \
+                    "class {class} has {} of its {} rows left for training, but {CLASS_ROWS_MIN} are \
                      needed; add rows of it, hold out less with --holdout, or leave the class out",
                     left,
                     rows.len()

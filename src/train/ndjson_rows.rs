@@ -1,19 +1,19 @@
-//! NDJSON -> rows: every line an object, its members the columns.
+//! NDJSON -> table: each line is an object, whose members are the columns.
 
 use std::collections::HashSet;
 
 use anyhow::{Result, bail};
 
-use crate::model::label::Kind;
-use crate::model::source::{Source, Wanted};
-use crate::model::table::{Builder, Fault};
+use crate::model::scalar::ScalarType;
 use crate::stage::report::shown;
+use crate::train::source::Source;
+use crate::train::table::{ColumnNames, RowFault, TableBuilder};
 use crate::wire::lines::Line;
 use crate::wire::object::{Object, decode_string};
 
 /// Reads all rows into `builder`.
-pub fn read(source: &mut Source, wanted: &Wanted, builder: &mut Builder) -> Result<()> {
-    if let Some(features) = &wanted.features {
+pub fn read(source: &mut Source, names: &ColumnNames, builder: &mut TableBuilder) -> Result<()> {
+    if let Some(features) = &names.features {
         builder.set_features(features.clone());
     }
     let mut number = 0;
@@ -28,7 +28,7 @@ pub fn read(source: &mut Source, wanted: &Wanted, builder: &mut Builder) -> Resu
             .and_then(|text| Object::parse(text).map_err(|fault| format!("row {number}: {fault}")))
             .and_then(|object| {
                 if builder.features.is_empty() {
-                    builder.set_features(all_but_target(&object, &wanted.target));
+                    builder.set_features(all_but_target(&object, &names.target));
                 }
                 take_row(&object, number, &mut row, builder)
                     .map_err(|fault| format!("row {number}: {fault}"))
@@ -44,7 +44,7 @@ pub fn read(source: &mut Source, wanted: &Wanted, builder: &mut Builder) -> Resu
     Ok(())
 }
 
-fn object_text<'a>(line: &Line<'a>) -> Result<&'a str, Fault> {
+fn object_text<'a>(line: &Line<'a>) -> Result<&'a str, RowFault> {
     if line.oversized.is_some() {
         return Err("the line is longer than --max-line-bytes".to_owned());
     }
@@ -52,8 +52,8 @@ fn object_text<'a>(line: &Line<'a>) -> Result<&'a str, Fault> {
         .map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to()))
 }
 
-/// The features where none are named: those of the first object that has the
-/// target.
+/// The features where --features is not given: all members but the target of the
+/// first object that has the target.
 fn all_but_target(object: &Object, target: &str) -> Vec<String> {
     let mut names = Vec::new();
     if object.get(target).is_some() {
@@ -62,20 +62,19 @@ fn all_but_target(object: &Object, target: &str) -> Vec<String> {
         }
         names.retain(|name| name != target);
     }
-    // A name that stands there twice is a fault of the row.
+    // A name that occurs twice is reported when the row is read.
     let mut seen = HashSet::new();
     names.retain(|name| seen.insert(name.clone()));
     names
 }
 
-/// Takes one object into the table, or says why not and leaves the table as it
-/// was.
+/// Adds one object to the table. The error says why it cannot be used.
 fn take_row(
     object: &Object,
     number: u64,
     row: &mut Vec<f64>,
-    builder: &mut Builder,
-) -> Result<(), Fault> {
+    builder: &mut TableBuilder,
+) -> Result<(), RowFault> {
     let label = single(object, &builder.target)?.filter(|raw| *raw != "null");
     let features = take_features(object, row, builder);
     let Some(label) = label else {
@@ -96,12 +95,13 @@ fn take_row(
     Ok(())
 }
 
-/// Reads the features out of an object into `row`, or says why not.
+/// Reads the features of an object into `row`, and counts those that are missing.
+/// The error says why the row cannot be used.
 pub fn take_features(
     object: &Object,
     row: &mut Vec<f64>,
-    builder: &mut Builder,
-) -> Result<(), Fault> {
+    builder: &mut TableBuilder,
+) -> Result<(), RowFault> {
     row.clear();
     let mut fault = None;
     for (index, name) in builder.features.iter().enumerate() {
@@ -120,23 +120,23 @@ pub fn take_features(
     }
     match fault {
         Some(fault) => Err(fault),
-        None if row.is_empty() => Err("the row has no field but the target".to_owned()),
+        None if row.is_empty() => Err("has no field but the target".to_owned()),
         None => Ok(()),
     }
 }
 
-/// The text of the value under `name`, which may stand there once.
-fn single<'a>(object: &Object<'a>, name: &str) -> Result<Option<&'a str>, Fault> {
+/// The text of the value of member `name`, which may occur at most once.
+fn single<'a>(object: &Object<'a>, name: &str) -> Result<Option<&'a str>, RowFault> {
     let mut found = object.members.iter().filter(|member| member.is(name));
     let first = found.next();
     match found.next() {
-        Some(_) => Err(format!("field {} stands there twice", shown(name))),
+        Some(_) => Err(format!("field {} occurs twice", shown(name))),
         None => Ok(first.map(|member| member.value)),
     }
 }
 
 fn number_of(raw: &str) -> Result<f64, String> {
-    if Kind::of_json(raw) != Some(Kind::Number) {
+    if ScalarType::of_json(raw) != Some(ScalarType::Number) {
         return Err(format!(
             "is {}, not a number; name the fields to learn from with --features",
             shown(raw)
@@ -145,5 +145,57 @@ fn number_of(raw: &str) -> Result<f64, String> {
     match raw.parse::<f64>() {
         Ok(value) if value.is_finite() => Ok(value),
         _ => Err("is out of range".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::train::tests::{TREE, train_on};
+
+    #[test]
+    fn an_object_that_cannot_be_used_is_named_with_its_field() {
+        let good: String = (0..8)
+            .map(|row| format!("{{\"a\":{row},\"y\":\"{}\"}}\n", row > 3))
+            .collect();
+        for (bad, reason) in [
+            ("{\"a\":1", "not JSON"),
+            ("[1]", "not a JSON object"),
+            ("{\"y\":\"x\"}", "field \"a\" is missing"),
+            ("{\"a\":null,\"y\":\"x\"}", "field \"a\" is missing"),
+            (
+                "{\"a\":1}",
+                "field \"y\", the target, is missing; the row has \"a\"",
+            ),
+            (
+                "{\"a\":\"1\",\"y\":\"x\"}",
+                "field \"a\" is \"\\\"1\\\"\", not a number; name the fields",
+            ),
+            ("{\"a\":1e400,\"y\":\"x\"}", "field \"a\" is out of range"),
+            ("{\"a\":1,\"a\":1,\"y\":\"x\"}", "field \"a\" occurs twice"),
+            (
+                "{\"a\":1,\"y\":2}",
+                "field \"y\": the label 2 is of another type than the earlier ones, which are strings",
+            ),
+            ("{\"a\":1,\"y\":[2]}", "field \"y\": a label must be"),
+            (
+                "{\"a\":1,\"y\":\"\\ud800\"}",
+                "field \"y\": the label is not valid Unicode",
+            ),
+        ] {
+            let data = format!("{good}\n{bad}\n{good}");
+            let outcome = train_on("bad.ndjson", data.as_bytes(), TREE);
+            let message = outcome.message();
+            assert!(
+                message.contains(&format!("bad.ndjson:10: row 9: {reason}")),
+                "{message}"
+            );
+            let outcome = train_on(
+                "bad.ndjson",
+                data.as_bytes(),
+                &format!("{TREE} --skip-bad-rows"),
+            );
+            assert_eq!(outcome.message(), "");
+            assert_eq!(outcome.rows(), (16, 1));
+        }
     }
 }

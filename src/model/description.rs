@@ -1,0 +1,131 @@
+//! What a model file says about its model, apart from the parameters.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+use crate::model::bounds::{
+    LABEL_BYTES_MAX, at_most_classes, at_most_features, check_name, first_duplicate,
+};
+use crate::model::families::Algorithm;
+use crate::model::metrics::Metrics;
+use crate::model::profile::Profile;
+use crate::model::scalar::ScalarType;
+use crate::stage::report::shown;
+
+/// Everything in a model file but the parameters, in the order of the file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Description {
+    /// The name in policies and records.
+    pub name: String,
+    /// Tells the model from others of the same name.
+    pub version: u64,
+    /// How it was trained.
+    pub algorithm: Algorithm,
+    /// The column that it predicts.
+    pub target: String,
+    /// The names of its inputs, in the order of a row.
+    #[serde(deserialize_with = "at_most_features")]
+    pub features: Vec<String>,
+    /// The labels that it can predict, as JSON text, in the order of the classes.
+    #[serde(deserialize_with = "at_most_classes")]
+    pub classes: Vec<Box<RawValue>>,
+    /// On what and how it was trained.
+    pub training: TrainingRun,
+    /// How good it is.
+    pub metrics: MeasuredMetrics,
+    /// What its inputs and answers looked like in training.
+    pub profile: Profile,
+}
+
+/// On what and how a model was trained.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TrainingRun {
+    /// How many rows it was trained on.
+    pub rows: u64,
+    /// How many rows were held out to measure it.
+    pub held_out: u64,
+    /// How many rows of the data could not be used.
+    pub left_out: u64,
+    /// Chooses the rows that are held out.
+    pub seed: u64,
+    /// The share of each class that is held out, from 0 to below 1.
+    pub holdout: f64,
+    /// The settings of the algorithm.
+    pub parameters: Hyperparameters,
+}
+
+/// The settings of an algorithm. Each algorithm has some of them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Hyperparameters {
+    /// The most splits on a path of a tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_depth: Option<u32>,
+    /// The fewest rows in a leaf of a tree.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_leaf: Option<u32>,
+    /// The weight of the L2 penalty: half of it times the sum of the squared
+    /// coefficients is added to the loss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub l2: Option<f64>,
+    /// The most iterations of the optimiser.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_iterations: Option<u64>,
+}
+
+/// The metrics of a model, by the rows they were measured on.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MeasuredMetrics {
+    /// On rows that it was not trained on; null where no row was held out.
+    pub held_out: Option<Metrics>,
+}
+
+impl Description {
+    /// The JSON text of each class's label, in the order of the classes.
+    pub fn labels(&self) -> Vec<&str> {
+        self.classes.iter().map(|class| class.get()).collect()
+    }
+
+    /// The metrics as lines of text for people.
+    pub fn metrics_lines(&self) -> Vec<String> {
+        let Some(metrics) = &self.metrics.held_out else {
+            return vec!["no row was held out, so the accuracy is not known".to_owned()];
+        };
+        let mut lines = metrics.lines(&self.labels());
+        lines[0].insert_str(0, "held-out ");
+        lines
+    }
+
+    /// Checks a description that was read from a file, as far as the program
+    /// relies on it. The error says what is wrong.
+    pub fn check(&self) -> Result<(), String> {
+        check_name(&self.name)?;
+        if self.features.is_empty() {
+            return Err("it has no features".to_owned());
+        }
+        if let Some(name) = first_duplicate(self.features.iter().map(String::as_str)) {
+            return Err(format!("feature {} occurs twice", shown(name)));
+        }
+        let labels = self.labels();
+        if labels.len() < 2 {
+            return Err("it has fewer than two classes".to_owned());
+        }
+        let first_type = ScalarType::of_json(labels[0]);
+        let is_valid = |label: &&str| {
+            ScalarType::of_json(label) == first_type && label.len() <= LABEL_BYTES_MAX
+        };
+        if first_type.is_none() || !labels.iter().all(is_valid) {
+            return Err("its classes are not all strings, all numbers or all booleans".to_owned());
+        }
+        if let Some(label) = first_duplicate(labels.iter().copied()) {
+            return Err(format!("class {} occurs twice", shown(label)));
+        }
+        if let Some(metrics) = &self.metrics.held_out {
+            metrics.check(labels.len())?;
+        }
+        self.profile.check(&self.features, labels.len())
+    }
+}

@@ -1,0 +1,56 @@
+//! The list of algorithms, and which family of models each of them produces. A new
+//! family gets its arm here, and another in `train/algorithms.rs`.
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+use crate::model::logistic::Logistic;
+use crate::model::prediction::Predictor;
+use crate::model::tree::Tree;
+
+/// How a model is trained, as the command line and the model file name it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Algorithm {
+    /// CART with Gini impurity. The same data always gives the same tree. The
+    /// probabilities are the shares of the classes in a leaf.
+    DecisionTree,
+    /// The decision tree of linfa-trees. It is not deterministic: two runs on the
+    /// same data can give different trees, and there is no seed. It treats values
+    /// less than 0.00001 apart as equal, misses some splits, and is slow on many
+    /// rows.
+    LinfaTree,
+    /// Multinomial logistic regression on standardised features with an L2
+    /// penalty, fitted by linfa-logistic.
+    LogisticRegression,
+}
+
+impl Algorithm {
+    /// Reads the parameters of a model that this algorithm has trained. The error
+    /// says what is wrong.
+    pub fn read_parameters(self, json: &str) -> serde_json::Result<Box<dyn Predictor>> {
+        Ok(match self {
+            Algorithm::DecisionTree | Algorithm::LinfaTree => Box::new(Tree::from_json(json)?),
+            Algorithm::LogisticRegression => Box::new(Logistic::from_json(json)?),
+        })
+    }
+
+    /// Its name on the command line and in the model file.
+    pub fn name(self) -> String {
+        let value = self.to_possible_value();
+        value.map_or_else(String::new, |value| value.get_name().to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_algorithm_has_the_same_name_on_the_command_line_and_in_the_file() {
+        for algorithm in Algorithm::value_variants() {
+            let in_file = serde_json::to_string(algorithm).unwrap();
+            assert_eq!(in_file, format!("\"{}\"", algorithm.name()));
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! rv-score: requests -> scores.
+//!
+//! `args` are its flags. `scorer` is the loop's filter: it gives each request to an
+//! `engine` and writes what the engine has finished. There are two engines:
+//! `single_thread` and `threads`. Both evaluate a `model_file` with an `evaluator`,
+//! whose scores `score_writer` writes.
+
+mod args;
+mod engine;
+mod evaluator;
+mod model_file;
+mod score_writer;
+mod scorer;
+mod single_thread;
+mod threads;
+mod warm_up;
+
+use anyhow::Result;
+
+pub use crate::serve::score::args::ScoreArgs;
+
+use crate::model::inspect;
+use crate::serve::score::args::{Command, ScoreOptions};
+use crate::serve::score::engine::Engine;
+use crate::serve::score::model_file::ModelFile;
+use crate::serve::score::scorer::Scorer;
+use crate::serve::score::single_thread::SingleThread;
+use crate::serve::score::threads::Threads;
+use crate::serve::score::warm_up::warm_up;
+use crate::stage::Stage;
+use crate::stage::cli::{Program, RunArgs};
+use crate::stage::filter::{self, Streams};
+use crate::train;
+
+impl Program for ScoreArgs {
+    const NAME: &'static str = "rv-score";
+
+    fn run_args(&self) -> &RunArgs {
+        &self.run
+    }
+
+    fn run(self, stage: &mut Stage) -> Result<()> {
+        match self.command {
+            Some(Command::Train(args)) => train::run(args, stage),
+            Some(Command::Inspect(args)) => inspect::run(args, stage),
+            None => score(&self.scoring.check()?, stage),
+        }
+    }
+}
+
+fn score(options: &ScoreOptions, stage: &mut Stage) -> Result<()> {
+    let model = ModelFile::load(
+        &options.model,
+        options.allow_new_version,
+        options.scoring.clone(),
+    )?;
+    if let Some(path) = &options.warm_up {
+        warm_up(path, model.evaluator(), stage)?;
+    }
+    let streams = Streams::open(&options.input, &options.output)?;
+    let engine: Box<dyn Engine> = match options.threads {
+        1 => Box::new(SingleThread::new(model)),
+        threads => {
+            // With one block of a pipe at a time, only one thread would be busy.
+            streams.input.widen();
+            Box::new(Threads::start(model, threads)?)
+        }
+    };
+    let mut scorer = Scorer::new(engine);
+    filter::run(stage, streams, &mut scorer)?;
+    if options.scoring.rescore && scorer.errors() > 0 {
+        stage.found_wanting = true;
+    }
+    Ok(())
+}

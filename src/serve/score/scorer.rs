@@ -1,0 +1,160 @@
+//! The filter of rv-score: gives requests to an engine, and writes and counts what
+//! the engine has finished.
+
+use anyhow::{Context, Result};
+use rustix::event::PollFlags;
+
+use crate::serve::score::engine::{Engine, Finished};
+use crate::stage::Stage;
+use crate::stage::filter::Filter;
+use crate::stage::stats::{Latencies, Snapshot};
+use crate::stage::wait::wait;
+use crate::wire::lines::Line;
+
+/// Scores requests with one engine.
+pub struct Scorer {
+    engine: Box<dyn Engine>,
+    /// What the engine has finished and is not counted yet. Empty between two calls.
+    finished: Finished,
+    read: u64,
+    blank: u64,
+    results: u64,
+    errors: u64,
+    evaluation: Latencies,
+}
+
+impl Scorer {
+    /// A filter for this engine.
+    pub fn new(engine: Box<dyn Engine>) -> Scorer {
+        Scorer {
+            engine,
+            finished: Finished::default(),
+            read: 0,
+            blank: 0,
+            results: 0,
+            errors: 0,
+            evaluation: Latencies::default(),
+        }
+    }
+
+    /// How many scores were errors.
+    pub fn errors(&self) -> u64 {
+        self.errors
+    }
+
+    /// Takes from the engine what it has finished; false where that is nothing.
+    fn collect(&mut self, stage: &mut Stage, input: &str, out: &mut Vec<u8>) -> Result<bool> {
+        let has_finished = self.call_engine(out, |engine, finished| engine.collect(finished))?;
+        self.count_finished(stage, input)?;
+        Ok(has_finished)
+    }
+
+    /// Calls the engine so that it appends scores to `out` itself: a copy of each
+    /// score would cost more than the call.
+    fn call_engine<T>(
+        &mut self,
+        out: &mut Vec<u8>,
+        call: impl FnOnce(&mut dyn Engine, &mut Finished) -> Result<T>,
+    ) -> Result<T> {
+        std::mem::swap(out, &mut self.finished.scores);
+        let outcome = call(&mut *self.engine, &mut self.finished);
+        std::mem::swap(out, &mut self.finished.scores);
+        outcome
+    }
+
+    fn count_finished(&mut self, stage: &mut Stage, input: &str) -> Result<()> {
+        let finished = &mut self.finished;
+        self.results += std::mem::take(&mut finished.results);
+        self.errors += std::mem::take(&mut finished.errors);
+        for time in finished.evaluation_times.drain(..) {
+            self.evaluation.record(time);
+        }
+        for (line, reason) in finished.rejects.drain(..) {
+            stage.report.reject(input, &line.line(), &reason)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the engine may have finished something, or a signal comes.
+    fn wait_for_engine(&self, stage: &mut Stage) -> Result<()> {
+        let readiness = self.engine.readiness().into_iter();
+        let streams: Vec<_> = readiness.map(|fd| (fd, PollFlags::IN)).collect();
+        wait(&streams, &mut stage.signals, None)?;
+        Ok(())
+    }
+}
+
+impl Filter for Scorer {
+    fn line(
+        &mut self,
+        stage: &mut Stage,
+        input: &str,
+        line: &Line,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        if line.oversized.is_some() {
+            self.read += 1;
+            return stage.report.reject_oversized(input, line);
+        }
+        let Some(record) = line.record() else {
+            self.blank += 1;
+            return Ok(());
+        };
+        self.read += 1;
+        while !self.engine.has_room() {
+            if !self.collect(stage, input, out)? {
+                self.wait_for_engine(stage)?;
+            }
+        }
+        self.call_engine(out, |engine, finished| {
+            engine.submit(record, line, finished)
+        })?;
+        self.count_finished(stage, input)
+    }
+
+    fn gather(
+        &mut self,
+        stage: &mut Stage,
+        input: &str,
+        out: &mut Vec<u8>,
+        wait: bool,
+    ) -> Result<bool> {
+        loop {
+            if wait {
+                self.engine.flush()?;
+            }
+            if self.collect(stage, input, out)? {
+                return Ok(true);
+            }
+            if !wait || self.engine.is_idle() {
+                return Ok(false);
+            }
+            self.wait_for_engine(stage)?;
+        }
+    }
+
+    fn is_shared(&self) -> bool {
+        !self.engine.is_idle()
+    }
+
+    fn hangup(&mut self, stage: &mut Stage) -> Result<()> {
+        match self.engine.reload().context("the model in use stays") {
+            Ok(loaded) => {
+                let message = format!("loaded {loaded}");
+                stage.report.info_if_new("reload", &message);
+            }
+            Err(error) => stage.report.warn_if_new("reload", &format!("{error:#}")),
+        }
+        Ok(())
+    }
+
+    fn snapshot(&self, stage: &Stage) -> Snapshot {
+        Snapshot::default()
+            .count("in", self.read)
+            .count("out", self.results + self.errors)
+            .count("rejected", stage.report.rejected())
+            .count("errors", self.errors)
+            .count("blank", self.blank)
+            .latencies("evaluation", &self.evaluation)
+    }
+}

@@ -1,0 +1,45 @@
+//! Evaluates recorded requests before the first real one, so that code and data are
+//! in memory by then.
+
+use anyhow::{Result, bail};
+
+use crate::serve::score::evaluator::{Buffers, Evaluator};
+use crate::stage::Stage;
+use crate::wire::endpoint::{Input, Progress};
+use crate::wire::lines::{Line, Lines};
+use crate::wire::message::Record;
+
+/// Evaluates the requests in a file. It is an error if the model can evaluate none
+/// of them.
+pub fn warm_up(path: &str, evaluator: &Evaluator, stage: &mut Stage) -> Result<()> {
+    let mut input = Input::open(path, false)?;
+    if !input.is_file() {
+        bail!("{path}: is not a regular file; --warm-up reads only those");
+    }
+    let mut lines = Lines::new(stage.line_bytes_max);
+    let mut buffers = Buffers::default();
+    let mut evaluated = 0u64;
+    let mut evaluate = |line: &Line| {
+        let record = line.record().and_then(|bytes| Record::parse(bytes).ok());
+        let model_input = record.as_ref().and_then(|record| record.model_input().ok());
+        let outcome = model_input.map(|input| evaluator.predict(&mut buffers, input));
+        evaluated += u64::from(matches!(outcome, Some(Ok(_))));
+    };
+    loop {
+        let has_ended = input.read(&mut lines)? == Progress::End;
+        stage.hear(&mut input)?;
+        while let Some(line) = lines.next_line() {
+            evaluate(&line);
+        }
+        if has_ended {
+            if let Some(line) = lines.last_line() {
+                evaluate(&line);
+            }
+            break;
+        }
+    }
+    if evaluated == 0 {
+        bail!("{path}: has no request that the model can evaluate");
+    }
+    Ok(())
+}

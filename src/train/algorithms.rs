@@ -1,0 +1,15 @@
+//! The list of algorithms, for training. A new algorithm gets its arm here, and
+//! another in `model/families.rs`.
+
+use crate::model::families::Algorithm;
+use crate::train::trainer::Trainer;
+use crate::train::{cart, linfa_logistic, linfa_tree};
+
+/// How an algorithm learns.
+pub fn trainer_of(algorithm: Algorithm) -> Trainer {
+    match algorithm {
+        Algorithm::DecisionTree => cart::TRAINER,
+        Algorithm::LinfaTree => linfa_tree::TRAINER,
+        Algorithm::LogisticRegression => linfa_logistic::TRAINER,
+    }
+}

@@ -1,0 +1,301 @@
+//! The flags of `rv-score train`, and their checking.
+
+use anyhow::Result;
+use clap::{Args, ValueEnum};
+
+use crate::model::bounds::{check_name, first_duplicate};
+use crate::model::description::Hyperparameters;
+use crate::model::families::Algorithm;
+use crate::stage::report::shown;
+use crate::stage::usage;
+use crate::train::algorithms::trainer_of;
+use crate::train::read_table::TableOptions;
+use crate::train::source::Format;
+use crate::train::table::ColumnNames;
+use crate::wire::endpoint::STANDARD;
+
+/// Train a model on rows of numbers with labels
+#[derive(Args, Clone, Debug)]
+pub struct TrainArgs {
+    /// Read the rows from PATH: CSV with a header line, or NDJSON, either of them
+    /// also compressed (`.gz`); `-` is standard input. With --labels: recorded
+    /// requests, from a file or from a folder that rv-archive writes
+    #[arg(short, long, value_name = "PATH", default_value = STANDARD)]
+    input: String,
+
+    /// Write the model to PATH; `-` is standard output. An existing file is
+    /// replaced only when the model is complete
+    #[arg(short, long, value_name = "PATH")]
+    output: String,
+
+    /// The column to predict: numbers or strings, up to 1000 different ones
+    #[arg(short, long, value_name = "COLUMN")]
+    target: String,
+
+    /// Train on the `modelInput` of recorded requests. FILE holds the label of each
+    /// `messageId`: CSV (`.csv`) or NDJSON with the columns `messageId` and the
+    /// target. Requests without a label are skipped
+    #[arg(long, value_name = "FILE", conflicts_with = "format")]
+    labels: Option<String>,
+
+    /// The columns to learn from, which must hold numbers. Default: all columns
+    /// but the target
+    #[arg(short, long, value_name = "COLUMN,...", value_delimiter = ',')]
+    features: Option<Vec<String>>,
+
+    /// How to train
+    #[arg(short, long, value_enum, value_name = "ALGORITHM")]
+    algorithm: Algorithm,
+
+    /// The name of the model in policies and scores: letters, digits, `.`, `-`,
+    /// `_`
+    #[arg(short, long, value_name = "NAME")]
+    name: String,
+
+    /// The version of the model, a whole number
+    #[arg(long, value_name = "N")]
+    model_version: u64,
+
+    /// Chooses which rows are held out
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+
+    /// The share of each class that is held out of training to measure the model.
+    /// With 0 the model learns from all rows and is not measured
+    #[arg(long, value_name = "FRACTION", default_value_t = 0.2)]
+    holdout: f64,
+
+    /// The format of the rows. Default: by the name of the file, or else by its
+    /// first byte
+    #[arg(long, value_enum, value_name = "FORMAT")]
+    format: Option<Format>,
+
+    /// For trees: the most splits on a path, from 1 to 128. Default: 32
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=128))]
+    max_depth: Option<u32>,
+
+    /// For trees: the fewest rows in a leaf. Default: 1
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    min_leaf: Option<u32>,
+
+    /// For logistic regression: the weight of the L2 penalty, from 0 to 1e9.
+    /// Default: 1
+    #[arg(long, value_name = "WEIGHT")]
+    l2: Option<f64>,
+
+    /// For logistic regression: the most iterations. Default: 1000
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    max_iterations: Option<u64>,
+
+    /// Skip and report rows that cannot be used. Without this flag, the first one
+    /// ends the training
+    #[arg(long)]
+    skip_bad_rows: bool,
+}
+
+/// What to train, checked.
+#[derive(Clone, Debug)]
+pub struct TrainOptions {
+    /// The table to read.
+    pub table: TableOptions,
+    /// Where the model goes: a path, or `-` for standard output.
+    pub output: String,
+    /// How to train.
+    pub algorithm: Algorithm,
+    /// The settings of the algorithm, the defaults included.
+    pub hyperparameters: Hyperparameters,
+    /// The name of the model.
+    pub name: String,
+    /// The version of the model.
+    pub version: u64,
+    /// Chooses which rows are held out.
+    pub seed: u64,
+    /// The share of each class that is held out, from 0 to below 1.
+    pub holdout: f64,
+}
+
+impl TrainArgs {
+    /// Checks the flags and fills in the defaults.
+    pub fn check(self) -> Result<TrainOptions> {
+        check_name(&self.name).map_err(usage)?;
+        if !(0.0..1.0).contains(&self.holdout) {
+            return Err(usage("--holdout must be a number from 0 to below 1"));
+        }
+        if let Some(features) = &self.features {
+            check_features(features, &self.target)?;
+        }
+        Ok(TrainOptions {
+            hyperparameters: self.hyperparameters()?,
+            table: TableOptions {
+                input: self.input,
+                columns: ColumnNames {
+                    target: self.target,
+                    features: self.features,
+                },
+                format: self.format,
+                skip_bad_rows: self.skip_bad_rows,
+                labels: self.labels,
+            },
+            output: self.output,
+            algorithm: self.algorithm,
+            name: self.name,
+            version: self.model_version,
+            seed: self.seed,
+            holdout: self.holdout,
+        })
+    }
+
+    /// The hyperparameters of the algorithm. One that it does not have is an
+    /// error.
+    fn hyperparameters(&self) -> Result<Hyperparameters> {
+        if !self.l2.is_none_or(|l2| (0.0..=1e9).contains(&l2)) {
+            return Err(usage("--l2 must be a number from 0 to 1e9"));
+        }
+        let given = Hyperparameters {
+            max_depth: self.max_depth,
+            min_leaf: self.min_leaf,
+            l2: self.l2,
+            max_iterations: self.max_iterations,
+        };
+        let defaults = trainer_of(self.algorithm).defaults;
+        let known = flags(&defaults);
+        let unknown = flags(&given).into_iter().find(|flag| !known.contains(flag));
+        if let Some(flag) = unknown {
+            let others = Algorithm::value_variants().iter();
+            let others =
+                others.filter(|other| flags(&trainer_of(**other).defaults).contains(&flag));
+            let others: Vec<String> = others.map(|other| other.name()).collect();
+            return Err(usage(format!(
+                "{flag} is for {}, not for {}; leave it out",
+                others.join(" and "),
+                self.algorithm.name()
+            )));
+        }
+        Ok(Hyperparameters {
+            max_depth: given.max_depth.or(defaults.max_depth),
+            min_leaf: given.min_leaf.or(defaults.min_leaf),
+            l2: given.l2.or(defaults.l2),
+            max_iterations: given.max_iterations.or(defaults.max_iterations),
+        })
+    }
+}
+
+/// The flags of the hyperparameters that are set.
+fn flags(hyperparameters: &Hyperparameters) -> Vec<&'static str> {
+    let Hyperparameters {
+        max_depth,
+        min_leaf,
+        l2,
+        max_iterations,
+    } = hyperparameters;
+    let flags = [
+        ("--max-depth", max_depth.is_some()),
+        ("--min-leaf", min_leaf.is_some()),
+        ("--l2", l2.is_some()),
+        ("--max-iterations", max_iterations.is_some()),
+    ];
+    let set = flags.iter().filter(|(_, is_set)| *is_set);
+    set.map(|(flag, _)| *flag).collect()
+}
+
+fn check_features(features: &[String], target: &String) -> Result<()> {
+    if features.contains(target) {
+        return Err(usage(format!(
+            "column {} is both --target and among the --features; the model would only repeat its \
+             input",
+            shown(target)
+        )));
+    }
+    if let Some(name) = first_duplicate(features.iter().map(String::as_str)) {
+        let name = shown(name);
+        return Err(usage(format!("--features names column {name} twice")));
+    }
+    if features.iter().any(String::is_empty) {
+        return Err(usage("--features names a column without a name"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::stage::EndedEarly;
+    use crate::train::tests::{ROWS, train_on};
+
+    #[test]
+    fn flags_that_make_no_sense_are_errors_of_usage() {
+        let data = format!("a,b,y\n{ROWS}");
+        for (flags, reason) in [
+            (
+                "--target z --algorithm decision-tree",
+                "has no column \"z\" for --target; its columns are a, b, y",
+            ),
+            (
+                "--target y --features a,c --algorithm decision-tree",
+                "has no column \"c\" for --features",
+            ),
+            (
+                "--target y --features a,y --algorithm decision-tree",
+                "both --target and among",
+            ),
+            (
+                "--target y --features a,a --algorithm decision-tree",
+                "names column \"a\" twice",
+            ),
+            (
+                "--target y --features a, --algorithm decision-tree",
+                "without a name",
+            ),
+            (
+                "--target y --algorithm decision-tree --holdout 1",
+                "from 0 to below 1",
+            ),
+            (
+                "--target y --algorithm decision-tree --holdout=-0.1",
+                "from 0 to below 1",
+            ),
+            (
+                "--target y --algorithm decision-tree --holdout NaN",
+                "from 0 to below 1",
+            ),
+            (
+                "--target y --algorithm decision-tree --l2 1",
+                "--l2 is for logistic-regression, not for decision-tree",
+            ),
+            (
+                "--target y --algorithm linfa-tree --max-iterations 1",
+                "--max-iterations is for logistic-regression, not for linfa-tree",
+            ),
+            (
+                "--target y --algorithm logistic-regression --max-depth 3",
+                "--max-depth is for decision-tree and linfa-tree",
+            ),
+            (
+                "--target y --algorithm logistic-regression --min-leaf 3",
+                "--min-leaf is for decision-tree and linfa-tree",
+            ),
+            (
+                "--target y --algorithm logistic-regression --l2 NaN",
+                "--l2 must be a number",
+            ),
+        ] {
+            let outcome = train_on("rows.csv", data.as_bytes(), flags);
+            let message = outcome.message();
+            assert!(message.contains(reason), "{message}");
+            let error = outcome.result.unwrap_err();
+            assert!(
+                matches!(error.downcast_ref(), Some(EndedEarly::Usage(_))),
+                "{error}"
+            );
+        }
+        let message = train_on(
+            "rows.csv",
+            data.as_bytes(),
+            "--target y --algorithm decision-tree --holdout 0.9",
+        )
+        .message();
+        assert!(
+            message.contains("hold out less with --holdout"),
+            "{message}"
+        );
+    }
+}

@@ -1,0 +1,67 @@
+//! A file, a pipe or an archive -> table: chooses the format and the reader.
+
+use anyhow::{Result, bail};
+
+use crate::stage::Stage;
+use crate::train::joined_rows::{self, LabelsById};
+use crate::train::source::{Format, Source};
+use crate::train::table::{ColumnNames, Table, TableBuilder};
+use crate::train::{csv_rows, ndjson_rows};
+
+/// Which table to read, and how.
+#[derive(Clone, Debug)]
+pub struct TableOptions {
+    /// Where the rows come from: a path, or `-` for standard input.
+    pub input: String,
+    /// The columns to read.
+    pub columns: ColumnNames,
+    /// How the rows are written; detected where absent.
+    pub format: Option<Format>,
+    /// Whether a row that cannot be used is left out. Otherwise it is an error.
+    pub skip_bad_rows: bool,
+    /// The file of labels, where the rows are recorded requests.
+    pub labels: Option<String>,
+}
+
+/// Reads the whole input into a table, which has at least one row.
+pub fn read_table(stage: &mut Stage, options: &TableOptions) -> Result<Table> {
+    if let Some(labels) = &options.labels {
+        return read_joined(stage, labels, options);
+    }
+    let path = &options.input;
+    let mut source = Source::open(stage, path, options.skip_bad_rows)?;
+    let format = match options.format.or_else(|| Format::of_path(path)) {
+        Some(format) => format,
+        None => source.format()?,
+    };
+    let mut builder = TableBuilder::new(&options.columns.target);
+    match format {
+        Format::Csv => csv_rows::read(&mut source, &options.columns, &mut builder)?,
+        Format::Ndjson => ndjson_rows::read(&mut source, &options.columns, &mut builder)?,
+    }
+    finish(source.name(), builder)
+}
+
+/// Joins recorded requests with a file of labels into a table.
+fn read_joined(stage: &mut Stage, labels: &str, options: &TableOptions) -> Result<Table> {
+    let mut labels = LabelsById::read(stage, labels, &options.columns.target)?;
+    let mut source = Source::open(stage, &options.input, options.skip_bad_rows)?;
+    let mut builder = TableBuilder::new(&options.columns.target);
+    let summary = joined_rows::read(&mut source, &options.columns, &mut labels, &mut builder)?;
+    let name = source.name().to_owned();
+    drop(source);
+    stage.report.info(&format!("{name}: {summary}"));
+    finish(&name, builder)
+}
+
+/// The table, unless it has no row.
+fn finish(name: &str, builder: TableBuilder) -> Result<Table> {
+    let table = builder.finish();
+    if table.rows.is_empty() {
+        match table.left_out {
+            0 => bail!("{name}: has no row of data"),
+            left_out => bail!("{name}: none of its {left_out} rows can be used"),
+        }
+    }
+    Ok(table)
+}
