@@ -24,6 +24,10 @@ pub use crate::serve::tee::spill::segments::{Limits, Place, Stored};
 /// How much is stored, and how much is read back, before the other's turn.
 const ROUND_BYTES: usize = 1 << 20;
 
+/// How much of it makes one block. What was passed on of a spill is written down block
+/// by block.
+const READ_BLOCK_BYTES: usize = 64 << 10;
+
 /// How long to wait for room on a disk that others may empty.
 const RETRY_AFTER: Duration = Duration::from_millis(250);
 
@@ -423,7 +427,7 @@ struct Outcome {
     stored_records: u64,
     /// Blocks that wait for room.
     left: VecDeque<Block>,
-    read: Option<Block>,
+    read: VecDeque<Block>,
     losses: Losses,
     trouble: Option<io::Error>,
 }
@@ -466,7 +470,8 @@ impl State {
         self.unstored_bytes = self.unstored_bytes.saturating_sub(outcome.stored);
         self.unstored_records = self.unstored_records.saturating_sub(outcome.stored_records);
         self.losses.add(outcome.losses);
-        self.read_bytes += outcome.read.as_ref().map_or(0, Block::memory_bytes);
+        let read = outcome.read.iter().map(Block::memory_bytes);
+        self.read_bytes += read.sum::<usize>();
         self.read.extend(outcome.read);
         self.busy = false;
         if let Some(error) = outcome.trouble {
@@ -484,7 +489,7 @@ impl Worker {
                 outcome.trouble = self.forget(place, work.blocks.is_empty()).err();
             }
             if work.read_bytes > 0 {
-                outcome.read = self.read(work.read_bytes, &mut outcome);
+                self.read_blocks(work.read_bytes, &mut outcome);
             }
             if work.end != Some(End::Remove) {
                 self.store(&mut work.blocks, &mut outcome);
@@ -528,8 +533,18 @@ impl Worker {
         }
     }
 
-    fn read(&mut self, bytes: usize, outcome: &mut Outcome) -> Option<Block> {
-        match self.segments.read(bytes) {
+    fn read_blocks(&mut self, bytes: usize, outcome: &mut Outcome) {
+        let mut left = bytes;
+        while left > 0
+            && let Some(block) = self.read_block(outcome)
+        {
+            left = left.saturating_sub(block.memory_bytes());
+            outcome.read.push_back(block);
+        }
+    }
+
+    fn read_block(&mut self, outcome: &mut Outcome) -> Option<Block> {
+        match self.segments.read(READ_BLOCK_BYTES) {
             Ok(Some(mut chunk)) => {
                 outcome.losses.corrupt += chunk.corrupt;
                 if chunk.records > 0 {
@@ -579,7 +594,7 @@ impl Worker {
     fn publish(&self, outcome: Outcome) {
         let mut state = self.shared.lock();
         let (was_full, was_over) = (state.full, state.unstored_bytes);
-        let is_news = outcome.read.is_some() || outcome.trouble.is_some();
+        let is_news = !outcome.read.is_empty() || outcome.trouble.is_some();
         state.stored = self.segments.stored();
         state.is_read = self.segments.is_read();
         state.end_work(outcome);
