@@ -46,7 +46,7 @@ impl Beside {
             let shared = Arc::new(Mutex::new(Shared::default()));
             let told = Arc::clone(&shared);
             let thread = thread::Builder::new().name("disk".to_owned());
-            thread.spawn(move || copy(reader.into(), file, &told))?;
+            thread.spawn(move || copy(reader, file, &told))?;
             Ok((Output::of_pipe(path, writer), Beside { shared }))
         };
         create().with_context(|| format!("{path}: cannot open for writing"))

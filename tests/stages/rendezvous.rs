@@ -793,7 +793,8 @@ fn flood(mut pipe: File, kind: Flood, stop: Arc<AtomicU64>) -> std::thread::Join
 /// What the others get while one model floods. How long it takes is measured by
 /// scripts/bench/flood.sh; here a bound tells a broken rendezvous from a busy machine.
 fn a_flood_changes_nothing_for_the_others(kind: Flood) {
-    let policy = POLICY.replace("= 300", "= 10000").replace("expect", "#");
+    let policy = POLICY.replace("= 300", "= 60000").replace("expect", "#");
+    let policy = policy.replace("= 100\n", "= 50000\n");
     let flags = [
         "--linger",
         "0s",
@@ -900,7 +901,7 @@ fn the_scores_of_one_request_take_bounded_memory_and_so_does_its_decision() {
     assert!(resident < 40 << 20, "{resident} bytes");
     scene.running.says("scores were counted and not kept");
     writeln!(scene.dt, "{}", score("a", "dt", 1, 2)).unwrap();
-    assert_eq!(scene.response(), said("a", "dt", "preferred"));
+    assert_eq!(scene.response(), said("a", "dt", "fallback"));
     scene.running.signal(Signal::TERM);
     drop((scene.requests, scene.dt, scene.lr));
     scene.running.wait().assert_status(0);
@@ -969,6 +970,57 @@ fn a_full_disk_under_the_rejects_stops_no_answer() {
     finished.assert_status(1);
     let lost = "/dev/full: 20 rejected records could not be kept";
     assert!(finished.stderr.contains(lost), "{finished}");
+}
+
+#[test]
+fn early_scores_and_known_ids_are_bounded_as_told() {
+    let policy = POLICY.replace("= 300", "= 400");
+    let flags = [
+        "--orphan-bytes",
+        "10KiB",
+        "--remember",
+        "1",
+        "--linger",
+        "0s",
+    ];
+    let mut scene = Scene::start(&policy, &flags);
+    for number in 0..100 {
+        writeln!(scene.dt, "{}", score(&number.to_string(), "dt", 1, 2)).unwrap();
+    }
+    std::thread::sleep(Duration::from_millis(50));
+    // The oldest has made room for the newest.
+    scene.request("99");
+    assert_eq!(scene.response(), said("99", "dt", "preferred"));
+    scene.request("0");
+    assert_eq!(scene.response(), said("0", "default", "default"));
+    // Both are closed, and of two ids the newer one is known.
+    std::thread::sleep(Duration::from_millis(500));
+    scene.request("0");
+    scene.request("99");
+    assert_eq!(scene.response(), said("99", "default", "default"));
+    let workdir = scene.end();
+    assert_eq!(stat(&workdir, "stats.json", "repeated"), 1);
+    assert_eq!(stat(&workdir, "stats.json", "orphaned"), 99);
+}
+
+#[test]
+fn sigterm_ends_a_flood_of_long_lines_at_the_end_of_the_present_one() {
+    let scene = Scene::start(POLICY, &[]);
+    let line = format!(
+        r#"{{"messageId":"a","result":{{"modelName":"x","result":"{}"}}}}"#,
+        "x".repeat(256 << 10)
+    );
+    let mut lr = scene.lr.try_clone().unwrap();
+    let (head, tail) = line.split_at(128 << 10);
+    lr.write_all(head.as_bytes()).unwrap();
+    scene.running.signal(Signal::TERM);
+    std::thread::sleep(Duration::from_millis(100));
+    writeln!(lr, "{tail}").unwrap();
+    drop((scene.requests, scene.dt));
+    let finished = scene.running.wait();
+    finished.assert_status(0);
+    assert_eq!(stat(&scene.workdir, "stats.json", "scores"), 1);
+    drop((lr, scene.lr));
 }
 
 /// A wall clock that reads what the file named by WALL_CLOCK says, in seconds from the

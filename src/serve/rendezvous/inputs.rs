@@ -13,27 +13,33 @@ use crate::wire::endpoint::{Input, Progress};
 use crate::wire::lines::{BLOCK_BYTES, Lines};
 use crate::wire::micros::Micros;
 
-/// How much is read at once of a stream that brings little that an answer needs. What
-/// is read with it waits for no longer than this takes.
+/// How much is read at once of a stream of which little is needed for an answer. The
+/// others wait for no longer than this takes.
 const SLOW_BLOCK_BYTES: usize = 4096;
 
-/// About what a byte of records costs, in nanoseconds.
-const BYTE_NS: u64 = 6;
+/// The same in the middle of a line that such a stream has begun, which costs less.
+const SLOW_MIDDLE_BYTES: usize = 4 * SLOW_BLOCK_BYTES;
 
-/// Such a stream rests for so many times as long as its block has cost.
-const REST_TIMES: u64 = 3;
+/// For how long a stream rests that brings what is not even kept, in nanoseconds a byte
+/// of its records. That is one to ten times what they cost, and a hundred times with
+/// long records: these cannot be read in pieces, so they must be so few that not one
+/// answer in a hundred meets one.
+const REST_NS: u64 = 36;
 
-/// The same for a record of at least [`LONG_BYTES`]: it cannot be read in pieces, so
-/// such records must be few for most answers to be in time.
-const LONG_REST_TIMES: u64 = 50;
+/// The same in the middle of a line.
+const MIDDLE_REST_NS: u64 = 3;
 
+/// Such a record rests a stream also where it is kept.
 const LONG_BYTES: usize = 128 * 1024;
 
 /// The longest rest.
-const REST_MAX: Micros = Micros(5_000_000);
+const REST_MAX: Micros = Micros(1_000_000);
 
 /// One score of so many has to be needed for the stream to be read at full speed.
 const NEEDED_ONE_OF: u64 = 4;
+
+/// One record of so many has to be kept for the stream not to rest.
+const KEPT_ONE_OF: u64 = 2;
 
 /// How many streams were opened in this run.
 static OPENED: AtomicU32 = AtomicU32::new(0);
@@ -72,20 +78,32 @@ impl Stream {
         })
     }
 
-    /// Reads what is there, a block at the most; one byte alone where only the present
-    /// line is wanted. Says how many bytes that were.
+    /// Reads what is there, a block at the most. With `only_this_line` it reads to the
+    /// end of the present line and not a byte further. Says how many bytes that were.
     pub fn read(&mut self, only_this_line: bool) -> Result<usize> {
-        let progress = if only_this_line {
-            self.input.read_one_byte(&mut self.lines)?
-        } else {
+        if !only_this_line {
             let block = self.pace.block_bytes();
-            self.input.read_up_to(&mut self.lines, block)?
-        };
+            let progress = self.input.read_up_to(&mut self.lines, block)?;
+            return Ok(self.note_progress(progress));
+        }
+        let mut bytes = 0;
+        while bytes < SLOW_BLOCK_BYTES {
+            let progress = self.input.read_one_byte(&mut self.lines)?;
+            let count = self.note_progress(progress);
+            bytes += count;
+            if count == 0 || self.lines.ends_a_line() {
+                break;
+            }
+        }
+        Ok(bytes)
+    }
+
+    fn note_progress(&mut self, progress: Progress) -> usize {
         self.ended = progress == Progress::End;
-        Ok(match progress {
+        match progress {
             Progress::Bytes(count) => count,
             Progress::Nothing | Progress::End => 0,
-        })
+        }
     }
 
     /// Whether a line was begun whose end may still come.
@@ -101,6 +119,10 @@ impl Stream {
 pub struct Pace {
     /// Whether most of its last scores could matter to no answer.
     is_slow: bool,
+    /// Whether most of its last records were not even kept.
+    is_useless: bool,
+    /// Whether the last read ended no line.
+    is_in_middle: bool,
     /// When it is read again.
     rests_until: Option<Micros>,
 }
@@ -114,15 +136,18 @@ pub struct Brought {
     pub records: u64,
     /// The longest of them, in bytes.
     pub longest: usize,
-    /// Scores that can matter to an answer.
+    /// Scores that are in a mailbox now, duplicates left out.
+    pub kept: u64,
+    /// Of these, scores that can matter to an answer.
     pub needed: u64,
 }
 
 impl Pace {
     fn block_bytes(self) -> usize {
-        match self.is_slow {
-            true => SLOW_BLOCK_BYTES,
-            false => BLOCK_BYTES,
+        match (self.is_slow, self.is_in_middle) {
+            (false, _) => BLOCK_BYTES,
+            (true, false) => SLOW_BLOCK_BYTES,
+            (true, true) => SLOW_MIDDLE_BYTES,
         }
     }
 
@@ -137,15 +162,18 @@ impl Pace {
         let is_full = brought.bytes >= self.block_bytes();
         if brought.records > 0 {
             self.is_slow = brought.needed * NEEDED_ONE_OF < brought.records;
+            self.is_useless = brought.kept * KEPT_ONE_OF < brought.records;
         }
+        self.is_in_middle = self.is_slow && brought.records == 0;
         self.rests_until = None;
-        if self.is_slow && is_full {
-            let times = match brought.longest {
-                LONG_BYTES.. => LONG_REST_TIMES,
-                _ => REST_TIMES,
-            };
+        let rests = self.is_useless || brought.longest >= LONG_BYTES;
+        if self.is_slow && is_full && rests {
             let bytes = brought.bytes.max(brought.longest) as u64;
-            let rest = Micros((bytes * BYTE_NS * times / 1000) as i64);
+            let nanos = match brought.records {
+                0 => bytes * MIDDLE_REST_NS,
+                _ => bytes * REST_NS,
+            };
+            let rest = Micros((nanos / 1000) as i64);
             self.rests_until = Some(now + rest.min(REST_MAX));
         }
     }
@@ -219,6 +247,7 @@ mod tests {
         bytes: BLOCK_BYTES,
         records: 1000,
         longest: 70,
+        kept: 0,
         needed: 0,
     };
 
@@ -229,7 +258,7 @@ mod tests {
         pace.note(FULL, Micros(1_000));
         assert_eq!(pace.block_bytes(), SLOW_BLOCK_BYTES);
         let until = pace.rest(Micros(1_000)).unwrap();
-        assert!(Micros(1_500) < until && until < Micros(3_000), "{until:?}");
+        assert!(Micros(2_000) < until && until < Micros(5_000), "{until:?}");
         assert_eq!(pace.rest(until), None);
         // What is up to date need not rest, whatever it brings.
         let few = Brought {
@@ -240,23 +269,38 @@ mod tests {
         pace.note(few, Micros(5_000));
         assert_eq!(pace.rest(Micros(5_000)), None);
         // As soon as a quarter is needed it has its full block again.
-        pace.note(
-            Brought {
-                records: 4,
-                needed: 1,
-                ..few
-            },
-            Micros(6_000),
-        );
+        let needed = Brought {
+            records: 4,
+            kept: 4,
+            needed: 1,
+            ..few
+        };
+        pace.note(needed, Micros(6_000));
         assert_eq!(pace, Pace::default());
-        pace.note(
-            Brought {
-                needed: 250,
-                ..FULL
-            },
-            Micros(6_000),
-        );
+        let half = Brought {
+            kept: 500,
+            needed: 250,
+            ..FULL
+        };
+        pace.note(half, Micros(6_000));
         assert_eq!(pace, Pace::default());
+    }
+
+    #[test]
+    fn a_shadow_is_read_in_small_blocks_and_need_not_rest() {
+        let mut pace = Pace::default();
+        for bytes in [BLOCK_BYTES, SLOW_BLOCK_BYTES] {
+            pace.note(
+                Brought {
+                    bytes,
+                    kept: 900,
+                    ..FULL
+                },
+                Micros(0),
+            );
+            assert_eq!(pace.block_bytes(), SLOW_BLOCK_BYTES);
+            assert_eq!(pace.rest(Micros(0)), None);
+        }
     }
 
     #[test]
@@ -264,37 +308,41 @@ mod tests {
         let mut pace = Pace::default();
         let long = Brought {
             records: 1,
+            kept: 1,
             longest: 15 << 20,
             ..FULL
         };
         pace.note(long, Micros(0));
-        // It takes 5 to 20 ms.
-        assert!(pace.rest(Micros(0)).unwrap() > Micros(2_000_000));
+        // It takes 5 ms.
+        assert!(pace.rest(Micros(0)).unwrap() > Micros(500_000));
         // In the middle of the next one nothing is known yet, and it stays slow.
+        pace.note(Brought { kept: 0, ..long }, Micros(0));
         let middle = Brought {
             bytes: SLOW_BLOCK_BYTES,
-            records: 0,
-            longest: 0,
-            needed: 0,
+            ..Brought::default()
         };
         pace.note(middle, Micros(0));
-        assert!(pace.rest(Micros(0)).unwrap() < Micros(1_000));
+        assert_eq!(pace.block_bytes(), SLOW_MIDDLE_BYTES);
+        assert!(pace.rest(Micros(0)).unwrap() < Micros(100));
     }
 
     #[test]
     fn a_long_record_that_is_needed_is_read_at_full_speed() {
         let mut pace = Pace::default();
-        pace.note(Brought { records: 0, ..FULL }, Micros(0));
+        let begun = Brought {
+            bytes: BLOCK_BYTES,
+            ..Brought::default()
+        };
+        pace.note(begun, Micros(0));
         assert_eq!(pace, Pace::default());
-        pace.note(
-            Brought {
-                records: 1,
-                longest: 15 << 20,
-                needed: 1,
-                ..FULL
-            },
-            Micros(0),
-        );
+        let whole = Brought {
+            records: 1,
+            longest: 15 << 20,
+            kept: 1,
+            needed: 1,
+            ..begun
+        };
+        pace.note(whole, Micros(0));
         assert_eq!(pace, Pace::default());
     }
 }

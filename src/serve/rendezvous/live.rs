@@ -267,7 +267,7 @@ impl Live {
             ..
         } = &mut self.scores[index];
         let mut brought = Brought::default();
-        let needed = self.mailboxes.needed;
+        let (kept, needed) = (self.mailboxes.kept, self.mailboxes.needed);
         while let Some(line) = next_line(lines, *ended) {
             brought.records += 1;
             brought.longest = brought.longest.max(line.bytes.len());
@@ -285,6 +285,7 @@ impl Live {
                 Err(reason) => stage.report.reject(input.name(), &line, &reason)?,
             }
         }
+        brought.kept = self.mailboxes.kept - kept;
         brought.needed = self.mailboxes.needed - needed;
         Ok(brought)
     }

@@ -176,8 +176,10 @@ pub struct Mailboxes {
     scores_ended: bool,
     /// What became of all that was read.
     pub counts: Counts,
-    /// Scores so far that could matter to an answer. A stream that brings few of them
-    /// is read more slowly.
+    /// Scores so far that came into a mailbox, duplicates left out. A stream that brings
+    /// few of them is read more slowly, and so is one of which few are needed.
+    pub kept: u64,
+    /// Of these, scores that could matter to an answer.
     pub needed: u64,
 }
 
@@ -199,6 +201,7 @@ impl Mailboxes {
             orphans: Orphans::new(limits.orphan_bytes_max),
             scores_ended: false,
             counts: Counts::default(),
+            kept: 0,
             needed: 0,
         }
     }
@@ -331,6 +334,7 @@ impl Mailboxes {
         self.bytes += mailbox.bytes() - bytes;
         self.spare_bytes += mailbox.spare_bytes() - spare_bytes;
         if taken == Taken::First {
+            self.kept += 1;
             self.needed += u64::from(concerns);
             if is_open && !timed.changed {
                 timed.changed = true;

@@ -104,6 +104,7 @@ impl Orphans {
     }
 
     /// How many bytes they take.
+    #[cfg(test)]
     pub fn bytes(&self) -> usize {
         self.bytes
     }

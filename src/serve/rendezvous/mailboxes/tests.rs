@@ -78,10 +78,10 @@ impl Bench {
         version: u64,
         outcome: message::Outcome,
     ) -> &mut Bench {
-        self.from_stream(0, id, model, version, outcome)
+        self.by_stream(0, id, model, version, outcome)
     }
 
-    fn from_stream(
+    fn by_stream(
         &mut self,
         stream: u32,
         id: &str,
@@ -351,7 +351,7 @@ fn a_flood_of_scores_that_nobody_asked_for_leaves_early_scores_in_place() {
     for number in 0..10_000 {
         let outcome = message::Outcome::Result("7");
         let id = format!("nobody-{}", number % 1000);
-        bench.from_stream(1, &id, "dt", 1, outcome);
+        bench.by_stream(1, &id, "dt", 1, outcome);
         assert!(bench.mailboxes.orphans.bytes() <= LIMITS.orphan_bytes_max);
     }
     bench.request("a", 0);
