@@ -8,10 +8,10 @@ use crate::wire::object::{Object, ObjectWriter, decode_string};
 /// Writes the scores of one model.
 #[derive(Debug)]
 pub struct ScoreWriter {
-    /// The member `result`, up to its value.
-    result: String,
-    /// For each class, its label and the key of the confidence.
-    labels: Vec<String>,
+    /// The member `result` for a number, up to the number.
+    number_result: String,
+    /// For each class, the member `result` up to the value of the confidence.
+    class_results: Vec<String>,
     /// For each class, its label as the key of a member.
     label_keys: Vec<String>,
     /// The members of `error`, up to the message.
@@ -42,6 +42,8 @@ impl ScoreWriter {
         let result = members(|result| {
             result.string("modelName", name).raw("result", "");
         });
+        let number_result = format!("\"result\":{{{result}");
+        let class_result = |label: &&str| format!("{number_result}{label},\"confidence\":");
         let label_key = |label: &&str| {
             let name = decode_string(label).unwrap_or((*label).into());
             members(|all| {
@@ -59,9 +61,9 @@ impl ScoreWriter {
         });
         let labels = labels.iter();
         ScoreWriter {
-            result: format!("\"result\":{{{result}"),
-            label_keys: labels.clone().map(label_key).collect(),
-            labels: labels.map(|it| format!("{it},\"confidence\":")).collect(),
+            class_results: labels.clone().map(class_result).collect(),
+            label_keys: labels.map(label_key).collect(),
+            number_result,
             error,
             provenance,
             with_probabilities: false,
@@ -101,21 +103,23 @@ impl ScoreWriter {
         let class = match prediction {
             Prediction::Class(class) => class,
             Prediction::Number(number) => {
-                score.members(&[&self.result, &shortest(number), "}"]);
+                score.members(&[&self.number_result, &shortest(number), "}"]);
                 return;
             }
         };
         let confidence = six_digits(probabilities[class]);
-        score.members(&[&self.result, &self.labels[class], &confidence]);
-        if self.with_probabilities {
-            let mut separator = ",\"probabilities\":{";
-            for (key, probability) in self.label_keys.iter().zip(probabilities) {
-                score.append(&[separator, key, &six_digits(*probability)]);
-                separator = ",";
-            }
-            score.append(&["}"]);
+        let begins = &self.class_results[class];
+        if !self.with_probabilities {
+            score.members(&[begins, &confidence, "}"]);
+            return;
         }
-        score.append(&["}"]);
+        score.members(&[begins, &confidence]);
+        let mut separator = ",\"probabilities\":{";
+        for (key, probability) in self.label_keys.iter().zip(probabilities) {
+            score.append(&[separator, key, &six_digits(*probability)]);
+            separator = ",";
+        }
+        score.append(&["}}"]);
     }
 
     /// Writes the member `error`.
