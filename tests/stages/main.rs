@@ -7,6 +7,7 @@ mod archive;
 mod conventions;
 mod decision;
 mod es_sink;
+mod forms;
 mod golden;
 mod http;
 mod http_admin;
