@@ -12,6 +12,7 @@ mod golden;
 mod http;
 mod http_admin;
 mod http_load;
+mod http_sites;
 mod pipelines;
 mod readme;
 mod records;

@@ -14,7 +14,7 @@ use bytesize::ByteSize;
 use clap::{Args, Parser};
 
 use crate::serve::request::fields::RequiredFields;
-use crate::serve::request::http::Times;
+use crate::serve::request::http::{HostName, Site, Times};
 use crate::stage::cli::{Program, RunArgs, VERSION, duration};
 use crate::stage::clock::{Clock, Ids};
 use crate::stage::filter::{self, InputArgs, OutputArgs, Streams, output_path};
@@ -136,6 +136,17 @@ struct HttpArgs {
     /// Accept calls from other machines without a token
     #[arg(long, requires = "listen", conflicts_with = "token_file")]
     allow_anonymous: bool,
+
+    /// Answer to this name too, HOST or HOST:PORT, as behind a proxy or a forwarded
+    /// port; `*` is every name. At an address of this machine alone a call by a name
+    /// that is not its own gets 421: it may come from a web page. May be repeated
+    #[arg(long, value_name = "NAME", requires = "listen")]
+    host: Vec<HostName>,
+
+    /// Let the pages of this site call, as in https://app.example; `*` is every
+    /// site. Those of other sites get 403. May be repeated
+    #[arg(long, value_name = "ORIGIN", requires = "listen")]
+    cors: Vec<Site>,
 
     /// Take the message id from this header where a call has it. Each call needs
     /// an id of its own: the rendezvous answers an id once, and one that it still
