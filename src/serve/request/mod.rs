@@ -5,6 +5,7 @@ mod closed_loop;
 mod fields;
 mod flight;
 mod http;
+mod known_ids;
 mod wrap;
 
 use std::time::Duration;
@@ -70,6 +71,12 @@ pub struct RequestArgs {
     /// /order/id) instead of making one
     #[arg(long, value_name = "POINTER", conflicts_with = "listen", value_parser = pointer)]
     id: Option<String>,
+
+    /// With --id and --responses: how many of the last ids to remember at least. An
+    /// input whose id came before is set aside; 80 bytes each at the most
+    #[arg(long, value_name = "N", default_value_t = 2_000_000, requires = "responses",
+        conflicts_with = "listen", value_parser = clap::value_parser!(u32).range(..=1_000_000_000))]
+    remember_ids: u32,
 
     #[command(flatten)]
     wrapping: WrappingArgs,
