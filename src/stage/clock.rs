@@ -55,10 +55,12 @@ impl FromStr for Clock {
         if text == "system" {
             return Ok(Clock::system());
         }
-        text.strip_prefix("fixed:")
-            .and_then(Micros::parse_seconds)
+        let Some(seconds) = text.strip_prefix("fixed:") else {
+            return Err("must be `system` or `fixed:SECONDS`".to_owned());
+        };
+        Micros::parse_timestamp(seconds)
             .map(Clock::Fixed)
-            .ok_or_else(|| "must be `system` or `fixed:SECONDS`".to_owned())
+            .map_err(|fault| format!("{seconds} {fault}"))
     }
 }
 

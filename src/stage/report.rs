@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
 use std::io::{IsTerminal, Write};
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -16,6 +16,7 @@ use crate::stage::rejects::Rejects;
 use crate::stage::usage;
 use crate::wire::lines::Line;
 use crate::wire::object::ObjectWriter;
+use crate::wire::shape::{Shape, is_fragment};
 
 /// How many set-aside records are reported one by one.
 const REPORTED_IN_FULL: u64 = 10;
@@ -25,6 +26,13 @@ const REPEAT_AFTER: Duration = Duration::from_secs(10);
 
 /// How many keys of messages are remembered before the quiet ones are forgotten.
 const REPEATED_MAX: usize = 1000;
+
+/// Of how many inputs it is remembered that they are JSON in another form.
+const MISSHAPEN_MAX: usize = 100;
+
+/// How many good lines may stand between two pieces of JSON in another form: the
+/// last item of an array may be a record by itself.
+const MISSHAPEN_GAP_LINES: u64 = 8;
 
 /// The longest piece of input shown in a message, in characters.
 const SHOWN_CHARS_MAX: usize = 200;
@@ -42,6 +50,11 @@ pub struct Report {
     rejected: u64,
     /// Files that could not be read, or not to their end.
     damaged: u64,
+    /// How many of them were shown one by one.
+    shown: u64,
+    /// The inputs that are JSON in another form than one object a line, and the
+    /// last line of each that was a piece of it.
+    misshapen: HashMap<String, u64>,
     /// By key: when the message was last printed, and how often it was held
     /// back since.
     repeated: HashMap<String, (Instant, u64)>,
@@ -70,7 +83,9 @@ impl Report {
                         "--rejects {path}: is a pipe; name a file, and follow it with `tail -F`"
                     )));
                 }
-                let file = OpenOptions::new().append(true).create(true).open(path);
+                // What was refused may be as secret as what was not.
+                let mut options = OpenOptions::new();
+                let file = options.append(true).create(true).mode(0o600).open(path);
                 let file =
                     file.with_context(|| format!("{path}: cannot open for the rejected records"))?;
                 Some((path.clone(), Rejects::new(file)))
@@ -86,6 +101,8 @@ impl Report {
             rejects,
             rejected: 0,
             damaged: 0,
+            shown: 0,
+            misshapen: HashMap::new(),
             repeated: HashMap::new(),
             news: HashMap::new(),
         })
@@ -212,13 +229,22 @@ impl Report {
                 .write(&text)
                 .with_context(|| format!("{path}: cannot write a rejected record"))?;
         }
+        let hint = match self.hint(input, line) {
+            Hint::None => String::new(),
+            Hint::First(shape) => format!(
+                "; {}. Lines like this one are counted, not shown",
+                shape.remedy()
+            ),
+            Hint::Again => return Ok(()),
+        };
         if self.strict {
             self.flush()?;
-            bail!("{input}:{}: {reason}", line.number);
+            bail!("{input}:{}: {reason}{hint}", line.number);
         }
-        if self.rejected <= REPORTED_IN_FULL {
-            self.warn(&format!("{input}:{}: {reason}", line.number));
-        } else if self.rejected == REPORTED_IN_FULL + 1 {
+        self.shown += 1;
+        if self.shown <= REPORTED_IN_FULL {
+            self.warn(&format!("{input}:{}: {reason}{hint}", line.number));
+        } else if self.shown == REPORTED_IN_FULL + 1 {
             self.warn("further rejected records are counted, not shown");
         }
         Ok(())
@@ -252,6 +278,36 @@ impl Report {
                 "{} files could not be read, or not to their end",
                 self.damaged
             ));
+        }
+    }
+
+    /// What is to be said of a line beside its fault: of JSON in another form, once
+    /// what to do about all of it.
+    fn hint(&mut self, input: &str, line: &Line) -> Hint {
+        if self.shown > REPORTED_IN_FULL && self.misshapen.is_empty() {
+            // Nothing is shown any more.
+            return Hint::None;
+        }
+        let record = line.record().unwrap_or_default();
+        let shape = match line.oversized {
+            Some(_) => Shape::of_head(record),
+            None => Shape::of(record),
+        };
+        if let Some(last) = self.misshapen.get_mut(input)
+            && line.number.saturating_sub(*last) <= MISSHAPEN_GAP_LINES
+            && (shape.is_some() || line.oversized.is_none() && is_fragment(record))
+        {
+            *last = line.number;
+            return Hint::Again;
+        }
+        match shape {
+            Some(shape)
+                if self.misshapen.len() < MISSHAPEN_MAX && !self.misshapen.contains_key(input) =>
+            {
+                self.misshapen.insert(input.to_owned(), line.number);
+                Hint::First(shape)
+            }
+            _ => Hint::None,
         }
     }
 
@@ -313,6 +369,16 @@ impl Report {
             self.warn_seldom("rejects", &message);
         }
     }
+}
+
+/// What is to be said of a rejected line beside its fault.
+enum Hint {
+    /// Nothing.
+    None,
+    /// It is JSON of this form, which was not said of its input yet.
+    First(Shape),
+    /// It is one more piece of JSON of which that was said: nothing at all.
+    Again,
 }
 
 fn write_reject(out: &mut Vec<u8>, program: &str, input: &str, line: &Line, reason: &str) {

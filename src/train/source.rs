@@ -9,6 +9,7 @@ use crate::stage::wait::wait;
 use crate::stage::{EndedEarly, Stage};
 use crate::wire::endpoint::{Input, Progress};
 use crate::wire::lines::{Line, Lines};
+use crate::wire::shape::Shape;
 
 /// The format of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -161,6 +162,8 @@ impl<'s> Source<'s> {
                 self.repeat = true;
                 return Ok(match first.trim_ascii_start().first() {
                     Some(b'{') => Format::Ndjson,
+                    // An array of JSON is no table of either form, and is told so.
+                    Some(b'[') if Shape::of(first).is_some() => Format::Ndjson,
                     _ => Format::Csv,
                 });
             }
@@ -188,8 +191,9 @@ fn leave_out(
     if skip_bad_rows {
         return stage.report.reject(name, line, fault);
     }
-    bail!(
-        "{name}:{}: {fault} (--skip-bad-rows skips such rows)",
-        line.number
-    )
+    let remedy = match line.record().and_then(Shape::of) {
+        Some(shape) => format!("; {}", shape.remedy()),
+        None => " (--skip-bad-rows skips such rows)".to_owned(),
+    };
+    bail!("{name}:{}: {fault}{remedy}", line.number)
 }

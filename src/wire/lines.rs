@@ -82,6 +82,16 @@ impl From<&Line<'_>> for KeptLine {
 }
 
 impl KeptLine {
+    /// How many of its bytes are kept.
+    pub fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether none of its bytes are kept.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// The line itself.
     pub fn line(&self) -> Line<'_> {
         Line {

@@ -153,9 +153,13 @@ impl<'a> Record<'a> {
 
     /// When the request was accepted.
     pub fn timestamp(&self) -> Result<Micros, String> {
-        let raw = self.required(Field::Timestamp)?;
-        Micros::parse_seconds(raw)
-            .ok_or_else(|| "field \"timestamp\" is not a number of seconds since 1970".to_owned())
+        timestamp_of(self.required(Field::Timestamp)?)
+    }
+
+    /// The same where it may be absent, or null.
+    fn timestamp_if_any(&self) -> Result<Option<Micros>, String> {
+        let given = self.get(Field::Timestamp).filter(|raw| *raw != "null");
+        given.map(timestamp_of).transpose()
     }
 
     /// What the models see, as JSON text.
@@ -194,6 +198,10 @@ impl<'a> Record<'a> {
 
 fn text_of(line: &[u8]) -> Result<&str, String> {
     std::str::from_utf8(line).map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to()))
+}
+
+fn timestamp_of(raw: &str) -> Result<Micros, String> {
+    Micros::parse_timestamp(raw).map_err(|fault| format!("field \"timestamp\" {fault}"))
 }
 
 fn valid_id(id: Cow<str>) -> Result<Cow<str>, String> {
@@ -331,7 +339,7 @@ impl<'a> Score<'a> {
             model_version,
             model_hash: entry("modelHash").and_then(decode_string),
             elapsed: entry("elapsedTimeAfterRequest"),
-            timestamp: record.get(Field::Timestamp).and_then(Micros::parse_seconds),
+            timestamp: record.timestamp_if_any()?,
             outcome,
         })
     }

@@ -4,6 +4,8 @@ use std::fmt;
 use std::ops::{Add, Deref, Sub};
 use std::time::Duration;
 
+use chrono::DateTime;
+
 /// A time or a span in whole microseconds. What it is measured from is the
 /// business of whoever holds it: the Unix epoch, a program's start, or a
 /// request.
@@ -29,6 +31,17 @@ impl Micros {
             // Everything up to here fits with its fraction.
             (seconds.abs() < 3e12).then(|| Micros::from_seconds(seconds))
         })
+    }
+
+    /// When something happened, as a record's `timestamp` has it: a number of
+    /// seconds since 1970, within the years 0 to 9999. This is the one rule for all
+    /// programs. The error goes on from the name of the field: it says what the
+    /// text seems to be instead, and what to do.
+    pub fn parse_timestamp(raw: &str) -> Result<Micros, String> {
+        match Micros::parse_seconds(raw) {
+            Some(time) if (YEAR_0..YEAR_10000).contains(&time) => Ok(time),
+            _ => Err(fault_of_timestamp(raw)),
+        }
     }
 
     /// The same from a number of milliseconds.
@@ -58,6 +71,50 @@ impl Micros {
     /// Prints as seconds with six decimals, as records have it.
     pub fn as_seconds(self) -> Decimal {
         Decimal::new(self.0, 6)
+    }
+}
+
+/// The first moment of the year 0.
+const YEAR_0: Micros = Micros(-62_167_219_200_000_000);
+
+/// The first moment after the year 9999.
+const YEAR_10000: Micros = Micros(253_402_300_800_000_000);
+
+/// Why `raw` is no timestamp, and the remedy.
+fn fault_of_timestamp(raw: &str) -> String {
+    const WANTED: &str = "is not a number of seconds since 1970";
+    if let Some(text) = raw.strip_prefix('"').and_then(|it| it.strip_suffix('"')) {
+        let remedy = if let Ok(date) = DateTime::parse_from_rfc3339(text) {
+            let seconds = Micros(date.timestamp_micros()).as_seconds();
+            format!("a date; write {seconds} (in jq, `fromdate` makes seconds of a date)")
+        } else if Micros::parse_seconds(text).is_some() {
+            "a number in quotes; leave them out".to_owned()
+        } else {
+            "a string".to_owned()
+        };
+        return format!("{WANTED} but {remedy}");
+    }
+    let Ok(number) = raw.parse::<f64>() else {
+        return WANTED.to_owned();
+    };
+    if !number.is_finite() {
+        return WANTED.to_owned();
+    }
+    let units = [
+        ("milliseconds", 1e3),
+        ("microseconds", 1e6),
+        ("nanoseconds", 1e9),
+    ];
+    let span = YEAR_0.0 as f64 / 1e6..YEAR_10000.0 as f64 / 1e6;
+    let unit = units
+        .iter()
+        .find(|(_, a_second)| span.contains(&(number / a_second)));
+    match unit {
+        Some((unit, a_second)) => format!(
+            "lies outside of the years 0 to 9999 as seconds since 1970; are these {unit}? Divide \
+             them by {a_second}"
+        ),
+        None => "lies outside of the years 0 to 9999 as seconds since 1970".to_owned(),
     }
 }
 
@@ -185,6 +242,50 @@ mod tests {
         }
         assert_eq!(Micros::parse_millis("-1.5"), Some(Micros(-1_500)));
         assert_eq!(Micros::parse_millis("1e15"), None);
+    }
+
+    #[test]
+    fn a_timestamp_lies_in_the_years_0_to_9999_and_another_unit_is_named() {
+        for (raw, micros) in [
+            ("1644370787.021771", 1_644_370_787_021_771),
+            ("0", 0),
+            ("-1.5", -1_500_000),
+            ("253402300799.5", 253_402_300_799_500_000),
+            ("-62167219200", -62_167_219_200_000_000),
+        ] {
+            assert_eq!(Micros::parse_timestamp(raw), Ok(Micros(micros)), "{raw}");
+        }
+        for (raw, said) in [
+            ("253402300800", "milliseconds? Divide them by 1000"),
+            ("1700000000000", "milliseconds? Divide them by 1000"),
+            ("1.7e12", "milliseconds? Divide them by 1000"),
+            ("-1700000000000", "milliseconds? Divide them by 1000"),
+            ("1700000000000000", "microseconds? Divide them by 1000000"),
+            (
+                "1700000000000000000",
+                "nanoseconds? Divide them by 1000000000",
+            ),
+            ("1e30", "lies outside of the years 0 to 9999"),
+            ("1e400", "is not a number of seconds"),
+            ("null", "is not a number of seconds"),
+            ("{}", "is not a number of seconds"),
+            (
+                "\"2026-01-01T00:00:00Z\"",
+                "a date; write 1767225600.000000",
+            ),
+            (
+                "\"2026-01-01T01:00:00.5+01:00\"",
+                "a date; write 1767225600.500000",
+            ),
+            ("\"1767225600\"", "a number in quotes"),
+            (
+                "\"now\"",
+                "is not a number of seconds since 1970 but a string",
+            ),
+        ] {
+            let fault = Micros::parse_timestamp(raw).unwrap_err();
+            assert!(fault.contains(said), "{raw}: {fault}");
+        }
     }
 
     #[test]

@@ -9,4 +9,5 @@ pub mod micros;
 pub mod object;
 pub mod recording;
 mod scan;
+pub mod shape;
 pub mod text;

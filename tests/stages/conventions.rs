@@ -9,10 +9,10 @@ use crate::es::FakeService;
 use crate::harness::{Finished, Run, Workdir, json, open_writer, read_line, request};
 
 /// A program, and how its work is seen.
-struct Tool {
-    name: &'static str,
+pub struct Tool {
+    pub name: &'static str,
     /// Whether it parses what it reads, and sets bad lines aside.
-    parses: bool,
+    pub parses: bool,
     /// Whether its records go to stdout.
     writes_stdout: bool,
 }
@@ -56,9 +56,9 @@ const TOOLS: [Tool; 7] = [
 ];
 
 /// One program in a folder of its own.
-struct Scene {
-    tool: &'static Tool,
-    workdir: Workdir,
+pub struct Scene {
+    pub tool: &'static Tool,
+    pub workdir: Workdir,
     service: FakeService,
 }
 
@@ -79,7 +79,7 @@ impl Scene {
     }
 
     /// The program with what it needs; it reads `input`.
-    fn run(&self, input: &str) -> Run {
+    pub fn run(&self, input: &str) -> Run {
         let run = self.workdir.run(self.tool.name);
         let run = run.args(["--rejects", "rejects", "--stats", "stats.json"]);
         match self.tool.name {
@@ -105,7 +105,7 @@ impl Scene {
         }
     }
 
-    fn finish(&self, input: impl AsRef<[u8]>) -> Finished {
+    pub fn finish(&self, input: impl AsRef<[u8]>) -> Finished {
         self.run("-").input(input).finish()
     }
 
@@ -129,7 +129,7 @@ impl Scene {
     }
 
     /// The ids of what came of the run.
-    fn ids(&self, finished: &Finished) -> Vec<String> {
+    pub fn ids(&self, finished: &Finished) -> Vec<String> {
         let lines = self.lines(finished);
         let ids = lines.iter().filter_map(|line| {
             let id = serde_json::from_str::<serde_json::Value>(line).ok()?["messageId"].clone();
@@ -138,12 +138,12 @@ impl Scene {
         ids.collect()
     }
 
-    fn rejects(&self) -> Vec<serde_json::Value> {
+    pub fn rejects(&self) -> Vec<serde_json::Value> {
         self.workdir.read("rejects").lines().map(json).collect()
     }
 
     /// What was read is what was written and what was set aside.
-    fn assert_counts(&self, read: u64, rejected: u64) {
+    pub fn assert_counts(&self, read: u64, rejected: u64) {
         let stats = json(&self.workdir.read("stats.json"));
         let of = |name: &str| {
             stats[name]
@@ -162,7 +162,7 @@ impl Scene {
     }
 }
 
-fn each_tool(check: impl Fn(&Scene)) {
+pub fn each_tool(check: impl Fn(&Scene)) {
     for tool in &TOOLS {
         println!("{}", tool.name);
         check(&Scene::new(tool));

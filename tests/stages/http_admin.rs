@@ -53,7 +53,9 @@ fn readiness_follows_both_pipes_without_a_call() {
         await_ready(&admin, 200, "");
         // The first call comes through: none has to try for the others.
         let mut client = Client::connect(&address);
-        client.send("POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}");
+        client.send(format!(
+            "POST /predict HTTP/1.1\r\nhost: {address}\r\ncontent-length: 2\r\n\r\n{{}}"
+        ));
         let id = &json(&crate::harness::next_line(&mut requests))["messageId"];
         writeln!(responses, "{{\"messageId\":{id},\"modelResult\":{{}}}}").unwrap();
         assert_eq!(client.reply().status, 200);

@@ -49,7 +49,7 @@ fn two_thousand_slow_heads_past_the_cap_hold_up_nobody() {
     for _ in 0..2000 {
         let mut stream = TcpStream::connect(&address).unwrap();
         stream.set_nonblocking(true).unwrap();
-        stream.write_all(b"GET /ping HTTP/1.1\r\nhos").unwrap();
+        write!(stream, "GET /ping HTTP/1.1\r\nhost: {address}\r\nx").unwrap();
         slow.push(stream);
         if slow.len().is_multiple_of(200) {
             assert_serves(&address);
@@ -103,7 +103,7 @@ fn where_all_connections_are_busy_the_next_that_is_answered_makes_room() {
     let mut responses = open_writer(&workdir.path("responses"));
     let (mut busy, request) = call_through(&address, "", "{}", &mut requests);
     let mut fresh = Client::connect(&address);
-    fresh.send("GET /ping HTTP/1.1\r\nhost: x\r\n\r\n");
+    fresh.send(format!("GET /ping HTTP/1.1\r\nhost: {address}\r\n\r\n"));
     thread::sleep(Duration::from_millis(100));
     let id = &json(&request)["messageId"];
     writeln!(responses, "{{\"messageId\":{id},\"modelResult\":{{}}}}").unwrap();
@@ -123,7 +123,7 @@ fn clients_that_never_read_their_answers_hold_up_nobody_and_are_let_go() {
     start_doubling(&workdir);
     await_pipeline(&mut Client::connect(&address));
     let mut deaf: Vec<TcpStream> = Vec::new();
-    let calls = "GET /ping HTTP/1.1\r\nhost: x\r\n\r\n".repeat(1000);
+    let calls = format!("GET /ping HTTP/1.1\r\nhost: {address}\r\n\r\n").repeat(1000);
     for _ in 0..5 {
         let mut stream = TcpStream::connect(&address).unwrap();
         let patience = Some(Duration::from_millis(200));
@@ -146,6 +146,72 @@ fn clients_that_never_read_their_answers_hold_up_nobody_and_are_let_go() {
 }
 
 #[test]
+fn no_call_is_begun_while_the_answers_before_it_are_unread() {
+    // More than the kernel holds of calls and answers, both ways.
+    const BYTES: usize = 64 << 20;
+    let workdir = pipes();
+    let (running, address) = front_end(&workdir, &["--write-timeout", "1h"]);
+    // What is answered before its body is read is where the HTTP library would go on.
+    for call in ["POST /nowhere", "GET /ping"] {
+        let mut deaf = TcpStream::connect(&address).unwrap();
+        let patience = Some(Duration::from_millis(500));
+        deaf.set_write_timeout(patience).unwrap();
+        let call = format!("{call} HTTP/1.1\r\nhost: {address}\r\ncontent-length: 2\r\n\r\n{{}}");
+        let calls = call.repeat(1000);
+        let mut sent = 0;
+        while sent < BYTES
+            && let Ok(count) = deaf.write(calls.as_bytes())
+        {
+            sent += count;
+        }
+        assert!(sent < BYTES, "calls are taken though no answer is read");
+        let resident = resident_bytes(running.id());
+        assert!(resident < 64 << 20, "{resident} bytes");
+    }
+}
+
+#[test]
+fn a_call_that_failed_before_it_was_written_never_comes_to_a_later_reader() {
+    let workdir = pipes();
+    let flags = ["--admin", "127.0.0.1:0", "--timeout", "1m"];
+    let (running, address) = front_end(&workdir, &flags);
+    let said = running.says("admin at http://");
+    let admin = said.rsplit_once("http://").unwrap().1.to_owned();
+    let mut requests = open_reader(&workdir.path("requests"));
+    let _responses = open_writer(&workdir.path("responses"));
+    let (mut first, _) = call_through(&address, "", "{}", &mut requests);
+    // The writer waits inside this one, so those that follow it stay unwritten.
+    let client = |body: &str| {
+        let mut client = Client::connect(&address);
+        client.send(format!(
+            "POST /predict HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ));
+        client
+    };
+    let mut failed = vec![client(&format!("\"failed {}\"", "x".repeat(500_000)))];
+    let filled = eventually(|| {
+        let filled = rustix::io::ioctl_fionread(requests.get_ref()).unwrap();
+        (filled >= 65_536).then_some(())
+    });
+    assert!(filled.is_some());
+    failed.extend((0..20).map(|number| client(&format!("\"failed {number}\""))));
+    let all_open = eventually(|| {
+        let metrics = Client::connect(&admin).call("GET", "/metrics", "", "").body;
+        metrics.contains("\nrv_request_open 22\n").then_some(())
+    });
+    assert!(all_open.is_some());
+    drop(requests);
+    for client in failed.iter_mut().chain([&mut first]) {
+        assert_eq!(client.reply().status, 503);
+    }
+    let mut requests = open_reader(&workdir.path("requests"));
+    let (_fresh, request) = call_through(&address, "", "\"fresh\"", &mut requests);
+    assert_eq!(json(&request)["modelInput"], "fresh");
+    assert_eq!(rustix::io::ioctl_fionread(requests.get_ref()).unwrap(), 0);
+}
+
+#[test]
 fn a_body_that_is_too_big_gets_its_413_even_where_all_of_it_is_sent_first() {
     let workdir = pipes();
     let (_running, address) = front_end(&workdir, &["--max-body", "1KiB"]);
@@ -155,7 +221,7 @@ fn a_body_that_is_too_big_gets_its_413_even_where_all_of_it_is_sent_first() {
         format!("transfer-encoding: chunked\r\n\r\n{:x}\r\n", big.len()),
     ] {
         let mut client = Client::connect(&address);
-        client.send("POST /predict HTTP/1.1\r\nhost: x\r\n");
+        client.send(format!("POST /predict HTTP/1.1\r\nhost: {address}\r\n"));
         client.send(&head);
         client.send(&big);
         let reply = client.reply();
@@ -176,7 +242,9 @@ fn bodies_are_bounded_all_together() {
     await_pipeline(&mut other);
     let body = format!("{{\"n\":1,\"x\":\"{}\"}}", "y".repeat(986));
     let mut slow = Client::connect(&address);
-    slow.send("POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n");
+    slow.send(format!(
+        "POST /predict HTTP/1.1\r\nhost: {address}\r\ncontent-length: 1000\r\n\r\n"
+    ));
     slow.send(&body[..10]);
     let refused = eventually(|| {
         let reply = Client::connect(&address).predict(&body);
@@ -199,10 +267,11 @@ fn what_is_past_the_bound_gets_503_at_once_and_what_was_accepted_its_answer() {
     let (first, line) = call_through(&address, "", "{}", &mut requests);
     let mut accepted = vec![first];
     let mut lines = vec![line];
-    let call = "POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}";
+    let call =
+        format!("POST /predict HTTP/1.1\r\nhost: {address}\r\ncontent-length: 2\r\n\r\n{{}}");
     while accepted.len() < BOUND {
         let mut client = Client::connect(&address);
-        client.send(call);
+        client.send(&call);
         lines.push(next_line(&mut requests));
         accepted.push(client);
     }
@@ -320,7 +389,7 @@ fn sigterm_under_load_fails_no_call_that_was_accepted() {
 fn call_until_refused(address: &str, stopping: &AtomicBool, calls: &AtomicU64) {
     let length = flower(1).len();
     let call = format!(
-        "POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n{}",
+        "POST /predict HTTP/1.1\r\nhost: {address}\r\ncontent-length: {length}\r\n\r\n{}",
         flower(1)
     );
     loop {
@@ -386,7 +455,7 @@ fn a_ring_of_full_pipes_goes_on() {
     for (mark, client) in clients.iter_mut().enumerate() {
         let body = flower(mark).replacen('{', &format!("{{\"padding\":\"{padding}\","), 1);
         client.send(format!(
-            "POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n{body}",
+            "POST /predict HTTP/1.1\r\nhost: {address}\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
         ));
     }

@@ -1,6 +1,6 @@
 //! rv-request without HTTP: model inputs -> requests.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, Read, Write};
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -134,10 +134,11 @@ fn a_response_that_does_not_come_is_given_up() {
     let run = workdir
         .run("rv-request")
         .args(["--responses", "responses", "--timeout", "50ms"]);
+    let run = run.args(["--rejects", "rejects"]);
     let running = run.args(["--stats", "stats.json"]).start();
     let responses = open_writer(&workdir.path("responses"));
     let mut running = running;
-    running.write("{}\n{}\n");
+    running.write("{\"n\":1}\n{\"n\":2}\n");
     drop(running.stdin.take());
     let finished = running.wait();
     finished.assert_status(1);
@@ -146,6 +147,20 @@ fn a_response_that_does_not_come_is_given_up() {
         "{finished}"
     );
     drop(responses);
+    // Neither is lost: what was asked can be asked again.
+    let rejects = workdir.read("rejects");
+    let rejects: Vec<_> = rejects.lines().map(json).collect();
+    assert_eq!(rejects.len(), 2);
+    for (reject, (line, raw)) in rejects.iter().zip([(1, "{\"n\":1}"), (2, "{\"n\":2}")]) {
+        assert_eq!(
+            (&reject["line"], &reject["raw"]),
+            (&line.into(), &raw.into())
+        );
+        let reason = reject["reason"].as_str().unwrap();
+        assert!(reason.contains("--timeout"), "{reason}");
+    }
+    assert_eq!(stat(&workdir, "stats.json", "unanswered"), 2);
+    assert_eq!(stat(&workdir, "stats.json", "rejected"), 2);
 }
 
 #[test]
@@ -153,13 +168,24 @@ fn responses_that_end_too_early_are_a_failure() {
     let workdir = Workdir::new();
     workdir.fifo("responses");
     let run = workdir.run("rv-request").args(["--responses", "responses"]);
-    let mut running = run.start();
+    let run = run.args(["--max-in-flight", "1", "--rejects", "rejects"]);
+    let mut running = run.args(["--stats", "stats.json"]).start();
     let responses = open_writer(&workdir.path("responses"));
-    running.write("{}\n");
+    running.write("1\n2\n3");
     running.line();
+    drop(running.stdin.take());
     drop(responses);
     let finished = running.wait();
     finished.assert_status(3);
+    // What was read and not answered is kept, sent or not.
+    let rejects = workdir.read("rejects");
+    let raw: Vec<_> = rejects
+        .lines()
+        .map(|line| json(line)["raw"].clone())
+        .collect();
+    assert_eq!(raw, ["1", "2", "3"]);
+    assert_eq!(stat(&workdir, "stats.json", "in"), 3);
+    assert_eq!(stat(&workdir, "stats.json", "rejected"), 3);
     assert!(
         finished.stderr.contains("ended while 1 requests"),
         "{finished}"
@@ -178,6 +204,130 @@ fn closed_loop(flags: &[&str]) -> (Workdir, Running) {
     let run = run.args(["--answers", "-", "--rejects", "rejects"]);
     let running = run.args(["--stats", "stats.json"]).args(flags).start();
     (workdir, running)
+}
+
+/// A pipeline that answers each request of a closed loop; it returns their ids.
+fn answer_each(workdir: &Workdir) -> std::thread::JoinHandle<Vec<String>> {
+    let (requests, responses) = (workdir.path("requests"), workdir.path("responses"));
+    std::thread::spawn(move || {
+        let requests = open_reader(&requests);
+        let mut responses = open_writer(&responses);
+        let mut ids = Vec::new();
+        for request in requests.lines() {
+            let request = request.unwrap();
+            ids.push(json(&request)["messageId"].as_str().unwrap().to_owned());
+            writeln!(responses, "{}", response(&request)).unwrap();
+        }
+        ids
+    })
+}
+
+/// The counts of a closed loop that has ended: each input is answered or rejected.
+fn assert_balanced(workdir: &Workdir, read: u64, answered: u64, repeated: u64) {
+    let of = |name| stat(workdir, "stats.json", name);
+    assert_eq!((of("in"), of("answered")), (read, answered));
+    assert_eq!(of("rejected"), read - answered);
+    assert_eq!(of("repeated"), repeated);
+    let rejects = workdir.read("rejects");
+    assert_eq!(rejects.lines().count() as u64, read - answered);
+}
+
+#[test]
+fn an_id_that_came_before_is_set_aside_while_the_first_is_open() {
+    let (workdir, mut running) = closed_loop(&["--id", "/id"]);
+    let mut inputs = open_writer(&workdir.path("inputs"));
+    let mut requests = open_reader(&workdir.path("requests"));
+    let mut responses = open_writer(&workdir.path("responses"));
+    write!(
+        inputs,
+        "{{\"id\":\"a\"}}\n{{\"id\":\"a\",\"n\":2}}\n{{\"id\":\"b\"}}\n"
+    )
+    .unwrap();
+    let first = next_line(&mut requests);
+    let second = next_line(&mut requests);
+    assert_eq!(json(&second)["messageId"], "b");
+    for request in [&first, &second] {
+        writeln!(responses, "{}", response(request)).unwrap();
+        assert_eq!(running.line(), response(request));
+    }
+    // And when it is closed.
+    write!(inputs, "{{\"id\":\"a\",\"n\":4}}\n").unwrap();
+    drop(inputs);
+    let finished = running.wait();
+    finished.assert_status(1);
+    for line in [2, 4] {
+        let place = format!("inputs:{line}: the id \"a\" came before");
+        assert!(finished.stderr.contains(&place), "{finished}");
+    }
+    let rejects = workdir.read("rejects");
+    let reject = json(rejects.lines().next().unwrap());
+    assert_eq!(
+        (&reject["line"], &reject["offset"]),
+        (&2.into(), &11.into())
+    );
+    assert_eq!(reject["raw"], "{\"id\":\"a\",\"n\":2}");
+    assert_balanced(&workdir, 4, 2, 2);
+}
+
+#[test]
+fn an_id_that_came_before_is_set_aside_in_a_long_file() {
+    const IDS: usize = 20_000;
+    for (in_flight, flags) in [("1024", &[][..]), ("1", &[]), ("8", &["--strict"])] {
+        let workdir = Workdir::new();
+        workdir.fifo("requests");
+        workdir.fifo("responses");
+        let ids = if in_flight == "1024" { IDS } else { 200 };
+        let input: String = (0..2 * ids)
+            .map(|number| format!("{{\"id\":{},\"n\":{number}}}\n", number % ids))
+            .collect();
+        workdir.write("inputs", input);
+        let run = workdir
+            .run("rv-request")
+            .args(["-i", "inputs", "--id", "/id"]);
+        let run = run.args(["-o", "requests", "--responses", "responses"]);
+        let run = run.args(["--answers", "answers", "--rejects", "rejects"]);
+        let run = run.args(["--stats", "stats.json", "--max-in-flight", in_flight]);
+        let running = run.args(flags).start();
+        let sent = answer_each(&workdir);
+        let finished = running.wait();
+        let sent = sent.join().unwrap();
+        if flags.contains(&"--strict") {
+            finished.assert_status(3);
+            let said = format!("inputs:{}: the id \"0\" came before", ids + 1);
+            assert!(finished.stderr.contains(&said), "{finished}");
+            continue;
+        }
+        finished.assert_status(1);
+        assert_eq!(sent.len(), ids, "{finished}");
+        assert_eq!(workdir.read("answers").lines().count(), ids);
+        assert_balanced(&workdir, 2 * ids as u64, ids as u64, ids as u64);
+    }
+}
+
+#[test]
+fn so_many_ids_are_remembered_and_no_more_than_twice_as_many() {
+    let workdir = Workdir::new();
+    workdir.fifo("requests");
+    workdir.fifo("responses");
+    // The first of them is among the last 100, the second among the last 500.
+    let mut input: String = (0..500).map(|number| format!("{number}\n")).collect();
+    input += "401\n100\n";
+    let input: String = input
+        .lines()
+        .map(|id| format!("{{\"id\":{id}}}\n"))
+        .collect();
+    let run = workdir
+        .run("rv-request")
+        .args(["--id", "/id", "--remember-ids", "100"]);
+    let run = run.args(["-o", "requests", "--responses", "responses"]);
+    let run = run.args(["--rejects", "rejects", "--stats", "stats.json"]);
+    let mut running = run.args(["--max-in-flight", "1"]).start();
+    running.write(&input);
+    drop(running.stdin.take());
+    let sent = answer_each(&workdir);
+    running.wait().assert_status(1);
+    assert_eq!(sent.join().unwrap().last().unwrap(), "100");
+    assert_balanced(&workdir, 502, 501, 1);
 }
 
 /// Has a program told to end, and returns when it knows.

@@ -424,8 +424,11 @@ fn the_production_model_stopped_the_canary_answers_and_a_stuck_shadow_changes_no
     }
     let answered = eventually(|| {
         let mut client = Client::try_connect(&up.address).ok()?;
-        let call = "POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n{}";
-        let reply = client.try_call(call).ok()?;
+        let call = format!(
+            "POST /predict HTTP/1.1\r\nhost: {}\r\ncontent-length: 2\r\n\r\n{{}}",
+            up.address
+        );
+        let reply = client.try_call(&call).ok()?;
         (reply.status == 200).then_some(())
     });
     assert!(answered.is_some());

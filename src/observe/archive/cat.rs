@@ -277,7 +277,10 @@ impl Cat {
             return stage.report.reject_oversized(name, line);
         }
         if self.needs_time {
-            self.time = line_time(line).or(self.time);
+            match line_time(line) {
+                Ok(time) => self.time = time.or(self.time),
+                Err(reason) => return stage.report.reject(name, line, &reason),
+            }
             if !self.range.contains(self.time) {
                 return Ok(());
             }

@@ -52,14 +52,8 @@ impl FromStr for When {
                  seconds, {text}.0"
             ));
         }
-        if let Some(time) = Micros::parse_seconds(text) {
-            return match time {
-                time if time < YEAR_10000 => Ok(When(time)),
-                time => Err(format!(
-                    "is past the year 9999 as seconds since 1970; if it is milliseconds, write {}",
-                    Micros(time.0 / 1000).as_seconds()
-                )),
-            };
+        if text.parse::<f64>().is_ok_and(f64::is_finite) {
+            return Micros::parse_timestamp(text).map(When);
         }
         if let Ok(ago) = duration(text) {
             return Ok(When(Clock::system().unix() - Micros::from_duration(ago)));
@@ -80,9 +74,6 @@ impl FromStr for When {
         Ok(When(Micros(utc.timestamp_micros())))
     }
 }
-
-/// The first second of the year 10000.
-const YEAR_10000: Micros = Micros(253_402_300_800_000_000);
 
 /// The date that somebody may mean who writes nothing but digits, as it is to be
 /// written: taken for seconds, nearly all of them lie in the first year.
@@ -157,20 +148,14 @@ impl Range {
             let old = |time: &Option<Micros>| time.is_some_and(|time| time <= since - self.slack);
             // Those before the last one that is old were closed when it began.
             first = begun.iter().rposition(old).unwrap_or(0);
-            while first > 0
-                && !is_stopped()
-                && first_time(&files[first - 1]).is_some_and(|time| time >= since)
-            {
+            while first > 0 && !is_stopped() && begins(&files[first - 1], |time| time >= since) {
                 first -= 1;
             }
         }
         if let Some(until) = self.until {
             let young = |time: &Option<Micros>| time.is_some_and(|time| time > until + self.slack);
             end = begun.iter().position(young).unwrap_or(files.len());
-            while end < files.len()
-                && !is_stopped()
-                && first_time(&files[end]).is_some_and(|time| time < until)
-            {
+            while end < files.len() && !is_stopped() && begins(&files[end], |time| time < until) {
                 end += 1;
             }
         }
@@ -190,24 +175,37 @@ pub fn begun(file: &RecordedFile) -> Option<Micros> {
     }
 }
 
-/// The first timestamp in a file; `None` where there is none near its start, or the
-/// file cannot be read, which is told where it is read whole.
-fn first_time(file: &RecordedFile) -> Option<Micros> {
+/// Whether the first timestamp in a file is as it is `wanted`; so is one that is
+/// wrong, since its line is to be set aside. There may be none near its start, or
+/// the file cannot be read, which is told where it is read whole.
+fn begins(file: &RecordedFile, wanted: impl Fn(Micros) -> bool) -> bool {
     let mut start = Vec::new();
-    let opened = file.open().ok()?;
+    let Ok(opened) = file.open() else {
+        return false;
+    };
     // What was read before an error may do.
     let _ = opened.take(PEEK_BYTES).read_to_end(&mut start);
-    start.split(|byte| *byte == b'\n').find_map(time_of)
+    let mut lines = start.split(|byte| *byte == b'\n');
+    match lines.find_map(|line| time_of(line).transpose()) {
+        Some(time) => time.map_or(true, wanted),
+        None => false,
+    }
 }
 
-/// The timestamp of a line, if it is a record with one.
-pub fn line_time(line: &Line) -> Option<Micros> {
-    line.record().and_then(time_of)
+/// The timestamp of a line, if it is a record with one. The error says what is
+/// wrong with it.
+pub fn line_time(line: &Line) -> Result<Option<Micros>, String> {
+    line.record().map_or(Ok(None), time_of)
 }
 
-fn time_of(record: &[u8]) -> Option<Micros> {
-    let time = value_of(std::str::from_utf8(record).ok()?, "timestamp")?;
-    Micros::parse_seconds(time)
+fn time_of(record: &[u8]) -> Result<Option<Micros>, String> {
+    let text = std::str::from_utf8(record).ok();
+    match text.and_then(|text| value_of(text, "timestamp")) {
+        None | Some("null") => Ok(None),
+        Some(raw) => Micros::parse_timestamp(raw)
+            .map(Some)
+            .map_err(|fault| format!("field \"timestamp\" {fault}")),
+    }
 }
 
 #[cfg(test)]
@@ -238,6 +236,16 @@ mod tests {
         for wrong in ["", "noon", "2026-13-01", "12:30", "inf", "-"] {
             assert!(wrong.parse::<When>().is_err(), "{wrong}");
         }
+        // A day without its dashes, and times in other units.
+        for (wrong, said) in [
+            ("20231114", "write 2023-11-14"),
+            ("1700000000000", "milliseconds?"),
+        ] {
+            let fault = wrong.parse::<When>().unwrap_err();
+            assert!(fault.contains(said), "{wrong}: {fault}");
+        }
+        // No month 99.
+        assert_eq!(when("20239914"), 20_239_914_000_000);
     }
 
     #[test]
@@ -248,8 +256,8 @@ mod tests {
             ("202311", "write 2023-11-01, and"),
             ("202311141230", "write 2023-11-14T12:30:00Z, and"),
             ("20231114123015", "write 2023-11-14T12:30:15Z, and"),
-            ("1700000000500", "milliseconds, write 1700000000.500000"),
-            ("253402300800", "milliseconds, write 253402300.800000"),
+            ("1700000000500", "milliseconds? Divide them by 1000"),
+            ("253402300800", "milliseconds? Divide them by 1000"),
         ] {
             let error = text.parse::<When>().unwrap_err();
             assert!(error.contains(remedy), "{text}: {error}");

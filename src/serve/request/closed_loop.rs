@@ -15,11 +15,15 @@ use crate::stage::stats::Snapshot;
 use crate::stage::wait::{output_error, wait};
 use crate::stage::{EndedEarly, Stage};
 use crate::wire::endpoint::{Input, Output, Progress};
-use crate::wire::lines::{Line, Lines};
+use crate::wire::lines::{KeptLine, Line, Lines};
 use crate::wire::message::Record;
 
 /// Requests stop being made while this much is not taken yet.
 const OUTGOING_BYTES_MAX: usize = 64 * 1024;
+
+/// So do they while the inputs of unanswered requests take this much: they are kept
+/// to be set aside where no answer comes.
+const UNANSWERED_BYTES_MAX: usize = 64 << 20;
 
 /// How much of a line is read byte by byte before the responses get their turn.
 const BYTES_A_TURN: usize = 4096;
@@ -27,8 +31,10 @@ const BYTES_A_TURN: usize = 4096;
 /// Runs until every request has its answer or has waited too long for it.
 pub fn run(stage: &mut Stage, args: &RequestArgs, responses: &str, wrapper: Wrapper) -> Result<()> {
     let mut ring = Ring::open(stage, args, responses, wrapper)?;
-    ring.turn(stage)?;
-    ring.pass_answers_on(stage)?;
+    let turned = ring.turn(stage);
+    if let Err(error) = turned.and_then(|()| ring.pass_answers_on(stage)) {
+        return Err(ring.leave(stage, error));
+    }
     stage.close(&mut ring.answers)?;
     let unanswered = ring.flight.unanswered();
     stage.found_wanting |= unanswered > 0;
@@ -90,7 +96,11 @@ impl Ring {
             reading: Reading::On,
             wrap: Wrap::new(wrapper, args.id.clone()),
             outgoing,
-            flight: Flight::new(args.timeout),
+            // Ids that are made never come again.
+            flight: Flight::new(
+                args.timeout,
+                args.id.as_ref().map_or(0, |_| args.remember_ids as usize),
+            ),
             in_flight_max: args.max_in_flight as usize,
             answered: Vec::new(),
         })
@@ -126,7 +136,6 @@ impl Ring {
             stage.report.flush()?;
             self.pass_answers_on(stage)?;
             if let Some(stop) = stage.signals.out_of_time() {
-                self.set_unsent_aside(stage)?;
                 return Err(EndedEarly::Signal(stop).into());
             }
             // From before the wait: what is there by then is read before anything is
@@ -145,7 +154,7 @@ impl Ring {
                 }
             } else {
                 // No answer that is waiting to be read comes too late.
-                self.flight.give_up(now);
+                self.give_up(stage, now)?;
             }
             if input_ready {
                 self.read_input()?;
@@ -167,8 +176,9 @@ impl Ring {
             };
             let input = self.input.name();
             let out = self.outgoing.tail();
-            if let Some(id) = self.wrap.request(stage, input, &line, out)? {
-                self.flight.depart(id);
+            let is_known = |id: &str| self.flight.is_known(id);
+            if let Some(id) = self.wrap.request(stage, input, &line, out, is_known)? {
+                self.flight.depart(id, KeptLine::from(&line));
             }
         }
         if self.reading == Reading::ToLineEnd && !self.has_line() {
@@ -178,7 +188,9 @@ impl Ring {
     }
 
     fn has_room(&self) -> bool {
-        self.flight.open() < self.in_flight_max && self.outgoing.len() < OUTGOING_BYTES_MAX
+        self.flight.open() < self.in_flight_max
+            && self.flight.bytes() < UNANSWERED_BYTES_MAX
+            && self.outgoing.len() < OUTGOING_BYTES_MAX
     }
 
     /// Whether anything was read that is no request yet.
@@ -217,20 +229,50 @@ impl Ring {
         Ok(())
     }
 
-    /// There is no time left: what was read and did not become a request is not
-    /// lost in silence, and half a line is never taken for a whole one.
-    fn set_unsent_aside(&mut self, stage: &mut Stage) -> Result<()> {
+    /// Sets the inputs aside whose answers did not come in time.
+    fn give_up(&mut self, stage: &mut Stage, now: Instant) -> Result<()> {
+        for line in self.flight.give_up(now) {
+            let reason = "no response came within --timeout";
+            let input = self.input.name();
+            stage.report.reject(input, &line.line(), reason)?;
+        }
+        Ok(())
+    }
+
+    /// Before an early end: what was read and has no answer is not lost in silence,
+    /// and half a line is never taken for a whole one. Returns what is to be said.
+    fn leave(&mut self, stage: &mut Stage, error: anyhow::Error) -> anyhow::Error {
+        let [no_answer, not_sent, torn] = match error.downcast_ref() {
+            Some(EndedEarly::Signal(_)) => [
+                "no response came within --grace",
+                "there was no room to send it within --grace",
+                "its end did not come within --grace",
+            ],
+            _ => [
+                "the program ended before a response came",
+                "the program ended before it was sent",
+                "the program ended before its end came",
+            ],
+        };
         let input = self.input.name();
+        // With --strict each is an error, and is kept all the same. Where they can
+        // not be kept, the error that ends the program is said, not that one.
+        for line in self.flight.give_up_all() {
+            let _ = stage.report.reject(input, &line.line(), no_answer);
+        }
         while let Some(line) = self.input_lines.next_line() {
-            let reason = "there was no room to send it within --grace";
-            self.wrap.set_aside(stage, input, &line, reason)?;
+            let _ = self.wrap.set_aside(stage, input, &line, not_sent);
         }
         if let Some(line) = self.input_lines.last_line() {
-            let reason = "its end did not come within --grace";
-            self.wrap.set_aside(stage, input, &line, reason)?;
+            let reason = if self.reading == Reading::Ended {
+                not_sent
+            } else {
+                torn
+            };
+            let _ = self.wrap.set_aside(stage, input, &line, reason);
         }
         stage.final_stats(&self.snapshot(stage));
-        Ok(())
+        error
     }
 
     fn read_responses(&mut self, stage: &mut Stage) -> Result<Progress> {
@@ -299,7 +341,8 @@ impl Ring {
     }
 
     fn snapshot(&self, stage: &Stage) -> Snapshot {
-        self.flight.snapshot(self.wrap.snapshot(stage))
+        let counts = self.flight.snapshot(self.wrap.snapshot(stage));
+        counts.count("repeated", self.wrap.repeated())
     }
 }
 

@@ -5,6 +5,7 @@ mod closed_loop;
 mod fields;
 mod flight;
 mod http;
+mod known_ids;
 mod wrap;
 
 use std::time::Duration;
@@ -14,7 +15,7 @@ use bytesize::ByteSize;
 use clap::{Args, Parser};
 
 use crate::serve::request::fields::RequiredFields;
-use crate::serve::request::http::Times;
+use crate::serve::request::http::{HostName, Site, Times};
 use crate::stage::cli::{Program, RunArgs, VERSION, duration};
 use crate::stage::clock::{Clock, Ids};
 use crate::stage::filter::{self, InputArgs, OutputArgs, Streams, output_path};
@@ -70,6 +71,12 @@ pub struct RequestArgs {
     /// /order/id) instead of making one
     #[arg(long, value_name = "POINTER", conflicts_with = "listen", value_parser = pointer)]
     id: Option<String>,
+
+    /// With --id and --responses: how many of the last ids to remember at least. An
+    /// input whose id came before is set aside; 80 bytes each at the most
+    #[arg(long, value_name = "N", default_value_t = 2_000_000, requires = "responses",
+        conflicts_with = "listen", value_parser = clap::value_parser!(u32).range(..=1_000_000_000))]
+    remember_ids: u32,
 
     #[command(flatten)]
     wrapping: WrappingArgs,
@@ -136,6 +143,17 @@ struct HttpArgs {
     /// Accept calls from other machines without a token
     #[arg(long, requires = "listen", conflicts_with = "token_file")]
     allow_anonymous: bool,
+
+    /// Answer to this name too, HOST or HOST:PORT, as behind a proxy or a forwarded
+    /// port; `*` is every name. At an address of this machine alone a call by a name
+    /// that is not its own gets 421: it may come from a web page. May be repeated
+    #[arg(long, value_name = "NAME", requires = "listen")]
+    host: Vec<HostName>,
+
+    /// Let the pages of this site call, as in https://app.example; `*` is every
+    /// site. Those of other sites get 403. May be repeated
+    #[arg(long, value_name = "ORIGIN", requires = "listen")]
+    cors: Vec<Site>,
 
     /// Take the message id from this header where a call has it. Each call needs
     /// an id of its own: the rendezvous answers an id once, and one that it still

@@ -5,6 +5,7 @@ use anyhow::Result;
 use crate::serve::request::Wrapper;
 use crate::stage::Stage;
 use crate::stage::filter::Filter;
+use crate::stage::report::shown;
 use crate::stage::stats::Snapshot;
 use crate::wire::lines::Line;
 use crate::wire::message::MESSAGE_ID_BYTES_MAX;
@@ -19,6 +20,7 @@ pub struct Wrap {
     read: u64,
     blank: u64,
     written: u64,
+    repeated: u64,
 }
 
 impl Wrap {
@@ -29,17 +31,24 @@ impl Wrap {
             read: 0,
             blank: 0,
             written: 0,
+            repeated: 0,
         }
     }
 
+    /// How many lines were set aside since their id was known.
+    pub fn repeated(&self) -> u64 {
+        self.repeated
+    }
+
     /// Appends the request of one line and returns its id; `None` where the line
-    /// is blank or was set aside.
+    /// is blank or was set aside. It is set aside too where its id `is_known`.
     pub fn request(
         &mut self,
         stage: &mut Stage,
         input: &str,
         line: &Line,
         out: &mut Vec<u8>,
+        is_known: impl Fn(&str) -> bool,
     ) -> Result<Option<String>> {
         if line.oversized.is_some() {
             self.read += 1;
@@ -52,6 +61,12 @@ impl Wrap {
         };
         self.read += 1;
         match self.parse(bytes) {
+            Ok((id, _)) if is_known(&id) => {
+                self.repeated += 1;
+                let reason = format!("the id {} came before", shown(&id));
+                stage.report.reject(input, line, &reason)?;
+                Ok(None)
+            }
             Ok((id, model_input)) => {
                 self.wrapper.wrap(&id, model_input, out);
                 self.written += 1;
@@ -72,6 +87,10 @@ impl Wrap {
         line: &Line,
         reason: &str,
     ) -> Result<()> {
+        if line.oversized.is_none() && line.record().is_none() {
+            self.blank += 1;
+            return Ok(());
+        }
         self.read += 1;
         stage.report.reject(input, line, reason)
     }
@@ -116,7 +135,9 @@ impl Filter for Wrap {
         line: &Line,
         out: &mut Vec<u8>,
     ) -> Result<()> {
-        self.request(stage, input, line, out).map(|_| ())
+        // Nothing is answered here, so an id may come again.
+        let is_known = |_: &str| false;
+        self.request(stage, input, line, out, is_known).map(|_| ())
     }
 
     fn snapshot(&self, stage: &Stage) -> Snapshot {

@@ -31,7 +31,7 @@ pub fn request(text: &str) -> Option<Request<'_>> {
     }
     Some(Request {
         message_id: valid_id(decode_string(field(Field::MessageId)?)?).ok()?,
-        timestamp: Micros::parse_seconds(field(Field::Timestamp)?)?,
+        timestamp: Micros::parse_timestamp(field(Field::Timestamp)?).ok()?,
         text,
     })
 }
@@ -92,7 +92,10 @@ pub fn score(text: &str) -> Option<Score<'_>> {
         },
         model_hash: hash.and_then(decode_string),
         elapsed,
-        timestamp: field(Field::Timestamp).and_then(Micros::parse_seconds),
+        timestamp: match field(Field::Timestamp) {
+            None | Some("null") => None,
+            Some(raw) => Some(Micros::parse_timestamp(raw).ok()?),
+        },
         outcome: match (field(Field::Result), field(Field::Error)) {
             (Some(result), None) => Outcome::Result(result),
             (None, Some(error)) => Outcome::Error(error),
@@ -172,6 +175,8 @@ mod tests {
             1 => Just(r#""messageId":"a""#),
             1 => Just(r#""messageId":"""#),
             1 => Just(r#""timestamp":"now","messageId":"a","modelInput":1"#),
+            1 => Just(r#""timestamp":1700000000000,"messageId":"a","modelInput":1"#),
+            1 => Just(r#""timestamp":null,"messageId":"a","modelInput":1"#),
         ];
         let outcome = prop_oneof![
             4 => Just(r#","result":{"modelName":"dt","result":1}"#.to_owned()),

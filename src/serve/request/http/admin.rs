@@ -12,6 +12,7 @@ use serde_json::json;
 use crate::serve::request::http::call::{check_token, close_after, failure, json, not_allowed};
 use crate::serve::request::http::connections::{Connection, Connections, Phase};
 use crate::serve::request::http::front::{Answer, Front};
+use crate::serve::request::http::sites::Sites;
 
 /// How many connections there may be: those who run a service are few.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -23,6 +24,8 @@ pub struct Admin {
     pub asks: bool,
     /// The service in the words of OpenAPI, these paths included.
     pub description: Bytes,
+    /// Who may call: no pages of other sites.
+    pub sites: Sites,
 }
 
 impl Admin {
@@ -40,10 +43,12 @@ pub async fn answer(
     request: Request<Incoming>,
 ) -> Answer {
     connection.enter(Phase::Call, Instant::now());
-    let mut answer = match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, path) => get(&front, path, &request),
-        (_, "/healthz" | "/readyz" | "/metrics" | "/openapi.json") => not_allowed("GET, HEAD"),
-        _ => no_such_path(),
+    let mut answer = match &front.admin {
+        Some(admin) => match admin.sites.admit(&request) {
+            Ok(_) => answer_to(&front, admin, &request),
+            Err(refused) => *refused,
+        },
+        None => no_such_path(),
     };
     if connections.is_last_call() {
         close_after(&mut answer);
@@ -52,7 +57,15 @@ pub async fn answer(
     answer
 }
 
-fn get(front: &Front, path: &str, request: &Request<Incoming>) -> Answer {
+fn answer_to(front: &Front, admin: &Admin, request: &Request<Incoming>) -> Answer {
+    match (request.method(), request.uri().path()) {
+        (&Method::GET | &Method::HEAD, path) => get(front, admin, path, request),
+        (_, "/healthz" | "/readyz" | "/metrics" | "/openapi.json") => not_allowed("GET, HEAD"),
+        _ => no_such_path(),
+    }
+}
+
+fn get(front: &Front, admin: &Admin, path: &str, request: &Request<Incoming>) -> Answer {
     match path {
         "/healthz" => value(StatusCode::OK, &json!({"alive": true})),
         "/readyz" => match front.not_ready() {
@@ -63,7 +76,7 @@ fn get(front: &Front, path: &str, request: &Request<Incoming>) -> Answer {
             ),
         },
         "/metrics" | "/openapi.json" => {
-            if front.admin.asks
+            if admin.asks
                 && let Err(refused) = check_token(&front.limits.access, request)
             {
                 return *refused;
@@ -71,7 +84,7 @@ fn get(front: &Front, path: &str, request: &Request<Incoming>) -> Answer {
             if path == "/metrics" {
                 metrics(front)
             } else {
-                json(StatusCode::OK, front.admin.description.clone())
+                json(StatusCode::OK, admin.description.clone())
             }
         }
         _ => no_such_path(),

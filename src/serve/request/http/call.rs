@@ -1,6 +1,7 @@
 //! One call: from its bytes to a request, from a response to its answer.
 
 use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use tokio::time::timeout;
 use crate::serve::request::RequestArgs;
 use crate::serve::request::http::connections::{Connection, Connections, Phase};
 use crate::serve::request::http::front::{Answer, BodyRoom, Front, Refusal};
+use crate::serve::request::http::sites::{Sites, Visit};
 use crate::serve::request::http::token::Access;
 use crate::stage::usage;
 use crate::wire::message::{self, Field, MESSAGE_ID_BYTES_MAX, Record};
@@ -30,12 +32,20 @@ pub struct Limits {
     answer_timeout: Duration,
     id_header: Option<HeaderName>,
     pub access: Rc<Access>,
+    /// Who may call.
+    sites: Sites,
     /// The service in the words of OpenAPI.
     description: Bytes,
 }
 
 impl Limits {
-    pub fn new(args: &RequestArgs, access: Rc<Access>, description: Bytes) -> Result<Limits> {
+    /// Those of the calls that come to `own`.
+    pub fn new(
+        args: &RequestArgs,
+        access: Rc<Access>,
+        own: SocketAddr,
+        description: Bytes,
+    ) -> Result<Limits> {
         let id_header =
             match &args.http.id_header {
                 Some(name) => Some(HeaderName::from_bytes(name.as_bytes()).map_err(|_| {
@@ -44,6 +54,7 @@ impl Limits {
                 None => None,
             };
         Ok(Limits {
+            sites: Sites::new(own, &args.http.host, &args.http.cors, id_header.as_ref()),
             body_bytes_max: body_bytes_max(args),
             body_timeout: args.http.body_timeout,
             answer_timeout: args.timeout,
@@ -86,9 +97,31 @@ pub async fn answer(
     request: Request<Incoming>,
 ) -> Answer {
     let begun = front.begin(Rc::clone(&connection));
+    let mut answer = match front.limits.sites.admit(&request) {
+        Ok(visit) => answer_to(&front, &connection, visit, request).await,
+        Err(refused) => *refused,
+    };
+    if connections.is_last_call() {
+        close_after(&mut answer);
+    }
+    begun.answered(answer.status());
+    answer
+}
+
+/// Answers a call that may be made.
+async fn answer_to(
+    front: &Rc<Front>,
+    connection: &Connection,
+    visit: Visit,
+    request: Request<Incoming>,
+) -> Answer {
+    if let Some(mut answer) = visit.preflight(&front.limits.sites, &request) {
+        visit.allow_reading(&mut answer);
+        return answer;
+    }
     let mut answer = match (request.method(), request.uri().path()) {
         (&Method::GET | &Method::HEAD, "/ping") => ping(),
-        (&Method::POST, "/predict") => predict(&front, &connection, request)
+        (&Method::POST, "/predict") => predict(front, connection, request)
             .await
             .unwrap_or_else(|refused| *refused),
         (&Method::GET | &Method::HEAD, "/openapi.json") => {
@@ -104,10 +137,7 @@ pub async fn answer(
             "no such path; there are GET /ping, POST /predict and GET /openapi.json",
         ),
     };
-    if connections.is_last_call() {
-        close_after(&mut answer);
-    }
-    begun.answered(answer.status());
+    visit.allow_reading(&mut answer);
     answer
 }
 
@@ -280,13 +310,25 @@ pub fn answer_of(record: &Record, response: &message::Response) -> Answer {
         (&X_RV_MODEL, response.model.as_deref()),
         (&X_RV_REASON, response.reason.as_deref()),
     ] {
-        // A name that no header can carry is in the body all the same.
-        if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
+        // What no header can carry is in the body all the same.
+        if let Some(value) = value.and_then(header_value) {
             answer.headers_mut().insert(name, value);
         }
     }
     answer
 }
+
+/// The value of a header; `None` where it is so long, or of such characters, that a
+/// client would not take it.
+fn header_value(text: &str) -> Option<HeaderValue> {
+    let is_plain = |byte: u8| byte == b' ' || byte.is_ascii_graphic();
+    let fits = (1..=HEADER_VALUE_BYTES_MAX).contains(&text.len());
+    let is_value = fits && text.bytes().all(is_plain);
+    is_value.then(|| HeaderValue::from_str(text).ok()).flatten()
+}
+
+/// The longest value of a header. Clients take heads of 8 KiB and more.
+const HEADER_VALUE_BYTES_MAX: usize = 1024;
 
 const X_RV_MESSAGE_ID: HeaderName = HeaderName::from_static("x-rv-message-id");
 const X_RV_MODEL: HeaderName = HeaderName::from_static("x-rv-model");
@@ -322,7 +364,8 @@ fn ping() -> Answer {
     json(StatusCode::OK, Bytes::from_static(b"{\"ping\":\"pong\"}\n"))
 }
 
-fn refused(status: StatusCode, message: &str) -> Refused {
+/// The answer to a call that is refused: JSON with an `error`.
+pub fn refused(status: StatusCode, message: &str) -> Refused {
     failure(status, message).into()
 }
 

@@ -58,6 +58,8 @@ pub struct Connection {
     /// Set while the client does not take what it is sent: since when.
     stuck: Cell<Option<Instant>>,
     closed: Cell<bool>,
+    /// Whether its client has sent a head that was none.
+    malformed: Cell<bool>,
     /// Of the task that serves it.
     waker: RefCell<Option<Waker>>,
     /// Where it is in the list; `None` when it has left.
@@ -72,6 +74,7 @@ impl Connection {
             since: Cell::new(now),
             stuck: Cell::new(None),
             closed: Cell::new(false),
+            malformed: Cell::new(false),
             waker: RefCell::default(),
             place: Cell::new(Some(place)),
         }
@@ -105,6 +108,16 @@ impl Connection {
     /// Whether the client has yet to take what it was sent.
     pub fn has_unread(&self) -> bool {
         self.stuck.get().is_some()
+    }
+
+    /// Its client has sent a head that is none.
+    pub fn is_malformed(&self) {
+        self.malformed.set(true);
+    }
+
+    /// Whether its client has sent a head that was none.
+    pub fn was_malformed(&self) -> bool {
+        self.malformed.get()
     }
 
     /// Whether its listener has closed it.
@@ -168,6 +181,14 @@ pub struct Place {
     pub connection: Rc<Connection>,
 }
 
+impl Place {
+    /// Its client has sent what is no head of a call.
+    pub fn count_malformed(&self) {
+        let malformed = &self.connections.malformed;
+        malformed.set(malformed.get() + 1);
+    }
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
         self.connections.leave(&self.connection);
@@ -187,6 +208,7 @@ pub struct Connections {
     stopping: Cell<bool>,
     shed: Cell<u64>,
     timed_out: Cell<u64>,
+    malformed: Cell<u64>,
 }
 
 impl Connections {
@@ -202,6 +224,7 @@ impl Connections {
             stopping: Cell::new(false),
             shed: Cell::new(0),
             timed_out: Cell::new(0),
+            malformed: Cell::new(0),
         })
     }
 
@@ -214,6 +237,11 @@ impl Connections {
     /// too long.
     pub fn closed(&self) -> (u64, u64) {
         (self.shed.get(), self.timed_out.get())
+    }
+
+    /// How many ended with a head that was none.
+    pub fn malformed(&self) -> u64 {
+        self.malformed.get()
     }
 
     /// A place for one more. Where there is none, the connection that has waited

@@ -67,7 +67,8 @@ struct Waiting {
 #[derive(Debug)]
 pub struct Front {
     pub limits: Limits,
-    pub admin: Admin,
+    /// Of the second listener, where there is one.
+    pub admin: Option<Admin>,
     /// Those of the clients.
     pub connections: Rc<Connections>,
     started: Instant,
@@ -120,7 +121,7 @@ impl Front {
         args: &RequestArgs,
         wrapper: Wrapper,
         limits: Limits,
-        admin: Admin,
+        admin: Option<Admin>,
         connections_max: usize,
     ) -> Front {
         // Twice the largest body, or what a burst of ordinary calls needs.
@@ -378,7 +379,7 @@ impl Front {
 
     /// Something was counted. To wake the task that shows the counts for each
     /// call would cost more than the counting.
-    fn count(&self) {
+    pub fn count(&self) {
         if !self.counted.replace(true) {
             self.something_to_report.notify_one();
         }
@@ -446,6 +447,8 @@ impl Front {
             .help("Connections that were closed to make room")
             .count("timedOut", timed_out)
             .help("Connections whose client took too long")
+            .count("malformed", self.connections.malformed())
+            .help("Connections that ended with a head that was none")
             .gauge("ready", u64::from(self.not_ready().is_none()))
             .help("Whether the pipeline is there")
             .latencies("call", &counts.latency)
@@ -550,20 +553,73 @@ mod tests {
     use super::*;
     use crate::serve::request::http::token::Access;
 
-    #[test]
-    fn the_end_of_a_call_leaves_a_later_one_with_its_id_open() {
+    /// A front end whose pipeline is there.
+    fn front(flags: &[&str]) -> Rc<Front> {
         let args = ["rv-request", "--listen", "127.0.0.1:0", "--responses", "r"];
-        let args = RequestArgs::parse_from(args);
+        let args = RequestArgs::parse_from(args.iter().chain(flags));
         let wrapper = Wrapper::new(&args.wrapping).unwrap();
         let access = Rc::new(Access::new(None).unwrap());
-        let limits = Limits::new(&args, access, Bytes::new()).unwrap();
-        let admin = Admin {
-            asks: false,
-            description: Bytes::new(),
-        };
-        let front = Rc::new(Front::new(&args, wrapper, limits, admin, 1));
+        let own = "127.0.0.1:8000".parse().unwrap();
+        let limits = Limits::new(&args, access, own, Bytes::new()).unwrap();
+        let front = Rc::new(Front::new(&args, wrapper, limits, None, 1));
         front.requests_begin();
         front.responses_begin();
+        front
+    }
+
+    /// Takes what is pending, as the writer does.
+    fn take_pending(front: &Front) -> Vec<u8> {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.build().unwrap();
+        runtime.block_on(front.take_pending())
+    }
+
+    #[test]
+    fn what_is_being_written_counts_towards_the_bound() {
+        let front = front(&["--max-in-flight", "1000"]);
+        let body = "x".repeat(1 << 20);
+        let body = format!("\"{body}\"");
+        let mut calls = Vec::new();
+        let refused = loop {
+            match front.send(None, &body) {
+                Ok(call) => calls.push(call),
+                Err(refusal) => break refusal,
+            }
+        };
+        assert_eq!(refused, Refusal::Full);
+        // The bound and the call that passes it.
+        assert!((16..=17).contains(&calls.len()), "{}", calls.len());
+        let batch = take_pending(&front);
+        assert!(batch.len() > 16 << 20);
+        // Nothing of it has left, so there is no more room than before.
+        assert_eq!(front.send(None, &body).unwrap_err(), Refusal::Full);
+        front.written(batch);
+        assert!(front.send(None, &body).is_ok());
+    }
+
+    #[test]
+    fn requests_of_calls_that_have_failed_are_not_kept_for_the_next_reader() {
+        let front = front(&[]);
+        for newline in ["", "\n"] {
+            front.push(newline.as_bytes());
+            let mut call = front.send(None, "\"failed\"").unwrap();
+            front.requests_end();
+            assert!(call.answer.try_recv().is_err());
+            front.requests_begin();
+            let _fresh = front.send(None, "\"fresh\"").unwrap();
+            let batch = String::from_utf8(take_pending(&front)).unwrap();
+            assert!(batch.starts_with(&format!("{newline}{{")), "{batch}");
+            assert!(
+                batch.contains("fresh") && !batch.contains("failed"),
+                "{batch}"
+            );
+            front.written(batch.into_bytes());
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_call_leaves_a_later_one_with_its_id_open() {
+        let front = front(&[]);
         let send = || front.send(Some("same".to_owned()), "{}");
         let respond = || {
             let line = Line {

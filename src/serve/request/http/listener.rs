@@ -25,7 +25,7 @@ use crate::stage::usage;
 
 /// The largest head of a call, in bytes; a larger one gets 431. The buffer of a
 /// connection grows to about as much.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+pub const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// How many connections may wait in the kernel to be accepted.
 const BACKLOG: u32 = 4096;
@@ -73,7 +73,8 @@ pub async fn accept<Answer, Answering>(
         let place = connections.admit().await;
         let service_place = (Rc::clone(&connections), Rc::clone(&place.connection));
         let service_front = Rc::clone(&front);
-        spawn_local(serve(stream, place, move |request| {
+        let front = Rc::clone(&front);
+        spawn_local(serve(front, stream, place, move |request| {
             let (connections, connection) = service_place.clone();
             answer(Rc::clone(&service_front), connections, connection, request)
         }));
@@ -106,7 +107,7 @@ pub async fn accept<Answer, Answering>(
 }
 
 /// Serves one connection to its end.
-async fn serve<Answer, Answering>(stream: TcpStream, place: Place, answer: Answer)
+async fn serve<Answer, Answering>(front: Rc<Front>, stream: TcpStream, place: Place, answer: Answer)
 where
     Answer: Fn(Request<Incoming>) -> Answering,
     Answering: Future<Output = Response<Full<Bytes>>>,
@@ -128,6 +129,9 @@ where
         .max_buf_size(HEAD_BYTES_MAX)
         .serve_connection(TokioIo::new(watched), service);
     // A client that goes away or sends no HTTP is its own affair.
-    let _ = http.await;
-    drop(place);
+    let is_malformed = http.await.is_err_and(|error| error.is_parse());
+    if is_malformed || place.connection.was_malformed() {
+        place.count_malformed();
+        front.count();
+    }
 }

@@ -16,8 +16,10 @@ mod connections;
 mod front;
 mod listener;
 mod openapi;
+mod refusal;
 mod requests;
 mod responses;
+mod sites;
 mod token;
 mod watched;
 
@@ -26,7 +28,6 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use hyper::body::Bytes;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::Notify;
@@ -35,16 +36,18 @@ use tokio::time::{sleep_until, timeout_at};
 
 use crate::serve::request::http::admin::Admin;
 use crate::serve::request::http::call::Limits;
-pub use crate::serve::request::http::connections::Times;
-
 use crate::serve::request::http::connections::Connections;
 use crate::serve::request::http::front::Front;
 use crate::serve::request::http::listener::{accept, address, listen};
 use crate::serve::request::http::openapi::{SecondListener, Service};
+use crate::serve::request::http::sites::Sites;
 use crate::serve::request::http::token::Access;
 use crate::serve::request::{RequestArgs, Wrapper};
 use crate::stage::{EndedEarly, Stage, usage};
 use crate::wire::endpoint::{Input, Output};
+
+pub use crate::serve::request::http::connections::Times;
+pub use crate::serve::request::http::sites::{HostName, Site};
 
 /// Files that a front end has open beside its connections.
 const OTHER_FILES: u64 = 64;
@@ -86,8 +89,9 @@ pub fn run(
             required: &wrapper.required,
             asks: access.asks(),
         };
-        let limits = Limits::new(args, Rc::clone(&access), service.describe(None))?;
-        let admin = listeners.admin_of(service);
+        let own = listeners.calls.local_addr()?;
+        let limits = Limits::new(args, Rc::clone(&access), own, service.describe(None))?;
+        let admin = listeners.admin_of(service)?;
         let front = Front::new(args, wrapper, limits, admin, connections_max);
         let front = Rc::new(front);
         let outcome = serve(stage, args, listeners, Rc::clone(&front), output, responses).await;
@@ -137,22 +141,18 @@ impl Listeners {
         })
     }
 
-    fn admin_of(&self, service: Service) -> Admin {
-        let addresses = self.admin.as_ref().and_then(|admin| {
-            let calls = self.calls.local_addr().ok()?;
-            Some((calls, admin.local_addr().ok()?))
-        });
-        let Some((calls, admin)) = addresses else {
-            return Admin {
-                asks: service.asks,
-                description: Bytes::new(),
-            };
+    /// What the second listener answers; `None` where there is none.
+    fn admin_of(&self, service: Service) -> Result<Option<Admin>> {
+        let Some(admin) = &self.admin else {
+            return Ok(None);
         };
-        let asks = Admin::asks(admin, service.asks);
-        Admin {
+        let (calls, own) = (self.calls.local_addr()?, admin.local_addr()?);
+        let asks = Admin::asks(own, service.asks);
+        Ok(Some(Admin {
             asks,
             description: service.describe(Some(SecondListener { calls, asks })),
-        }
+            sites: Sites::new(own, &service.args.http.host, &[], None),
+        }))
     }
 }
 

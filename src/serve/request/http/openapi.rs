@@ -136,12 +136,16 @@ impl Service<'_> {
         let mut answered = answer("The answer", of_schema("Response"));
         answered["headers"] = of_policy.clone();
         add("200", answered);
-        add("400", error("The body is no JSON, or the id is none"));
+        add(
+            "400",
+            error("The body is no JSON, the id is none, or the head is no head of HTTP/1.1"),
+        );
         if self.asks {
             let mut refused = error("The token is missing or wrong");
             refused["headers"] = json!({"WWW-Authenticate": header("Bearer")});
             add("401", refused);
         }
+        add("403", error("The call comes from a page of another site"));
         add("408", error("The body took too long"));
         if self.args.http.id_header.is_some() {
             add("409", error("A call with this id is open"));
@@ -153,7 +157,11 @@ impl Service<'_> {
                 error("The model input lacks a field, or one is no number"),
             );
         }
-        add("431", json!({"description": "The head is too long"}));
+        add(
+            "421",
+            error("The call is to a name that is none of this service"),
+        );
+        add("431", error("The head is too long"));
         let mut unavailable =
             error("The pipeline is not there, or as many calls are open as there may be");
         unavailable["headers"] = json!({"Retry-After": {
@@ -343,7 +351,9 @@ mod tests {
         let plain = description(&[], false, None);
         assert_eq!(
             statuses(&plain),
-            ["200", "400", "408", "413", "431", "503", "504"]
+            [
+                "200", "400", "403", "408", "413", "421", "431", "503", "504"
+            ]
         );
         assert!(plain["components"].get("securitySchemes").is_none());
         assert!(plain["paths"].get("/metrics").is_none());

@@ -1,6 +1,6 @@
 //! A stream whose connection knows what its client does.
 
-use std::io::{self, IoSlice};
+use std::io;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -10,6 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
 use crate::serve::request::http::connections::{Connection, Phase};
+use crate::serve::request::http::refusal::{own_answer, with_body};
 
 /// For how long a client may go on sending what nobody reads, after its answer.
 const LINGER: Duration = Duration::from_secs(10);
@@ -23,6 +24,8 @@ pub struct Watched {
     connection: Rc<Connection>,
     /// A read waits until the client has taken its answers.
     read_held_back: bool,
+    /// The answer to a head that was none, as far as it is not sent yet.
+    refusal: Vec<u8>,
     /// Set when the last answer has been sent: until when to read on.
     linger_end: Option<Instant>,
 }
@@ -34,6 +37,7 @@ impl Watched {
             stream,
             connection,
             read_held_back: false,
+            refusal: Vec::new(),
             linger_end: None,
         }
     }
@@ -44,6 +48,29 @@ impl Watched {
         }
         self.connection.wake_when_closed(context);
         Ok(())
+    }
+
+    fn poll_write_stream(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.after_write(context, written)
+    }
+
+    /// Sends what is left of the answer to a head that was none.
+    fn poll_refusal(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.refusal.is_empty() {
+            let refusal = std::mem::take(&mut self.refusal);
+            let written = self.poll_write_stream(context, &refusal);
+            self.refusal = refusal;
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => drop(self.refusal.drain(..count)),
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 
     fn after_write(
@@ -90,25 +117,26 @@ impl AsyncWrite for Watched {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check(context)?;
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.after_write(context, written)
+        match own_answer(bytes) {
+            // It is sent by the flush that follows.
+            Some((0, status)) => {
+                self.refusal = with_body(bytes, status);
+                self.connection.is_malformed();
+                Poll::Ready(Ok(bytes.len()))
+            }
+            // What stands before it goes first.
+            Some((start, _)) => self.poll_write_stream(context, &bytes[..start]),
+            None => self.poll_write_stream(context, bytes),
+        }
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        self.check(context)?;
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
-        self.after_write(context, written)
-    }
-
+    // The default of `poll_write_vectored` writes by `poll_write`.
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        false
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_refusal(context))?;
         Pin::new(&mut self.stream).poll_flush(context)
     }
 
@@ -117,6 +145,7 @@ impl AsyncWrite for Watched {
     /// its way.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check(context)?;
+        ready!(self.poll_refusal(context))?;
         let end = match self.linger_end {
             Some(end) => end,
             None => {
