@@ -66,11 +66,15 @@ impl Scorer {
         let finished = &mut self.finished;
         self.results += std::mem::take(&mut finished.results);
         self.errors += std::mem::take(&mut finished.errors);
-        for time in finished.evaluation_times.drain(..) {
-            self.evaluation.record(time);
+        for time in &finished.evaluation_times {
+            self.evaluation.record(*time);
         }
-        for (line, reason) in finished.rejects.drain(..) {
-            stage.report.reject(input, &line.line(), &reason)?;
+        finished.evaluation_times.clear();
+        // Most records are valid; this runs once per record.
+        if !finished.rejects.is_empty() {
+            for (line, reason) in finished.rejects.drain(..) {
+                stage.report.reject(input, &line.line(), &reason)?;
+            }
         }
         Ok(())
     }
