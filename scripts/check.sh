@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What has to hold before a change lands: form, lints, tests, documentation.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd -- "$(dirname -- "$0")/.."
 
 cargo fmt --all --check
 cargo clippy --locked --all-targets -- --deny warnings

@@ -8,7 +8,7 @@
 #
 # RV_BIN names a folder with the programs, instead of building them.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd -- "$(dirname -- "$0")/.."
 
 serve=no
 case "${1:-}" in
@@ -19,13 +19,13 @@ esac
 
 if [[ -z "${RV_BIN:-}" ]]; then
   echo '== building'
-  cargo build --release --bins
-  RV_BIN=$PWD/target/release
+  RV_BIN=$(scripts/programs.sh)
 fi
+RV_BIN=$(realpath -- "$RV_BIN")
 export PATH="$RV_BIN:$PATH"
 fixtures=$PWD/fixtures
-work=$(mktemp --directory "${TMPDIR:-/tmp}/rv-demo-XXXXXX")
-cd "$work"
+work=$(realpath -- "$(mktemp --directory -- "${TMPDIR:-/tmp}/rv-demo-XXXXXX")")
+cd -- "$work"
 
 stages=()
 stop() {
