@@ -88,9 +88,14 @@ impl<J: Send + 'static, D: Send + 'static> Crew<J, D> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stage::limit::in_time;
 
     #[test]
     fn outcomes_come_in_the_order_of_their_jobs_and_are_bounded() {
+        in_time(outcomes_come_in_order);
+    }
+
+    fn outcomes_come_in_order() {
         let mut crew = Crew::start("test", 3, || |number: u64| number * 2).unwrap();
         let mut taken = Vec::new();
         for number in 0..1000 {
@@ -110,6 +115,10 @@ mod tests {
 
     #[test]
     fn a_job_that_panics_is_an_error() {
+        in_time(a_job_panics);
+    }
+
+    fn a_job_panics() {
         let mut crew = Crew::start("test", 1, || |divisor: u32| 12 / divisor).unwrap();
         crew.submit(0).unwrap();
         assert!(crew.wait_for_next().is_err());

@@ -6,6 +6,8 @@ pub mod cli;
 pub mod clock;
 pub mod crew;
 pub mod filter;
+#[cfg(test)]
+pub mod limit;
 pub mod queue;
 pub mod recording;
 pub mod report;
