@@ -8,16 +8,16 @@
 # RECORDS and RUNS change the size. Needs python3 for the peers (orjson where it
 # is there), jq where it is there, GNU time for memory where it is there.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd -- "$(dirname -- "$0")/.."
 here=$PWD
 records=${RECORDS:-1000000}
 runs=${RUNS:-5}
 parts=${*:-$(cd scripts/bench && basename --multiple --suffix=.sh -- *.sh)}
 
 if [[ -z "${RV_BIN:-}" ]]; then
-  cargo build --release --bins --quiet
-  RV_BIN=$PWD/target/release
+  RV_BIN=$(scripts/programs.sh)
 fi
+RV_BIN=$(realpath -- "$RV_BIN")
 export PATH="$RV_BIN:$PATH"
 work=$(mktemp --directory "${TMPDIR:-/tmp}/rv-bench-XXXXXX")
 jobs_started=()

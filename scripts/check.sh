@@ -2,7 +2,7 @@
 # What has to hold before a change lands: form, spelling, scripts, dependencies, lints,
 # tests, documentation. The quick checks come first.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd -- "$(dirname -- "$0")/.."
 PATH=$PWD/target/tools/bin:$PATH
 
 missing=no

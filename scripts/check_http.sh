@@ -5,21 +5,21 @@
 #
 # RV_BIN names a folder with the programs, instead of building them.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd -- "$(dirname -- "$0")/.."
 
 if [[ -z "${RV_BIN:-}" ]]; then
-  cargo build --release --bins --quiet
-  RV_BIN=$PWD/target/release
+  RV_BIN=$(scripts/programs.sh)
 fi
+RV_BIN=$(realpath -- "$RV_BIN")
 fixtures=$PWD/fixtures
-work=$(mktemp --directory "${TMPDIR:-/tmp}/rv-check-http-XXXXXX")
+work=$(realpath -- "$(mktemp --directory -- "${TMPDIR:-/tmp}/rv-check-http-XXXXXX")")
 front=
 cleanup() {
   [[ -z "$front" ]] || kill "$front" 2> /dev/null || true
   rm --recursive --force "$work"
 }
 trap cleanup EXIT
-cd "$work"
+cd -- "$work"
 
 python3 -m venv venv
 venv/bin/pip --quiet --disable-pip-version-check install openapi-spec-validator prometheus-client

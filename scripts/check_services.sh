@@ -8,10 +8,10 @@
 # RV_OUTAGE_SECONDS says how long outages last (5). Each service takes about 0.8 GB
 # of memory. What scripts/services/search.sh needs is needed here.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd -- "$(dirname -- "$0")/.."
 kinds=${*:-elasticsearch7 elasticsearch8 opensearch2 elasticsearch8-secure readme}
 
-work=$(mktemp --directory "${TMPDIR:-/tmp}/rv-check-services-XXXXXX")
+work=$(realpath -- "$(mktemp --directory -- "${TMPDIR:-/tmp}/rv-check-services-XXXXXX")")
 # The services run as another user where this one is root.
 chmod 755 "$work"
 running=
@@ -30,8 +30,7 @@ thread_pool.write.queue_size: 8'
 # The page from starting a service to the answer, after the block that trains the
 # models.
 readme() {
-  cargo build --locked --bins --quiet
-  PATH=$PWD/target/debug:$PATH
+  PATH=$(scripts/programs.sh --profile dev):$PATH
   mkdir "$work/readme"
   ln --symbolic "$PWD/fixtures" "$PWD/scripts" "$work/readme/"
   python3 - docs/elasticsearch.md > "$work/readme/commands" << 'PY'

@@ -8,32 +8,35 @@
 #
 # RV_BIN names a folder with the programs, instead of building them.
 set -euo pipefail
-cd "$(dirname "$0")/.."
+cd -- "$(dirname -- "$0")/.."
 
 serve=no
 case "${1:-}" in
   '') ;;
   --serve) serve=yes ;;
-  *) echo "usage: scripts/demo.sh [--serve]" >&2; exit 2 ;;
+  *)
+    echo "usage: scripts/demo.sh [--serve]" >&2
+    exit 2
+    ;;
 esac
 
 if [[ -z "${RV_BIN:-}" ]]; then
   echo '== building'
-  cargo build --release --bins
-  RV_BIN=$PWD/target/release
+  RV_BIN=$(scripts/programs.sh)
 fi
+RV_BIN=$(realpath -- "$RV_BIN")
 export PATH="$RV_BIN:$PATH"
 fixtures=$PWD/fixtures
-work=$(mktemp --directory "${TMPDIR:-/tmp}/rv-demo-XXXXXX")
-cd "$work"
+work=$(realpath -- "$(mktemp --directory -- "${TMPDIR:-/tmp}/rv-demo-XXXXXX")")
+cd -- "$work"
 
 stages=()
 stop() {
   status=$?
   trap - EXIT
   if ((${#stages[@]})); then
-    kill "${stages[@]}" 2>/dev/null || true
-    wait "${stages[@]}" 2>/dev/null || true
+    kill "${stages[@]}" 2> /dev/null || true
+    wait "${stages[@]}" 2> /dev/null || true
   fi
   if ((status == 0)); then
     rm --recursive --force "$work"

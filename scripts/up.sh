@@ -26,13 +26,18 @@
 # `supervise NAME` runs one stage in the foreground.
 #
 # RV_BIN names a folder with the programs, instead of building them.
+#
+# Whatever changes what runs is behind one lock, so that two commands at once are
+# two commands in turn. `up` and `add` leave nothing running where they fail.
 set -euo pipefail
-self=$(realpath "$0")
-checkout=$(dirname "$(dirname "$self")")
+self=$(realpath -- "$0")
+checkout=$(dirname -- "$(dirname -- "$self")")
 dir=${RV_RUN:-rv-run}
 
 # How long a stage may take to finish what it holds.
 readonly STOP_SECONDS=20
+# How long a command waits for another one to be done.
+readonly LOCK_SECONDS=120
 # The stages in the order of a request, without the models.
 readonly STAGES=(front tee rendezvous decoy decisions)
 
@@ -85,7 +90,7 @@ note() {
 # The process that `note` has written down, while it runs.
 pid_of() {
   local pid since
-  read -r pid since < "stages/$1/$2" 2> /dev/null || return 0
+  { read -r pid since < "stages/$1/$2"; } 2> /dev/null || return 0
   if [[ "$(begun "$pid")" == "$since" ]]; then
     echo "$pid"
   fi
@@ -102,6 +107,9 @@ supervise() {
   # shellcheck disable=SC1090
   source "stages/$name/stage"
   note "$BASHPID" "stages/$name/supervisor"
+  # `down` takes this away before it looks for who is there: whoever comes too late
+  # to be seen sees that himself.
+  [[ -e stages/running ]] || return 0
   # An end of a pipe cannot be opened alone without waiting for the other one.
   # shellcheck disable=SC2094
   exec {both}<> "$reads" {writing}> "$reads" {both}>&-
@@ -175,12 +183,26 @@ launch() {
 
 start() {
   # Of its own session, so that Ctrl-C here is not for it.
-  setsid "$self" --dir . supervise "$1" < /dev/null >> "logs/$1.log" 2>&1 &
+  # The lock is not for it either.
+  setsid "$self" --dir . supervise "$1" < /dev/null >> "logs/$1.log" 2>&1 {lock}>&- &
   for _ in {1..100}; do
     alive "$(pid_of "$1" pid)" && return
+    (($(restarts_of "$1") < 3)) || break
     sleep 0.05
   done
-  fail "$1 does not start; see $dir/logs/$1.log"
+  fail "$1 does not start: $(last_words "$1")"
+}
+
+# What a stage has said last, and where the rest is.
+last_words() {
+  local said
+  said=$(grep --invert-match '^up.sh: ' "logs/$1.log" 2> /dev/null | tail --lines=1) || true
+  echo "${said:+$said; }see $dir/logs/$1.log"
+}
+
+# How often a stage was started again.
+restarts_of() {
+  cat "stages/$1/restarts" 2> /dev/null || echo 0
 }
 
 # Lets a stage end, and ends it by force where it does not.
@@ -234,11 +256,24 @@ prepare() {
   local listen=127.0.0.1:8000 admin=127.0.0.1:8001 policy='' with_models=yes name flags=''
   while (($#)); do
     case $1 in
-      --listen) listen=$2; shift ;;
-      --admin) admin=$2; shift ;;
-      --policy) policy=$(cd "$OLDPWD" && realpath "$2"); shift ;;
+      --listen)
+        listen=$2
+        shift
+        ;;
+      --admin)
+        admin=$2
+        shift
+        ;;
+      --policy)
+        policy=$(cd -- "$OLDPWD" && realpath -- "$2")
+        shift
+        ;;
       --no-models) with_models=no ;;
-      --) shift; (($#)) && flags=$(printf ' %q' "$@"); break ;;
+      --)
+        shift
+        (($#)) && flags=$(printf ' %q' "$@")
+        break
+        ;;
       *) usage ;;
     esac
     shift
@@ -252,6 +287,7 @@ prepare() {
   # What an earlier run has left in pipes is nobody's any more.
   find models scores keep pipes -type p -delete
   rm --recursive --force stages/*
+  : > stages/running
   if [[ -n "$policy" ]]; then
     cp "$policy" policy.toml
   elif [[ ! -e policy.toml ]]; then
@@ -327,15 +363,18 @@ remember_addresses() {
       printf 'listen=%q\nadmin=%q\n' "$listen" "$admin" > addresses
       return
     fi
+    # A port that somebody else has is not worth a longer wait.
+    (($(restarts_of front) < 3)) || break
     sleep 0.05
   done
-  fail "the front end does not come up; see $dir/logs/front.log"
+  fail "the front end does not come up: $(last_words front)"
 }
 
 up() {
   local stage
   prepare "$@"
   rm --force logs/*.log
+  trap stop_all EXIT
   for stage in decisions decoy rendezvous $(models) tee front; do
     start "$stage"
   done
@@ -344,6 +383,7 @@ up() {
     if ask /readyz > /dev/null 2>&1; then
       # shellcheck disable=SC1091
       source ./addresses
+      trap - EXIT
       echo "up at http://$listen, in $dir; admin at http://$admin"
       return
     fi
@@ -356,7 +396,10 @@ add() {
   (($# >= 2)) || usage
   alive "$(pid_of tee supervisor)" || fail "$dir is not up"
   define_model "$@"
+  # shellcheck disable=SC2064 # this name
+  trap "take_away '$1'" EXIT
   start "$1"
+  trap - EXIT
   echo "$1 has joined"
 }
 
@@ -364,12 +407,16 @@ remove() {
   (($# == 1)) || usage
   local name=$1
   [[ -e "stages/$name" && " ${STAGES[*]} " != *" $name "* ]] || fail "there is no model $name"
-  # With its pipe its requests end, and then the model does.
-  rm --force "models/$name"
-  stop_stage "$name"
-  rm --force "scores/$name"
-  rm --recursive --force "stages/$name"
+  take_away "$name"
   echo "$name has left"
+}
+
+take_away() {
+  # With its pipe its requests end, and then the model does.
+  rm --force "models/$1"
+  stop_stage "$1"
+  rm --force "scores/$1"
+  rm --recursive --force "stages/$1"
 }
 
 reload() {
@@ -391,7 +438,7 @@ show_status() {
     else
       works=no
     fi
-    printf '%-12s %-8s %8s  %s\n' "$stage" "$state" "$(cat "stages/$stage/restarts" 2> /dev/null || echo 0)" \
+    printf '%-12s %-8s %8s  %s\n' "$stage" "$state" "$(restarts_of "$stage")" \
       "$(sed --quiet 's/.*"perSecond":[0-9.]*,\(\("[a-zA-Z]*":[0-9]*,*\)*\).*/\1/p' "stats/$stage.json" 2> /dev/null)"
   done
   if [[ $works == yes ]] && ask /readyz > /dev/null 2>&1; then
@@ -402,11 +449,16 @@ show_status() {
   fi
 }
 
-down() {
+stop_all() {
   local stage
+  rm --force stages/running
   for stage in front tee $(models) decoy rendezvous decisions; do
     stop_stage "$stage"
   done
+}
+
+down() {
+  stop_all
   echo "down; what is left is in $dir"
 }
 
@@ -414,7 +466,10 @@ down() {
 
 while [[ "${1:-}" == --* ]]; do
   case $1 in
-    --dir) dir=${2:?--dir needs a folder}; shift 2 ;;
+    --dir)
+      dir=${2:?--dir needs a folder}
+      shift 2
+      ;;
     *) usage ;;
   esac
 done
@@ -427,15 +482,19 @@ case $command in
     ;;
   *) usage ;;
 esac
-if [[ -z "${RV_BIN:-}" && $command != supervise ]]; then
-  (cd "$checkout" && cargo build --release --bins --quiet)
-fi
-RV_BIN=$(realpath "${RV_BIN:-$checkout/target/release}")
+[[ -n "${RV_BIN:-}" ]] || RV_BIN=$("$checkout/scripts/programs.sh")
+RV_BIN=$(realpath -- "$RV_BIN")
 export RV_BIN PATH="$RV_BIN:$PATH"
-mkdir --parents "$dir"
-dir=$(realpath "$dir")
-cd "$dir"
+mkdir --parents -- "$dir"
+dir=$(realpath -- "$dir")
+cd -- "$dir"
 case $command in
   status) show_status ;;
-  *) "$command" "$@" ;;
+  supervise) supervise "$@" ;;
+  *)
+    exec {lock}> lock
+    flock --wait "$LOCK_SECONDS" "$lock" ||
+      fail "another command is at work in $dir for longer than $LOCK_SECONDS s"
+    "$command" "$@"
+    ;;
 esac

@@ -6,6 +6,8 @@ pub mod beside;
 pub mod cli;
 pub mod clock;
 pub mod filter;
+#[cfg(test)]
+pub mod limit;
 pub mod queue;
 pub mod recording;
 pub mod rejects;

@@ -211,6 +211,10 @@ mod tests {
             );
             all.extend(functions(&text).into_iter().map(|it| (file.clone(), it)));
         }
+        let scenes = ["Scene::", "Up::start", "Pipeline::start"];
+        let makes_folder = |body: &str| {
+            body.contains("Workdir::new") || scenes.iter().any(|scene| body.contains(scene))
+        };
         let mut limited: BTreeSet<&str> = BTreeSet::from(["TimeLimit"]);
         let calls = |body: &str, name: &str| {
             let (call, method) = (format!("{name}("), format!("{name}::new("));
@@ -219,7 +223,7 @@ mod tests {
         loop {
             let before = limited.len();
             for (_, (name, is_test, body)) in &all {
-                let is_limited = body.contains("Workdir::new()")
+                let is_limited = makes_folder(body)
                     || limited
                         .iter()
                         .any(|it| *it != name.as_str() && calls(body, it));
@@ -236,12 +240,10 @@ mod tests {
                 break;
             }
         }
-        let scenes = ["Scene::", "Up::start", "Pipeline::start"];
         let tests: Vec<_> = all.iter().filter(|(_, (_, is_test, _))| *is_test).collect();
         assert!(tests.len() > 100, "{} tests are not all", tests.len());
         for (file, (name, _, body)) in tests {
-            let is_limited = body.contains("Workdir::new()")
-                || scenes.iter().any(|scene| body.contains(scene))
+            let is_limited = makes_folder(body)
                 || limited.iter().any(|it| calls(body, it))
                 || !(body.contains("thread::")
                     || body.contains(".start()")

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Finished, Workdir, checkout, eventually, json, program};
+use crate::harness::{Finished, Run, Workdir, checkout, eventually, json, program};
 use crate::http::Client;
 
 /// What `up.sh` keeps up in a folder. Ends with the test.
@@ -36,15 +36,13 @@ impl Up {
     fn run(&self, command: &str, args: &[&str]) -> Finished {
         let finished = self.finish(command, args);
         finished.assert_status(0);
+        // The shell's own complaints are nobody's business.
+        assert!(!finished.stderr.contains(".sh: line "), "{finished}");
         finished
     }
 
     fn finish(&self, command: &str, args: &[&str]) -> Finished {
-        let script = checkout().join("scripts/up.sh");
-        let mut run = self.workdir.shell("exec \"$0\" --dir run \"$@\"");
-        run.command
-            .env("RV_BIN", program("rv-score").parent().unwrap());
-        run.arg(script).arg(command).args(args).finish()
+        command_of(&self.workdir, command, args).finish()
     }
 
     fn policy(&self, text: &str) {
@@ -82,6 +80,36 @@ impl Up {
     fn down(&self) {
         self.run("down", &[]);
     }
+}
+
+/// A command of `up.sh` for the folder `run`.
+fn command_of(workdir: &Workdir, command: &str, args: &[&str]) -> Run {
+    let script = checkout().join("scripts/up.sh");
+    let mut run = workdir.shell("exec \"$0\" --dir run \"$@\"");
+    run.command
+        .env("RV_BIN", program("rv-score").parent().unwrap());
+    run.arg(script).arg(command).args(args)
+}
+
+/// The command lines of the processes that work in a folder, or below it.
+fn at_work_in(workdir: &Workdir) -> Vec<String> {
+    let folder = fs::canonicalize(workdir.path(".")).unwrap();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc").unwrap() {
+        let process = entry.unwrap().path();
+        // Processes come and go; a zombie works nowhere.
+        if fs::read_link(process.join("cwd")).is_ok_and(|it| it.starts_with(&folder)) {
+            let words = fs::read(process.join("cmdline")).unwrap_or_default();
+            found.push(String::from_utf8_lossy(&words).replace('\0', " "));
+        }
+    }
+    found
+}
+
+/// Nothing outlives `down`, but for a moment.
+fn assert_nothing_is_left(workdir: &Workdir) {
+    let gone = eventually(|| at_work_in(workdir).is_empty().then_some(()));
+    assert!(gone.is_some(), "{:?}", at_work_in(workdir));
 }
 
 impl Drop for Up {
@@ -302,6 +330,138 @@ fn what_cannot_be_is_refused() {
     let status = up.finish("status", &[]);
     status.assert_status(3);
     assert!(status.stdout().contains("not ready"), "{status}");
+}
+
+#[test]
+fn commands_at_once_are_commands_in_turn_and_nothing_outlives_down() {
+    let mut up = Up::start(&["--no-models"]);
+    up.workdir.train_iris_models();
+    let model = up.workdir.path("lr.json");
+    let shadow = ["same", "rv-score", "--model", &model];
+    let adds: Vec<_> = (0..3)
+        .map(|_| command_of(&up.workdir, "add", &shadow).start())
+        .collect();
+    let mut joined = 0;
+    for add in adds {
+        let finished = add.wait();
+        joined += usize::from(finished.status == 0);
+        assert!(
+            finished.status == 0 || finished.stderr.contains("same is there already"),
+            "{finished}"
+        );
+    }
+    assert_eq!(joined, 1);
+    let supervisors = |name: &str| {
+        let wanted = format!("supervise {name} ");
+        let all = at_work_in(&up.workdir);
+        all.iter().filter(|it| it.contains(&wanted)).count()
+    };
+    assert_eq!(supervisors("same"), 1);
+    // `down` in the middle of an `add`, sooner and later.
+    for delay in [0, 50, 200] {
+        let late = ["late", "rv-score", "--model", &model];
+        let add = command_of(&up.workdir, "add", &late).start();
+        thread::sleep(Duration::from_millis(delay));
+        up.down();
+        let added = add.wait();
+        assert!(
+            added.status == 0 || added.stderr.contains("is not up"),
+            "{added}"
+        );
+        assert_nothing_is_left(&up.workdir);
+        let ports = [
+            "--no-models",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin",
+            "127.0.0.1:0",
+        ];
+        // And in the middle of an `up`.
+        let starting = command_of(&up.workdir, "up", &ports).start();
+        thread::sleep(Duration::from_millis(delay));
+        let ended = up.finish("down", &[]);
+        assert!([0, 3].contains(&ended.status), "{ended}");
+        starting.wait();
+        up.run("down", &[]);
+        assert_nothing_is_left(&up.workdir);
+        up.run("up", &ports);
+    }
+    up.down();
+    assert_nothing_is_left(&up.workdir);
+    up.address.clear();
+}
+
+#[test]
+fn a_port_that_is_taken_is_said_and_nothing_is_left_running() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let workdir = Workdir::new();
+    for ports in [
+        ["--listen", &address, "--admin", "127.0.0.1:0"],
+        ["--listen", "127.0.0.1:0", "--admin", &address],
+    ] {
+        let args = [&["--no-models"][..], &ports].concat();
+        let refused = command_of(&workdir, "up", &args).exits(3);
+        assert!(refused.stderr.contains(&address), "{refused}");
+        assert!(refused.stderr.contains("in use"), "{refused}");
+        assert_nothing_is_left(&workdir);
+    }
+}
+
+#[test]
+fn folders_may_have_any_name_and_cargo_may_build_elsewhere() {
+    let workdir = Workdir::new();
+    // A checkout, and a cargo that has built already, as the real one says it.
+    let top = workdir.path("--check out");
+    fs::create_dir(&top).unwrap();
+    for folder in ["scripts", "fixtures"] {
+        let run = workdir.shell("cp --recursive -- \"$0\" \"$1\"");
+        let run = run.arg(checkout().join(folder));
+        run.arg(&top).succeeds();
+    }
+    let bin = program("rv-score").parent().unwrap().to_owned();
+    fs::create_dir(workdir.path("tools")).unwrap();
+    workdir.write(
+        "tools/cargo",
+        "#!/usr/bin/env bash\n\
+         target=$(realpath --canonicalize-missing -- \"${CARGO_TARGET_DIR:-target}\")\n\
+         mkdir --parents -- \"$target\"\n\
+         ln --symbolic --force --no-target-directory -- \"$BUILT\" \"$target/release\"\n\
+         echo '{\"reason\":\"build-finished\",\"success\":true}'\n\
+         echo \"{\\\"reason\\\":\\\"compiler-artifact\\\",\\\"executable\\\":\\\"$target/release/rv-score\\\",\\\"fresh\\\":true}\"\n",
+    );
+    for (target, script) in [
+        (None, "cd -- '--check out'; bash scripts/demo.sh"),
+        (
+            Some(workdir.path("elsewhere and more")),
+            "bash -- '--check out/scripts/demo.sh'",
+        ),
+        (
+            Some("../--relative".to_owned()),
+            "up() { bash -- '--check out/scripts/up.sh' --dir '--a run' \"$@\"; }
+            trap 'up down' EXIT
+            up up --listen 127.0.0.1:0 --admin 127.0.0.1:0
+            up add shadow rv-score --model lr.json
+            up status
+            up remove shadow",
+        ),
+    ] {
+        let mut run = workdir.shell(&format!(
+            "chmod +x tools/cargo; PATH=$PWD/tools:$PATH; {script}"
+        ));
+        run.command
+            .env("BUILT", &bin)
+            .env_remove("RV_BIN")
+            .env_remove("CARGO_TARGET_DIR");
+        if let Some(target) = target {
+            run.command.env("CARGO_TARGET_DIR", target);
+        }
+        let finished = run.succeeds();
+        assert!(!finished.stderr.contains(".sh: line "), "{finished}");
+    }
+    assert!(fs::exists(workdir.path("elsewhere and more/release/rv-score")).unwrap());
+    assert!(fs::exists(workdir.path("--relative/release/rv-score")).unwrap());
+    assert_nothing_is_left(&workdir);
 }
 
 /// Numbers that are the same for the same seed.
