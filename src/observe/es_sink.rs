@@ -11,9 +11,11 @@ mod document;
 mod endpoints;
 mod flow;
 mod index_name;
+mod pass;
 mod reply;
 mod service;
 mod setup;
+mod shape;
 mod sink;
 #[cfg(test)]
 mod tests;
@@ -30,7 +32,8 @@ use crate::observe::es_sink::setup::SetupArgs;
 use crate::observe::es_sink::sink::EsSink;
 use crate::stage::Stage;
 use crate::stage::cli::{Program, RunArgs, VERSION, duration};
-use crate::stage::filter::{self, InputArgs, Streams};
+use crate::stage::filter::{self, InputArgs, Streams, output_path};
+use crate::wire::endpoint::STANDARD;
 
 /// Send a stream to Elasticsearch or OpenSearch
 ///
@@ -40,10 +43,17 @@ use crate::stage::filter::{self, InputArgs, Streams};
 /// `agreement` with the pairs of models that said the same and those that did
 /// not.
 ///
+/// An index maps each field once. So that no record can spoil a field for the
+/// others, an object in a model's input or result is taken apart: the 5 in
+/// {"size":{"cm":5}} becomes the field `size/cm`. Such a document holds the record
+/// as it came, too, as a text in `asReceived`. An input that is no object becomes
+/// the field `modelInput.value`. --keep-shape sends records as they are.
+///
 /// While the service is down, has too much to do, or its index is read-only, the
 /// program stops reading and tries again; a record that the service refuses for
 /// good is set aside (--rejects) with its reason. So is, where the program has to
-/// end before, each record that was read and not delivered. Credentials that are
+/// end before, each record that was read and not delivered. A second SIGTERM
+/// changes nothing of that; a second SIGINT ends the program at once. Credentials that are
 /// refused end the program at the start; later on it waits for better ones, and
 /// reads them again from their files.
 ///
@@ -112,6 +122,30 @@ pub struct EsSinkArgs {
     /// Let the service run its ingest pipeline NAME on each document
     #[arg(long, value_name = "NAME")]
     pipeline: Option<String>,
+
+    /// Send records as they are, for an index with a mapping of its own
+    #[arg(long)]
+    keep_shape: bool,
+
+    /// Write every record to the output, too, once it is indexed or was there
+    /// already, in the order of the input. One that is set aside is not written,
+    /// and does not hold up those behind it
+    #[arg(long)]
+    pass: bool,
+
+    /// With --pass: write to PATH; `-` is standard output
+    #[arg(short, long, value_name = "PATH", default_value = STANDARD, value_parser = output_path, requires = "pass")]
+    output: String,
+
+    /// With --pass: begin with a newline, since this writer takes the place of one
+    /// that may have died inside a line
+    #[arg(long, requires = "pass")]
+    resume: bool,
+
+    /// With --pass: hold at most SIZE of records that were indexed before an
+    /// earlier one; past it nothing is read until that one is indexed or set aside
+    #[arg(long, value_name = "SIZE", default_value = "64MiB", requires = "pass")]
+    pass_bytes: ByteSize,
 
     #[command(flatten)]
     run: RunArgs,

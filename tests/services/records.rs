@@ -166,3 +166,25 @@ fn the_ingest_pipeline_sees_every_document() {
     running.wait().assert_status(0);
     service.holds_exactly("piped", score_ids(0..10));
 }
+
+#[test]
+#[ignore = "needs a service; scripts/check_services.sh runs it"]
+fn what_is_passed_on_is_indexed_and_what_is_refused_is_not_passed_on() {
+    let (service, workdir) = (Service::running(), Workdir::new());
+    service.put(
+        "/passed",
+        json!({"mappings": {"properties": {"x": {"type": "long"}}}}),
+    );
+    let record = |number: usize| {
+        let value = if number == 7 { "\"word\"" } else { "1" };
+        format!("{{\"messageId\":\"p-{number:04}\",\"x\":{value}}}\n")
+    };
+    let input: String = (0..3000).map(record).collect();
+    let pass = ["--pass", "--connections=3", "--batch-records=100"];
+    let sink = sink(&workdir, &service, "passed").args(pass);
+    let finished = sink.input(input).exits(1);
+    let good = || (0..3000).filter(|number| *number != 7);
+    let expected: String = good().map(record).collect();
+    assert!(finished.stdout() == expected);
+    service.holds_exactly("passed", good().map(|number| format!("p-{number:04}")));
+}

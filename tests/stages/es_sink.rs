@@ -7,18 +7,37 @@ use std::thread;
 
 use rustix::process::Signal;
 
-use crate::harness::{Workdir, eventually, json, processor_ticks, request};
+use crate::es::FakeService;
+use crate::harness::{
+    Run, Running, Workdir, eventually, json, processor_ticks, request, resident_bytes, stat,
+};
 
 /// A service that answers every `_bulk` with this status. Returns its address, and
 /// the heads of the calls.
 fn unwilling(status: u16) -> (String, Arc<Mutex<Vec<String>>>) {
+    unwilling_after(0, status)
+}
+
+/// A service that takes the record of each of the first calls of `_bulk`, and then
+/// is unwilling.
+fn unwilling_after(willing: usize, status: u16) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let heads = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&heads);
     thread::spawn(move || {
         for stream in listener.incoming() {
-            answer(stream.unwrap(), status, &seen);
+            let calls = seen.lock().unwrap();
+            let bulk = calls
+                .iter()
+                .filter(|head: &&String| head.starts_with("POST "));
+            let is_willing = bulk.count() < willing;
+            drop(calls);
+            answer(
+                stream.unwrap(),
+                if is_willing { 200 } else { status },
+                &seen,
+            );
         }
     });
     (url, heads)
@@ -40,7 +59,7 @@ fn answer(mut stream: TcpStream, status: u16, heads: &Mutex<Vec<String>>) {
     let (status, body) = if head.starts_with("GET ") {
         (200, r#"{"version":{"number":"8.0.0"}}"#)
     } else {
-        (status, "{}")
+        (status, r#"{"items":[{"index":{"status":201}}]}"#)
     };
     heads.lock().unwrap().push(head);
     let length = body.len();
@@ -166,4 +185,259 @@ fn a_sink_that_waits_uses_no_processor() {
     assert!(used <= 5, "{used} ticks in half a second");
     running.signal(Signal::TERM);
     running.wait().assert_status(143);
+}
+
+/// The sink at a service, with short times.
+fn sink(workdir: &Workdir, url: &str) -> Run {
+    let sink = workdir
+        .run("rv-es-sink")
+        .args(["--url", url, "--index", "i"]);
+    sink.args(["--batch-age=10ms", "--grace=200ms", "--stats=stats.json"])
+}
+
+/// The records in the file of rejects.
+fn set_aside(workdir: &Workdir) -> Vec<String> {
+    let rejects = workdir.read("rejects");
+    let raw = |line| json(line)["raw"].as_str().unwrap().to_owned();
+    rejects.lines().map(raw).collect()
+}
+
+fn requests(numbers: std::ops::Range<usize>) -> Vec<String> {
+    numbers
+        .map(|number| request(&format!("r-{number}")))
+        .collect()
+}
+
+#[test]
+fn a_second_sigterm_changes_nothing() {
+    let (url, _) = unwilling(503);
+    for pauses_ms in [&[0][..], &[1, 5, 20, 0, 0], &[100]] {
+        let workdir = Workdir::new();
+        let mut running = sink(&workdir, &url).args(["--rejects=rejects"]).start();
+        running.write(requests(0..2).join("\n") + "\n");
+        running.says("sending again");
+        running.signal(Signal::TERM);
+        for pause_ms in pauses_ms {
+            thread::sleep(std::time::Duration::from_millis(*pause_ms));
+            running.signal(Signal::TERM);
+        }
+        let finished = running.wait();
+        finished.assert_status(143);
+        assert!(
+            finished
+                .stderr
+                .contains("2 records were read and not delivered"),
+            "{finished}"
+        );
+        assert_eq!(set_aside(&workdir), requests(0..2));
+    }
+}
+
+#[test]
+fn what_was_read_and_not_even_looked_at_is_set_aside_too() {
+    let (url, _) = unwilling(503);
+    let workdir = Workdir::new();
+    let sink = sink(&workdir, &url).args(["--rejects=rejects", "--batch-records=2", "--pass"]);
+    let mut running = sink.start();
+    running.write(requests(0..100).join("\n") + "\n{\"messageId\":");
+    running.says("sending again");
+    running.signal(Signal::TERM);
+    let finished = running.wait();
+    finished.assert_status(143);
+    assert!(
+        finished
+            .stderr
+            .contains("101 records were read and not delivered"),
+        "{finished}"
+    );
+    let mut expected = requests(0..100);
+    expected.push("{\"messageId\":".to_owned());
+    assert_eq!(set_aside(&workdir), expected);
+    for (name, count) in [
+        ("in", 101),
+        ("rejected", 101),
+        ("indexed", 0),
+        ("pending", 0),
+    ] {
+        assert_eq!(stat(&workdir, "stats.json", name), count, "{name}");
+    }
+}
+
+#[test]
+fn the_proxies_of_the_environment_are_not_used() {
+    let service = FakeService::start();
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = format!("http://{}", proxy.local_addr().unwrap());
+    proxy.set_nonblocking(true).unwrap();
+    let workdir = Workdir::new();
+    let mut sink = sink(&workdir, &service.url()).input(request("r-1"));
+    for name in [
+        "http_proxy",
+        "HTTP_PROXY",
+        "https_proxy",
+        "all_proxy",
+        "ALL_PROXY",
+    ] {
+        sink.command.env(name, &address);
+    }
+    for name in ["no_proxy", "NO_PROXY", "REQUEST_METHOD"] {
+        sink.command.env_remove(name);
+    }
+    let running = sink.args(["--timeout=5s", "--retry-max=100ms"]).succeeds();
+    assert_eq!(service.ids(), ["r-1"], "{running}");
+    assert!(proxy.accept().is_err(), "nobody came");
+}
+
+#[test]
+fn an_address_without_a_scheme_is_told_what_to_write() {
+    for url in ["localhost:9200", "127.0.0.1:9200"] {
+        let finished = sink(&Workdir::new(), url).exits(2);
+        let remedy = format!("write --url http://{url}");
+        assert!(finished.stderr.contains(&remedy), "{finished}");
+    }
+}
+
+#[test]
+fn a_file_is_not_input_and_output_at_once() {
+    let workdir = Workdir::new();
+    let file = workdir.write("one", request("r-1"));
+    let both = ["--pass", "-i", &file, "-o", &file];
+    let finished = sink(&workdir, "http://127.0.0.1:1").args(both).exits(2);
+    assert!(
+        finished.stderr.contains("is input and output at once"),
+        "{finished}"
+    );
+    assert_eq!(workdir.read("one"), request("r-1"));
+}
+
+#[test]
+fn what_is_passed_on_is_what_came_as_soon_as_it_is_indexed() {
+    let service = FakeService::start();
+    let workdir = Workdir::new();
+    let mut running = sink(&workdir, &service.url()).arg("--pass").start();
+    for number in 0..3 {
+        let record = request(&format!("r-{number}"));
+        running.write(format!("{record}\n"));
+        assert_eq!(running.line(), record);
+        assert_eq!(service.ids().len(), number + 1);
+    }
+    drop(running.stdin.take());
+    running.wait().assert_status(0);
+    // In bulk, on several connections.
+    let input = requests(0..20_000).join("\n") + "\n";
+    let finished = sink(&workdir, &service.url())
+        .args(["--pass", "--connections=4", "--batch-records=100"])
+        .input(input.clone())
+        .succeeds();
+    assert!(finished.stdout() == input, "as it came, in its order");
+    assert_eq!(stat(&workdir, "stats.json", "passed"), 20_000);
+}
+
+fn closed(workdir: &Workdir, url: &str, flags: &[&str]) -> Running {
+    let mut running = sink(workdir, url)
+        .args(["--pass", "--batch-records=1"])
+        .args(flags)
+        .start();
+    drop(running.stdout.take());
+    running
+}
+
+#[test]
+fn a_reader_that_has_gone_ends_it_and_what_is_held_is_set_aside() {
+    for (flags, says) in [
+        (
+            &["--rejects=rejects", "-q"][..],
+            "they are in the file of --rejects",
+        ),
+        (&[], "with --rejects FILE they would have been kept"),
+    ] {
+        let (url, _) = unwilling_after(1, 503);
+        let workdir = Workdir::new();
+        let mut running = closed(&workdir, &url, flags);
+        running.write(requests(0..4).join("\n") + "\n");
+        let finished = running.wait();
+        finished.assert_status(141);
+        assert!(
+            finished
+                .stderr
+                .contains("3 records were read and not delivered")
+                && finished.stderr.contains(says),
+            "{finished}"
+        );
+        if !flags.is_empty() {
+            assert_eq!(set_aside(&workdir), requests(1..4));
+        }
+    }
+    // Where nothing is held, there is nothing to say.
+    let workdir = Workdir::new();
+    let mut running = closed(&workdir, &FakeService::start().url(), &[]);
+    running.write(requests(0..1).join("\n") + "\n");
+    let finished = running.wait();
+    finished.assert_status(141);
+    assert_eq!(finished.stderr, "");
+}
+
+#[test]
+fn a_reader_that_does_not_read_holds_the_stream_and_nothing_grows() {
+    let service = FakeService::start();
+    let workdir = Workdir::new();
+    let mut running = sink(&workdir, &service.url())
+        .args(["--pass", "--batch-records=50", "--connections=2"])
+        .start();
+    let records = requests(0..30_000);
+    let input = records.join("\n") + "\n";
+    let (mut stdin, mut stdout) = (
+        running.stdin.take().unwrap(),
+        running.stdout.take().unwrap(),
+    );
+    let text = input.clone();
+    let feeding = thread::spawn(move || stdin.write_all(text.as_bytes()).unwrap());
+    let first = crate::harness::read_line(&mut stdout);
+    assert_eq!(first, records[0]);
+    // The pipe and what is on the way hold far less than the whole.
+    let mut earlier = 0;
+    let still = eventually(|| {
+        let now = service.ids().len();
+        thread::sleep(std::time::Duration::from_millis(100));
+        (std::mem::replace(&mut earlier, now) == now && now > 0).then_some(now)
+    });
+    assert!(still.is_some_and(|count| count < 5000), "{still:?}");
+    assert!(resident_bytes(running.id()) < 64 << 20);
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).unwrap();
+    feeding.join().unwrap();
+    running.wait().assert_status(0);
+    assert!(
+        format!("{first}\n{rest}") == input,
+        "all of it in its order"
+    );
+}
+
+#[test]
+fn what_is_indexed_and_not_passed_on_at_the_end_is_counted() {
+    let service = FakeService::start();
+    let workdir = Workdir::new();
+    let mut running = sink(&workdir, &service.url())
+        .args(["--pass", "--batch-records=100"])
+        .start();
+    let (mut stdin, stdout) = (running.stdin.take().unwrap(), running.stdout.take());
+    // Far more than the pipe holds that nobody reads.
+    let text = requests(0..10_000).join("\n") + "\n";
+    let feeding = thread::spawn(move || stdin.write_all(text.as_bytes()));
+    eventually(|| (service.ids().len() > 500).then_some(())).unwrap();
+    thread::sleep(std::time::Duration::from_millis(200));
+    running.signal(Signal::TERM);
+    let finished = running.wait();
+    drop(stdout);
+    assert!(feeding.join().unwrap().is_err(), "the rest was not read");
+    finished.assert_status(143);
+    let said = &finished.stderr;
+    assert!(
+        said.contains(" records were indexed and not passed on"),
+        "{finished}"
+    );
+    let [read, indexed, rejected, passed] =
+        ["in", "indexed", "rejected", "passed"].map(|name| stat(&workdir, "stats.json", name));
+    assert_eq!(read, indexed + rejected);
+    assert!(passed < indexed);
 }

@@ -53,11 +53,19 @@ impl Calls {
         self.0.iter().map(|call| &call.parcel)
     }
 
-    /// Begins one.
-    pub fn start(&mut self, client: &Arc<Client>, endpoint: usize, parcel: Parcel) -> Result<()> {
+    /// Begins one. Where that cannot be, its records come back.
+    pub fn start(
+        &mut self,
+        client: &Arc<Client>,
+        endpoint: usize,
+        parcel: Parcel,
+    ) -> Result<(), (Parcel, anyhow::Error)> {
         let (client, body, count) = (Arc::clone(client), parcel.body.clone(), parcel.len());
         let from = Instant::now();
-        let task = Task::spawn("calling", move || client.bulk(endpoint, body, count))?;
+        let task = match Task::spawn("calling", move || client.bulk(endpoint, body, count)) {
+            Ok(task) => task,
+            Err(error) => return Err((parcel, error)),
+        };
         self.0.push(Call {
             task,
             parcel,
@@ -68,17 +76,16 @@ impl Calls {
     }
 
     /// One that has ended, the first begun first.
-    pub fn take_finished(&mut self) -> Result<Option<Finished>> {
-        let Some(index) = self.0.iter().position(|call| call.task.is_done()) else {
-            return Ok(None);
-        };
+    pub fn take_finished(&mut self) -> Option<Finished> {
+        let index = self.0.iter().position(|call| call.task.is_done())?;
         let call = self.0.remove(index);
-        Ok(Some(Finished {
-            outcome: call.task.join()?,
+        let outcome = call.task.join();
+        Some(Finished {
+            outcome: outcome.unwrap_or_else(|error| Outcome::Retry(format!("{error:#}"))),
             parcel: call.parcel,
             endpoint: call.endpoint,
             took: call.from.elapsed(),
-        }))
+        })
     }
 
     /// Each becomes readable when its call has ended.

@@ -21,10 +21,11 @@ use reqwest::{Method, Url};
 use crate::observe::es_sink::credentials::Credentials;
 use crate::observe::es_sink::reply::{self, Outcome};
 use crate::stage::cli::duration;
+use crate::stage::report::shown;
 use crate::stage::{Stage, usage};
 
 /// Only what is looked at: a whole reply is as long as the call.
-const FILTER: &str = "filter_path=items.*.status,items.*.error.type,items.*.error.reason";
+const FILTER: &str = "filter_path=errors,items.*.status,items.*.error";
 
 /// The longest reply that is read, in bytes.
 const REPLY_BYTES_MAX: u64 = 64 * 1024 * 1024;
@@ -261,14 +262,28 @@ fn is_bad_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
 
 /// Checks the address. It is never shown where it may hold a password.
 fn read_url(text: &str) -> Result<Url> {
+    let has_scheme = |scheme: &str| {
+        let start = text.get(..scheme.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    };
+    if !has_scheme("http://") && !has_scheme("https://") {
+        let told = "--url must begin with http:// or https://";
+        return Err(usage(if text.contains('@') {
+            told.to_owned()
+        } else if text.contains("://") {
+            format!("{told}, and {} does not", shown(text))
+        } else {
+            format!("{told}: write --url http://{text}")
+        }));
+    }
     let url = Url::parse(text).map_err(|error| usage(format!("--url: {error}")))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(usage(
             "--url holds credentials, which every user of the machine could see; give --user, and the password in RV_ES_PASSWORD or --password-file",
         ));
     }
-    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
-        return Err(usage("--url must begin with http:// or https://"));
+    if !url.has_host() {
+        return Err(usage("--url names no host"));
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(usage("--url must end with the path"));
@@ -307,10 +322,25 @@ mod tests {
             "http://host/?a=b",
             "http://host/#x",
             "http://me:canary@host",
+            "me:canary@host:9200",
         ] {
             let error = read_url(wrong).unwrap_err().to_string();
             assert!(!error.contains("canary"), "{error}");
         }
+        for without in [
+            "localhost:9200",
+            "127.0.0.1:9200",
+            "search",
+            "[::1]:9200",
+            "",
+        ] {
+            let error = read_url(without).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("write --url http://{without}")),
+                "{error}"
+            );
+        }
+        assert!(read_url("HTTP://localhost:9200").is_ok());
         assert!(is_loopback(&read_url("http://[::1]:9200").unwrap()));
         assert!(is_loopback(&read_url("http://localhost").unwrap()));
         assert!(!is_loopback(&read_url("http://127.example").unwrap()));

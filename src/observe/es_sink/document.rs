@@ -5,6 +5,7 @@ use sha2::{Digest, Sha256};
 
 use crate::observe::es_sink::agreement::Agreement;
 use crate::observe::es_sink::index_name::IndexName;
+use crate::observe::es_sink::shape::{self, Extent};
 use crate::wire::message::{Field, Record, Score};
 use crate::wire::micros::Micros;
 use crate::wire::object::{Object, ObjectWriter};
@@ -12,12 +13,16 @@ use crate::wire::object::{Object, ObjectWriter};
 /// The longest id of a document, in bytes.
 const ID_BYTES_MAX: usize = 512;
 
+const FAR_TIMESTAMP: &str = "field \"timestamp\" lies outside of the years 0 to 9999; is it in milliseconds? It counts seconds since 1970";
+
 const MICROS_OF_A_SECOND: i64 = 1_000_000;
 
 /// Makes documents of records.
 #[derive(Clone, Debug)]
 pub struct Documents {
     index: IndexName,
+    /// Whether a record is sent as it stands, whatever is in it.
+    keep_shape: bool,
     /// Whether the target is a data stream: it takes new documents only, and
     /// wants the time in a field of its own.
     data_stream: bool,
@@ -35,11 +40,13 @@ struct Day {
 }
 
 impl Documents {
-    /// For an index, or one a day, month or year.
-    pub fn new(index: IndexName) -> Documents {
+    /// For an index, or one a day, month or year. With `keep_shape` a record is
+    /// sent as it stands; else in a form that the template takes.
+    pub fn new(index: IndexName, keep_shape: bool) -> Documents {
         let day = Day::new(&index, 0, DateTime::UNIX_EPOCH);
         Documents {
             index,
+            keep_shape,
             data_stream: false,
             day,
         }
@@ -52,7 +59,12 @@ impl Documents {
 
     /// Appends the action and the document of one record, each with its newline.
     /// The error says why it can have none; then nothing is appended.
-    pub fn operation(&mut self, line: &[u8], out: &mut Vec<u8>) -> Result<(), String> {
+    pub fn operation(
+        &mut self,
+        line: &[u8],
+        extent: Extent,
+        out: &mut Vec<u8>,
+    ) -> Result<(), String> {
         let record = Record::parse(line)?;
         let id = document_id(&record, line)?;
         let time = self.time(&record)?;
@@ -75,7 +87,15 @@ impl Documents {
         );
         action.end();
         out.push(b'\n');
-        let mut document = record.rewrite(out, &[Field::Timestamp]);
+        let object = record.object();
+        let stands = self.keep_shape || (extent == Extent::Whole && shape::is_regular(object));
+        let mut document = if stands {
+            record.rewrite(out, &[Field::Timestamp])
+        } else {
+            let mut document = ObjectWriter::new(out);
+            shape::write(&mut document, object, &[Field::Timestamp.name()], extent);
+            document
+        };
         if let Some(time) = &time {
             document.raw("timestamp", time);
             if self.data_stream && !has_own_time(&record) {
@@ -102,7 +122,7 @@ impl Documents {
         if number != self.day.number {
             let date = DateTime::from_timestamp_micros(micros)
                 .filter(|date| (0..=9999).contains(&date.year()))
-                .ok_or("field \"timestamp\" lies outside of the years 0 to 9999")?;
+                .ok_or(FAR_TIMESTAMP)?;
             self.day = Day::new(&self.index, number, date);
         }
         let fraction = micros.rem_euclid(MICROS_OF_A_SECOND);
@@ -155,10 +175,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn operation(index: &str, record: &str) -> Result<String, String> {
-        let mut documents = Documents::new(IndexName::parse(index).unwrap());
+        let mut documents = Documents::new(IndexName::parse(index).unwrap(), false);
         let mut out = Vec::new();
         documents
-            .operation(record.as_bytes(), &mut out)
+            .operation(record.as_bytes(), Extent::Whole, &mut out)
             .inspect_err(|_| assert!(out.is_empty()))?;
         Ok(String::from_utf8(out).unwrap())
     }
@@ -183,7 +203,7 @@ mod tests {
         fn every_time_is_written_as_the_library_writes_it(
             times in proptest::collection::vec(-62_167_219_200_000_000i64..253_402_300_800_000_000, 1..5),
         ) {
-            let mut documents = Documents::new(IndexName::parse("i-%Y-%m-%d").unwrap());
+            let mut documents = Documents::new(IndexName::parse("i-%Y-%m-%d").unwrap(), false);
             for micros in times {
                 let (sign, size) = (if micros < 0 { "-" } else { "" }, micros.unsigned_abs());
                 let (seconds, fraction) = (size / 1_000_000, size % 1_000_000);
@@ -194,7 +214,7 @@ mod tests {
                 let Some(date) = DateTime::from_timestamp_micros(micros) else { continue };
                 prop_assume!((0..=9999).contains(&date.year()));
                 let mut out = Vec::new();
-                documents.operation(record.as_bytes(), &mut out).unwrap();
+                documents.operation(record.as_bytes(), Extent::Whole, &mut out).unwrap();
                 let expected = format!(
                     "{{\"index\":{{\"_index\":\"{}\",\"_id\":\"a\"}}}}\n{{\"messageId\":\"a\",\"timestamp\":\"{}\"}}\n",
                     date.format("i-%Y-%m-%d"), date.format("%Y-%m-%dT%H:%M:%S%.6fZ")
@@ -206,11 +226,15 @@ mod tests {
 
     #[test]
     fn a_data_stream_takes_new_documents_with_the_time_in_its_own_field() {
-        let mut documents = Documents::new(IndexName::parse("s").unwrap());
+        let mut documents = Documents::new(IndexName::parse("s").unwrap(), false);
         documents.for_data_stream();
         let mut out = Vec::new();
         documents
-            .operation(br#"{"messageId":"a","timestamp":0.5}"#, &mut out)
+            .operation(
+                br#"{"messageId":"a","timestamp":0.5}"#,
+                Extent::Whole,
+                &mut out,
+            )
             .unwrap();
         assert_eq!(
             String::from_utf8(out).unwrap(),
@@ -218,7 +242,7 @@ mod tests {
              {\"messageId\":\"a\",\"timestamp\":\"1970-01-01T00:00:00.500000Z\",\
              \"@timestamp\":\"1970-01-01T00:00:00.500000Z\"}\n"
         );
-        let error = documents.operation(br#"{"messageId":"a"}"#, &mut Vec::new());
+        let error = documents.operation(br#"{"messageId":"a"}"#, Extent::Whole, &mut Vec::new());
         assert!(error.unwrap_err().contains("data stream"));
     }
 
@@ -276,10 +300,7 @@ mod tests {
                 r#"{"messageId":"a","timestamp":"now"}"#,
                 "field \"timestamp\" is not a number of seconds since 1970",
             ),
-            (
-                r#"{"messageId":"a","timestamp":1e12}"#,
-                "field \"timestamp\" lies outside of the years 0 to 9999",
-            ),
+            (r#"{"messageId":"a","timestamp":1e12}"#, FAR_TIMESTAMP),
             (
                 r#"{"messageId":"a","timestamp":1,"result":{}}"#,
                 "field \"result.modelName\" is missing",

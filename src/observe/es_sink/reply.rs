@@ -34,6 +34,8 @@ pub enum Verdict {
     Present,
     /// Its target is a data stream, which only takes new documents.
     CreateOnly,
+    /// Its index has no room for the fields that it would be the first to have.
+    TooManyFields(String),
     /// It may be taken another time.
     Retry(String),
     /// The same, when the service has less to do.
@@ -44,6 +46,8 @@ pub enum Verdict {
 
 #[derive(Deserialize)]
 struct Reply {
+    #[serde(default)]
+    errors: bool,
     items: Vec<Item>,
 }
 
@@ -116,11 +120,16 @@ fn read_items(body: &[u8], count: usize) -> Outcome {
         return Outcome::Retry(format!("the reply has {items} items for {count} records"));
     }
     let mut verdicts = Vec::with_capacity(count);
+    let mut has_errors = false;
     for item in reply.items {
         let Some(item) = item.index else {
             return Outcome::Retry("the reply has an empty item".to_owned());
         };
+        has_errors |= item.error.is_some() || item.status >= 300;
         verdicts.push(verdict(item));
+    }
+    if reply.errors && !has_errors {
+        return Outcome::Retry("the reply speaks of errors and names none".to_owned());
     }
     Outcome::Items(verdicts)
 }
@@ -130,18 +139,34 @@ fn verdict(item: ItemReply) -> Verdict {
         Some(error) => error[name].as_str().unwrap_or_default(),
         None => "",
     };
+    let says =
+        |words: &str| (item.error.as_ref()).is_some_and(|error| error.to_string().contains(words));
     match item.status {
-        200..=299 => Verdict::Indexed,
+        200..=299 if item.error.is_none() => Verdict::Indexed,
         // The same or a later version is there already.
-        409 => Verdict::Present,
+        409 if item.error.is_none() || says("version_conflict") => Verdict::Present,
         400 if text("reason").contains("op_type of create are allowed in data streams") => {
             Verdict::CreateOnly
         }
+        400 if says("Limit of total fields") || says("number of nested documents") => {
+            Verdict::TooManyFields(reason(400, item.error))
+        }
         429 => Verdict::Busy(put_off(429, item.error)),
-        status if status >= 500 || is_of_the_index(text("type"), text("reason")) => {
+        // An error with a status that says all is well is believed, too.
+        status if status < 400 || status == 409 || status >= 500 => {
             Verdict::Retry(put_off(status, item.error))
         }
-        status => Verdict::Refused(format!("refused: {}", reason(status, item.error))),
+        status if is_of_the_index(text("type"), text("reason")) => {
+            Verdict::Retry(put_off(status, item.error))
+        }
+        status => {
+            let hint = if says("nanosecond resolution") || says("nano-second resolution") {
+                "; is field \"timestamp\" in seconds since 1970? The index takes dates from 1970 to 2262"
+            } else {
+                ""
+            };
+            Verdict::Refused(format!("refused: {}{hint}", reason(status, item.error)))
+        }
     }
 }
 
@@ -171,7 +196,11 @@ fn reason(status: u16, error: Option<Value>) -> String {
     let text = match error {
         Some(Value::Object(error)) => {
             let text = |name| error.get(name).and_then(Value::as_str).unwrap_or("?");
-            format!("{}: {}", text("type"), text("reason"))
+            let cause = error
+                .get("caused_by")
+                .and_then(|cause| cause["reason"].as_str());
+            let cause = cause.map_or(String::new(), |cause| format!(": {cause}"));
+            format!("{}: {}{cause}", text("type"), text("reason"))
         }
         Some(Value::String(error)) => error,
         Some(_) | None => "no reason given".to_owned(),
@@ -197,11 +226,18 @@ mod tests {
             {"index":{"status":503,"error":"unavailable"}},
             {"index":{"status":400,"error":{"type":"document_parsing_exception","reason":"field [x]"}}},
             {"index":{"status":403}},
+            {"index":{"status":201,"error":{"type":"t","reason":"not so"}}},
+            {"index":{"status":200,"error":"unavailable"}},
+            {"index":{"status":409,"error":{"type":"t","reason":"locked"}}},
+            {"index":{"status":302}},
+            {"index":{"status":201,"error":null}},
+            {"index":{"status":400,"error":{"type":"illegal_argument_exception","reason":"Limit of total fields [1000] has been exceeded"}}},
+            {"index":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"failed","caused_by":{"reason":"date is after 2262 and cannot be stored in nanosecond resolution"}}}},
             {"index":{"status":400,"error":{"type":"illegal_argument_exception","reason":"only write ops with an op_type of create are allowed in data streams"}}} ] }"#;
         let later = |text: &str| Verdict::Retry(format!("records are put off: {text}"));
         let never = |text: &str| Verdict::Refused(format!("refused: {text}"));
         assert_eq!(
-            read(200, body, 8),
+            read(200, body, 15),
             Outcome::Items(vec![
                 Verdict::Indexed,
                 Verdict::Indexed,
@@ -210,6 +246,13 @@ mod tests {
                 later("503 unavailable"),
                 never("400 document_parsing_exception: field [x]"),
                 never("403 no reason given"),
+                later("201 t: not so"),
+                later("200 unavailable"),
+                later("409 t: locked"),
+                later("302 no reason given"),
+                Verdict::Indexed,
+                Verdict::TooManyFields("400 illegal_argument_exception: Limit of total fields [1000] has been exceeded".to_owned()),
+                never("400 mapper_parsing_exception: failed: date is after 2262 and cannot be stored in nanosecond resolution; is field \"timestamp\" in seconds since 1970? The index takes dates from 1970 to 2262"),
                 Verdict::CreateOnly,
             ])
         );
@@ -226,6 +269,7 @@ mod tests {
             br#"{"items":[{"index":{}}]}"#,
             br#"{"items":[{"index":{"status":201}},{"index":{"status":201}}]}"#,
             br#"{"errors":false,"items":[{"index":{"status":2"#,
+            br#"{"errors":true,"items":[{"index":{"status":201}}]}"#,
         ] {
             let outcome = read(200, body, 1);
             assert!(matches!(outcome, Outcome::Retry(_)), "{outcome:?}");

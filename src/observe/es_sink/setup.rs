@@ -18,10 +18,16 @@ use crate::stage::{Stage, usage};
 /// Prepare the service: create the index templates, or renew them
 ///
 /// An index whose name matches maps timestamps to dates that keep their fraction,
-/// ids and names to keywords, and every number to a floating one, so that the
-/// first value decides nothing. It is safe to repeat. A template of the same name
-/// that somebody else has made is left alone without --replace. An index that
-/// exists keeps its mapping.
+/// and ids and names to keywords. Every field of an input is a floating number
+/// (`modelInput.x`) where its value is one, and a keyword (`modelInput.x.label`)
+/// whatever it is; a result is a keyword, and a number (`result.number`). So the
+/// first value decides nothing, and a value of another type costs its own field
+/// only. The candidates of a decision are nested: each can be asked for by itself.
+/// An index takes up to 2000 fields; past it a record with new ones is indexed
+/// without them.
+///
+/// It is safe to repeat. A template of the same name that somebody else has made is
+/// left alone without --replace. An index that exists keeps its mapping.
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Example:\n  rv-es-sink setup --url http://127.0.0.1:9200 --index 'score-log-%Y.%m.%d'"
@@ -46,9 +52,8 @@ pub struct SetupArgs {
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Treatment::Searchable)]
     unknown_fields: Treatment,
 
-    /// What becomes of the results of models: they can be searched, where they are
-    /// strings, numbers or booleans (others are refused), or are kept only,
-    /// whatever they are
+    /// What becomes of the results of models: they can be searched, or are kept
+    /// only
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Treatment::Searchable)]
     results: Treatment,
 

@@ -6,6 +6,8 @@
 //! were put off one by one wait in a batch of their own, so that they hold up the
 //! others only where they are many.
 
+mod settle;
+
 use std::collections::VecDeque;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -16,22 +18,24 @@ use reqwest::Method;
 
 use crate::observe::es_sink::EsSinkArgs;
 use crate::observe::es_sink::backoff::Backoff;
-use crate::observe::es_sink::batch::{Batch, Item, Parcel, PutOff};
-use crate::observe::es_sink::calls::{Calls, Finished};
+use crate::observe::es_sink::batch::{Batch, Item, Parcel};
+use crate::observe::es_sink::calls::Calls;
 use crate::observe::es_sink::client::{BulkSettings, Client, Reply};
 use crate::observe::es_sink::document::Documents;
 use crate::observe::es_sink::endpoints::Endpoints;
 use crate::observe::es_sink::flow::Flow;
 use crate::observe::es_sink::index_name::IndexName;
-use crate::observe::es_sink::reply::{Outcome, Verdict};
+use crate::observe::es_sink::pass::Pass;
+use crate::observe::es_sink::reply::Outcome;
 use crate::observe::es_sink::service;
+use crate::observe::es_sink::shape::Extent;
 use crate::observe::waiting::{Task, pause, wait_once};
-use crate::stage::filter::Filter;
+use crate::stage::filter::{Filter, refuse_one_file};
 use crate::stage::signals::Stop;
 use crate::stage::stats::{Latencies, Snapshot};
-use crate::stage::{Stage, usage};
+use crate::stage::{EndedEarly, Stage, usage};
+use crate::wire::endpoint::Output;
 use crate::wire::lines::Line;
-use crate::wire::micros::Micros;
 
 /// The records on their way to the service.
 #[derive(Debug)]
@@ -53,6 +57,8 @@ pub struct EsSink {
     put_off_backoff: Backoff,
     calls: Calls,
     flow: Flow,
+    /// Where records are passed on.
+    pub(super) pass: Option<Pass>,
     limits: Limits,
     /// The largest call that was not too large, in bytes.
     fitted: usize,
@@ -86,6 +92,8 @@ pub(super) struct Counts {
     pub indexed: u64,
     /// Of these, the ones that were there before.
     pub present: u64,
+    /// Records of which only the fields that the template names were sent.
+    pub narrowed: u64,
     /// Records sent again.
     pub retried: u64,
     /// Calls made.
@@ -122,7 +130,7 @@ impl EsSink {
         let client = Client::new(stage, &args.service, bulk)?;
         let (min, max) = (args.retry_min, args.retry_max);
         Ok(EsSink {
-            documents: Documents::new(index),
+            documents: Documents::new(index, args.keep_shape),
             endpoints: Endpoints::new(client.endpoints(), min, max),
             client: Arc::new(client),
             backoff: Backoff::new(min, max),
@@ -134,6 +142,7 @@ impl EsSink {
             put_off_backoff: Backoff::new(min, max),
             calls: Calls::default(),
             flow: Flow::new(args.connections),
+            pass: open_pass(args)?,
             limits: Limits {
                 records: args.batch_records.get(),
                 bytes: bytes_max,
@@ -221,7 +230,7 @@ impl EsSink {
 
     /// Settles what has ended and sends what may be sent, without waiting.
     fn pump(&mut self, stage: &mut Stage, send: Send) -> Result<()> {
-        while let Some(finished) = self.calls.take_finished()? {
+        while let Some(finished) = self.calls.take_finished() {
             stage.stats.touch();
             self.settle(stage, finished)?;
         }
@@ -239,7 +248,10 @@ impl EsSink {
             };
             self.counts.batches += 1;
             self.counts.bytes_out += parcel.body.len() as u64;
-            self.calls.start(&self.client, endpoint, parcel)?;
+            if let Err((parcel, error)) = self.calls.start(&self.client, endpoint, parcel) {
+                self.again.push_front(parcel);
+                return Err(error);
+            }
         }
         Ok(())
     }
@@ -273,6 +285,22 @@ impl EsSink {
 
     fn aged_at(&self) -> Option<Instant> {
         self.filling.begun()?.checked_add(self.limits.age)
+    }
+
+    /// Waits until a document of so many bytes may be added to what is filling.
+    fn make_room(&mut self, stage: &mut Stage, bytes: usize) -> Result<()> {
+        let is_missing = |sink: &EsSink| {
+            let is_over = sink.is_full() || sink.filling.bytes() + bytes > sink.limits.bytes;
+            sink.is_held_up() || (is_over && !sink.filling.is_empty())
+        };
+        while is_missing(self) {
+            self.pump(stage, Send::All)?;
+            self.pass_on(stage)?;
+            if is_missing(self) {
+                self.wait(stage, Send::All)?;
+            }
+        }
+        Ok(())
     }
 
     /// When [`pump`](EsSink::pump) would send something though nothing ends;
@@ -311,210 +339,63 @@ impl EsSink {
         Ok(())
     }
 
-    /// Deals with what came of a call.
-    fn settle(&mut self, stage: &mut Stage, finished: Finished) -> Result<()> {
-        let Finished {
-            parcel,
-            endpoint,
-            outcome,
-            took,
-        } = finished;
-        self.counts.calls.record(Micros::from_duration(took));
-        let (now, count) = (Instant::now(), parcel.len());
-        let url = self.client.url(endpoint).to_owned();
-        match outcome {
-            Outcome::Items(verdicts) => {
-                self.endpoints.succeeded(endpoint);
-                self.backoff.reset();
-                self.busy_until = None;
-                self.works = true;
-                self.fitted = self.fitted.max(parcel.body.len());
-                self.settle_items(stage, &url, &parcel, verdicts)?;
-            }
-            Outcome::TooLarge if count == 1 => {
-                let reason = "the service finds the record too large (413)";
-                self.set_aside(stage, &parcel, reason)?;
-            }
-            Outcome::TooLarge => {
-                // Not below what did fit: one record may have been too large for
-                // any call.
-                let bytes = (parcel.body.len() / 2).max(self.fitted);
-                self.limits.bytes = self.limits.bytes.min(bytes);
-                self.split(parcel);
-                let bytes = self.limits.bytes;
-                stage.report.warn_seldom(
-                    "too large",
-                    &format!(
-                        "{url}: a call was too large (413); going on with {bytes} bytes at most"
-                    ),
-                );
-            }
-            Outcome::Malformed(reason) if count > 1 => {
-                stage.report.warn_seldom(
-                    "malformed",
-                    &format!("{url}: {reason}; sending its {count} records in smaller calls"),
-                );
-                self.split(parcel);
-            }
-            // Others were taken, so it is this record.
-            Outcome::Malformed(reason) if self.works => self.set_aside(stage, &parcel, &reason)?,
-            Outcome::Fatal(reason) | Outcome::Malformed(reason) if !self.works => {
-                self.again.push_front(parcel);
-                bail!("{url}: {reason}");
-            }
-            Outcome::Fatal(reason) | Outcome::Malformed(reason) => {
-                // It worked before, and somebody may be mending it.
-                if let Err(error) = self.client.reload_credentials() {
-                    stage
-                        .report
-                        .warn_seldom("credentials", &format!("{error:#}"));
-                }
-                self.send_again(stage, parcel, &format!("{url}: {reason}"));
-                self.endpoints.failed(endpoint, now);
-            }
-            Outcome::Retry(reason) => {
-                self.send_again(stage, parcel, &format!("{url}: {reason}"));
-                self.endpoints.failed(endpoint, now);
-            }
-            Outcome::Busy(reason) => {
-                self.send_again(stage, parcel, &format!("{url}: {reason}"));
-                if self.busy_until.is_none_or(|until| until <= now) {
-                    self.busy_until = Some(now + self.backoff.next_wait());
-                    self.flow.refused();
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn send_again(&mut self, stage: &mut Stage, parcel: Parcel, reason: &str) {
-        let count = parcel.len();
-        self.counts.retried += count as u64;
-        self.again.push_back(parcel);
-        stage.report.warn_seldom(
-            "retry",
-            &format!("{reason}; sending again, {count} records at a time"),
-        );
-    }
-
-    fn split(&mut self, parcel: Parcel) {
-        self.counts.retried += parcel.len() as u64;
-        let [first, second] = parcel.halves();
-        self.again.push_front(second);
-        self.again.push_front(first);
-    }
-
-    /// Deals with each record of a call that was answered.
-    fn settle_items(
-        &mut self,
-        stage: &mut Stage,
-        url: &str,
-        parcel: &Parcel,
-        verdicts: Vec<Verdict>,
-    ) -> Result<()> {
-        let (taken_before, now) = (self.counts.indexed, Instant::now());
-        let mut again = None;
-        let (mut were_put_off, mut busy) = (false, false);
-        for (item, verdict) in parcel.items().zip(verdicts) {
-            were_put_off |= item.put_off.is_some();
-            busy |= matches!(verdict, Verdict::Busy(_));
-            match verdict {
-                Verdict::Indexed => self.counts.indexed += 1,
-                Verdict::Present => {
-                    self.counts.indexed += 1;
-                    self.counts.present += 1;
-                }
-                Verdict::CreateOnly => self.make_create(stage, item)?,
-                Verdict::Refused(reason) => self.reject(stage, item, &reason)?,
-                Verdict::Retry(reason) | Verdict::Busy(reason) => {
-                    let put_off = match item.put_off {
-                        // Nothing was taken meanwhile: it is not this record.
-                        Some(PutOff { taken, .. }) if taken == taken_before => None,
-                        earlier => earlier,
-                    };
-                    let since = put_off.map_or(now, |put_off| put_off.since);
-                    if put_off.is_some() && now - since >= self.limits.give_up {
-                        let reason =
-                            format!("{reason}, for longer than --give-up while others were taken");
-                        self.reject(stage, item, &reason)?;
-                        continue;
-                    }
-                    self.counts.retried += 1;
-                    again.get_or_insert(reason);
-                    let taken = taken_before;
-                    self.put_off.push(Item {
-                        put_off: Some(PutOff { since, taken }),
-                        ..item
-                    });
-                }
-            }
-        }
-        let Some(reason) = again else {
-            if were_put_off {
-                self.put_off_backoff.reset();
-            }
-            self.flow.taken();
-            return Ok(());
-        };
-        if busy {
-            self.flow.refused();
-        }
-        // Calls that were under way together add to one wait.
-        if were_put_off || self.put_off_until.is_none_or(|until| until <= now) {
-            self.put_off_until = Some(now + self.put_off_backoff.next_wait());
-        }
-        let count = self.put_off.len();
-        stage.report.warn_seldom(
-            "put off",
-            &format!("{url}: {reason}; {count} records wait to be sent again"),
-        );
-        Ok(())
-    }
-
-    /// Makes the document anew for a data stream, and has it sent at once.
-    fn make_create(&mut self, stage: &mut Stage, item: Item) -> Result<()> {
-        self.documents.for_data_stream();
-        self.scratch.clear();
-        match self.documents.operation(item.raw, &mut self.scratch) {
-            Ok(()) => {
-                self.counts.retried += 1;
-                let body = &self.scratch;
-                self.put_off.push(Item { body, ..item });
-                Ok(())
-            }
-            Err(reason) => self.reject(stage, item, &reason),
-        }
-    }
-
-    fn set_aside(&self, stage: &mut Stage, parcel: &Parcel, reason: &str) -> Result<()> {
-        parcel
-            .items()
-            .try_for_each(|item| self.reject(stage, item, reason))
-    }
-
-    fn reject(&self, stage: &mut Stage, item: Item, reason: &str) -> Result<()> {
-        let line = Line {
-            bytes: item.raw,
-            number: item.number,
-            offset: item.offset,
-            oversized: None,
-        };
-        stage.report.reject(&self.input, &line, reason)
-    }
-
     /// How many records were read and are neither indexed nor set aside.
     pub(super) fn pending(&self) -> usize {
         let again: usize = self.again.iter().map(Parcel::len).sum();
         self.filling.len() + again + self.put_off.len() + self.calls.records()
     }
 
+    /// Whether nothing is read until the oldest record is settled.
+    fn is_held_up(&self) -> bool {
+        self.pass.as_ref().is_some_and(Pass::is_full)
+    }
+
+    /// Writes what may be passed on.
+    fn pass_on(&mut self, stage: &mut Stage) -> Result<()> {
+        match &mut self.pass {
+            Some(pass) => pass.write(stage),
+            None => Ok(()),
+        }
+    }
+
     /// Sets aside what an early end leaves behind, and says how much that is.
     pub fn leave(&mut self, stage: &mut Stage, error: anyhow::Error) -> anyhow::Error {
-        let count = self.pending();
-        if count == 0 {
-            return error;
+        let (count, unwritten) = (self.pending(), self.unwritten());
+        let has_reader = !matches!(error.downcast_ref(), Some(EndedEarly::DownstreamClosed));
+        let mut said = Vec::new();
+        if count > 0 {
+            let kept = match (self.keeps_rejects, self.save(stage)) {
+                (true, Ok(())) => "; they are in the file of --rejects",
+                (true, Err(_)) => "",
+                (false, _) => "; with --rejects FILE they would have been kept",
+            };
+            let url = self.client.urls();
+            said.push(format!(
+                "{count} records were read and not delivered to {url}{kept}"
+            ));
         }
-        let url = self.client.urls();
+        // A reader that leaves knows that it has not read all.
+        if unwritten > 0 && has_reader {
+            said.push(format!(
+                "{unwritten} records were indexed and not passed on"
+            ));
+        }
+        if !said.is_empty() || !has_reader {
+            let snapshot = self.snapshot(stage);
+            stage.final_stats(&snapshot);
+        }
+        match said.is_empty() {
+            true => error,
+            false => error.context(said.join("; ")),
+        }
+    }
+
+    fn unwritten(&self) -> u64 {
+        self.pass.as_ref().map_or(0, Pass::unwritten)
+    }
+
+    /// Sets aside every record that is not known to be delivered.
+    fn save(&mut self, stage: &mut Stage) -> Result<()> {
         let reason = "read, but not known to be delivered when the program ended";
         let under_way = std::mem::take(&mut self.calls);
         let again = std::mem::take(&mut self.again);
@@ -528,21 +409,23 @@ impl EsSink {
             .collect();
         items.sort_by_key(|item| item.number);
         // With --strict the first is an error already; each is kept all the same.
-        let failed = items
-            .into_iter()
-            .filter_map(|item| self.reject(stage, item, reason).err())
-            .last();
-        let kept = match (self.keeps_rejects, failed.or(stage.report.flush().err())) {
-            (true, None) => "; they are in the file of --rejects",
-            (true, Some(_)) => "",
-            (false, _) => "; with --rejects FILE they would have been kept",
-        };
-        let snapshot = self.snapshot(stage);
-        stage.final_stats(&snapshot);
-        error.context(format!(
-            "{count} records were read and not delivered to {url}{kept}"
-        ))
+        let mut outcome = Ok(());
+        for item in items {
+            outcome = self.reject(stage, item, reason).and(outcome);
+        }
+        outcome.and(stage.report.flush())
     }
+}
+
+/// Where records are to be passed on, if they are.
+fn open_pass(args: &EsSinkArgs) -> Result<Option<Pass>> {
+    if !args.pass {
+        return Ok(None);
+    }
+    refuse_one_file(&args.input.input, &args.output)?;
+    let held_max = usize::try_from(args.pass_bytes.as_u64()).unwrap_or(usize::MAX);
+    let output = Output::open(&args.output)?;
+    Ok(Some(Pass::new(output, held_max, args.resume)))
 }
 
 /// What may stand in a path as it is.
@@ -575,19 +458,20 @@ impl Filter for EsSink {
         };
         self.counts.records_in += 1;
         self.scratch.clear();
-        if let Err(reason) = self.documents.operation(record, &mut self.scratch) {
+        let made = self
+            .documents
+            .operation(record, Extent::Whole, &mut self.scratch);
+        if let Err(reason) = made {
             return stage.report.reject(input, line, &reason);
         }
         let mut body = std::mem::take(&mut self.scratch);
-        // It has to go before this record can come.
-        while !self.filling.is_empty()
-            && (self.is_full() || self.filling.bytes() + body.len() > self.limits.bytes)
-        {
-            self.pump(stage, Send::All)?;
-            if self.filling.is_empty() {
-                break;
-            }
-            self.wait(stage, Send::All)?;
+        if let Err(error) = self.make_room(stage, body.len()) {
+            self.counts.records_in -= 1;
+            self.left_over(input, line);
+            return Err(error);
+        }
+        if let Some(pass) = &mut self.pass {
+            pass.expect(line.number);
         }
         self.filling.push(Item {
             body: &body,
@@ -601,12 +485,31 @@ impl Filter for EsSink {
         self.scratch = body;
         if self.is_full() {
             self.pump(stage, Send::Due)?;
+            self.pass_on(stage)?;
         }
         Ok(())
     }
 
     fn before_wait(&mut self, stage: &mut Stage) -> Result<()> {
-        self.pump(stage, Send::Due)
+        self.pump(stage, Send::Due)?;
+        self.pass_on(stage)
+    }
+
+    fn left_over(&mut self, input: &str, line: &Line) {
+        if self.input.is_empty() {
+            self.input = input.to_owned();
+        }
+        if line.record().is_some() || line.oversized.is_some() {
+            self.counts.records_in += 1;
+            // It will not be sent.
+            self.filling.push(Item {
+                body: &[],
+                raw: line.bytes,
+                number: line.number,
+                offset: line.offset,
+                put_off: None,
+            });
+        }
     }
 
     fn due(&self) -> Option<Instant> {
@@ -630,21 +533,28 @@ impl Filter for EsSink {
     fn finish(&mut self, stage: &mut Stage) -> Result<()> {
         loop {
             self.pump(stage, Send::All)?;
+            self.pass_on(stage)?;
             if self.pending() == 0 {
-                return Ok(());
+                break;
             }
             self.wait(stage, Send::All)?;
+        }
+        match &mut self.pass {
+            Some(pass) => pass.close(stage),
+            None => Ok(()),
         }
     }
 
     fn snapshot(&self, stage: &Stage) -> Snapshot {
         let counts = &self.counts;
-        Snapshot::default()
+        let snapshot = Snapshot::default()
             .count("in", counts.records_in)
             .count("indexed", counts.indexed)
             .help("Records that the service has")
             .count("present", counts.present)
             .help("Of the indexed, those that were there before")
+            .count("narrowed", counts.narrowed)
+            .help("Of the indexed, those without the fields that the index has no room for")
             .count("rejected", stage.report.rejected())
             .gauge("pending", self.pending() as u64)
             .help("Records read that are neither indexed nor set aside")
@@ -654,6 +564,12 @@ impl Filter for EsSink {
             .help("Calls made")
             .count("bytesOut", counts.bytes_out)
             .help("Bytes of all calls before compression")
-            .latencies("call", &counts.calls)
+            .latencies("call", &counts.calls);
+        match &self.pass {
+            Some(pass) => snapshot
+                .count("passed", pass.passed)
+                .help("Of the indexed, those written to the output"),
+            None => snapshot,
+        }
     }
 }

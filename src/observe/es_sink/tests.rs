@@ -3,6 +3,7 @@
 mod fake;
 
 use std::fs;
+use std::io::{BufRead, Write};
 use std::net::TcpListener;
 use std::thread;
 
@@ -13,13 +14,15 @@ use std::time::Instant;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use self::fake::{Answer, BLOCKED, CREATE_ONLY, Fake};
+use self::fake::{Answer, BLOCKED, CREATE_ONLY, Fake, TOO_MANY_FIELDS, WELL_BUT};
 use super::*;
 use crate::stage::filter::Filter;
 use crate::wire::lines::Line;
 
 fn record(id: &str) -> String {
-    format!("{{\"messageId\":\"{id}\",\"timestamp\":1644370787.021771,\"modelInput\":1.10}}\n")
+    format!(
+        "{{\"messageId\":\"{id}\",\"timestamp\":1644370787.021771,\"modelInput\":{{\"x\":1.10}}}}\n"
+    )
 }
 
 fn records(count: usize) -> String {
@@ -39,6 +42,8 @@ struct Run {
     outcome: Result<()>,
     sink: EsSink,
     rejects: Vec<Value>,
+    /// What was passed on.
+    passed: String,
 }
 
 impl Run {
@@ -49,7 +54,11 @@ impl Run {
         let (from, rejects) = (path("in"), path("rejects"));
         fs::write(&from, input).unwrap();
         let mut all = vec!["rv-es-sink", "--url", url, "-i", &from, "-q"];
+        let output = path("out");
         all.extend(["--index", "i", "--rejects", &rejects]);
+        if flags.contains(&"--pass") {
+            all.extend(["-o", &output]);
+        }
         all.extend(flags);
         if !flags.iter().any(|flag| flag.starts_with("--retry-max")) {
             all.extend(["--retry-min", "1ms", "--retry-max", "4ms"]);
@@ -77,6 +86,7 @@ impl Run {
             outcome,
             sink,
             rejects,
+            passed: fs::read_to_string(&output).unwrap_or_default(),
         }
     }
 
@@ -113,7 +123,7 @@ fn each_record_is_sent_once_in_as_few_calls_as_may_be() {
     assert_eq!(
         call.body,
         "{\"index\":{\"_index\":\"i\",\"_id\":\"a\"}}\n\
-         {\"messageId\":\"a\",\"modelInput\":1.10,\"timestamp\":\"2022-02-09T01:39:47.021771Z\"}\n"
+         {\"messageId\":\"a\",\"modelInput\":{\"x\":1.10},\"timestamp\":\"2022-02-09T01:39:47.021771Z\"}\n"
     );
 }
 
@@ -525,6 +535,29 @@ fn a_data_stream_is_known_by_its_answer() {
 }
 
 #[test]
+fn with_strict_the_other_records_of_the_call_are_accounted_for() {
+    let fake = Fake::start(|_, call| {
+        let status = |id: &String| match id.as_str() {
+            "r-001" | "r-003" => 400,
+            "r-002" => 503,
+            _ => 201,
+        };
+        Answer::Items(call.ids.iter().map(status).collect())
+    });
+    let run = Run::new(&fake.url(), &["--strict", "--batch-records=5"], &records(9));
+    let error = format!("{:#}", run.outcome.as_ref().unwrap_err());
+    // Of five, two were taken; one may be, and four were not sent.
+    assert!(
+        error.contains("5 records were read and not delivered"),
+        "{error}"
+    );
+    assert!(error.contains("in:2: refused: 400"), "{error}");
+    let lines: Vec<u64> = run.refused().iter().map(|(line, _)| *line).collect();
+    assert_eq!(lines, [2, 4, 3, 6, 7, 8, 9]);
+    assert_eq!(run.sink.counts.indexed, 2);
+}
+
+#[test]
 fn a_redirect_takes_nothing_elsewhere() {
     let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = elsewhere.local_addr().unwrap();
@@ -626,6 +659,189 @@ fn whatever_the_service_does_each_record_is_there_in_the_end() {
 }
 
 #[test]
+fn a_record_that_says_more_than_there_is_room_for_is_indexed_by_its_named_fields() {
+    let fake = Fake::start(|_, call| {
+        let documents = call.body.lines().skip(1).step_by(2);
+        let status = |document: &str| match document.contains("\"modelInput\":{\"x\"") {
+            true => TOO_MANY_FIELDS,
+            false => 201,
+        };
+        Answer::Items(documents.map(status).collect())
+    });
+    let run = Run::new(&fake.url(), &["--pass"], &records(3));
+    run.outcome.unwrap();
+    assert_eq!(fake.indexed_once(), ids(0..3));
+    assert_eq!(run.sink.counts.narrowed, 3);
+    assert_eq!(run.passed, records(3));
+    let last = fake.calls().pop().unwrap();
+    assert!(last.body.contains("\"asReceived\":\"{"), "{}", last.body);
+    // Where that does not help, it is refused.
+    let fake = Fake::start(|_, call| Answer::Items(vec![TOO_MANY_FIELDS; call.ids.len()]));
+    let run = Run::new(&fake.url(), &[], &records(3));
+    run.outcome.as_ref().unwrap();
+    assert_eq!(fake.calls().len(), 2);
+    assert!(run.refused()[2].1.contains("Limit of total fields [5]"));
+    let run = Run::new(&fake.url(), &["--keep-shape"], &records(3));
+    run.outcome.unwrap();
+    assert_eq!(fake.calls().len(), 3);
+}
+
+#[test]
+fn an_object_is_taken_apart_unless_its_shape_is_to_be_kept() {
+    let record = record("a").replace("1.10", "{\"y\":1.10}");
+    for (flags, part) in [
+        (&[][..], "\"modelInput\":{\"x/y\":1.10},\"asReceived\":\"{"),
+        (
+            &["--keep-shape"],
+            "\"modelInput\":{\"x\":{\"y\":1.10}},\"timestamp\"",
+        ),
+    ] {
+        let fake = Fake::willing();
+        Run::new(&fake.url(), flags, &record).outcome.unwrap();
+        let body = &fake.calls()[0].body;
+        assert!(body.contains(part), "{body}");
+    }
+}
+
+#[test]
+fn an_item_with_an_error_is_not_indexed_whatever_its_status() {
+    let fake = Fake::start(|number, call| {
+        Answer::Items(match number {
+            0 => vec![201, WELL_BUT, 201],
+            _ => vec![201; call.ids.len()],
+        })
+    });
+    let run = Run::new(&fake.url(), &["--pass"], &records(3));
+    run.outcome.unwrap();
+    assert_eq!(fake.indexed_once(), ids(0..3));
+    let calls: Vec<Vec<String>> = fake.calls().into_iter().map(|call| call.ids).collect();
+    assert_eq!(calls, [ids(0..3), ids([1])]);
+    assert_eq!(run.passed, records(3));
+}
+
+#[test]
+fn what_has_too_much_to_do_is_left_alone_for_a_while() {
+    type Busy = fn(usize) -> Answer;
+    let busy: [Busy; 3] = [
+        |_| Answer::Whole(429, ""),
+        |count| Answer::Items(vec![429; count]),
+        |_| Answer::Whole(503, ""),
+    ];
+    for busy in busy {
+        let fake = Fake::start(move |number, call| match number {
+            0..3 => busy(call.ids.len()),
+            _ => Answer::Items(vec![201; call.ids.len()]),
+        });
+        let flags = ["--retry-min=40ms", "--retry-max=80ms"];
+        let run = Run::new(&fake.url(), &flags, &records(2));
+        run.outcome.unwrap();
+        let calls = fake.calls();
+        assert_eq!(calls.len(), 4);
+        for (pair, least_ms) in calls.windows(2).zip([20, 40, 40]) {
+            let waited = pair[1].at - pair[0].at;
+            assert!(waited >= Duration::from_millis(least_ms), "{waited:?}");
+        }
+    }
+}
+
+#[test]
+fn a_reply_without_an_end_is_given_up_in_bounded_memory() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let counting = thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        // What comes before the call would be no reply.
+        let mut reader = std::io::BufReader::new(stream.try_clone().unwrap());
+        let mut line = String::new();
+        while !line.starts_with("{\"messageId\"") {
+            line.clear();
+            assert!(reader.read_line(&mut line).unwrap() > 0);
+        }
+        // Far more than the bound, and then it would end.
+        let head = b"HTTP/1.1 200 OK\r\nContent-Length: 400000000\r\n\r\n{\"items\":[";
+        let mut sent = 0;
+        let mut piece = &head[..];
+        while sent < 400_000_000 && stream.write_all(piece).is_ok() {
+            sent += piece.len();
+            piece = &[b' '; 65_536];
+        }
+        sent
+    });
+    let (mut stage, mut sink) = alone(
+        &url,
+        &["--batch-age=0s", "--retry-min=1h", "--retry-max=1h"],
+    );
+    give(&mut stage, &mut sink, &record("a"));
+    let end = Instant::now() + Duration::from_secs(30);
+    while sink.counts.retried == 0 && Instant::now() < end {
+        thread::sleep(Duration::from_millis(1));
+        sink.before_wait(&mut stage).unwrap();
+    }
+    assert_eq!((sink.counts.retried, sink.pending()), (1, 1));
+    let sent = counting.join().unwrap();
+    let bounds = 64 << 20..100_000_000;
+    assert!(bounds.contains(&sent), "{sent} bytes were read");
+}
+
+#[test]
+fn what_is_indexed_is_passed_on_in_the_order_of_the_input() {
+    // Of seven, the service takes the last first, and never the third.
+    let fake = Fake::start(|number, call| {
+        let status = |id: &String| match id.as_str() {
+            "r-002" => 400,
+            "r-000" if number < 4 => 429,
+            "r-001" if number < 2 => 503,
+            "r-004" => 409,
+            _ => 201,
+        };
+        Answer::Items(call.ids.iter().map(status).collect())
+    });
+    let flags = ["--pass", "--batch-records=3", "--connections=2", "--resume"];
+    let input = records(2) + "no json\n" + &records(7)[records(2).len()..];
+    let run = Run::new(&fake.url(), &flags, &input);
+    run.outcome.as_ref().unwrap();
+    let expected: String = [0, 1, 3, 4, 5, 6]
+        .iter()
+        .map(|number| record(&id(*number)))
+        .collect();
+    assert_eq!(run.passed, format!("\n{expected}"));
+    assert_eq!(run.refused().len(), 2);
+    let snapshot = format!("{:?}", run.sink.pass);
+    assert!(snapshot.contains("passed: 6"), "{snapshot}");
+}
+
+#[test]
+fn a_record_that_never_passes_holds_the_others_up_until_it_is_given_up() {
+    let fake = Fake::start(|_, call| {
+        let status = |id: &String| if id == "poison" { 500 } else { 201 };
+        Answer::Items(call.ids.iter().map(status).collect())
+    });
+    let input = record("poison") + &records(200);
+    let flags = [
+        "--pass",
+        "--pass-bytes=2KiB",
+        "--batch-records=2",
+        "--give-up=200ms",
+    ];
+    let began = Instant::now();
+    let run = Run::new(&fake.url(), &flags, &input);
+    run.outcome.as_ref().unwrap();
+    assert!(began.elapsed() >= Duration::from_millis(200));
+    // It was held up: with 2 KiB there is no room for so many behind it.
+    let poisoned = |call: &fake::Call| call.ids.iter().any(|id| id == "poison");
+    let calls = fake.calls();
+    let last = calls.iter().rposition(poisoned).unwrap();
+    let before: usize = calls[..last].iter().map(|call| call.ids.len()).sum();
+    assert!(
+        calls[last + 1..].len() > 80 && before > 4,
+        "{before} before"
+    );
+    assert_eq!(run.passed, records(200));
+    assert_eq!(run.refused().len(), 1);
+    assert!(run.refused()[0].1.contains("for longer than --give-up"));
+}
+
+#[test]
 fn the_command_line_is_checked() {
     let outcome = |flags: &[&str]| -> Result<()> {
         let all = ["rv-es-sink"].into_iter().chain(flags.iter().copied());
@@ -647,6 +863,9 @@ fn the_command_line_is_checked() {
         &[url, "--index=i", "--timeout=0s"],
         &[url, "--index=i", "--connections=0"],
         &[url, "--index=i", "--connections=65"],
+        &[url, "--index=i", "--output=x"],
+        &[url, "--index=i", "--resume"],
+        &[url, "--index=i", "--pass-bytes=1MiB"],
         &[url, "--index=i", "--ca-file=/dev/null"],
         &[url, "--index=i", "--password-file=/dev/null"],
         &[url, "--index=i", "--api-key-file=/dev/null"],

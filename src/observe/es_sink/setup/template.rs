@@ -4,6 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::observe::es_sink::setup::{Treatment, Wanted};
+use crate::observe::es_sink::shape::AS_RECEIVED;
 
 /// Marks what this program has made.
 pub const MADE_BY: &str = "rv-es-sink";
@@ -15,9 +16,13 @@ const PRIORITY: u32 = 200;
 /// 32 KiB.
 const KEYWORD_CHARS_MAX: u32 = 1024;
 
+/// The service's own limit is half of it, but each field of an input counts twice,
+/// as a number and as a label. Names without end would make the service slow.
+const FIELDS_MAX: u32 = 2000;
+
 /// The template as the service wants it.
 pub fn template(wanted: &Wanted) -> Value {
-    let mut settings = json!({});
+    let mut settings = json!({"index.mapping.total_fields.limit": FIELDS_MAX});
     if let Some(pipeline) = wanted.pipeline {
         settings["index.default_pipeline"] = json!(pipeline);
     }
@@ -38,21 +43,36 @@ pub fn template(wanted: &Wanted) -> Value {
             // What looks like a date or a number is what the record says it is.
             "date_detection": false,
             "numeric_detection": false,
-            "dynamic_templates": dynamic_templates(),
+            "dynamic_templates": dynamic_templates(wanted.results),
             "properties": properties,
         },
     });
     template
 }
 
-/// For fields that have no mapping of their own: 1 today and 1.5 tomorrow are
-/// numbers both.
-fn dynamic_templates() -> Value {
-    json!([
-        {"numbers": {"match_mapping_type": "long", "mapping": {"type": "double"}}},
-        {"fractions": {"match_mapping_type": "double", "mapping": {"type": "double"}}},
-        {"texts": {"match_mapping_type": "string", "mapping": keyword()}},
-    ])
+/// For fields that have no mapping of their own. Whatever comes first, each is
+/// mapped alike: a number where its value is one, and a label of any scalar.
+fn dynamic_templates(results: Treatment) -> Value {
+    let free = json!({
+        "type": "double",
+        "ignore_malformed": true,
+        "coerce": false,
+        "fields": {"label": keyword()},
+    });
+    let of_type = |kind: &str| {
+        let of_type = json!({"match_mapping_type": kind, "mapping": free});
+        json!({ format!("any-{kind}"): of_type })
+    };
+    let mut templates: Vec<Value> = ["long", "double", "boolean", "string"].map(of_type).into();
+    if results == Treatment::Kept {
+        // What the sink makes of results that are objects.
+        let kept = json!({"type": "keyword", "index": false, "doc_values": false});
+        templates.insert(
+            0,
+            json!({"results": {"match": "result/*", "mapping": kept}}),
+        );
+    }
+    templates.into()
 }
 
 fn properties(results: Treatment) -> Value {
@@ -60,9 +80,9 @@ fn properties(results: Treatment) -> Value {
         "properties": {
             "modelName": keyword(),
             "result": result(results),
-            "confidence": {"type": "double"},
+            "confidence": double(),
             // As many names as there are classes.
-            "probabilities": {"type": "object", "enabled": false},
+            "probabilities": kept(),
         },
     });
     let failure = json!({
@@ -73,16 +93,22 @@ fn properties(results: Treatment) -> Value {
         "timestamp": date(),
         "returnAddress": keyword(),
         "scoreTopic": keyword(),
+        "modelInput": {"type": "object"},
         "result": answer,
         "error": failure,
+        "previous": answer,
         "modelResult": answer,
         "candidates": {
+            // Each by itself, and all of a decision together.
+            "type": "nested",
+            "include_in_root": true,
             "properties": {
                 "modelName": keyword(),
-                "modelVersion": {"type": "long"},
+                "modelVersion": whole(),
                 "modelHash": keyword(),
-                "arrivedAfter": {"type": "double"},
+                "arrivedAfter": double(),
                 "fate": keyword(),
+                "shadow": {"type": "boolean"},
                 "result": answer,
                 "error": failure,
             },
@@ -93,24 +119,39 @@ fn properties(results: Treatment) -> Value {
                 "model": {
                     "properties": {
                         "modelName": keyword(),
-                        "modelVersion": {"type": "long"},
+                        "modelVersion": whole(),
                         "modelHash": keyword(),
-                        "elapsedTimeAfterRequest": {"type": "double"},
-                        "evaluationTime": {"type": "double"},
+                        "elapsedTimeAfterRequest": double(),
+                        "evaluationTime": double(),
                         "rescored": {"type": "boolean"},
                     },
                 },
                 "rendezvous": {
                     "properties": {
-                        "modelVersion": {"type": "long"},
+                        "modelVersion": whole(),
                         "reason": keyword(),
-                        "answeredAfter": {"type": "double"},
+                        "answeredAfter": double(),
                         "policyHash": keyword(),
                     },
                 },
             },
         },
+        AS_RECEIVED: kept(),
     })
+}
+
+/// A number; what is none is in the document, and that is all.
+fn double() -> Value {
+    json!({"type": "double", "ignore_malformed": true})
+}
+
+fn whole() -> Value {
+    json!({"type": "long", "ignore_malformed": true})
+}
+
+/// Not even looked at.
+fn kept() -> Value {
+    json!({"type": "object", "enabled": false})
 }
 
 /// A date that keeps its microseconds; it has to lie between 1970 and 2262.
@@ -125,7 +166,7 @@ fn keyword() -> Value {
 /// A label, or a number: both as it is written and, where it is one, as a number.
 fn result(results: Treatment) -> Value {
     match results {
-        Treatment::Kept => json!({"type": "object", "enabled": false}),
+        Treatment::Kept => kept(),
         Treatment::Searchable => json!({
             "type": "keyword",
             "ignore_above": KEYWORD_CHARS_MAX,

@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::Instant;
 
 use flate2::read::GzDecoder;
 use serde_json::Value;
@@ -18,11 +19,13 @@ pub struct Call {
     pub body: String,
     /// Of its documents.
     pub ids: Vec<String>,
+    /// When it was there.
+    pub at: Instant,
 }
 
 /// What the service does with a call.
 pub enum Answer {
-    /// 200 with a status for each record; [`BLOCKED`] and [`CREATE_ONLY`] are more
+    /// 200 with a status for each record; [`BLOCKED`] and those after it are more
     /// than a number.
     Items(Vec<u16>),
     /// This status and body for the whole.
@@ -36,6 +39,12 @@ pub const BLOCKED: u16 = 1;
 
 /// The index is a data stream.
 pub const CREATE_ONLY: u16 = 2;
+
+/// There are as many fields as there may be.
+pub const TOO_MANY_FIELDS: u16 = 3;
+
+/// A status that says all is well, and an error.
+pub const WELL_BUT: u16 = 4;
 
 /// A service on the loopback. Its thread ends with the tests.
 pub struct Fake {
@@ -124,6 +133,9 @@ fn items(statuses: &[u16]) -> String {
         // As the services put them.
         &BLOCKED => r#"{"index":{"status":403,"error":{"type":"cluster_block_exception","reason":"index [i] blocked"}}}"#.to_owned(),
         &CREATE_ONLY => r#"{"index":{"status":400,"error":{"type":"illegal_argument_exception","reason":"only write ops with an op_type of create are allowed in data streams"}}}"#.to_owned(),
+        &TOO_MANY_FIELDS => r#"{"index":{"status":400,"error":{"type":"document_parsing_exception","reason":"failed to parse","caused_by":{"reason":"Limit of total fields [5] has been exceeded"}}}}"#.to_owned(),
+        &WELL_BUT => r#"{"index":{"status":201,"error":{"type":"t","reason":"because"}}}"#.to_owned(),
+        409 => r#"{"index":{"status":409,"error":{"type":"version_conflict_engine_exception","reason":"there"}}}"#.to_owned(),
         200..=299 => format!("{{\"index\":{{\"status\":{status}}}}}"),
         _ => format!(
             "{{\"index\":{{\"status\":{status},\"error\":{{\"type\":\"t{status}\",\"reason\":\"because\"}}}}}}"
@@ -180,5 +192,6 @@ fn read_call(stream: &TcpStream) -> Option<Call> {
         head: plain,
         body,
         ids,
+        at: Instant::now(),
     })
 }
