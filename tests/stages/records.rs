@@ -185,16 +185,44 @@ fn a_response_is_its_request_without_the_addresses() {
     assert_begins(&requests, &lines, kept, r#""modelResult":null,"#);
 }
 
-#[test]
-fn a_document_is_its_record_with_a_date() {
+/// The documents that the sink makes of `requests`.
+fn documents(requests: &[Members], flags: &[&str]) -> Vec<String> {
     let workdir = Workdir::new();
     let service = FakeService::start();
-    let requests = requests();
     let run = workdir
         .run("rv-es-sink")
         .args(["--url", &service.url(), "--index", "log"]);
-    run.input(input(&requests)).succeeds();
-    let date = r#""timestamp":"1970-01-01T00:00:01.500000Z"}"#;
+    run.args(flags).input(input(requests)).succeeds();
+    service.documents()
+}
+
+const DATE: &str = r#""timestamp":"1970-01-01T00:00:01.500000Z"}"#;
+
+#[test]
+fn a_document_is_its_record_with_a_date() {
+    let requests = requests();
+    let documents = documents(&requests, &["--keep-shape"]);
     let kept = |key: &str| key != "\"timestamp\"";
-    assert_begins(&requests, &service.documents(), kept, date);
+    assert_begins(&requests, &documents, kept, DATE);
+}
+
+#[test]
+fn a_document_says_all_that_its_record_does_or_holds_it() {
+    let requests = requests();
+    let documents = documents(&requests, &[]);
+    assert_eq!(documents.len(), requests.len());
+    let mut held = 0;
+    for (members, document) in requests.iter().zip(&documents) {
+        let stays = joined(members, |key| key != "\"timestamp\"");
+        if document != &format!("{{{stays},{DATE}") {
+            let text = serde_json::Value::from(record(members));
+            let member = format!("\"asReceived\":{text},\"timestamp\"");
+            assert!(
+                document.contains(&member),
+                "{document}\ndoes not hold\n{member}"
+            );
+            held += 1;
+        }
+    }
+    assert!(0 < held && held < documents.len(), "{held} are taken apart");
 }
