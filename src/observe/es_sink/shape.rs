@@ -329,7 +329,8 @@ impl<'a> Fields<'a> {
         if field.trim().is_empty() || (is_top && is_of_the_service(&field)) {
             field.insert(0, '/');
         }
-        self.is_whole &= field == name && is_flat(value);
+        let is_twin = self.places.contains_key(&field);
+        self.is_whole &= field == name && is_flat(value) && !is_twin;
         self.add(&field, value, 0);
     }
 
