@@ -6,6 +6,9 @@
 //! flow read PATH FROM TO         reads to the end; the rate is that between two times
 //! ```
 
+// A load generator: it prints its figures, and nobody stops it with a signal.
+#![expect(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout)]
+
 use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::thread;

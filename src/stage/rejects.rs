@@ -119,6 +119,10 @@ impl Rejects {
 
     /// Waits until the thread has written everything, but no longer than five
     /// seconds. Returns how many records were not kept.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "bounded by five seconds, and there is nothing else to wait for"
+    )]
     pub fn finish(&mut self) -> u64 {
         let Rejects::Beside(beside) = self else {
             return 0;
