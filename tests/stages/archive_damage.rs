@@ -622,7 +622,8 @@ fn one_that_writes_follows_no_link_and_waits_for_no_pipe() {
     let part = format!("logs/part-{id}.ndjson");
     let tmp = format!("logs/part-{id}.gz.tmp");
     let log = format!("logs/log-{id}.gz");
-    let scenes: [(&str, &dyn Fn(&str)); 7] = [
+    type Harm<'a> = (&'a str, &'a dyn Fn(&str));
+    let scenes: [Harm; 7] = [
         (&part, &|path| symlink("../target", path).unwrap()),
         (&part, &|path| symlink("nothing", path).unwrap()),
         (&part, &fifo),

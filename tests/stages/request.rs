@@ -251,7 +251,7 @@ fn an_id_that_came_before_is_set_aside_while_the_first_is_open() {
         assert_eq!(running.line(), response(request));
     }
     // And when it is closed.
-    write!(inputs, "{{\"id\":\"a\",\"n\":4}}\n").unwrap();
+    writeln!(inputs, "{{\"id\":\"a\",\"n\":4}}").unwrap();
     drop(inputs);
     let finished = running.wait();
     finished.assert_status(1);
