@@ -174,7 +174,7 @@ impl Program for ArchiveArgs {
         match &outcome {
             // Only the reader has gone; what was read is archived as ever.
             Err(error) if is_downstream_closed(error) => archive.finish(stage)?,
-            Err(_) => archive.save(),
+            Err(_) => archive.save(stage),
             Ok(()) => {}
         }
         outcome
@@ -237,7 +237,8 @@ impl Archive {
         let mut folder = Folder::open(dir)?;
         if let Some(name) = folder.at_the_end() {
             stage.report.warn(&format!(
-                "{}: {name} claims the last time that a name can tell; new files stand before it",
+                "{}: {name} claims the last time that a name can tell; move it away, or new files may \
+                 stand before it",
                 dir.display()
             ));
         }
@@ -397,21 +398,32 @@ impl Archive {
             return ended;
         }
         let folder = self.folder.path().display();
+        let lost = match self.publisher.nameless_lines() {
+            0 => String::new(),
+            lines => format!(", but for {lines} lines: something else has removed their part"),
+        };
         ended.context(format!(
-            "{folder}: {} files are not compressed yet; the next start does it",
+            "{folder}: {} files are not compressed yet; the next start does it{lost}",
             self.publisher.backlog()
         ))
     }
 
     /// Before a failure ends the program: what was taken in is written, if that
     /// is still possible. The next start finds it in the part.
-    fn save(&mut self) {
+    fn save(&mut self, stage: &Stage) {
         if let Some(part) = &mut self.part
             && part.write().is_ok()
         {
             part.settle(None);
             // The failure that ends the program is the one to be told.
             let _ = part.sync();
+            if part.is_displaced() {
+                stage.report.warn(&format!(
+                    "{}: something else has removed it, and its {} lines are lost",
+                    part.path().display(),
+                    part.content().lines
+                ));
+            }
         }
     }
 

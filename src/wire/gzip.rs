@@ -107,7 +107,10 @@ fn has_member(reader: &mut BufReader<File>, is_first: bool) -> io::Result<bool> 
         if rest.is_empty() {
             return Ok(false);
         }
-        if rest.iter().any(|byte| *byte != 0) {
+        let other = rest.iter().position(|byte| *byte != 0);
+        let count = other.unwrap_or(rest.len());
+        zeros += count as u64;
+        if other.is_some() {
             let behind = match zeros {
                 0 => "",
                 _ => " and zeros",
@@ -116,8 +119,6 @@ fn has_member(reader: &mut BufReader<File>, is_first: bool) -> io::Result<bool> 
                 "behind its last member{behind} stands what is no gzip"
             )));
         }
-        let count = rest.len();
-        zeros += count as u64;
         reader.consume(count);
     }
 }

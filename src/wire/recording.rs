@@ -135,15 +135,22 @@ pub fn open_regular(path: &Path, follow: bool) -> io::Result<(File, Metadata)> {
         false => fs::symlink_metadata(path)?,
     };
     refuse_irregular(&looked_at)?;
-    let mut flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let mut flags = OFlags::NOCTTY;
     if !follow {
         flags |= OFlags::NOFOLLOW;
     }
-    let mut options = OpenOptions::new();
-    let file = options
-        .read(true)
-        .custom_flags(flags.bits() as i32)
-        .open(path)?;
+    let open = |flags: OFlags| {
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .custom_flags(flags.bits() as i32)
+            .open(path)
+    };
+    let file = match open(flags | OFlags::NONBLOCK) {
+        // Somebody has a lease on the file, and is given the time to return it.
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => open(flags)?,
+        opened => opened?,
+    };
     // Something else may bear the name by now.
     let metadata = file.metadata()?;
     refuse_irregular(&metadata)?;

@@ -145,6 +145,16 @@ impl Publisher {
         self.backlog.len()
     }
 
+    /// How many lines are in parts whose names have gone: only this run can save
+    /// them.
+    pub fn nameless_lines(&self) -> u64 {
+        let nameless = self.backlog.iter().filter_map(|closed| {
+            let (file, content) = closed.own.as_ref()?;
+            (!is_at(file, &closed.path(&self.folder))).then_some(content.lines)
+        });
+        nameless.sum()
+    }
+
     /// What was done so far.
     pub fn counts(&self) -> Counts {
         Counts {
@@ -355,6 +365,10 @@ impl Source<'_> {
         let Some(expected) = self.expected else {
             return Ok(Some(self.compress_up_to(length, to, compressor, place)?.0));
         };
+        if expected.bytes == 0 {
+            // All of it was taken away while it was open, which was told.
+            return Ok(None);
+        }
         let (stamp, hash) = self.compress_up_to(expected.bytes, to, compressor, place)?;
         let found = Content {
             lines: stamp.lines,
