@@ -214,7 +214,7 @@ fn a_document_says_all_that_its_record_does_or_holds_it() {
     let mut held = 0;
     for (members, document) in requests.iter().zip(&documents) {
         let stays = joined(members, |key| key != "\"timestamp\"");
-        if document != &format!("{{{stays},{DATE}") {
+        if *document != format!("{{{stays},{DATE}") {
             let text = serde_json::Value::from(record(members));
             let member = format!("\"asReceived\":{text},\"timestamp\"");
             assert!(
