@@ -269,7 +269,7 @@ const MANY: Limits = Limits {
 };
 
 #[test]
-fn the_scores_of_one_request_are_bounded_and_the_policys_models_have_their_room() {
+fn the_scores_of_one_request_are_bounded_and_the_models_of_the_policy_have_their_room() {
     let mut bench = Bench::with(Limits {
         mailbox_bytes_max: 8 << 20,
         ..MANY
