@@ -150,7 +150,7 @@ struct HttpArgs {
     #[arg(long, value_name = "NAME", requires = "listen")]
     host: Vec<HostName>,
 
-    /// Let the pages of this site call, as in https://app.example; `*` is every
+    /// Let the pages of this site call, as in `https://app.example`; `*` is every
     /// site. Those of other sites get 403. May be repeated
     #[arg(long, value_name = "ORIGIN", requires = "listen")]
     cors: Vec<Site>,
