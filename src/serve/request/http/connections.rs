@@ -301,7 +301,7 @@ impl Connections {
         }
     }
 
-    fn enter(self: &Rc<Self>, now: Instant) -> Place {
+    pub(super) fn enter(self: &Rc<Self>, now: Instant) -> Place {
         let mut list = self.list.borrow_mut();
         let connection = Rc::new(Connection::new(now, list.len()));
         list.push(Rc::clone(&connection));

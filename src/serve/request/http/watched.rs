@@ -167,3 +167,37 @@ impl AsyncWrite for Watched {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::serve::request::http::connections::{Connections, Times};
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn nothing_is_read_while_the_client_has_answers_to_take() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        client.write_all(b"next call").unwrap();
+        stream.readable().await.unwrap();
+        let minute = Duration::from_secs(60);
+        let times = Times {
+            idle: minute,
+            head: minute,
+            write: minute,
+        };
+        let place = Connections::new(1, times).enter(Instant::now());
+        let mut watched = Watched::new(stream, Rc::clone(&place.connection));
+        let mut bytes = [0; 16];
+        place.connection.is_stuck();
+        let read = tokio::time::timeout(Duration::from_millis(50), watched.read(&mut bytes)).await;
+        assert!(read.is_err(), "{read:?} while answers are unread");
+        place.connection.sent();
+        assert_eq!(watched.read(&mut bytes).await.unwrap(), 9);
+    }
+}
