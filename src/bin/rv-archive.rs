@@ -1,5 +1,5 @@
 //! any stream -> `log-<id>.gz`: keeps every line as it came.
 
 fn main() -> std::process::ExitCode {
-    rv::stage::cli::main::<rv::observe::archive::ArchiveArgs>()
+    rv::main::<rv::ArchiveArgs>()
 }

@@ -1,5 +1,5 @@
 //! any stream -> Elasticsearch `_bulk`.
 
 fn main() -> std::process::ExitCode {
-    rv::stage::cli::main::<rv::observe::es_sink::EsSinkArgs>()
+    rv::main::<rv::EsSinkArgs>()
 }

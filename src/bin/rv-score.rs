@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    rv::stage::cli::main::<rv::serve::score::ScoreArgs>()
+    rv::main::<rv::ScoreArgs>()
 }

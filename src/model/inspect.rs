@@ -9,7 +9,8 @@ use crate::model::prediction::Names;
 use crate::model::profile::{MeasuredOn, Quantiles};
 use crate::model::text_table::{aligned, six_significant_digits};
 use crate::stage::Stage;
-use crate::wire::endpoint::{Output, STANDARD};
+use crate::stream::address::Address;
+use crate::stream::output::Output;
 
 /// Show what a model file holds
 #[derive(Args, Clone, Debug)]
@@ -31,7 +32,7 @@ pub fn run(args: InspectArgs, stage: &mut Stage) -> Result<()> {
         text.push_str(&escaped(&line));
         text.push('\n');
     }
-    let mut output = Output::open(STANDARD)?;
+    let mut output = Output::open(&Address::Standard)?;
     stage.write_all(&mut output, &mut text.into_bytes())?;
     stage.close(&mut output)
 }

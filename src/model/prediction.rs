@@ -9,6 +9,10 @@ pub enum Prediction {
     /// stand in the buffer that the caller has passed in.
     Class(usize),
     /// A finite number. There are no probabilities.
+    #[allow(
+        dead_code,
+        reason = "the text of a score and the measures of training are ready for it"
+    )]
     Number(f64),
 }
 

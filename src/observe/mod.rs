@@ -3,4 +3,3 @@
 
 pub mod archive;
 pub mod es_sink;
-mod waiting;

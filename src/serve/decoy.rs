@@ -5,8 +5,9 @@ use clap::Parser;
 
 use crate::stage::Stage;
 use crate::stage::cli::{Program, RunArgs, VERSION};
-use crate::stage::filter::{self, Filter, InputArgs, OutputArgs, Streams};
+use crate::stage::filter::{self, Filter};
 use crate::stage::stats::Snapshot;
+use crate::stage::streams::{InputArgs, OutputArgs, Streams};
 use crate::wire::lines::Line;
 
 /// Pass every request on as it came: the exact record of what the models saw.

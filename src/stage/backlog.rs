@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::wire::endpoint::Output;
+use crate::stream::output::Output;
 
 /// What waits to be written. Writing a part of it moves nothing.
 #[derive(Debug, Default)]

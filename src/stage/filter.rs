@@ -5,67 +5,16 @@ use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use anyhow::Result;
-use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::event::PollFlags;
 
 use crate::stage::signals::Stop;
 use crate::stage::stats::Snapshot;
+use crate::stage::streams::Streams;
 use crate::stage::wait::wait;
-use crate::stage::{EndedEarly, Stage, usage};
-use crate::wire::endpoint::{Input, Output, Progress, STANDARD, are_one_file, is_file_output};
+use crate::stage::{EndedEarly, Stage};
+use crate::stream::input::{Input, Progress};
 use crate::wire::lines::{Line, Lines};
-
-/// Where a filter reads.
-#[derive(Args, Clone, Debug)]
-pub struct InputArgs {
-    /// Read PATH: a file, `.gz` too, a pipe, or a folder that rv-archive writes;
-    /// `-` is standard input
-    #[arg(short, long, value_name = "PATH", default_value = STANDARD)]
-    pub input: String,
-
-    /// Where the input is a pipe, wait for the next writer when the last one
-    /// has closed, until SIGINT or SIGTERM
-    #[arg(long)]
-    pub follow: bool,
-}
-
-/// Where a filter writes.
-#[derive(Args, Clone, Debug)]
-pub struct OutputArgs {
-    /// Write to PATH; `-` is standard output
-    #[arg(short, long, value_name = "PATH", default_value = STANDARD, value_parser = output_path)]
-    pub output: String,
-
-    /// Begin with a newline: this writer takes the place of one that may have
-    /// died inside a line
-    #[arg(long)]
-    pub resume: bool,
-}
-
-/// Reads the path of an output, for every flag that takes one.
-pub fn output_path(path: &str) -> Result<String, String> {
-    if path.ends_with(".gz") && is_file_output(path) {
-        // As an input, such a file is decompressed.
-        return Err(
-            "a stream is written as it is, not compressed; keep it with `rv-archive`, or pipe it \
-             through `gzip`"
-                .to_owned(),
-        );
-    }
-    Ok(path.to_owned())
-}
-
-/// Refuses an output that is the file of the input.
-pub fn refuse_one_file(input: &str, output: &str) -> Result<()> {
-    if are_one_file(input, output) {
-        let shown = if output == STANDARD { input } else { output };
-        return Err(usage(format!(
-            "{shown}: is input and output at once; write another file, and rename it then"
-        )));
-    }
-    Ok(())
-}
 
 /// What is done with the lines of one input.
 pub trait Filter {
@@ -130,45 +79,6 @@ pub trait Filter {
 
     /// The counts so far.
     fn snapshot(&self, stage: &Stage) -> Snapshot;
-}
-
-/// Which streams a filter runs on.
-#[derive(Debug)]
-pub struct Streams {
-    /// Where it reads.
-    pub input: Input,
-    /// Where it writes.
-    pub output: Output,
-    /// Whether the output begins with a newline.
-    pub resume: bool,
-    /// Whether the stage brings records into the pipeline, so that SIGINT stops
-    /// it. The others read on to the end of their input.
-    pub is_source: bool,
-}
-
-impl Streams {
-    /// Opens both ends of a filter, without waiting for anybody.
-    pub fn open(input: &InputArgs, output: &OutputArgs) -> Result<Streams> {
-        refuse_one_file(&input.input, &output.output)?;
-        // The output first: its reader may be the writer of the input.
-        let output_end = Output::open(&output.output)?;
-        let mut streams = Streams::open_input(input)?;
-        streams.output = output_end;
-        streams.resume = output.resume;
-        Ok(streams)
-    }
-
-    /// Opens the input of a stage that writes no stream.
-    pub fn open_input(input: &InputArgs) -> Result<Streams> {
-        let input = Input::open(&input.input, input.follow)?;
-        let is_source = input.is_file() || input.is_terminal();
-        Ok(Streams {
-            input,
-            output: Output::nowhere(),
-            resume: false,
-            is_source,
-        })
-    }
 }
 
 /// Runs `filter` until its input ends or a signal ends it.

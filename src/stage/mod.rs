@@ -2,7 +2,6 @@
 //! statistics and exit status, and the loop that moves records through it.
 
 pub mod backlog;
-pub mod beside;
 pub mod cli;
 pub mod clock;
 pub mod filter;
@@ -14,8 +13,10 @@ pub mod rejects;
 pub mod report;
 pub mod signals;
 pub mod stats;
+pub mod streams;
+pub mod task;
 pub mod wait;
-pub mod watch;
+
 mod watchdog;
 pub mod worker_pool;
 
@@ -25,7 +26,7 @@ use crate::stage::cli::RunArgs;
 use crate::stage::report::Report;
 use crate::stage::signals::{Signals, Stop};
 use crate::stage::stats::StatsFile;
-use crate::wire::endpoint::Input;
+use crate::stream::input::Input;
 
 /// What every stage holds while it runs.
 #[derive(Debug)]

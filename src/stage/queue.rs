@@ -8,10 +8,11 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::stage::Stage;
-use crate::stage::beside::Beside;
 use crate::stage::report::Report;
 use crate::stage::wait::wait;
-use crate::wire::endpoint::{Output, is_file_output};
+use crate::stream::address::Address;
+use crate::stream::output::Output;
+use crate::stream::threaded_file::ThreadedFile;
 
 /// Records are kept in pieces of about this size: a record is appended, written or
 /// dropped without moving the others.
@@ -29,8 +30,8 @@ const FINISH: Duration = Duration::from_secs(5);
 pub struct Queue {
     output: Output,
     /// The thread that writes, where the output is a file that nobody may wait for.
-    beside: Option<Beside>,
-    path: String,
+    beside: Option<ThreadedFile>,
+    address: Address,
     waiting: Pieces,
     bytes_max: usize,
     /// Records that were dropped since there was no room or no output.
@@ -41,11 +42,11 @@ pub struct Queue {
 
 impl Queue {
     /// A queue of at most `bytes_max` bytes in front of `path`.
-    pub fn open(path: &str, bytes_max: usize) -> Result<Queue> {
+    pub fn open(address: &Address, bytes_max: usize) -> Result<Queue> {
         Ok(Queue {
-            output: Output::open(path)?,
+            output: Output::open(address)?,
             beside: None,
-            path: path.to_owned(),
+            address: address.clone(),
             waiting: Pieces::default(),
             bytes_max,
             dropped: 0,
@@ -55,15 +56,15 @@ impl Queue {
 
     /// The same, where nobody may wait for a disk: a regular file is written by a
     /// thread.
-    pub fn open_beside(path: &str, bytes_max: usize) -> Result<Queue> {
-        if !is_file_output(path) {
-            return Queue::open(path, bytes_max);
+    pub fn open_with_thread(address: &Address, bytes_max: usize) -> Result<Queue> {
+        if !address.is_file_output() {
+            return Queue::open(address, bytes_max);
         }
-        let (output, beside) = Beside::create(path)?;
+        let (output, beside) = ThreadedFile::create(address.as_str())?;
         Ok(Queue {
             output,
             beside: Some(beside),
-            path: path.to_owned(),
+            address: address.clone(),
             waiting: Pieces::default(),
             bytes_max,
             dropped: 0,
@@ -102,7 +103,7 @@ impl Queue {
     /// its records are dropped from then on; a named pipe whose reader has gone waits
     /// for the next one.
     pub fn write_some(&mut self, report: &mut Report) {
-        if let Some(error) = self.beside.as_ref().and_then(Beside::take_error) {
+        if let Some(error) = self.beside.as_ref().and_then(ThreadedFile::take_error) {
             self.fail(&error, report);
         }
         let mut left = match self.output.readiness() {
@@ -131,9 +132,12 @@ impl Queue {
         if error.kind() == io::ErrorKind::BrokenPipe
             && self.beside.is_none()
             && self.output.is_named_pipe()
-            && let Ok(output) = Output::open(&self.path)
+            && let Ok(output) = Output::open(&self.address)
         {
-            let message = format!("{}: its reader has gone; waiting for the next", self.path);
+            let message = format!(
+                "{}: its reader has gone; waiting for the next",
+                self.address
+            );
             report.warn_seldom("queue", &message);
             self.output = output;
             // What the dead reader left in the pipe may end inside a line.
@@ -142,7 +146,7 @@ impl Queue {
         }
         report.warn(&format!(
             "{}: cannot write, and nothing more is written there: {error}",
-            self.path
+            self.address
         ));
         self.failed = true;
         self.drop_all();
@@ -182,7 +186,7 @@ impl Queue {
                 self.finish_beside(end, &mut stage.report);
                 stage.report.warn(&format!(
                     "{}: its reader does not read; {lost} records are lost",
-                    self.path
+                    self.address
                 ));
                 return Ok(());
             }
@@ -214,7 +218,7 @@ impl Queue {
         } else if !is_done {
             report.warn(&format!(
                 "{}: the disk does not take what was written; the last records may be lost",
-                self.path
+                self.address
             ));
             self.dropped += 1;
         }
@@ -363,7 +367,7 @@ mod tests {
     }
 
     fn queue(bytes_max: usize) -> Queue {
-        let mut queue = Queue::open("/dev/null", bytes_max).unwrap();
+        let mut queue = Queue::open(&Address::from("/dev/null"), bytes_max).unwrap();
         queue.output = Output::nowhere();
         queue
     }
@@ -404,7 +408,7 @@ mod tests {
         let pipe = folder.path().join("pipe");
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
-        let mut queue = Queue::open(pipe.to_str().unwrap(), 8).unwrap();
+        let mut queue = Queue::open(&Address::from(pipe.to_str().unwrap()), 8).unwrap();
         let mut reader = std::fs::File::open(&pipe).unwrap();
         while !queue.output.is_open().unwrap() {
             std::thread::yield_now();
@@ -503,7 +507,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("full");
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();
-        let (output, beside) = Beside::create(path.to_str().unwrap()).unwrap();
+        let (output, beside) = ThreadedFile::create(path.to_str().unwrap()).unwrap();
         let mut queue = queue(1 << 20);
         (queue.output, queue.beside) = (output, Some(beside));
         let flags = Flags::parse_from(["test"]);
@@ -527,7 +531,7 @@ mod tests {
         let pipe = folder.path().join("pipe");
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mkfifoat(rustix::fs::CWD, &pipe, mode).unwrap();
-        let mut queue = Queue::open(pipe.to_str().unwrap(), 1 << 20).unwrap();
+        let mut queue = Queue::open(&Address::from(pipe.to_str().unwrap()), 1 << 20).unwrap();
         let long = "x".repeat(100_000) + "\n";
         for taken in [5, 60_000, 0] {
             let mut reader = std::fs::File::open(&pipe).unwrap();

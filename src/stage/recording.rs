@@ -8,9 +8,10 @@ use rustix::event::PollFlags;
 
 use crate::stage::wait::wait;
 use crate::stage::{EndedEarly, Stage};
-use crate::wire::endpoint::{Input, Progress, STANDARD};
+use crate::stream::address::Address;
+use crate::stream::archives::{RecordedFile, recorded_files};
+use crate::stream::input::{Input, Progress};
 use crate::wire::lines::{Line, Lines};
-use crate::wire::recording::{RecordedFile, recorded_files};
 
 /// A recorded stream and how far it was read.
 #[derive(Debug)]
@@ -27,17 +28,17 @@ pub struct Recording {
 
 impl Recording {
     /// Opens a file, an archive's folder or a pipe; `-` is standard input.
-    pub fn open(path: &str, stage: &Stage) -> Result<Recording> {
+    pub fn open(address: &Address, stage: &Stage) -> Result<Recording> {
         let mut rest = VecDeque::new();
-        let input = if path != STANDARD && Path::new(path).is_dir() {
-            rest.extend(recorded_files(Path::new(path))?);
+        let input = if *address != Address::Standard && Path::new(address.as_str()).is_dir() {
+            rest.extend(recorded_files(Path::new(address.as_str()))?);
             match rest.pop_front() {
                 Some(first) => open_one(first)?,
                 // A recording without records.
-                None => Input::recorded(path, Vec::new())?,
+                None => Input::recorded(address.as_str(), Vec::new())?,
             }
         } else {
-            Input::open(path, false)?
+            Input::open(address, false)?
         };
         Ok(Recording {
             input,

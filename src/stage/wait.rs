@@ -9,7 +9,7 @@ use rustix::io::Errno;
 
 use crate::stage::signals::Signals;
 use crate::stage::{EndedEarly, Stage};
-use crate::wire::endpoint::Output;
+use crate::stream::output::Output;
 
 /// Waits until one of `streams` is ready, a signal comes, or it is `until`. Says
 /// for each stream whether it is ready; at an end or an error it is, so that the

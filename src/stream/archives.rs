@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 
-use crate::wire::gzip::GzipFile;
+use crate::stream::gzip::GzipFile;
 
 /// Held under a lock by the one writer of a folder. It stays when the writer goes.
 pub const LOCK_NAME: &str = "rv-archive.lock";

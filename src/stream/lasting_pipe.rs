@@ -1,19 +1,20 @@
 //! The writing end of a named pipe that outlives its readers.
 
 use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use anyhow::{Context, Result, bail};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::io::Errno;
 
-use crate::stage::watch::Watch;
+use crate::stream::descriptor;
+use crate::stream::pipe_watch::PipeWatch;
 
 /// Opened without waiting for a reader, and kept open when it goes: so the next
 /// one finds a writer, and what the last one left can be taken back.
 #[derive(Debug)]
-pub struct NamedPipe {
+pub struct LastingPipe {
     path: String,
     fd: OwnedFd,
     /// Tells it from another pipe of its name.
@@ -23,10 +24,10 @@ pub struct NamedPipe {
     capacity: usize,
 }
 
-impl NamedPipe {
+impl LastingPipe {
     /// Opens the named pipe at `path`. `watch` is going to tell when somebody
     /// opens it.
-    pub fn open(path: &str, watch: &Watch) -> Result<NamedPipe> {
+    pub fn open(path: &str, watch: &PipeWatch) -> Result<LastingPipe> {
         let cannot = || format!("{path}: cannot open the pipe for writing");
         // A pipe cannot be opened for writing without a reader and without waiting:
         // so for a moment this is its reader.
@@ -37,10 +38,10 @@ impl NamedPipe {
         if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo {
             bail!("{path}: is no named pipe; make one with `mkfifo {path}`");
         }
-        let fd = reopen(&reader, OFlags::WRONLY).with_context(cannot)?;
+        let fd = descriptor::reopen(&reader, OFlags::WRONLY).with_context(cannot)?;
         watch.opening(path)?;
         drop(reader);
-        let mut pipe = NamedPipe {
+        let mut pipe = LastingPipe {
             path: path.to_owned(),
             capacity: rustix::pipe::fcntl_getpipe_size(&fd).with_context(cannot)?,
             fd,
@@ -79,15 +80,9 @@ impl NamedPipe {
 
     /// Looks whether there is a reader now.
     pub fn look_for_reader(&mut self) -> bool {
-        let mut fds = [PollFd::new(&self.fd, PollFlags::empty())];
-        let at_once = Timespec {
-            tv_sec: 0,
-            tv_nsec: 0,
-        };
-        self.has_reader = match poll(&mut fds, Some(&at_once)) {
-            Ok(_) => !fds[0].revents().contains(PollFlags::ERR),
-            Err(_) => self.has_reader,
-        };
+        if let Ok(found) = descriptor::poll_now(&self.fd, PollFlags::empty()) {
+            self.has_reader = !found.contains(PollFlags::ERR);
+        }
         self.has_reader
     }
 
@@ -106,7 +101,7 @@ impl NamedPipe {
     /// has come meanwhile has taken only what stood before `unread`, and goes on
     /// behind it.
     pub fn take_back(&mut self) -> io::Result<TakenBack> {
-        let reader = reopen(&self.fd, OFlags::RDONLY)?;
+        let reader = descriptor::reopen(&self.fd, OFlags::RDONLY)?;
         let mut unread = Vec::new();
         loop {
             let (filled, room) = (unread.len(), self.capacity().max(1) + 1);
@@ -146,13 +141,6 @@ pub struct TakenBack {
     pub next_reader: bool,
 }
 
-/// Another description of the same pipe.
-fn reopen(fd: &OwnedFd, access: OFlags) -> io::Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let flags = access | OFlags::NONBLOCK | OFlags::CLOEXEC;
-    Ok(rustix::fs::open(path, flags, Mode::empty())?)
-}
-
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -160,18 +148,18 @@ mod tests {
 
     use super::*;
 
-    fn pipe() -> (tempfile::TempDir, String, Watch) {
+    fn pipe() -> (tempfile::TempDir, String, PipeWatch) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pipe").to_str().unwrap().to_owned();
         let mode = Mode::from_raw_mode(0o600);
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
-        (folder, path, Watch::new().unwrap())
+        (folder, path, PipeWatch::new().unwrap())
     }
 
     #[test]
     fn readers_come_and_go_and_what_they_leave_is_taken_back() {
         let (_folder, path, watch) = pipe();
-        let mut pipe = NamedPipe::open(&path, &watch).unwrap();
+        let mut pipe = LastingPipe::open(&path, &watch).unwrap();
         assert!(!pipe.has_reader());
         let mut reader = File::open(&path).unwrap();
         assert!(pipe.look_for_reader());
@@ -205,7 +193,7 @@ mod tests {
     #[test]
     fn a_wide_pipe_is_taken_back_whole() {
         let (_folder, path, watch) = pipe();
-        let mut pipe = NamedPipe::open(&path, &watch).unwrap();
+        let mut pipe = LastingPipe::open(&path, &watch).unwrap();
         let reader = File::open(&path).unwrap();
         rustix::pipe::fcntl_setpipe_size(&reader, 1 << 20).unwrap();
         let text: Vec<u8> = (0..1 << 20).map(|number: u32| number as u8).collect();
@@ -217,7 +205,7 @@ mod tests {
     #[test]
     fn a_narrow_pipe_holds_one_page() {
         let (_folder, path, watch) = pipe();
-        let mut pipe = NamedPipe::open(&path, &watch).unwrap();
+        let mut pipe = LastingPipe::open(&path, &watch).unwrap();
         let _reader = File::open(&path).unwrap();
         pipe.narrow(1);
         let page = pipe.capacity();
@@ -231,7 +219,7 @@ mod tests {
         let (folder, _, watch) = pipe();
         let file = folder.path().join("file");
         std::fs::write(&file, "kept").unwrap();
-        let error = NamedPipe::open(file.to_str().unwrap(), &watch).unwrap_err();
+        let error = LastingPipe::open(file.to_str().unwrap(), &watch).unwrap_err();
         assert!(error.to_string().contains("mkfifo"), "{error}");
         assert_eq!(std::fs::read(&file).unwrap(), b"kept");
     }

@@ -14,13 +14,13 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 /// What has changed is for the owner to look up: nothing is lost however many
 /// changes come at once.
 #[derive(Debug)]
-pub struct Watch(OwnedFd);
+pub struct PipeWatch(OwnedFd);
 
-impl Watch {
+impl PipeWatch {
     /// Watches nothing yet.
-    pub fn new() -> Result<Watch> {
+    pub fn new() -> Result<PipeWatch> {
         let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
-        Ok(Watch(changes.context(
+        Ok(PipeWatch(changes.context(
             "cannot watch for changes; fs.inotify.max_user_instances may be too low",
         )?))
     }

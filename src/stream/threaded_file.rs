@@ -12,7 +12,7 @@ use anyhow::{Context, Result};
 use rustix::fs::OFlags;
 use rustix::pipe::PipeFlags;
 
-use crate::wire::endpoint::Output;
+use crate::stream::output::Output;
 
 /// How much may be under way to the disk.
 const PIPE_BYTES: usize = 1 << 20;
@@ -21,7 +21,7 @@ const BLOCK_BYTES: usize = 256 * 1024;
 
 /// The thread's end.
 #[derive(Debug)]
-pub struct Beside {
+pub struct ThreadedFile {
     shared: Arc<Mutex<Shared>>,
 }
 
@@ -34,10 +34,10 @@ struct Shared {
     is_done: bool,
 }
 
-impl Beside {
+impl ThreadedFile {
     /// Begins a file anew. What is written to the output goes to the file.
-    pub fn create(path: &str) -> Result<(Output, Beside)> {
-        let create = || -> io::Result<(Output, Beside)> {
+    pub fn create(path: &str) -> Result<(Output, ThreadedFile)> {
+        let create = || -> io::Result<(Output, ThreadedFile)> {
             let file = File::create(path)?;
             let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
             rustix::fs::fcntl_setfl(&writer, OFlags::WRONLY | OFlags::NONBLOCK)?;
@@ -47,7 +47,7 @@ impl Beside {
             let told = Arc::clone(&shared);
             let thread = thread::Builder::new().name("disk".to_owned());
             thread.spawn(move || copy(reader, file, &told))?;
-            Ok((Output::of_pipe(path, writer), Beside { shared }))
+            Ok((Output::of_pipe(path, writer), ThreadedFile { shared }))
         };
         create().with_context(|| format!("{path}: cannot open for writing"))
     }
@@ -128,7 +128,7 @@ mod tests {
     fn what_is_written_is_in_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        let (mut output, beside) = Beside::create(path.to_str().unwrap()).unwrap();
+        let (mut output, beside) = ThreadedFile::create(path.to_str().unwrap()).unwrap();
         let mut expected = String::new();
         for number in 0..1000 {
             let line = format!("{number} {}\n", "x".repeat(number));
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_once_and_what_it_does_not_take_is_counted() {
-        let (mut output, beside) = Beside::create("/dev/full").unwrap();
+        let (mut output, beside) = ThreadedFile::create("/dev/full").unwrap();
         for _ in 0..10 {
             assert_eq!(output.try_write(b"line\n").unwrap(), 5);
         }

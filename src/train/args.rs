@@ -8,11 +8,11 @@ use crate::model::description::Hyperparameters;
 use crate::model::families::Algorithm;
 use crate::stage::report::shown;
 use crate::stage::usage;
+use crate::stream::address::Address;
 use crate::train::algorithms::trainer_of;
 use crate::train::read_table::TableOptions;
 use crate::train::source::Format;
 use crate::train::table::ColumnNames;
-use crate::wire::endpoint::STANDARD;
 
 /// Train a model on rows of numbers with labels
 #[derive(Args, Clone, Debug)]
@@ -20,13 +20,13 @@ pub struct TrainArgs {
     /// Read the rows from PATH: CSV with a header line, or NDJSON, either of them
     /// also compressed (`.gz`); `-` is standard input. With --labels: recorded
     /// requests, from a file or from a folder that rv-archive writes
-    #[arg(short, long, value_name = "PATH", default_value = STANDARD)]
-    input: String,
+    #[arg(short, long, value_name = "PATH", default_value_t = Address::Standard)]
+    input: Address,
 
     /// Write the model to PATH; `-` is standard output. An existing file is
     /// replaced only when the model is complete
     #[arg(short, long, value_name = "PATH")]
-    output: String,
+    output: Address,
 
     /// The column to predict: numbers or strings, up to 1000 different ones
     #[arg(short, long, value_name = "COLUMN")]
@@ -99,7 +99,7 @@ pub struct TrainOptions {
     /// The table to read.
     pub table: TableOptions,
     /// Where the model goes: a path, or `-` for standard output.
-    pub output: String,
+    pub output: Address,
     /// How to train.
     pub algorithm: Algorithm,
     /// The settings of the algorithm, the defaults included.

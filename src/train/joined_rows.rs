@@ -8,13 +8,14 @@ use csv::ReaderBuilder;
 
 use crate::stage::Stage;
 use crate::stage::report::shown;
+use crate::stream::address::Address;
+use crate::stream::archives::RecordedFile;
 use crate::train::label::Labels;
 use crate::train::ndjson_rows::take_features;
 use crate::train::source::Source;
 use crate::train::table::{ColumnNames, RowFault, TableBuilder};
 use crate::wire::message::Record;
 use crate::wire::object::{Object, decode_string};
-use crate::wire::recording::RecordedFile;
 
 /// The column of ids in a file of labels.
 const ID_COLUMN: &str = "messageId";
@@ -68,7 +69,10 @@ impl LabelsById {
             let file = file.with_context(|| format!("{path}: cannot open"))?;
             labels.read_csv(path, target, file)?;
         } else {
-            labels.read_ndjson(&mut Source::open(stage, path, false)?, target)?;
+            labels.read_ndjson(
+                &mut Source::open(stage, &Address::from(path), false)?,
+                target,
+            )?;
         }
         if labels.by_id.is_empty() {
             bail!("{path}: has no label");

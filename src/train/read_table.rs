@@ -3,6 +3,7 @@
 use anyhow::{Result, bail};
 
 use crate::stage::Stage;
+use crate::stream::address::Address;
 use crate::train::joined_rows::{self, LabelsById};
 use crate::train::source::{Format, Source};
 use crate::train::table::{ColumnNames, Table, TableBuilder};
@@ -12,7 +13,7 @@ use crate::train::{csv_rows, ndjson_rows};
 #[derive(Clone, Debug)]
 pub struct TableOptions {
     /// Where the rows come from: a path, or `-` for standard input.
-    pub input: String,
+    pub input: Address,
     /// The columns to read.
     pub columns: ColumnNames,
     /// How the rows are written; detected where absent.
@@ -28,9 +29,11 @@ pub fn read_table(stage: &mut Stage, options: &TableOptions) -> Result<Table> {
     if let Some(labels) = &options.labels {
         return read_joined(stage, labels, options);
     }
-    let path = &options.input;
-    let mut source = Source::open(stage, path, options.skip_bad_rows)?;
-    let format = match options.format.or_else(|| Format::of_path(path)) {
+    let mut source = Source::open(stage, &options.input, options.skip_bad_rows)?;
+    let format = match options
+        .format
+        .or_else(|| Format::of_path(options.input.as_str()))
+    {
         Some(format) => format,
         None => source.format()?,
     };

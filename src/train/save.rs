@@ -7,18 +7,21 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail};
 
 use crate::stage::Stage;
-use crate::wire::endpoint::{Output, STANDARD};
+use crate::stream::address::Address;
+use crate::stream::output::Output;
 
-/// Writes a model file. An existing file at `path` is replaced completely, or on
+/// Writes a model file. An existing file at `address` is replaced completely, or on
 /// an error not at all.
-pub fn write(stage: &mut Stage, path: &str, text: String) -> Result<()> {
+pub fn write(stage: &mut Stage, address: &Address, text: String) -> Result<()> {
+    let path = address.as_str();
     let metadata = fs::metadata(path);
-    let is_stream = path == STANDARD || metadata.as_ref().is_ok_and(|metadata| !metadata.is_file());
+    let is_stream = *address == Address::Standard
+        || metadata.as_ref().is_ok_and(|metadata| !metadata.is_file());
     if is_stream {
         if metadata.is_ok_and(|metadata| metadata.is_dir()) {
             bail!("{path}: is a directory; name a file in it");
         }
-        let mut output = Output::open(path)?;
+        let mut output = Output::open(address)?;
         stage.write_all(&mut output, &mut text.into_bytes())?;
         return stage.close(&mut output);
     }

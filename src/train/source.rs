@@ -7,7 +7,8 @@ use rustix::event::PollFlags;
 
 use crate::stage::wait::wait;
 use crate::stage::{EndedEarly, Stage};
-use crate::wire::endpoint::{Input, Progress};
+use crate::stream::address::Address;
+use crate::stream::input::{Input, Progress};
 use crate::wire::lines::{Line, Lines};
 use crate::wire::shape::Shape;
 
@@ -66,9 +67,13 @@ impl CurrentLine {
 }
 
 impl<'s> Source<'s> {
-    /// Opens `path`, or standard input for `-`.
-    pub fn open(stage: &'s mut Stage, path: &str, skip_bad_rows: bool) -> Result<Source<'s>> {
-        let input = Input::open(path, false)?;
+    /// Opens the stream at `address`.
+    pub fn open(
+        stage: &'s mut Stage,
+        address: &Address,
+        skip_bad_rows: bool,
+    ) -> Result<Source<'s>> {
+        let input = Input::open(address, false)?;
         Ok(Source {
             name: input.name().to_owned(),
             lines: Lines::new(stage.line_bytes_max),

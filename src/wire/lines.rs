@@ -83,13 +83,8 @@ impl From<&Line<'_>> for KeptLine {
 
 impl KeptLine {
     /// How many of its bytes are kept.
-    pub fn len(&self) -> usize {
+    pub fn kept_bytes(&self) -> usize {
         self.bytes.len()
-    }
-
-    /// Whether none of its bytes are kept.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
     }
 
     /// The line itself.

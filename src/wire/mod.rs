@@ -1,13 +1,10 @@
 //! What travels between the stages: lines, the records in them, and the
 //! pipes and files they travel on.
 
-pub mod endpoint;
-mod gzip;
 pub mod lines;
 pub mod message;
 pub mod micros;
 pub mod object;
-pub mod recording;
 mod scan;
 pub mod shape;
 pub mod text;

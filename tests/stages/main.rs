@@ -16,7 +16,6 @@ mod archive;
 mod archive_damage;
 mod archive_pass;
 mod conventions;
-mod decision;
 mod es_sink;
 mod forms;
 mod golden;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use crate::stage::{EndedEarly, Stage};
-use crate::wire::recording::RecordedFile;
+use crate::stream::archives::RecordedFile;
 
 /// How much is read at once: what [`Lines`](crate::wire::lines::Lines) has room for.
 const BLOCK_BYTES: usize = 64 * 1024;

@@ -13,14 +13,16 @@ use indicatif::ProgressBar;
 use crate::observe::archive::ahead::{Ahead, Event};
 use crate::observe::archive::pace::{Pace, positive};
 use crate::observe::archive::range::{Range, RangeArgs, begun, line_time};
-use crate::stage::filter::{output_path, progress_bar_of, refuse_one_file};
+use crate::stage::filter::progress_bar_of;
 use crate::stage::stats::{Latencies, Snapshot};
+use crate::stage::streams::refuse_same_file;
 use crate::stage::wait::wait;
 use crate::stage::{EndedEarly, Stage};
-use crate::wire::endpoint::{Output, STANDARD};
+use crate::stream::address::Address;
+use crate::stream::archives::{self, RecordedFile, not_opened, recorded_files};
+use crate::stream::output::Output;
 use crate::wire::lines::{Line, Lines};
 use crate::wire::micros::Micros;
-use crate::wire::recording::{self, RecordedFile, not_opened, recorded_files};
 
 /// How much earlier than due a record may leave, so that many leave together.
 const GRAIN: Duration = Duration::from_millis(1);
@@ -61,8 +63,8 @@ pub struct CatArgs {
     speed: f64,
 
     /// Write to PATH; `-` is standard output
-    #[arg(short, long, value_name = "PATH", default_value = STANDARD, value_parser = output_path)]
-    output: String,
+    #[arg(short, long, value_name = "PATH", default_value_t = Address::Standard, value_parser = Address::of_output)]
+    output: Address,
 }
 
 /// What was written so far.
@@ -97,7 +99,10 @@ pub fn run(args: &CatArgs, stage: &mut Stage) -> Result<()> {
     let range = args.range.range();
     let files = listed(stage, &args.paths, range)?;
     for file in &files {
-        refuse_one_file(&file.path().to_string_lossy(), &args.output)?;
+        refuse_same_file(
+            &Address::from(&*file.path().to_string_lossy()),
+            &args.output,
+        )?;
     }
     let mut cat = Cat {
         output: Output::open(&args.output)?,
@@ -178,7 +183,7 @@ fn fill(lines: &mut Lines, bytes: &[u8]) -> io::Result<()> {
 
 /// A progress bar, unless it would stand between the lines.
 fn progress_bar(args: &CatArgs, files: &[RecordedFile], stage: &Stage) -> ProgressBar {
-    if args.output == STANDARD && io::stdout().is_terminal() {
+    if args.output == Address::Standard && io::stdout().is_terminal() {
         return ProgressBar::hidden();
     }
     let bar = progress_bar_of(0, stage);
@@ -237,7 +242,7 @@ impl Cat {
                 Some(Event::Broken(error)) => {
                     let mut what = format!(
                         "{name}: {}; the rest of it is passed over",
-                        recording::fault(&error)
+                        archives::fault(&error)
                     );
                     let torn = lines.drop_unfinished_line();
                     if torn > 0 {

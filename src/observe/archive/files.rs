@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use crate::stage::worker_pool::WorkerPool;
 use crate::stage::{EndedEarly, Stage};
-use crate::wire::recording::RecordedFile;
+use crate::stream::archives::RecordedFile;
 
 /// How soon a signal is seen while no file is done.
 const LOOK_EVERY: Duration = Duration::from_millis(50);

@@ -12,13 +12,14 @@ use memchr::memmem::Finder;
 use crate::observe::archive::cat::listed;
 use crate::observe::archive::files::each_in_order;
 use crate::observe::archive::range::RangeArgs;
-use crate::stage::filter::output_path;
+
 use crate::stage::stats::Snapshot;
 use crate::stage::{Stage, usage};
-use crate::wire::endpoint::{Output, STANDARD};
+use crate::stream::address::Address;
+use crate::stream::archives::{RecordedFile, fault, not_opened};
+use crate::stream::output::Output;
 use crate::wire::message::MESSAGE_ID_BYTES_MAX;
 use crate::wire::object::{decode_string, value_of};
-use crate::wire::recording::{RecordedFile, fault, not_opened};
 
 /// How much is read at once.
 const BLOCK_BYTES: usize = 256 * 1024;
@@ -55,8 +56,8 @@ pub struct FindArgs {
     threads: Option<NonZeroU16>,
 
     /// Write to PATH; `-` is standard output
-    #[arg(short, long, value_name = "PATH", default_value = STANDARD, value_parser = output_path)]
-    output: String,
+    #[arg(short, long, value_name = "PATH", default_value_t = Address::Standard, value_parser = Address::of_output)]
+    output: Address,
 }
 
 /// What came of one file.

@@ -11,10 +11,10 @@ use rustix::io::Errno;
 
 use crate::observe::archive::members::Stamp;
 use crate::observe::archive::names::Id;
-use crate::wire::micros::Micros;
-use crate::wire::recording::{
+use crate::stream::archives::{
     Kind, LOCK_NAME, names, not_opened, open_regular, path_of, refuse_irregular,
 };
+use crate::wire::micros::Micros;
 
 /// For the owner alone: records may be personal.
 pub const FILE_MODE: u32 = 0o600;

@@ -37,13 +37,15 @@ use crate::observe::archive::publisher::{
 use crate::observe::archive::recovery::recover;
 use crate::observe::archive::retention::Retention;
 use crate::observe::archive::verify::VerifyArgs;
-use crate::observe::waiting::pause;
 use crate::stage::cli::{Program, RunArgs, VERSION, duration};
 use crate::stage::clock::Clock;
-use crate::stage::filter::{self, Filter, InputArgs, Streams, output_path, refuse_one_file};
+use crate::stage::filter::{self, Filter};
 use crate::stage::stats::Snapshot;
+use crate::stage::streams::{InputArgs, Streams, refuse_same_file};
+use crate::stage::task::pause;
 use crate::stage::{EndedEarly, Stage, usage};
-use crate::wire::endpoint::{Output, STANDARD};
+use crate::stream::address::Address;
+use crate::stream::output::Output;
 use crate::wire::lines::Line;
 
 /// Keep a stream in compressed files, line by line as it came
@@ -82,8 +84,8 @@ pub struct ArchiveArgs {
     pass_bytes: ByteSize,
 
     /// With --pass: write to PATH; `-` is standard output
-    #[arg(short, long, value_name = "PATH", default_value = STANDARD, value_parser = output_path, requires = "pass")]
-    output: String,
+    #[arg(short, long, value_name = "PATH", default_value_t = Address::Standard, value_parser = Address::of_output, requires = "pass")]
+    output: Address,
 
     /// With --pass: begin with a newline, since this writer takes the place of one
     /// that may have died inside a line
@@ -158,7 +160,7 @@ impl Program for ArchiveArgs {
             None => {}
         }
         if self.pass {
-            refuse_one_file(&self.input.input, &self.output)?;
+            refuse_same_file(&self.input.input, &self.output)?;
         }
         self.refuse_own_folder()?;
         let mut archive = Archive::open(stage, &self)?;
@@ -186,7 +188,7 @@ impl ArchiveArgs {
     fn refuse_own_folder(&self) -> Result<()> {
         let Some(dir) = &self.dir else { return Ok(()) };
         let folder = |path: &Path| path.canonicalize().ok().filter(|path| path.is_dir());
-        match (folder(Path::new(&self.input.input)), folder(dir)) {
+        match (folder(Path::new(self.input.input.as_str())), folder(dir)) {
             (Some(input), Some(dir)) if input == dir => Err(usage(format!(
                 "{}: is input and output at once; archive into another folder",
                 self.input.input

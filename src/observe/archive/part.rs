@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::observe::archive::folder::{FILE_MODE, sync};
 use crate::observe::archive::names::Id;
-use crate::wire::recording::{Kind, end_of_last_line, path_of};
+use crate::stream::archives::{Kind, end_of_last_line, path_of};
 
 /// How often a write begins anew since something else has changed the file.
 const REPAIRS_MAX: u32 = 3;

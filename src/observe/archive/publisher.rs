@@ -17,9 +17,9 @@ use crate::observe::archive::members::{Compressor, Failed, Stamp};
 use crate::observe::archive::names::Id;
 use crate::observe::archive::part::{Content, Part, is_at};
 use crate::observe::archive::retention::Retention;
-use crate::observe::waiting::Task;
 use crate::stage::Stage;
-use crate::wire::recording::{Kind, end_of_last_line, open_regular, path_of};
+use crate::stage::task::Task;
+use crate::stream::archives::{Kind, end_of_last_line, open_regular, path_of};
 
 /// How soon after a full disk the next attempt is made.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);

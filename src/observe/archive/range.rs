@@ -11,10 +11,10 @@ use clap::Args;
 use crate::observe::archive::names::Id;
 use crate::stage::cli::duration;
 use crate::stage::clock::Clock;
+use crate::stream::archives::{Kind, RecordedFile};
 use crate::wire::lines::Line;
 use crate::wire::micros::Micros;
 use crate::wire::object::value_of;
-use crate::wire::recording::{Kind, RecordedFile};
 
 /// How much of a file is looked at for a first time.
 const PEEK_BYTES: u64 = 256 * 1024;
@@ -211,7 +211,7 @@ fn time_of(record: &[u8]) -> Result<Option<Micros>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::recording::{LOCK_NAME, recorded_files};
+    use crate::stream::archives::{LOCK_NAME, recorded_files};
     use tempfile::TempDir;
 
     fn when(text: &str) -> i64 {

@@ -13,10 +13,10 @@ use crate::observe::archive::folder::{Folder, rename_new, sync};
 use crate::observe::archive::names::Id;
 use crate::observe::archive::publisher::Closed;
 use crate::stage::Stage;
-use crate::wire::micros::Micros;
-use crate::wire::recording::{
+use crate::stream::archives::{
     Kind, RecordedFile, end_of_last_line, names, not_opened, path_of, refuse_irregular,
 };
+use crate::wire::micros::Micros;
 
 /// What was found.
 #[derive(Debug, Default)]

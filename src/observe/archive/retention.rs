@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::observe::archive::names::Id;
-use crate::wire::recording::{Kind, names, path_of};
+use crate::stream::archives::{Kind, names, path_of};
 
 /// What was asked for. Without a limit everything is kept.
 #[derive(Clone, Copy, Debug, Default)]

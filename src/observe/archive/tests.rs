@@ -62,7 +62,7 @@ impl Sandbox {
 
     /// The names in the folder, without the lock.
     fn names(&self) -> Vec<String> {
-        let mut names = crate::wire::recording::names(&self.dir()).unwrap();
+        let mut names = crate::stream::archives::names(&self.dir()).unwrap();
         names.retain(|name| name != "rv-archive.lock");
         names
     }
@@ -378,7 +378,7 @@ fn a_file_that_goes_while_a_folder_is_read_is_told_and_passed_over() {
     assert_eq!(files.len(), 2);
     fs::remove_file(files[0].path()).unwrap();
     let error = files[0].open().unwrap_err();
-    let told = crate::wire::recording::not_opened(&error);
+    let told = crate::stream::archives::not_opened(&error);
     assert_eq!(told, "was removed before it was read");
     assert!(files[1].open().is_ok());
 }

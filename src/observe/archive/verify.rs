@@ -14,10 +14,11 @@ use crate::observe::archive::files::each_in_order;
 use crate::observe::archive::find::threads;
 use crate::observe::archive::members::Stamp;
 use crate::stage::Stage;
-use crate::stage::filter::output_path;
+
 use crate::stage::stats::Snapshot;
-use crate::wire::endpoint::{Output, STANDARD};
-use crate::wire::recording::{RecordedFile, fault, not_opened, open_regular, recorded_files};
+use crate::stream::address::Address;
+use crate::stream::archives::{RecordedFile, fault, not_opened, open_regular, recorded_files};
+use crate::stream::output::Output;
 
 const BLOCK_BYTES: usize = 256 * 1024;
 
@@ -38,8 +39,8 @@ pub struct VerifyArgs {
     threads: Option<NonZeroU16>,
 
     /// Write to PATH; `-` is standard output
-    #[arg(short, long, value_name = "PATH", default_value = STANDARD, value_parser = output_path)]
-    output: String,
+    #[arg(short, long, value_name = "PATH", default_value_t = Address::Standard, value_parser = Address::of_output)]
+    output: Address,
 }
 
 /// What a file holds, as far as it can be read.

@@ -10,7 +10,7 @@ use anyhow::Result;
 use crate::observe::es_sink::batch::Parcel;
 use crate::observe::es_sink::client::Client;
 use crate::observe::es_sink::reply::Outcome;
-use crate::observe::waiting::Task;
+use crate::stage::task::Task;
 
 /// Calls of `_bulk`.
 #[derive(Debug, Default)]
@@ -20,7 +20,7 @@ pub struct Calls(Vec<Call>);
 struct Call {
     task: Task<Outcome>,
     parcel: Parcel,
-    endpoint: usize,
+    server: usize,
     from: Instant,
 }
 
@@ -30,7 +30,7 @@ pub struct Finished {
     /// What was sent.
     pub parcel: Parcel,
     /// Where to.
-    pub endpoint: usize,
+    pub server: usize,
     /// What is to be done.
     pub outcome: Outcome,
     /// How long it took.
@@ -57,19 +57,19 @@ impl Calls {
     pub fn start(
         &mut self,
         client: &Arc<Client>,
-        endpoint: usize,
+        server: usize,
         parcel: Parcel,
     ) -> Result<(), (Parcel, anyhow::Error)> {
         let (client, body, count) = (Arc::clone(client), parcel.body.clone(), parcel.len());
         let from = Instant::now();
-        let task = match Task::spawn("calling", move || client.bulk(endpoint, body, count)) {
+        let task = match Task::spawn("calling", move || client.bulk(server, body, count)) {
             Ok(task) => task,
             Err(error) => return Err((parcel, error)),
         };
         self.0.push(Call {
             task,
             parcel,
-            endpoint,
+            server,
             from,
         });
         Ok(())
@@ -83,7 +83,7 @@ impl Calls {
         Some(Finished {
             outcome: outcome.unwrap_or_else(|error| Outcome::Retry(format!("{error:#}"))),
             parcel: call.parcel,
-            endpoint: call.endpoint,
+            server: call.server,
             took: call.from.elapsed(),
         })
     }

@@ -70,14 +70,14 @@ pub struct BulkSettings<'a> {
 #[derive(Debug)]
 pub struct Client {
     http: HttpClient,
-    endpoints: Vec<Endpoint>,
+    servers: Vec<Server>,
     credentials: Credentials,
     authorization: Mutex<Option<HeaderValue>>,
     gzip: bool,
 }
 
 #[derive(Debug)]
-struct Endpoint {
+struct Server {
     /// As it was given, for messages.
     url: String,
     /// The address of `_bulk`.
@@ -101,7 +101,7 @@ impl Client {
             return Err(usage("--timeout must be more than 0"));
         }
         let authorization = args.credentials.header()?;
-        let mut endpoints = Vec::new();
+        let mut servers = Vec::new();
         let mut any_tls = false;
         for url in &args.urls {
             let base = read_url(url)?;
@@ -116,9 +116,9 @@ impl Client {
             if let Some(pipeline) = bulk.pipeline {
                 address.query_pairs_mut().append_pair("pipeline", pipeline);
             }
-            endpoints.push(Endpoint { url, bulk: address });
+            servers.push(Server { url, bulk: address });
         }
-        if endpoints.is_empty() {
+        if servers.is_empty() {
             return Err(usage("--url is missing"));
         }
         // The HTTP client wants a provider that is installed first. It may be
@@ -140,7 +140,7 @@ impl Client {
         )?;
         Ok(Client {
             http,
-            endpoints,
+            servers,
             credentials: args.credentials.clone(),
             authorization: Mutex::new(authorization),
             gzip: bulk.gzip,
@@ -148,18 +148,18 @@ impl Client {
     }
 
     /// How many addresses there are.
-    pub fn endpoints(&self) -> usize {
-        self.endpoints.len()
+    pub fn servers(&self) -> usize {
+        self.servers.len()
     }
 
     /// An address, for messages.
-    pub fn url(&self, endpoint: usize) -> &str {
-        &self.endpoints[endpoint].url
+    pub fn url(&self, server: usize) -> &str {
+        &self.servers[server].url
     }
 
     /// All addresses, for messages.
     pub fn urls(&self) -> String {
-        let urls: Vec<&str> = self.endpoints.iter().map(|one| one.url.as_str()).collect();
+        let urls: Vec<&str> = self.servers.iter().map(|one| one.url.as_str()).collect();
         urls.join(", ")
     }
 
@@ -177,8 +177,8 @@ impl Client {
     }
 
     /// Sends `body`, which holds `count` records.
-    pub fn bulk(&self, endpoint: usize, body: Bytes, count: usize) -> Outcome {
-        let call = self.http.post(self.endpoints[endpoint].bulk.clone());
+    pub fn bulk(&self, server: usize, body: Bytes, count: usize) -> Outcome {
+        let call = self.http.post(self.servers[server].bulk.clone());
         let call = call.header(CONTENT_TYPE, "application/x-ndjson");
         let call = if self.gzip {
             match compressed(&body) {
@@ -198,12 +198,12 @@ impl Client {
     /// body. What comes instead of a reply is `Retry` or `Fatal`.
     pub fn call(
         &self,
-        endpoint: usize,
+        server: usize,
         method: Method,
         path: &str,
         body: Option<String>,
     ) -> Result<Reply, Outcome> {
-        let address = format!("{}{path}", self.endpoints[endpoint].url);
+        let address = format!("{}{path}", self.servers[server].url);
         let mut call = self.http.request(method, address);
         if let Some(body) = body {
             call = call.header(CONTENT_TYPE, "application/json").body(body);

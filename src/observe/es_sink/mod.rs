@@ -8,11 +8,11 @@ mod calls;
 mod client;
 mod credentials;
 mod document;
-mod endpoints;
 mod flow;
 mod index_name;
 mod pass;
 mod reply;
+mod servers;
 mod service;
 mod setup;
 mod shape;
@@ -32,8 +32,9 @@ use crate::observe::es_sink::setup::SetupArgs;
 use crate::observe::es_sink::sink::EsSink;
 use crate::stage::Stage;
 use crate::stage::cli::{Program, RunArgs, VERSION, duration};
-use crate::stage::filter::{self, InputArgs, Streams, output_path};
-use crate::wire::endpoint::STANDARD;
+use crate::stage::filter;
+use crate::stage::streams::{InputArgs, Streams};
+use crate::stream::address::Address;
 
 /// Send a stream to Elasticsearch or OpenSearch
 ///
@@ -134,8 +135,8 @@ pub struct EsSinkArgs {
     pass: bool,
 
     /// With --pass: write to PATH; `-` is standard output
-    #[arg(short, long, value_name = "PATH", default_value = STANDARD, value_parser = output_path, requires = "pass")]
-    output: String,
+    #[arg(short, long, value_name = "PATH", default_value_t = Address::Standard, value_parser = Address::of_output, requires = "pass")]
+    output: Address,
 
     /// With --pass: begin with a newline, since this writer takes the place of one
     /// that may have died inside a line

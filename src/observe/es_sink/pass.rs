@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use anyhow::Result;
 
 use crate::stage::Stage;
-use crate::wire::endpoint::Output;
+use crate::stream::output::Output;
 
 /// What is passed on, and what waits for that.
 #[derive(Debug)]

@@ -10,7 +10,8 @@ use crate::serve::rendezvous::load_policy;
 use crate::serve::rendezvous::policy::{MeasureFrom, Policy, Selector, Step};
 use crate::stage::Stage;
 use crate::stage::report::escaped;
-use crate::wire::endpoint::{Output, STANDARD};
+use crate::stream::address::Address;
+use crate::stream::output::Output;
 use crate::wire::micros::Micros;
 
 /// The most warnings that are shown one by one.
@@ -28,7 +29,7 @@ pub struct CheckArgs {
 pub fn run(args: &CheckArgs, stage: &mut Stage) -> Result<()> {
     let policy = load_policy(&args.policy)?;
     let mut text = printed(&policy).into_bytes();
-    let mut output = Output::open(STANDARD)?;
+    let mut output = Output::open(&Address::Standard)?;
     stage.write_all(&mut output, &mut text)?;
     stage.close(&mut output)?;
     let warnings = warnings(&policy);

@@ -92,6 +92,7 @@ impl Counts {
     }
 
     /// Whether the counts of a finished run add up.
+    #[cfg(test)]
     pub fn is_balanced(&self) -> bool {
         let answered = self.by_models + self.defaults;
         let fates = self.used + self.unused + self.late + self.duplicate;

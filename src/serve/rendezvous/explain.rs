@@ -12,7 +12,8 @@ use crate::serve::rendezvous::record::Decided;
 use crate::stage::Stage;
 use crate::stage::recording::Recording;
 use crate::stage::report::{escaped, shown};
-use crate::wire::endpoint::{Output, STANDARD};
+use crate::stream::address::Address;
+use crate::stream::output::Output;
 use crate::wire::message::Record;
 use crate::wire::micros::Micros;
 use crate::wire::object::{Object, decode_string};
@@ -26,7 +27,7 @@ pub struct ExplainArgs {
 
     /// Recorded decisions: files, compressed ones too, or folders of rv-archive
     #[arg(value_name = "DECISIONS", required = true)]
-    decisions: Vec<String>,
+    decisions: Vec<Address>,
 }
 
 /// Runs `rv-rendezvous explain`.
@@ -52,15 +53,16 @@ pub fn run(args: &ExplainArgs, stage: &mut Stage) -> Result<()> {
                 bail!("{place}: this record has the id, and is no decision");
             };
             let mut text = story(&decided).into_bytes();
-            let mut output = Output::open(STANDARD)?;
+            let mut output = Output::open(&Address::Standard)?;
             stage.write_all(&mut output, &mut text)?;
             return stage.close(&mut output);
         }
     }
+    let searched: Vec<&str> = args.decisions.iter().map(Address::as_str).collect();
     bail!(
         "no decision of {} in {}",
         shown(&args.id),
-        args.decisions.join(", ")
+        searched.join(", ")
     )
 }
 

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Result;
 
-use crate::stage::watch::{Watch, named_pipes};
 use crate::stage::{Stage, usage};
-use crate::wire::endpoint::{Input, Progress};
+use crate::stream::address::Address;
+use crate::stream::input::{Input, Progress};
+use crate::stream::pipe_watch::{PipeWatch, named_pipes};
 use crate::wire::lines::{BLOCK_BYTES, Lines};
 use crate::wire::micros::Micros;
 
@@ -58,11 +59,11 @@ pub struct Stream {
 }
 
 impl Stream {
-    pub fn open(path: &str, follow: bool, stage: &Stage) -> Result<Stream> {
-        let input = Input::open(path, follow)?;
+    pub fn open(address: &Address, follow: bool, stage: &Stage) -> Result<Stream> {
+        let input = Input::open(address, follow)?;
         if input.is_file() {
             return Err(usage(format!(
-                "{path}: is a file, and a live rendezvous needs pipes, in which records come when \
+                "{address}: is a file, and a live rendezvous needs pipes, in which records come when \
                  they happen; for recordings there is --replay"
             )));
         }
@@ -182,16 +183,17 @@ impl Pace {
 /// A folder whose named pipes are all streams of scores.
 pub struct Folder {
     path: PathBuf,
-    changes: Watch,
+    changes: PipeWatch,
 }
 
 impl Folder {
     /// Watches a folder; `None` where the path is none.
-    pub fn watch(path: &str) -> Result<Option<Folder>> {
+    pub fn watch(address: &Address) -> Result<Option<Folder>> {
+        let path = address.as_str();
         if !Path::new(path).is_dir() {
             return Ok(None);
         }
-        let changes = Watch::new()?;
+        let changes = PipeWatch::new()?;
         changes.folder(path)?;
         Ok(Some(Folder {
             path: PathBuf::from(path),
@@ -227,7 +229,7 @@ impl Folder {
             }
         }
         for path in present.into_keys() {
-            match Stream::open(&path, true, stage) {
+            match Stream::open(&Address::from(&*path), true, stage) {
                 Ok(stream) => {
                     stage.report.info(&format!("{path}: joined"));
                     streams.push(stream);

@@ -17,7 +17,8 @@ use crate::stage::signals::Stop;
 use crate::stage::stats::Snapshot;
 use crate::stage::wait::{output_error, wait};
 use crate::stage::{EndedEarly, Stage};
-use crate::wire::endpoint::{Output, refuse_to_wait};
+use crate::stream::address::require_rereadable;
+use crate::stream::output::Output;
 use crate::wire::lines::{Line, Lines};
 use crate::wire::message::{Request, Score};
 use crate::wire::micros::Micros;
@@ -330,7 +331,7 @@ impl Live {
     fn reload(&mut self, stage: &mut Stage, args: &RendezvousArgs) {
         let path = args.policy.policy.as_deref();
         let policy = path
-            .map_or(Ok(()), refuse_to_wait)
+            .map_or(Ok(()), require_rereadable)
             .and_then(|()| args.policy.load());
         match policy {
             Ok(policy) => {

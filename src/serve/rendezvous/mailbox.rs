@@ -61,6 +61,7 @@ pub struct Room {
 
 impl Room {
     /// As much as there is.
+    #[cfg(test)]
     pub const UNBOUNDED: Room = Room {
         bytes: usize::MAX,
         spare_bytes: usize::MAX,

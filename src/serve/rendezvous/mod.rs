@@ -29,8 +29,9 @@ use crate::serve::rendezvous::mailbox::Room;
 use crate::serve::rendezvous::mailboxes::Limits;
 use crate::serve::rendezvous::policy::Policy;
 use crate::stage::cli::{Program, RunArgs, VERSION, duration};
-use crate::stage::filter::OutputArgs;
+use crate::stage::streams::OutputArgs;
 use crate::stage::{Stage, usage};
+use crate::stream::address::Address;
 use crate::wire::micros::Micros;
 
 /// Join requests with the scores of all models, and answer each by a policy
@@ -55,12 +56,12 @@ pub struct RendezvousArgs {
 
     /// The pipe that brings the requests; `-` is standard input
     #[arg(long, value_name = "PATH", requires = "scores")]
-    requests: Option<String>,
+    requests: Option<Address>,
 
     /// The pipes that bring the scores. Of a folder, every named pipe is one, as
     /// it comes and goes
     #[arg(long, value_name = "PATH", num_args = 1.., requires = "requests")]
-    scores: Vec<String>,
+    scores: Vec<Address>,
 
     /// Where pipes have no writer left, wait for the next ones
     #[arg(long, conflicts_with = "replay")]
@@ -71,12 +72,12 @@ pub struct RendezvousArgs {
 
     /// Send the responses whose returnAddress is ADDRESS to PATH
     #[arg(long, value_name = "ADDRESS=PATH", value_parser = route)]
-    route: Vec<(String, String)>,
+    route: Vec<(String, Address)>,
 
     /// Write one record a request, when it can get no more scores: the request,
     /// its answer, all scores and what became of them
     #[arg(long, value_name = "PATH")]
-    decisions: Option<String>,
+    decisions: Option<Address>,
 
     #[command(flatten)]
     policy: PolicyArgs,
@@ -133,7 +134,7 @@ struct ReplayArgs {
 
     /// The recorded decisions: a file, an archive's folder, or `-`
     #[arg(short, long, value_name = "PATH", requires = "replay", conflicts_with_all = ["requests", "scores"])]
-    input: Option<String>,
+    input: Option<Address>,
 
     /// Replay each decision under its own policy, as --keep-policies has stored it
     #[arg(long, value_name = "DIR", requires = "replay",
@@ -218,10 +219,10 @@ fn bytes(size: ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }
 
-fn route(text: &str) -> Result<(String, String), String> {
+fn route(text: &str) -> Result<(String, Address), String> {
     match text.split_once('=') {
         Some((address, path)) if !address.is_empty() && !path.is_empty() => {
-            Ok((address.to_owned(), path.to_owned()))
+            Ok((address.to_owned(), Address::from(path)))
         }
         _ => Err("has the form ADDRESS=PATH".to_owned()),
     }
@@ -254,8 +255,8 @@ fn policy_path(folder: &Path, hash: &str) -> PathBuf {
 }
 
 impl RendezvousArgs {
-    fn live_requests(&self) -> Result<&str> {
-        self.requests.as_deref().ok_or_else(|| {
+    fn live_requests(&self) -> Result<&Address> {
+        self.requests.as_ref().ok_or_else(|| {
             usage("nothing to read: name the pipes with --requests and --scores, or --replay")
         })
     }

@@ -11,7 +11,8 @@ use crate::stage::Stage;
 use crate::stage::queue::Queue;
 use crate::stage::report::Report;
 use crate::stage::stats::Snapshot;
-use crate::wire::endpoint::Output;
+use crate::stream::address::Address;
+use crate::stream::output::Output;
 use crate::wire::message::{Field, Record};
 use crate::wire::object::decode_string;
 
@@ -34,10 +35,13 @@ impl Routes {
     /// The same for a live run. Each way out holds `bytes_max` bytes, and drops the
     /// oldest past it, so that neither a reader nor a disk holds anybody up.
     pub fn open_live(args: &RendezvousArgs, bytes_max: usize) -> Result<Routes> {
-        Routes::open_with(args, |path| Queue::open_beside(path, bytes_max))
+        Routes::open_with(args, |path| Queue::open_with_thread(path, bytes_max))
     }
 
-    fn open_with(args: &RendezvousArgs, open: impl Fn(&str) -> Result<Queue>) -> Result<Routes> {
+    fn open_with(
+        args: &RendezvousArgs,
+        open: impl Fn(&Address) -> Result<Queue>,
+    ) -> Result<Routes> {
         let mut by_address = Vec::new();
         for (address, path) in &args.route {
             by_address.push((address.clone(), open(path)?));

@@ -14,7 +14,9 @@ use crate::stage::filter::Filter;
 use crate::stage::stats::Snapshot;
 use crate::stage::wait::{output_error, wait};
 use crate::stage::{EndedEarly, Stage};
-use crate::wire::endpoint::{Input, Output, Progress};
+use crate::stream::address::Address;
+use crate::stream::input::{Input, Progress};
+use crate::stream::output::Output;
 use crate::wire::lines::{KeptLine, Line, Lines};
 use crate::wire::message::Record;
 
@@ -29,7 +31,12 @@ const UNANSWERED_BYTES_MAX: usize = 64 << 20;
 const BYTES_A_TURN: usize = 4096;
 
 /// Runs until every request has its answer or has waited too long for it.
-pub fn run(stage: &mut Stage, args: &RequestArgs, responses: &str, wrapper: Wrapper) -> Result<()> {
+pub fn run(
+    stage: &mut Stage,
+    args: &RequestArgs,
+    responses: &Address,
+    wrapper: Wrapper,
+) -> Result<()> {
     let mut ring = Ring::open(stage, args, responses, wrapper)?;
     let turned = ring.turn(stage);
     if let Err(error) = turned.and_then(|()| ring.pass_answers_on(stage)) {
@@ -78,14 +85,19 @@ struct Ring {
 }
 
 impl Ring {
-    fn open(stage: &Stage, args: &RequestArgs, responses: &str, wrapper: Wrapper) -> Result<Ring> {
+    fn open(
+        stage: &Stage,
+        args: &RequestArgs,
+        responses: &Address,
+        wrapper: Wrapper,
+    ) -> Result<Ring> {
         let mut outgoing = Backlog::default();
         if args.output.resume {
             outgoing.tail().push(b'\n');
         }
         Ok(Ring {
             answers: match &args.answers {
-                Some(path) => Output::open(path)?,
+                Some(address) => Output::open(address)?,
                 None => Output::nowhere(),
             },
             output: Output::open(&args.output.output)?,

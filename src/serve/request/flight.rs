@@ -88,7 +88,7 @@ impl Flight {
             held: self.held,
         };
         self.known.insert(&id);
-        self.bytes += line.len();
+        self.bytes += line.kept_bytes();
         self.order.push_back((departure, id.clone()));
         self.departed.insert(id, Open { departure, line });
     }
@@ -100,7 +100,7 @@ impl Flight {
         match &open {
             Some(open) => {
                 self.answered += 1;
-                self.bytes -= open.line.len();
+                self.bytes -= open.line.kept_bytes();
                 let latency = Micros::from_duration(open.departure.at.elapsed());
                 self.latency.record(latency);
             }
@@ -171,7 +171,7 @@ impl Flight {
             return None;
         }
         let open = self.departed.remove(&id)?;
-        self.bytes -= open.line.len();
+        self.bytes -= open.line.kept_bytes();
         self.unanswered += 1;
         Some(open.line)
     }

@@ -18,9 +18,11 @@ use crate::serve::request::fields::RequiredFields;
 use crate::serve::request::http::{HostName, Site, Times};
 use crate::stage::cli::{Program, RunArgs, VERSION, duration};
 use crate::stage::clock::{Clock, Ids};
-use crate::stage::filter::{self, InputArgs, OutputArgs, Streams, output_path};
+use crate::stage::filter;
+use crate::stage::streams::{InputArgs, OutputArgs, Streams, refuse_same_file};
 use crate::stage::{Stage, usage};
-use crate::wire::endpoint::is_file_output;
+use crate::stream::address::Address;
+
 use crate::wire::object::ObjectWriter;
 
 /// Bring requests into the pipeline and answers back to those who asked.
@@ -45,7 +47,7 @@ pub struct RequestArgs {
     /// Where the responses come from. With --follow, too, the next writer is waited
     /// for when the last one has closed
     #[arg(long, value_name = "PATH")]
-    responses: Option<String>,
+    responses: Option<Address>,
 
     /// Write each response here, as it comes
     #[arg(
@@ -53,9 +55,9 @@ pub struct RequestArgs {
         value_name = "PATH",
         requires = "responses",
         conflicts_with = "listen",
-        value_parser = output_path
+        value_parser = Address::of_output
     )]
-    answers: Option<String>,
+    answers: Option<Address>,
 
     /// How many requests may be unanswered at a time
     #[arg(long, value_name = "N", default_value_t = 1024, requires = "responses",
@@ -227,7 +229,7 @@ impl Program for RequestArgs {
             demand_pipe(&self.output.output)?;
         }
         if let Some(answers) = &self.answers {
-            filter::refuse_one_file(&self.input.input, answers)?;
+            refuse_same_file(&self.input.input, answers)?;
         }
         let wrapper = Wrapper::new(&self.wrapping)?;
         match (&self.http.listen, &self.responses) {
@@ -244,8 +246,8 @@ impl Program for RequestArgs {
 
 /// With responses there are models that read the requests while they come; a
 /// file would take them and nobody would answer.
-fn demand_pipe(output: &str) -> Result<()> {
-    if is_file_output(output) {
+fn demand_pipe(output: &Address) -> Result<()> {
+    if output.is_file_output() {
         return Err(usage(format!(
             "--output {output}: with --responses the requests go through a pipe; make it with \
              `mkfifo {output}`"

@@ -10,8 +10,9 @@ use crate::model::inspect::InspectArgs;
 use crate::serve::score::evaluator::ScoringOptions;
 use crate::stage::cli::{RunArgs, VERSION, duration};
 use crate::stage::clock::Clock;
-use crate::stage::filter::{InputArgs, OutputArgs};
+use crate::stage::streams::{InputArgs, OutputArgs};
 use crate::stage::usage;
+use crate::stream::address::Address;
 use crate::train::args::TrainArgs;
 
 /// Read requests, evaluate a model on each, and write the scores in the order of
@@ -40,7 +41,7 @@ pub struct ScoreArgs {
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
     /// Train a model on a table and write its file
-    Train(TrainArgs),
+    Train(Box<TrainArgs>),
     /// Print a model for people
     Inspect(InspectArgs),
 }
@@ -67,7 +68,7 @@ pub(super) struct ScoringArgs {
 
     /// Evaluate the recorded requests in FILE before the input is opened
     #[arg(long, value_name = "FILE")]
-    warm_up: Option<String>,
+    warm_up: Option<Address>,
 
     /// Evaluate with N threads; the scores keep the order of the requests
     #[arg(long, value_name = "N", default_value = "1")]
@@ -103,7 +104,7 @@ pub struct ScoreOptions {
     /// Whether a reload may bring another name or version.
     pub allow_new_version: bool,
     /// Recorded requests to evaluate first.
-    pub warm_up: Option<String>,
+    pub warm_up: Option<Address>,
     /// Where the requests come from.
     pub input: InputArgs,
     /// Where the scores go.

@@ -29,7 +29,8 @@ use crate::serve::score::threads::Threads;
 use crate::serve::score::warm_up::warm_up;
 use crate::stage::Stage;
 use crate::stage::cli::{Program, RunArgs};
-use crate::stage::filter::{self, Streams};
+use crate::stage::filter;
+use crate::stage::streams::Streams;
 use crate::train;
 
 impl Program for ScoreArgs {
@@ -41,7 +42,7 @@ impl Program for ScoreArgs {
 
     fn run(self, stage: &mut Stage) -> Result<()> {
         match self.command {
-            Some(Command::Train(args)) => train::run(args, stage),
+            Some(Command::Train(args)) => train::run(*args, stage),
             Some(Command::Inspect(args)) => inspect::run(args, stage),
             None => score(&self.scoring.check()?, stage),
         }

@@ -6,7 +6,7 @@ use anyhow::{Result, bail};
 
 use crate::model::Model;
 use crate::serve::score::evaluator::{Evaluator, ScoringOptions};
-use crate::wire::endpoint::refuse_to_wait;
+use crate::stream::address::require_rereadable;
 
 /// A model file in use.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl ModelFile {
     /// Loads the file again. On an error the model in use stays. Returns the new
     /// model's name, version and hash.
     pub fn reload(&mut self) -> Result<String> {
-        refuse_to_wait(&self.path)?;
+        require_rereadable(&self.path)?;
         let new = Model::load(&self.path)?;
         let old = self.evaluator.model();
         let is_same = (new.name(), new.version()) == (old.name(), old.version());

@@ -5,13 +5,14 @@ use anyhow::{Result, bail};
 
 use crate::serve::score::evaluator::{Buffers, Evaluator};
 use crate::stage::Stage;
-use crate::wire::endpoint::{Input, Progress};
+use crate::stream::address::Address;
+use crate::stream::input::{Input, Progress};
 use crate::wire::lines::{Line, Lines};
 use crate::wire::message::Record;
 
 /// Evaluates the requests in a file. It is an error if the model can evaluate none
 /// of them.
-pub fn warm_up(path: &str, evaluator: &Evaluator, stage: &mut Stage) -> Result<()> {
+pub fn warm_up(path: &Address, evaluator: &Evaluator, stage: &mut Stage) -> Result<()> {
     let mut input = Input::open(path, false)?;
     if !input.is_file() {
         bail!("{path}: is not a regular file; --warm-up reads only those");

@@ -9,11 +9,11 @@ use anyhow::Result;
 use rustix::event::PollFlags;
 
 use crate::serve::tee::pacing::{CatchUp, Patience, STALL, Standing};
-use crate::serve::tee::pipe::NamedPipe;
 use crate::serve::tee::sending::{Block, Sending};
 use crate::serve::tee::spill::{End, Losses, OnFull, Spill, Status};
 use crate::stage::report::Report;
-use crate::wire::endpoint::Output;
+use crate::stream::lasting_pipe::LastingPipe;
+use crate::stream::output::Output;
 
 /// How much of a spill is read ahead of the reader, in bytes.
 const READ_AHEAD_BYTES: usize = 4 << 20;
@@ -22,7 +22,7 @@ const READ_AHEAD_BYTES: usize = 4 << 20;
 #[derive(Debug)]
 pub enum Sink {
     /// A named pipe, which one reader after the other can open.
-    Pipe(NamedPipe),
+    Pipe(LastingPipe),
     /// Standard output or a file: what fails there has failed for good.
     Stream(Output),
 }
@@ -115,7 +115,7 @@ impl Branch {
     }
 
     /// The named pipe it goes through, if it does.
-    pub fn pipe(&self) -> Option<&NamedPipe> {
+    pub fn pipe(&self) -> Option<&LastingPipe> {
         match &self.sink {
             Sink::Pipe(pipe) => Some(pipe),
             Sink::Stream(_) => None,
@@ -203,7 +203,7 @@ impl Branch {
         if !is_over {
             self.patience.restore(now);
         }
-        let has_reader = self.pipe().is_none_or(NamedPipe::has_reader);
+        let has_reader = self.pipe().is_none_or(LastingPipe::has_reader);
         if is_full {
             Standing::Full
         } else if self.sending.is_empty() && !is_spilling {
@@ -436,7 +436,7 @@ impl Branch {
 
     /// Whether it has taken everything, or does not take anything for so long.
     pub fn is_done_or_idle(&self, idle: Duration, now: Instant) -> bool {
-        let has_reader = self.pipe().is_none_or(NamedPipe::has_reader);
+        let has_reader = self.pipe().is_none_or(LastingPipe::has_reader);
         self.has_failed()
             || self.sending.is_empty()
             || !has_reader

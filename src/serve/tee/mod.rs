@@ -2,7 +2,7 @@
 
 mod branch;
 mod pacing;
-mod pipe;
+
 mod sending;
 mod spill;
 
@@ -21,17 +21,19 @@ use rustix::fs::FlockOperation;
 
 use crate::serve::tee::branch::{Branch, Failure, Figures, Kind, Sink};
 use crate::serve::tee::pacing::{Standing, wants_input};
-use crate::serve::tee::pipe::NamedPipe;
 use crate::serve::tee::sending::Block;
 use crate::serve::tee::spill::{End, Limits, OnFull, Spill};
 use crate::stage::cli::{Program, RunArgs, VERSION, duration};
-use crate::stage::filter::{InputArgs, OutputArgs, refuse_one_file};
 use crate::stage::signals::Stop;
 use crate::stage::stats::Snapshot;
+use crate::stage::streams::{InputArgs, OutputArgs, refuse_same_file};
 use crate::stage::wait::wait;
-use crate::stage::watch::{Watch, named_pipes};
 use crate::stage::{EndedEarly, Stage, usage};
-use crate::wire::endpoint::{Input, Output, Progress, STANDARD};
+use crate::stream::address::Address;
+use crate::stream::input::{Input, Progress};
+use crate::stream::lasting_pipe::LastingPipe;
+use crate::stream::output::Output;
+use crate::stream::pipe_watch::{PipeWatch, named_pipes};
 use crate::wire::lines::{Lines, Run};
 
 /// How long a live branch may take nothing before the end of the input is the end
@@ -65,7 +67,7 @@ Examples:
 pub struct TeeArgs {
     /// The keeping branches: named pipes, or files, which are begun anew
     #[arg(value_name = "PATH")]
-    paths: Vec<String>,
+    paths: Vec<Address>,
 
     /// A live branch, through a named pipe
     #[arg(long, value_name = "PATH")]
@@ -160,7 +162,7 @@ struct Tee {
     branches: Vec<Branch>,
     folders: Vec<Folder>,
     /// Tells of pipes that come, go and are opened.
-    watch: Watch,
+    watch: PipeWatch,
     /// Readable when a spill has something to take.
     spills: Arc<OwnedFd>,
     /// Held while the folder of spills is in use.
@@ -181,7 +183,7 @@ impl Tee {
         let mut tee = Tee {
             branches: Vec::new(),
             folders: Vec::new(),
-            watch: Watch::new()?,
+            watch: PipeWatch::new()?,
             spills: Arc::new(spills.context("cannot wait for spills")?),
             _spill_lock: args.spill_dir.as_deref().map(lock).transpose()?,
             lines: Lines::new(stage.line_bytes_max),
@@ -194,21 +196,22 @@ impl Tee {
         };
         let args = tee.args.clone();
         let output = Some(&args.output.output).filter(|_| !args.no_stdout);
-        for path in output.into_iter().chain(&args.paths) {
-            refuse_one_file(&args.input.input, path)?;
+        for address in output.into_iter().chain(&args.paths) {
+            refuse_same_file(&args.input.input, address)?;
+            let path = address.as_str();
             let is_pipe = fs::metadata(path).is_ok_and(|there| there.file_type().is_fifo());
             let sink = if is_pipe {
-                Sink::Pipe(NamedPipe::open(path, &tee.watch)?)
+                Sink::Pipe(LastingPipe::open(path, &tee.watch)?)
             } else if args.append {
-                Sink::Stream(Output::append(path)?)
+                Sink::Stream(Output::append(address)?)
             } else {
-                Sink::Stream(Output::open(path)?)
+                Sink::Stream(Output::open(address)?)
             };
             let kind = tee.keeping(path)?;
             tee.join(path, sink, kind);
         }
         for path in &args.live {
-            let mut pipe = NamedPipe::open(path, &tee.watch)
+            let mut pipe = LastingPipe::open(path, &tee.watch)
                 .map_err(|error| usage(format!("--live {error:#}")))?;
             pipe.narrow(bytes(args.live_pipe));
             tee.join(path, Sink::Pipe(pipe), tee.live());
@@ -566,7 +569,7 @@ impl Tee {
     }
 
     fn branch_of_folder(&mut self, folder: usize, path: &str) -> Result<()> {
-        let mut pipe = NamedPipe::open(path, &self.watch)?;
+        let mut pipe = LastingPipe::open(path, &self.watch)?;
         let kind = match self.folders[folder].is_live {
             true => {
                 pipe.narrow(bytes(self.args.live_pipe));
@@ -666,7 +669,7 @@ fn bytes(size: ByteSize) -> usize {
 /// apart.
 fn spill_folder(spill_dir: &Path, branch: &str) -> PathBuf {
     let name = match branch {
-        STANDARD => "stdout".to_owned(),
+        "-" => "stdout".to_owned(),
         path => path.replace('%', "%25").replace('/', "%2F"),
     };
     spill_dir.join(name)

@@ -104,13 +104,13 @@ pub fn run(args: &SetupArgs, stage: &mut Stage) -> Result<()> {
         )));
     }
     let client = Client::new(stage, &args.service, BulkSettings::default())?;
-    let (endpoint, service) = meet(&client)?;
+    let (server, service) = meet(&client)?;
     if let Service::Named(name) = &service {
         stage
             .report
-            .info(&format!("{}: {name}", client.url(endpoint)));
+            .info(&format!("{}: {name}", client.url(server)));
     }
-    let server = Server { client, endpoint };
+    let server = Connection { client, server };
     for (name, index) in names.iter().zip(&args.indices) {
         let mut patterns = vec![name.wildcard()];
         if !name.needs_date() {
@@ -124,28 +124,28 @@ pub fn run(args: &SetupArgs, stage: &mut Stage) -> Result<()> {
 /// The first address that answers, and what is there.
 fn meet(client: &Client) -> Result<(usize, Service)> {
     let mut reasons = Vec::new();
-    for endpoint in 0..client.endpoints() {
-        let reply = client.call(endpoint, Method::GET, "/", None);
+    for server in 0..client.servers() {
+        let reply = client.call(server, Method::GET, "/", None);
         match reply.and_then(|reply| service::read(reply.status, &reply.body)) {
-            Ok(service) => return Ok((endpoint, service)),
+            Ok(service) => return Ok((server, service)),
             Err(Outcome::Retry(reason) | Outcome::Fatal(reason)) => {
-                reasons.push(format!("{}: {reason}", client.url(endpoint)));
+                reasons.push(format!("{}: {reason}", client.url(server)));
             }
-            Err(other) => reasons.push(format!("{}: {other:?}", client.url(endpoint))),
+            Err(other) => reasons.push(format!("{}: {other:?}", client.url(server))),
         }
     }
     bail!("{}", reasons.join("; "))
 }
 
-struct Server {
+struct Connection {
     client: Client,
-    endpoint: usize,
+    server: usize,
 }
 
-impl Server {
+impl Connection {
     fn call(&self, method: Method, path: &str, body: Option<String>) -> Result<Reply> {
-        let url = self.client.url(self.endpoint);
-        match self.client.call(self.endpoint, method, path, body) {
+        let url = self.client.url(self.server);
+        match self.client.call(self.server, method, path, body) {
             Ok(reply) => Ok(reply),
             Err(Outcome::Retry(reason) | Outcome::Fatal(reason)) => bail!("{url}{path}: {reason}"),
             Err(other) => bail!("{url}{path}: {other:?}"),
@@ -156,7 +156,7 @@ impl Server {
     fn prepare(&self, stage: &mut Stage, args: &SetupArgs, patterns: &[String]) -> Result<()> {
         let name = template_name(&patterns[0]);
         let path = format!("/_index_template/{name}");
-        let url = self.client.url(self.endpoint);
+        let url = self.client.url(self.server);
         let earlier = self.call(Method::GET, &path, None)?;
         if earlier.status == 200 && !is_ours(&earlier.body) && !args.replace {
             bail!(

@@ -22,19 +22,20 @@ use crate::observe::es_sink::batch::{Batch, Item, Parcel};
 use crate::observe::es_sink::calls::Calls;
 use crate::observe::es_sink::client::{BulkSettings, Client, Reply};
 use crate::observe::es_sink::document::Documents;
-use crate::observe::es_sink::endpoints::Endpoints;
 use crate::observe::es_sink::flow::Flow;
 use crate::observe::es_sink::index_name::IndexName;
 use crate::observe::es_sink::pass::Pass;
 use crate::observe::es_sink::reply::Outcome;
+use crate::observe::es_sink::servers::Servers;
 use crate::observe::es_sink::service;
 use crate::observe::es_sink::shape::Extent;
-use crate::observe::waiting::{Task, pause, wait_once};
-use crate::stage::filter::{Filter, refuse_one_file};
+use crate::stage::filter::Filter;
 use crate::stage::signals::Stop;
 use crate::stage::stats::{Latencies, Snapshot};
+use crate::stage::streams::refuse_same_file;
+use crate::stage::task::{Task, pause, wait_once};
 use crate::stage::{EndedEarly, Stage, usage};
-use crate::wire::endpoint::Output;
+use crate::stream::output::Output;
 use crate::wire::lines::Line;
 
 /// The records on their way to the service.
@@ -42,7 +43,7 @@ use crate::wire::lines::Line;
 pub struct EsSink {
     documents: Documents,
     client: Arc<Client>,
-    endpoints: Endpoints,
+    servers: Servers,
     /// Of a service that has too much to do.
     backoff: Backoff,
     /// No call is made before.
@@ -131,7 +132,7 @@ impl EsSink {
         let (min, max) = (args.retry_min, args.retry_max);
         Ok(EsSink {
             documents: Documents::new(index, args.keep_shape),
-            endpoints: Endpoints::new(client.endpoints(), min, max),
+            servers: Servers::new(client.servers(), min, max),
             client: Arc::new(client),
             backoff: Backoff::new(min, max),
             busy_until: None,
@@ -198,23 +199,23 @@ impl EsSink {
                 return Ok(None);
             }
             let now = Instant::now();
-            let Some(endpoint) = self.endpoints.pick(now) else {
-                let until = self.endpoints.open_at(now).unwrap_or(now);
+            let Some(server) = self.servers.pick(now) else {
+                let until = self.servers.open_at(now).unwrap_or(now);
                 pause(stage, self, until)?;
                 continue;
             };
             let (client, path) = (Arc::clone(&self.client), path.to_owned());
             let task = Task::spawn("asking", move || {
-                client.call(endpoint, Method::GET, &path, None)
+                client.call(server, Method::GET, &path, None)
             })?;
             task.wait(stage, self)?;
-            let url = self.client.url(endpoint);
+            let url = self.client.url(server);
             let reason = match task.join()? {
                 Ok(reply) if matches!(reply.status, 408 | 429 | 500..=599) => {
                     format!("the service answers {}", reply.status)
                 }
                 Ok(reply) => {
-                    self.endpoints.succeeded(endpoint);
+                    self.servers.succeeded(server);
                     return Ok(Some(reply));
                 }
                 Err(Outcome::Fatal(reason)) => bail!("{url}: {reason}"),
@@ -224,7 +225,7 @@ impl EsSink {
             stage
                 .report
                 .warn_seldom("retry", &format!("{url}: {reason}; trying again"));
-            self.endpoints.failed(endpoint, Instant::now());
+            self.servers.failed(server, Instant::now());
         }
     }
 
@@ -242,13 +243,13 @@ impl EsSink {
             let Some(parcel) = self.next_parcel(now, send) else {
                 break;
             };
-            let Some(endpoint) = self.endpoints.pick(now) else {
+            let Some(server) = self.servers.pick(now) else {
                 self.again.push_front(parcel);
                 break;
             };
             self.counts.batches += 1;
             self.counts.bytes_out += parcel.body.len() as u64;
-            if let Err((parcel, error)) = self.calls.start(&self.client, endpoint, parcel) {
+            if let Err((parcel, error)) = self.calls.start(&self.client, server, parcel) {
                 self.again.push_front(parcel);
                 return Err(error);
             }
@@ -259,7 +260,7 @@ impl EsSink {
     /// When a call may be made; `None` is now.
     fn open_at(&self, now: Instant) -> Option<Instant> {
         let busy = self.busy_until.filter(|until| *until > now);
-        busy.max(self.endpoints.open_at(now))
+        busy.max(self.servers.open_at(now))
     }
 
     fn next_parcel(&mut self, now: Instant, send: Send) -> Option<Parcel> {
@@ -422,7 +423,7 @@ fn open_pass(args: &EsSinkArgs) -> Result<Option<Pass>> {
     if !args.pass {
         return Ok(None);
     }
-    refuse_one_file(&args.input.input, &args.output)?;
+    refuse_same_file(&args.input.input, &args.output)?;
     let held_max = usize::try_from(args.pass_bytes.as_u64()).unwrap_or(usize::MAX);
     let output = Output::open(&args.output)?;
     Ok(Some(Pass::new(output, held_max, args.resume)))

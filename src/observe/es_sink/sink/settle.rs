@@ -18,16 +18,16 @@ impl EsSink {
     pub(super) fn settle(&mut self, stage: &mut Stage, finished: Finished) -> Result<()> {
         let Finished {
             parcel,
-            endpoint,
+            server,
             outcome,
             took,
         } = finished;
         self.counts.calls.record(Micros::from_duration(took));
         let (now, count) = (Instant::now(), parcel.len());
-        let url = self.client.url(endpoint).to_owned();
+        let url = self.client.url(server).to_owned();
         match outcome {
             Outcome::Items(verdicts) => {
-                self.endpoints.succeeded(endpoint);
+                self.servers.succeeded(server);
                 self.backoff.reset();
                 self.busy_until = None;
                 self.works = true;
@@ -73,11 +73,11 @@ impl EsSink {
                         .warn_seldom("credentials", &format!("{error:#}"));
                 }
                 self.send_again(stage, parcel, &format!("{url}: {reason}"));
-                self.endpoints.failed(endpoint, now);
+                self.servers.failed(server, now);
             }
             Outcome::Retry(reason) => {
                 self.send_again(stage, parcel, &format!("{url}: {reason}"));
-                self.endpoints.failed(endpoint, now);
+                self.servers.failed(server, now);
             }
             Outcome::Busy(reason) => {
                 self.send_again(stage, parcel, &format!("{url}: {reason}"));

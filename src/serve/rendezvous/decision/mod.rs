@@ -225,6 +225,9 @@ fn accepting<'a>(policy: &'a Policy, arrival: &Arrival) -> Option<Accepting<'a>>
 }
 
 #[cfg(test)]
+mod second_reading;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

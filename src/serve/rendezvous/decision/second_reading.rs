@@ -1,10 +1,10 @@
 //! The decision against a second reading of its rules: one that goes through the
 //! time millisecond by millisecond and asks at each what the rules say.
 
+use crate::serve::rendezvous::decision::{Arrival, Reason, outcome};
+use crate::serve::rendezvous::policy::Policy;
+use crate::wire::micros::Micros;
 use proptest::prelude::*;
-use rv::serve::rendezvous::decision::{Arrival, Reason, outcome};
-use rv::serve::rendezvous::policy::Policy;
-use rv::wire::micros::Micros;
 
 const DEADLINE: i64 = 12;
 

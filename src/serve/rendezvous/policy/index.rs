@@ -127,11 +127,6 @@ impl Index {
             .is_some_and(|uses| uses.is_expected)
     }
 
-    /// Whether a share names this model.
-    pub fn has_share(&self, name: &str, version: u64) -> bool {
-        self.uses(name, version).is_some_and(|uses| uses.has_share)
-    }
-
     /// The steps that accept this model.
     pub fn accepting(&self, name: &str, version: u64) -> Accepting<'_> {
         let uses = self.uses(name, version);

@@ -168,14 +168,6 @@ impl Policy {
         let share = self.index.share_from(draw)?;
         self.shares[share].draws.contains(&draw).then_some(share)
     }
-
-    /// Whether a place in a step means this model.
-    pub fn selects(&self, selector: &Selector, name: &str, version: u64) -> bool {
-        match selector {
-            Selector::Model(model) => model.is(name, version),
-            Selector::Any => !self.index.has_share(name, version),
-        }
-    }
 }
 
 #[cfg(test)]

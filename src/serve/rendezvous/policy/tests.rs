@@ -61,8 +61,9 @@ fn a_whole_policy_is_read() {
         r#"{"result":0.5,"modelName":"default","more":[1,true]}"#
     );
     assert_eq!(policy.hash.len(), 16);
-    assert!(policy.selects(&Selector::Any, "x", 9));
-    assert!(!policy.selects(&Selector::Any, "dt", 2));
+    // A model with a share is not among any models.
+    assert_eq!(policy.index.accepting("x", 9).rank_in(1), Some(2));
+    assert_eq!(policy.index.accepting("dt", 2).rank_in(1), None);
 }
 
 #[test]

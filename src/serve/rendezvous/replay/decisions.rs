@@ -14,7 +14,7 @@ use crate::serve::rendezvous::replay::Replay;
 use crate::serve::rendezvous::{RendezvousArgs, load_policy, policy_path};
 use crate::stage::Stage;
 use crate::stage::recording::Recording;
-use crate::wire::endpoint::STANDARD;
+use crate::stream::address::Address;
 use crate::wire::text::Text;
 
 /// Where the policy of a decision comes from.
@@ -66,8 +66,8 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, replay: &mut Replay) -> Res
         },
         None => Policies::One(Rc::new(args.policy.load()?)),
     };
-    let path = args.replaying.input.as_deref().unwrap_or(STANDARD);
-    let mut recording = Recording::open(path, stage)?;
+    let address = args.replaying.input.as_ref().unwrap_or(&Address::Standard);
+    let mut recording = Recording::open(address, stage)?;
     let is_pipe = recording.is_pipe();
     loop {
         if is_pipe && !recording.has_line() {

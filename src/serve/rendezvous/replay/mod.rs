@@ -15,7 +15,7 @@ use crate::serve::rendezvous::replay::summary::Changes;
 use crate::serve::rendezvous::routes::Routes;
 use crate::stage::Stage;
 use crate::stage::stats::Snapshot;
-use crate::wire::endpoint::Output;
+use crate::stream::output::Output;
 
 /// How much is gathered before it is written.
 const WRITE_BYTES: usize = 256 * 1024;

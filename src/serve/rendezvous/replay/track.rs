@@ -12,6 +12,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use crate::serve::rendezvous::replay::batch::{Batch, Kind, Next, Records};
 use crate::stage::recording::Recording;
 use crate::stage::{EndedEarly, Stage};
+use crate::stream::address::Address;
 use crate::wire::micros::Micros;
 
 /// How many batches a thread may be ahead.
@@ -34,9 +35,9 @@ enum Source {
 
 impl Track {
     /// Opens a recording.
-    pub fn open(path: &str, kind: Kind, stage: &Stage) -> Result<Track> {
+    pub fn open(address: &Address, kind: Kind, stage: &Stage) -> Result<Track> {
         let reader = Box::new(Reader {
-            recording: Recording::open(path, stage)?,
+            recording: Recording::open(address, stage)?,
             kind,
             last: Micros(i64::MIN),
         });

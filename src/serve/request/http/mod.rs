@@ -17,8 +17,8 @@ mod front;
 mod listener;
 mod openapi;
 mod refusal;
-mod requests;
-mod responses;
+mod request_pipe;
+mod response_pipe;
 mod sites;
 mod token;
 mod watched;
@@ -44,7 +44,9 @@ use crate::serve::request::http::sites::Sites;
 use crate::serve::request::http::token::Access;
 use crate::serve::request::{RequestArgs, Wrapper};
 use crate::stage::{EndedEarly, Stage, usage};
-use crate::wire::endpoint::{Input, Output};
+use crate::stream::address::Address;
+use crate::stream::input::Input;
+use crate::stream::output::Output;
 
 pub use crate::serve::request::http::connections::Times;
 pub use crate::serve::request::http::sites::{HostName, Site};
@@ -57,7 +59,7 @@ pub fn run(
     stage: &mut Stage,
     args: &RequestArgs,
     listen: &str,
-    responses: &str,
+    responses: &Address,
     wrapper: Wrapper,
 ) -> Result<()> {
     let calls = address("--listen", listen)?;
@@ -75,7 +77,7 @@ pub fn run(
         }
     }
     let output = Output::open(&args.output.output)?;
-    let responses = responses::open(responses)?;
+    let responses = response_pipe::open(responses)?;
     let connections_max = allow_files(stage, args.http.max_connections)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -193,7 +195,7 @@ async fn serve(
             admin::answer,
         ));
     }
-    let mut reading = spawn_local(responses::read(
+    let mut reading = spawn_local(response_pipe::read(
         Rc::clone(&front),
         responses,
         stage.line_bytes_max,
@@ -201,7 +203,7 @@ async fn serve(
     let path = args.output.output.clone();
     let mut writing = spawn_local({
         let front = Rc::clone(&front);
-        async move { requests::write(front, output, &path).await }
+        async move { request_pipe::write(front, output, &path).await }
     });
 
     let signals = UnixStream::from_std(stage.signals.wake_stream()?)?;

@@ -10,11 +10,12 @@ use tokio::net::unix::pipe;
 use tokio::time::sleep;
 
 use crate::serve::request::http::front::Front;
-use crate::serve::request::http::responses::LOOK_EVERY;
-use crate::wire::endpoint::Output;
+use crate::serve::request::http::response_pipe::LOOK_EVERY;
+use crate::stream::address::Address;
+use crate::stream::output::Output;
 
 /// Writes what the calls have gathered, once for all that were ready.
-pub async fn write(front: Rc<Front>, mut output: Output, path: &str) -> Result<()> {
+pub async fn write(front: Rc<Front>, mut output: Output, path: &Address) -> Result<()> {
     // An inherited pipe has no second reader to come.
     let has_successors = output.is_named_pipe();
     loop {
@@ -35,7 +36,7 @@ pub async fn write(front: Rc<Front>, mut output: Output, path: &str) -> Result<(
 
 /// A reader is awaited before there is anything to write, so that calls learn at
 /// once whether there is one.
-async fn await_reader(front: &Front, output: &mut Output, path: &str) -> Result<()> {
+async fn await_reader(front: &Front, output: &mut Output, path: &Address) -> Result<()> {
     while !output.is_open()? {
         tokio::select! {
             ready = output_ready(output) => ready?,
@@ -52,9 +53,9 @@ async fn await_reader(front: &Front, output: &mut Output, path: &str) -> Result<
 }
 
 /// Opens the pipe anew, as soon as there is one of the name.
-async fn reopen(path: &str) -> Result<Output> {
+async fn reopen(path: &Address) -> Result<Output> {
     loop {
-        match Output::open_pipe(path)? {
+        match Output::open_pipe(path.as_str())? {
             Some(output) => return Ok(output),
             None => sleep(LOOK_EVERY).await,
         }

@@ -11,7 +11,8 @@ use tokio::time::sleep;
 
 use crate::serve::request::http::front::Front;
 use crate::stage::usage;
-use crate::wire::endpoint::{Input, STANDARD};
+use crate::stream::address::Address;
+use crate::stream::input::Input;
 use crate::wire::lines::Lines;
 
 /// How often a pipe that nobody writes is looked for under its name, where another
@@ -19,25 +20,25 @@ use crate::wire::lines::Lines;
 pub const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// Opens the responses.
-pub fn open(path: &str) -> Result<Input> {
+pub fn open(address: &Address) -> Result<Input> {
     // Standard input too is opened by its path: the event loop needs a
     // description that it may make non-blocking.
-    let input = match path {
-        STANDARD => Input::open("/proc/self/fd/0", false)?,
-        path => Input::open(path, false)?,
+    let input = match address {
+        Address::Standard => Input::open(&Address::from("/proc/self/fd/0"), false)?,
+        address => Input::open(address, false)?,
     };
     if !input.is_pipe() {
         return Err(usage(format!(
-            "--responses {path}: is no pipe; name one that `mkfifo` has made"
+            "--responses {address}: is no pipe; name one that `mkfifo` has made"
         )));
     }
-    Ok(expecting(input))
+    Ok(marked_without_writer(input))
 }
 
-fn expecting(input: Input) -> Input {
-    // Where that is not allowed, a pipe that no writer has opened yet looks like
-    // one that is written: calls wait for their time instead of being refused.
-    let _ = input.expect_writer();
+fn marked_without_writer(input: Input) -> Input {
+    // If the program may not write to the pipe, a pipe without a writer looks as if it
+    // had one: calls wait until their time-out instead of being refused.
+    let _ = input.mark_without_writer();
     input
 }
 
@@ -45,7 +46,7 @@ fn expecting(input: Input) -> Input {
 pub async fn read(front: Rc<Front>, mut input: Input, line_bytes_max: usize) -> Result<()> {
     let name = input.name().to_owned();
     // An inherited pipe has no second writer to come.
-    let is_inherited = name.starts_with("/proc/") || name.starts_with("/dev/");
+    let is_inherited = matches!(Address::from(name.as_str()), Address::Inherited(_));
     if is_inherited && !input.has_writer() {
         front.responses_end();
         return pending().await;
@@ -85,8 +86,8 @@ async fn await_writer(name: &str, mut input: Input) -> Result<Input> {
 
 /// What bears the name now; `None` where nothing does.
 fn open_again(name: &str) -> Result<Option<Input>> {
-    match Input::open(name, false) {
-        Ok(next) if next.is_pipe() => Ok(Some(expecting(next))),
+    match Input::open(&Address::from(name), false) {
+        Ok(next) if next.is_pipe() => Ok(Some(marked_without_writer(next))),
         Ok(_) => bail!("{name}: has become a file, and must be a pipe"),
         Err(_) => Ok(None),
     }

@@ -1,0 +1,180 @@
+//! Where a stream is, as a flag names it.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::str::FromStr;
+
+use anyhow::{Result, bail};
+use rustix::fs::{FileType, Stat};
+use rustix::io::Errno;
+
+/// Where a stream is: what a flag such as `--input` or `--output` names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Address {
+    /// `-`: standard input where a program reads, standard output where it writes.
+    Standard,
+    /// A descriptor that the program was started with, by its path: `/dev/fd/3`,
+    /// `/proc/self/fd/3`, `/dev/stdin`, `/dev/stdout`.
+    Inherited(String),
+    /// Anything else in the file system: a file, a named pipe, a device, the folder of
+    /// an archive.
+    Path(String),
+}
+
+impl FromStr for Address {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> std::result::Result<Address, Infallible> {
+        Ok(Address::from(text))
+    }
+}
+
+impl From<&str> for Address {
+    fn from(text: &str) -> Address {
+        const INHERITED: [&str; 3] = ["/dev/fd/", "/proc/self/fd/", "/dev/std"];
+        if text == "-" {
+            Address::Standard
+        } else if INHERITED.iter().any(|prefix| text.starts_with(prefix)) {
+            Address::Inherited(text.to_owned())
+        } else {
+            Address::Path(text.to_owned())
+        }
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+impl Address {
+    /// Reads the address of an output, for every flag that takes one.
+    pub fn of_output(text: &str) -> std::result::Result<Address, String> {
+        let address = Address::from(text);
+        if text.ends_with(".gz") && address.is_file_output() {
+            // As an input, such a file is decompressed.
+            return Err(
+                "a stream is written as it is, not compressed; keep it with `rv-archive`, or pipe \
+                 it through `gzip`"
+                    .to_owned(),
+            );
+        }
+        Ok(address)
+    }
+
+    /// The address as it stands on the command line.
+    pub fn as_str(&self) -> &str {
+        match self {
+            Address::Standard => "-",
+            Address::Inherited(path) | Address::Path(path) => path,
+        }
+    }
+
+    /// Whether an input at this address is standard input.
+    pub fn is_standard_input(&self) -> bool {
+        matches!(self.as_str(), "-" | "/dev/stdin")
+    }
+
+    /// Whether an output at this address is standard output.
+    pub fn is_standard_output(&self) -> bool {
+        matches!(self.as_str(), "-" | "/dev/stdout")
+    }
+
+    /// Whether an output here would be a regular file, there already or made for it.
+    pub fn is_file_output(&self) -> bool {
+        if self.is_standard_output() {
+            return false;
+        }
+        match rustix::fs::stat(self.as_str()) {
+            Ok(stat) => is_regular_file(&stat),
+            Err(errno) => errno == Errno::NOENT,
+        }
+    }
+
+    /// Whether an input here and an output at `output` are one regular file: it would
+    /// be emptied before it is read, or never end.
+    pub fn is_same_file(&self, output: &Address) -> bool {
+        let input = match self {
+            Address::Standard => rustix::fs::fstat(rustix::stdio::stdin()),
+            _ => rustix::fs::stat(self.as_str()),
+        };
+        let output = match output {
+            Address::Standard => rustix::fs::fstat(rustix::stdio::stdout()),
+            _ => rustix::fs::stat(output.as_str()),
+        };
+        let (Ok(input), Ok(output)) = (input, output) else {
+            return false;
+        };
+        is_regular_file(&input) && (input.st_dev, input.st_ino) == (output.st_dev, output.st_ino)
+    }
+}
+
+/// Refuses to read `path` once more where it is no regular file: a pipe gives what it
+/// holds once, and reading it could wait for another program for ever.
+pub fn require_rereadable(path: &str) -> Result<()> {
+    match rustix::fs::stat(path) {
+        Ok(stat) if !is_regular_file(&stat) => {
+            bail!("{path}: is no regular file, so it cannot be read again")
+        }
+        // Whoever opens a missing file says so.
+        _ => Ok(()),
+    }
+}
+
+fn is_regular_file(stat: &Stat) -> bool {
+    FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_says_what_it_names() {
+        let path = |text: &str| Address::Path(text.to_owned());
+        let inherited = |text: &str| Address::Inherited(text.to_owned());
+        for (text, address) in [
+            ("-", Address::Standard),
+            ("/dev/fd/3", inherited("/dev/fd/3")),
+            ("/proc/self/fd/0", inherited("/proc/self/fd/0")),
+            ("/dev/stdout", inherited("/dev/stdout")),
+            ("/dev/null", path("/dev/null")),
+            ("./-", path("./-")),
+            ("", path("")),
+        ] {
+            assert_eq!(Address::from(text), address, "{text}");
+            assert_eq!(address.to_string(), text);
+        }
+        assert!(Address::from("/dev/stdin").is_standard_input());
+        assert!(!Address::from("/dev/stdin").is_standard_output());
+    }
+
+    #[test]
+    fn a_compressed_file_is_no_output_and_a_pipe_of_that_name_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("out.gz");
+        let text = path.to_str().unwrap();
+        assert!(
+            Address::of_output(text)
+                .unwrap_err()
+                .contains("not compressed")
+        );
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+        assert_eq!(Address::of_output(text), Ok(Address::Path(text.to_owned())));
+    }
+
+    #[test]
+    fn one_file_is_known_under_two_names() {
+        let folder = tempfile::tempdir().unwrap();
+        let name = |name: &str| Address::from(folder.path().join(name).to_str().unwrap());
+        std::fs::write(name("one").as_str(), "").unwrap();
+        std::fs::hard_link(name("one").as_str(), name("two").as_str()).unwrap();
+        std::fs::write(name("three").as_str(), "").unwrap();
+        assert!(name("one").is_same_file(&name("two")));
+        assert!(!name("one").is_same_file(&name("three")));
+        assert!(!name("one").is_same_file(&name("missing")));
+        assert!(!Address::from("/dev/null").is_same_file(&Address::from("/dev/null")));
+    }
+}

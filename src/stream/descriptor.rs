@@ -1,0 +1,51 @@
+//! What the streams ask of the operating system about an open descriptor.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+/// Opens another description of the pipe behind `fd`, with `access` and without
+/// blocking. An inherited description is shared: setting O_NONBLOCK on it would change
+/// it for every program that holds it.
+pub(super) fn reopen(fd: impl AsFd, access: OFlags) -> rustix::io::Result<OwnedFd> {
+    reopen_with(fd, access | OFlags::NONBLOCK | OFlags::CLOEXEC)
+}
+
+/// Opens another description of the pipe behind `fd`, which may wait for its other end.
+pub(super) fn reopen_blocking(fd: impl AsFd, access: OFlags) -> rustix::io::Result<OwnedFd> {
+    reopen_with(fd, access | OFlags::CLOEXEC)
+}
+
+fn reopen_with(fd: impl AsFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", fd.as_fd().as_raw_fd());
+    rustix::fs::open(path, flags, Mode::empty())
+}
+
+/// Whether something else than `fd` bears the name by now.
+pub(super) fn is_replaced(fd: impl AsFd, name: &str) -> bool {
+    let (Ok(own), Ok(there)) = (rustix::fs::fstat(fd), rustix::fs::stat(name)) else {
+        return false;
+    };
+    (own.st_dev, own.st_ino) != (there.st_dev, there.st_ino)
+}
+
+/// Whether a read or a write would not wait.
+pub(super) fn is_ready(fd: impl AsFd, flags: PollFlags) -> io::Result<bool> {
+    Ok(!poll_now(fd, flags)?.is_empty())
+}
+
+/// What a poll finds without waiting.
+pub(super) fn poll_now(fd: impl AsFd, flags: PollFlags) -> io::Result<PollFlags> {
+    let mut fds = [PollFd::new(&fd, flags)];
+    let at_once = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    match poll(&mut fds, Some(&at_once)) {
+        Ok(_) | Err(Errno::INTR) => Ok(fds[0].revents()),
+        Err(errno) => Err(errno.into()),
+    }
+}

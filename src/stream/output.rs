@@ -1,0 +1,295 @@
+//! The writing end of a stream: standard output, a file, or a named pipe.
+//!
+//! Nothing here blocks except on a regular file or a device. A named pipe is opened
+//! without waiting for its reader, in any order.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::mpsc;
+use std::thread;
+
+use anyhow::{Context, Result};
+use rustix::event::{EventfdFlags, PollFlags};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+
+use crate::stream::address::Address;
+use crate::stream::descriptor;
+
+const STDOUT_NAME: &str = "<stdout>";
+
+/// The writing end of a stream.
+#[derive(Debug)]
+pub struct Output {
+    name: String,
+    sink: Sink,
+}
+
+#[derive(Debug)]
+enum Sink {
+    /// A named pipe that has no reader yet. A thread waits for one.
+    Opening {
+        opened: mpsc::Receiver<rustix::io::Result<OwnedFd>>,
+        /// Becomes readable when the thread is done.
+        done: OwnedFd,
+        /// The pipe itself, whatever bears its name later.
+        pipe: OwnedFd,
+    },
+    Open {
+        fd: OwnedFd,
+        writes: Writes,
+    },
+    Nowhere,
+}
+
+/// How a descriptor takes what is written to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writes {
+    /// The description is the program's own and does not block.
+    NonBlocking,
+    /// The description is shared, so its flags are not the program's to change.
+    /// After a poll, a piece this small never blocks on a pipe.
+    InPieces,
+    /// A regular file or a device: a write takes as long as it takes.
+    Blocking { sync: bool },
+}
+
+/// What Linux guarantees to be free in a pipe that polls as writable.
+const PIECE_BYTES: usize = 4096;
+
+impl Output {
+    /// Opens the stream at `address`. A regular file is emptied.
+    pub fn open(address: &Address) -> Result<Output> {
+        Output::open_with(address, OpenOptions::new().write(true).truncate(true))
+    }
+
+    /// Opens the stream at `address`. A regular file is appended to.
+    pub fn append(address: &Address) -> Result<Output> {
+        Output::open_with(address, OpenOptions::new().append(true))
+    }
+
+    fn open_with(address: &Address, options: &mut OpenOptions) -> Result<Output> {
+        if address.is_standard_output() {
+            return Output::standard();
+        }
+        let path = address.as_str();
+        if let Some(output) = Output::open_pipe(path)? {
+            return Ok(output);
+        }
+        let file = options.create(true).open(path);
+        let file = file.with_context(|| format!("{path}: cannot open for writing"))?;
+        let sync = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        Ok(Output {
+            name: path.to_owned(),
+            sink: Sink::Open {
+                fd: file.into(),
+                writes: Writes::Blocking { sync },
+            },
+        })
+    }
+
+    /// Opens a named pipe; `None` where `path` names none. Makes no file.
+    pub fn open_pipe(path: &str) -> Result<Option<Output>> {
+        // Held first and looked at then, whatever bears the name a moment later.
+        let flags = OFlags::PATH | OFlags::CLOEXEC;
+        let Ok(pipe) = rustix::fs::open(path, flags, Mode::empty()) else {
+            return Ok(None);
+        };
+        let stat = rustix::fs::fstat(&pipe);
+        let is_pipe = stat.is_ok_and(|it| FileType::from_raw_mode(it.st_mode) == FileType::Fifo);
+        if !is_pipe {
+            return Ok(None);
+        }
+        let sink = opening(path, pipe).with_context(|| format!("{path}: cannot open for writing"));
+        Ok(Some(Output {
+            name: path.to_owned(),
+            sink: sink?,
+        }))
+    }
+
+    /// The writing end of a pipe of the program's own, which does not block. Messages
+    /// call it `name`.
+    pub fn of_pipe(name: &str, fd: OwnedFd) -> Output {
+        Output {
+            name: name.to_owned(),
+            sink: Sink::Open {
+                fd,
+                writes: Writes::NonBlocking,
+            },
+        }
+    }
+
+    /// An output that takes everything and keeps nothing.
+    pub fn nowhere() -> Output {
+        Output {
+            name: "nowhere".to_owned(),
+            sink: Sink::Nowhere,
+        }
+    }
+
+    fn standard() -> Result<Output> {
+        let fd = rustix::stdio::stdout().try_clone_to_owned();
+        let fd = fd.context(STDOUT_NAME)?;
+        let stat = rustix::fs::fstat(&fd).context(STDOUT_NAME)?;
+        let (fd, writes) = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::RegularFile => (fd, Writes::Blocking { sync: false }),
+            FileType::CharacterDevice if !rustix::termios::isatty(&fd) => {
+                (fd, Writes::Blocking { sync: false })
+            }
+            FileType::Fifo => match descriptor::reopen(&fd, OFlags::WRONLY) {
+                Ok(own) => (own, Writes::NonBlocking),
+                // No /proc, somebody else's pipe, or no reader left.
+                Err(_) => (fd, Writes::InPieces),
+            },
+            _ => (fd, Writes::InPieces),
+        };
+        Ok(Output {
+            name: STDOUT_NAME.to_owned(),
+            sink: Sink::Open { fd, writes },
+        })
+    }
+
+    /// What messages call it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What to wait for before the next write; `None` where a write never
+    /// waits for another program.
+    pub fn readiness(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        match &self.sink {
+            Sink::Opening { done, .. } => Some((done.as_fd(), PollFlags::IN)),
+            Sink::Open {
+                writes: Writes::Blocking { .. },
+                ..
+            }
+            | Sink::Nowhere => None,
+            Sink::Open { fd, .. } => Some((fd.as_fd(), PollFlags::OUT)),
+        }
+    }
+
+    /// Whether the pipe has had its reader. Until then nothing can be written.
+    pub fn is_open(&mut self) -> io::Result<bool> {
+        if let Sink::Opening { opened, .. } = &self.sink {
+            match opened.try_recv() {
+                Ok(Ok(fd)) => {
+                    // This description is ours alone: we have just opened it.
+                    rustix::fs::fcntl_setfl(&fd, OFlags::WRONLY | OFlags::NONBLOCK)?;
+                    self.sink = Sink::Open {
+                        fd,
+                        writes: Writes::NonBlocking,
+                    };
+                }
+                Ok(Err(errno)) => return Err(errno.into()),
+                Err(_) => return Ok(false),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes as much as is taken at once, and says how much that was: 0 where
+    /// the reader is behind, or has not come yet.
+    pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.is_open()? {
+            return Ok(0);
+        }
+        let (fd, writes) = match &self.sink {
+            Sink::Open { fd, writes } => (fd, *writes),
+            Sink::Opening { .. } => return Ok(0),
+            Sink::Nowhere => return Ok(bytes.len()),
+        };
+        let piece = match writes {
+            Writes::InPieces if !descriptor::is_ready(fd, PollFlags::OUT)? => return Ok(0),
+            Writes::InPieces => &bytes[..bytes.len().min(PIECE_BYTES)],
+            Writes::NonBlocking | Writes::Blocking { .. } => bytes,
+        };
+        match rustix::io::write(fd, piece) {
+            Ok(count) => Ok(count),
+            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Whether it goes through a named pipe, which one reader after the other can
+    /// open.
+    pub fn is_named_pipe(&self) -> bool {
+        let by_path = self.name != STDOUT_NAME && !self.name.starts_with("/dev/");
+        match &self.sink {
+            Sink::Opening { .. } => by_path,
+            Sink::Open { writes, .. } => by_path && *writes == Writes::NonBlocking,
+            Sink::Nowhere => false,
+        }
+    }
+
+    /// Whether, before a reader has come, something else bears the name.
+    pub fn is_replaced(&self) -> bool {
+        match &self.sink {
+            Sink::Opening { pipe, .. } => descriptor::is_replaced(pipe, &self.name),
+            _ => false,
+        }
+    }
+
+    /// Ends the wait for a reader that cannot come any more, and its thread.
+    pub fn give_up_opening(self) {
+        if let Sink::Opening { pipe, .. } = &self.sink {
+            // A reader lets the thread through, even one that goes at once.
+            let _ = descriptor::reopen(pipe, OFlags::RDONLY);
+        }
+    }
+
+    /// What has to be done before an output may count as written: a file named
+    /// on the command line is on the disk.
+    pub fn sync(&mut self) -> io::Result<()> {
+        match &self.sink {
+            Sink::Open {
+                fd,
+                writes: Writes::Blocking { sync: true },
+            } => Ok(rustix::fs::fdatasync(fd)?),
+            _ => Ok(()),
+        }
+    }
+
+    /// Closes the output, so that its reader sees the end.
+    pub fn close(&mut self) {
+        self.sink = Sink::Nowhere;
+        if self.name == STDOUT_NAME
+            && let Ok(null) = File::options().write(true).open("/dev/null")
+        {
+            // The inherited descriptor is a writing end too. Where this fails,
+            // the reader sees the end when the program ends.
+            let _ = rustix::stdio::dup2_stdout(null);
+        }
+    }
+}
+
+/// Waits for a reader of the named pipe in a thread of its own: opening a pipe
+/// for writing fails without a reader or blocks, there is no third way.
+fn opening(path: &str, pipe: OwnedFd) -> Result<Sink> {
+    let done = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let wake = done.try_clone()?;
+    let held = pipe.try_clone()?;
+    let (sender, opened) = mpsc::channel();
+    let path = path.to_owned();
+    thread::Builder::new()
+        .name("opening".to_owned())
+        .spawn(move || {
+            let fd = loop {
+                let opened = match descriptor::reopen_blocking(&held, OFlags::WRONLY) {
+                    // No /proc.
+                    Err(Errno::NOENT) => {
+                        rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
+                    }
+                    opened => opened,
+                };
+                match opened {
+                    Err(Errno::INTR) => {}
+                    outcome => break outcome,
+                }
+            };
+            // The program may have ended its wait: then nobody listens.
+            let _ = sender.send(fd);
+            let _ = rustix::io::write(&wake, &1u64.to_ne_bytes());
+        })?;
+    Ok(Sink::Opening { opened, done, pipe })
+}
