@@ -55,19 +55,21 @@ impl Filter for Decoy {
         out: &mut Vec<u8>,
     ) -> Result<()> {
         self.read += 1;
-        if line.oversized.is_some() {
-            return stage.report.reject_oversized(input, line);
+        match line.whole() {
+            Ok(bytes) => {
+                out.extend_from_slice(bytes);
+                out.push(b'\n');
+                self.written += 1;
+                Ok(())
+            }
+            Err(reject) => stage.report.reject(input, line, &reject),
         }
-        out.extend_from_slice(line.bytes);
-        out.push(b'\n');
-        self.written += 1;
-        Ok(())
     }
 
     fn snapshot(&self, stage: &Stage) -> Snapshot {
         Snapshot::default()
             .count("in", self.read)
             .count("out", self.written)
-            .count("rejected", stage.report.rejected())
+            .rejected(&stage.report)
     }
 }

@@ -15,6 +15,7 @@ use crate::stage::wait::wait;
 use crate::stage::{EndedEarly, Stage};
 use crate::stream::input::{Input, Progress};
 use crate::wire::lines::{Line, Lines};
+use crate::wire::reject::Reject;
 
 /// What is done with the lines of one input.
 pub trait Filter {
@@ -216,8 +217,9 @@ fn finish_line(stage: &mut Stage, input: &mut Input, lines: &mut Lines) -> Resul
     while lines.is_inside_line() {
         if let Some(stop) = stage.signals.out_of_time() {
             if let Some(line) = lines.last_line() {
-                let reason = "the end of the line did not come within --grace";
-                stage.report.reject(input.name(), &line, reason)?;
+                stage
+                    .report
+                    .reject(input.name(), &line, &Reject::Unfinished)?;
             }
             return Err(EndedEarly::Signal(stop).into());
         }

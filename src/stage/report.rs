@@ -1,6 +1,5 @@
 //! What a program says on stderr, and the records it sets aside.
 
-use std::borrow::Cow;
 use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::fs::{self, OpenOptions};
@@ -16,6 +15,7 @@ use crate::stage::rejects::Rejects;
 use crate::stage::usage;
 use crate::wire::lines::Line;
 use crate::wire::object::ObjectWriter;
+use crate::wire::reject::Reject;
 use crate::wire::shape::{Shape, is_fragment};
 
 /// How many set-aside records are reported one by one.
@@ -47,7 +47,8 @@ pub struct Report {
     summary_wanted: bool,
     strict: bool,
     rejects: Option<(String, Rejects)>,
-    rejected: u64,
+    /// Records that were set aside, by [`Reject::LABELS`].
+    rejected: [u64; Reject::LABELS.len()],
     /// Files that could not be read, or not to their end.
     damaged: u64,
     /// How many of them were shown one by one.
@@ -99,7 +100,7 @@ impl Report {
             summary_wanted: args.verbose || std::io::stderr().is_terminal(),
             strict: args.strict,
             rejects,
-            rejected: 0,
+            rejected: [0; Reject::LABELS.len()],
             damaged: 0,
             shown: 0,
             misshapen: HashMap::new(),
@@ -120,7 +121,14 @@ impl Report {
 
     /// How many records were set aside so far.
     pub fn rejected(&self) -> u64 {
-        self.rejected
+        self.rejected.iter().sum()
+    }
+
+    /// How many records were set aside so far, by the label of the reason. Labels
+    /// without any are left out.
+    pub fn rejected_by_label(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        let counts = self.rejected.iter().copied();
+        Reject::LABELS.into_iter().zip(counts).filter(|it| it.1 > 0)
     }
 
     /// Says something that the user should know. `-q` silences it.
@@ -204,7 +212,7 @@ impl Report {
 
     /// Says how the run went, where anybody wants to know.
     pub fn summary(&self, message: &str) {
-        if !self.quiet && (self.summary_wanted || self.rejected > 0) {
+        if !self.quiet && (self.summary_wanted || self.rejected() > 0) {
             say(self.program, self.format, "info", message);
         }
     }
@@ -214,13 +222,13 @@ impl Report {
         say(self.program, self.format, "info", message);
     }
 
-    /// Sets a record aside: it is counted, reported, and kept whole in the file
-    /// of rejects. With `--strict` it is an error.
-    pub fn reject(&mut self, input: &str, line: &Line, reason: &str) -> Result<()> {
-        self.rejected += 1;
-        let reason: Cow<str> = match line.oversized {
-            Some(length) => format!("{reason} ({length} bytes)").into(),
-            None => reason.into(),
+    /// Sets a record aside: counts and reports it, and keeps it whole in the file of
+    /// rejects. With `--strict` it is an error.
+    pub fn reject(&mut self, input: &str, line: &Line, reject: &Reject) -> Result<()> {
+        self.rejected[reject.label_index()] += 1;
+        let reason = match line.oversized {
+            Some(length) => format!("{reject}; its first 1 KiB is kept ({length} bytes)"),
+            None => reject.to_string(),
         };
         if let Some((path, rejects)) = &mut self.rejects {
             let mut text = Vec::with_capacity(line.bytes.len() + 200);
@@ -288,7 +296,7 @@ impl Report {
             // Nothing is shown any more.
             return Hint::None;
         }
-        let record = line.record().unwrap_or_default();
+        let record = line.head();
         let shape = match line.oversized {
             Some(_) => Shape::of_head(record),
             None => Shape::of(record),
@@ -309,12 +317,6 @@ impl Report {
             }
             _ => Hint::None,
         }
-    }
-
-    /// Sets aside a line that is over the limit.
-    pub fn reject_oversized(&mut self, input: &str, line: &Line) -> Result<()> {
-        let reason = "line is longer than --max-line-bytes; its first 1 KiB is kept";
-        self.reject(input, line, reason)
     }
 
     /// Hands the rejects written so far to the operating system. To be called

@@ -11,11 +11,15 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use crate::stage::Stage;
+use crate::stage::report::Report;
 use crate::wire::micros::Micros;
 use crate::wire::object::ObjectWriter;
 
 /// How often a file of stats is rewritten while there is something new.
 const EVERY: Duration = Duration::from_secs(1);
+
+/// Rejected records by the label of the reason.
+const REJECTED_BY: &str = "rejectedBy";
 
 const QUANTILES: [(f64, &str); 4] = [(0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (0.999, "p999")];
 
@@ -111,6 +115,19 @@ impl Snapshot {
     ) -> Snapshot {
         let values = values.into_iter().collect();
         self.with(name, Entry::GaugeByLabel(label, values))
+    }
+
+    /// Adds the records that were set aside: all of them, and how many for each reason.
+    pub fn rejected(self, report: &Report) -> Snapshot {
+        let by_reason = report.rejected_by_label();
+        let by_reason: Vec<_> = by_reason
+            .map(|(label, count)| (label.to_owned(), count))
+            .collect();
+        let snapshot = self.count("rejected", report.rejected());
+        match by_reason.is_empty() {
+            true => snapshot,
+            false => snapshot.by_label(REJECTED_BY, "reason", by_reason),
+        }
     }
 
     /// Adds the quantiles of a distribution, in milliseconds.
@@ -238,6 +255,8 @@ impl Snapshot {
                     parts.push(format!("{value} {}", snake_case(name).replace('_', " ")));
                 }
                 Entry::Count(_) | Entry::Gauge(_) => {}
+                // The line has the sum already, and the reasons were shown.
+                Entry::ByLabel(..) if name == REJECTED_BY => {}
                 Entry::ByLabel(_, counts) | Entry::GaugeByLabel(_, counts) => {
                     let name = snake_case(name).replace('_', " ");
                     for (label, count) in counts.iter().filter(|(_, count)| *count > 0) {

@@ -11,6 +11,7 @@ use crate::stage::usage;
 use crate::train::source::Source;
 use crate::train::table::{ColumnNames, RowFault, TableBuilder};
 use crate::wire::lines::Line;
+use crate::wire::reject::Reject;
 
 /// Reads all rows into `builder`.
 pub fn read(source: &mut Source, names: &ColumnNames, builder: &mut TableBuilder) -> Result<()> {
@@ -41,7 +42,11 @@ pub fn read(source: &mut Source, names: &ColumnNames, builder: &mut TableBuilder
             let end = reader.position().byte();
             let text = reader.get_mut();
             let start = record.position().map_or(0, csv::Position::byte);
-            text.leave_out(start, end, &format!("row {row_number}: {fault}"))?;
+            text.leave_out(
+                start,
+                end,
+                Reject::Row(format!("row {row_number}: {fault}")),
+            )?;
         }
         if let Some(fault) = builder.fault() {
             bail!("{name}: {fault}");
@@ -260,7 +265,7 @@ impl<'a, 's> CsvText<'a, 's> {
     }
 
     /// Leaves out the record from `start` to `end`.
-    fn leave_out(&mut self, start: u64, end: u64, fault: &str) -> Result<()> {
+    fn leave_out(&mut self, start: u64, end: u64, reject: Reject) -> Result<()> {
         self.forget(start);
         let bytes = &self.kept[..(end.saturating_sub(self.start) as usize).min(self.kept.len())];
         // The blank lines before a record do not belong to it.
@@ -272,7 +277,7 @@ impl<'a, 's> CsvText<'a, 's> {
             oversized: None,
         };
         self.left_out += 1;
-        self.source.leave_out(&line, fault)
+        self.source.leave_out(&line, &reject)
     }
 
     /// Appends the next line; false at the end of the input.
@@ -294,8 +299,7 @@ impl<'a, 's> CsvText<'a, 's> {
             Some(length) => {
                 self.skipped += length;
                 self.left_out += 1;
-                self.source
-                    .leave_out_line("the line is longer than --max-line-bytes")?;
+                self.source.leave_out_line(&Reject::Oversized)?;
             }
             None => self.kept.extend_from_slice(line.bytes),
         }

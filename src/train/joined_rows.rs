@@ -16,6 +16,7 @@ use crate::train::source::Source;
 use crate::train::table::{ColumnNames, RowFault, TableBuilder};
 use crate::wire::message::Record;
 use crate::wire::object::{Object, decode_string};
+use crate::wire::reject::Reject;
 
 /// The column of ids in a file of labels.
 const ID_COLUMN: &str = "messageId";
@@ -118,11 +119,13 @@ impl LabelsById {
     fn read_ndjson(&mut self, source: &mut Source, target: &str) -> Result<()> {
         while source.advance()? {
             let line = source.line();
-            let Some(record) = line.record() else {
-                continue;
+            let record = match line.record() {
+                Ok(None) => continue,
+                Ok(Some(record)) => std::str::from_utf8(record).map_err(Reject::not_utf8),
+                Err(reject) => Err(reject),
             };
-            let text = std::str::from_utf8(record).map_err(|_| "not UTF-8".to_owned());
-            let added = text.and_then(Object::parse).and_then(|object| {
+            let object = record.map_err(String::from).and_then(Object::parse);
+            let added = object.and_then(|object| {
                 let id = object.get(ID_COLUMN).and_then(decode_string);
                 let id = id.ok_or_else(|| {
                     format!("field {} is missing or not a string", shown(ID_COLUMN))
@@ -203,19 +206,22 @@ pub fn read(
     let mut row = Vec::new();
     while source.advance()? {
         let line = source.line();
-        if line.oversized.is_some() {
-            builder.left_out += 1;
-            source.leave_out_line("the line is longer than --max-line-bytes")?;
-            continue;
-        }
-        let Some(record) = line.record() else {
-            continue;
+        let record = match line.record() {
+            Ok(None) => continue,
+            Ok(Some(record)) => record,
+            Err(reject) => {
+                builder.left_out += 1;
+                source.leave_out_line(&reject)?;
+                continue;
+            }
         };
         counts.records += 1;
         let outcome = Record::parse(record)
+            .map_err(String::from)
             .and_then(|record| take_record(&record, labels, &mut row, builder, &mut counts));
         if let Err(fault) = outcome {
-            source.leave_out_line(&format!("record {}: {fault}", counts.records))?;
+            let reject = Reject::Row(format!("record {}: {fault}", counts.records));
+            source.leave_out_line(&reject)?;
             builder.left_out += 1;
         }
         if let Some(fault) = builder.fault() {

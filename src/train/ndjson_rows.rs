@@ -8,8 +8,8 @@ use crate::model::scalar::ScalarType;
 use crate::stage::report::shown;
 use crate::train::source::Source;
 use crate::train::table::{ColumnNames, RowFault, TableBuilder};
-use crate::wire::lines::Line;
 use crate::wire::object::{Object, decode_string};
+use crate::wire::reject::Reject;
 
 /// Reads all rows into `builder`.
 pub fn read(source: &mut Source, names: &ColumnNames, builder: &mut TableBuilder) -> Result<()> {
@@ -20,21 +20,18 @@ pub fn read(source: &mut Source, names: &ColumnNames, builder: &mut TableBuilder
     let mut row = Vec::new();
     while source.advance()? {
         let line = source.line();
-        if line.oversized.is_none() && line.record().is_none() {
-            continue;
-        }
+        let record = match line.record() {
+            Ok(None) => continue,
+            Ok(Some(record)) => std::str::from_utf8(record).map_err(Reject::not_utf8),
+            Err(reject) => Err(reject),
+        };
         number += 1;
-        let outcome = object_text(&line)
-            .and_then(|text| Object::parse(text).map_err(|fault| format!("row {number}: {fault}")))
-            .and_then(|object| {
-                if builder.features.is_empty() {
-                    builder.set_features(all_but_target(&object, &names.target));
-                }
-                take_row(&object, number, &mut row, builder)
-                    .map_err(|fault| format!("row {number}: {fault}"))
-            });
-        if let Err(fault) = outcome {
-            source.leave_out_line(&fault)?;
+        let outcome = record.and_then(|text| {
+            take_text(text, number, &names.target, &mut row, builder)
+                .map_err(|fault| Reject::Row(format!("row {number}: {fault}")))
+        });
+        if let Err(reject) = outcome {
+            source.leave_out_line(&reject)?;
             builder.left_out += 1;
         }
         if let Some(fault) = builder.fault() {
@@ -44,12 +41,20 @@ pub fn read(source: &mut Source, names: &ColumnNames, builder: &mut TableBuilder
     Ok(())
 }
 
-fn object_text<'a>(line: &Line<'a>) -> Result<&'a str, RowFault> {
-    if line.oversized.is_some() {
-        return Err("the line is longer than --max-line-bytes".to_owned());
+/// Adds the object that is all of `text` to the table. The error says why that is not
+/// possible.
+fn take_text(
+    text: &str,
+    number: u64,
+    target: &str,
+    row: &mut Vec<f64>,
+    builder: &mut TableBuilder,
+) -> Result<(), RowFault> {
+    let object = Object::parse(text)?;
+    if builder.features.is_empty() {
+        builder.set_features(all_but_target(&object, target));
     }
-    std::str::from_utf8(line.record().unwrap_or_default())
-        .map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to()))
+    take_row(&object, number, row, builder)
 }
 
 /// The features where --features is not given: all members but the target of the

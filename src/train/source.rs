@@ -10,6 +10,7 @@ use crate::stage::{EndedEarly, Stage};
 use crate::stream::address::Address;
 use crate::stream::input::{Input, Progress};
 use crate::wire::lines::{Line, Lines};
+use crate::wire::reject::Reject;
 use crate::wire::shape::Shape;
 
 /// The format of rows.
@@ -148,22 +149,24 @@ impl<'s> Source<'s> {
 
     /// Leaves the current line out and reports it. Without --skip-bad-rows it is an
     /// error.
-    pub fn leave_out_line(&mut self, fault: &str) -> Result<()> {
+    pub fn leave_out_line(&mut self, reject: &Reject) -> Result<()> {
         let line = self.current.line();
-        leave_out(self.stage, &self.name, self.skip_bad_rows, &line, fault)
+        leave_out(self.stage, &self.name, self.skip_bad_rows, &line, reject)
     }
 
     /// Like [`leave_out_line`](Source::leave_out_line), for a row that is not one
     /// line.
-    pub fn leave_out(&mut self, line: &Line, fault: &str) -> Result<()> {
-        leave_out(self.stage, &self.name, self.skip_bad_rows, line, fault)
+    pub fn leave_out(&mut self, line: &Line, reject: &Reject) -> Result<()> {
+        leave_out(self.stage, &self.name, self.skip_bad_rows, line, reject)
     }
 
     /// Detects the format by the first byte that is not white space. The line is
     /// returned again by [`advance`](Source::advance).
     pub fn format(&mut self) -> Result<Format> {
         while self.advance()? {
-            if let Some(first) = self.current.line().record() {
+            let line = self.current.line();
+            let first = line.head();
+            if !first.is_empty() {
                 self.repeat = true;
                 return Ok(match first.trim_ascii_start().first() {
                     Some(b'{') => Format::Ndjson,
@@ -191,14 +194,14 @@ fn leave_out(
     name: &str,
     skip_bad_rows: bool,
     line: &Line,
-    fault: &str,
+    reject: &Reject,
 ) -> Result<()> {
     if skip_bad_rows {
-        return stage.report.reject(name, line, fault);
+        return stage.report.reject(name, line, reject);
     }
-    let remedy = match line.record().and_then(Shape::of) {
+    let remedy = match Shape::of(line.head()) {
         Some(shape) => format!("; {}", shape.remedy()),
         None => " (--skip-bad-rows skips such rows)".to_owned(),
     };
-    bail!("{name}:{}: {fault}{remedy}", line.number)
+    bail!("{name}:{}: {reject}{remedy}", line.number)
 }

@@ -6,6 +6,8 @@
 
 use std::io;
 
+use crate::wire::reject::Reject;
+
 /// How much is asked of the operating system at once. A Linux pipe holds 64 KiB
 /// unless told otherwise, so a larger block gains nothing there.
 pub const BLOCK_BYTES: usize = 64 * 1024;
@@ -34,17 +36,35 @@ pub struct Line<'a> {
 }
 
 impl<'a> Line<'a> {
-    /// The line as a parser wants it: without the carriage return of a CRLF
-    /// ending and without a byte order mark at the start of the input. `None`
-    /// where nothing but white space is left, as after `--resume`.
-    pub fn record(&self) -> Option<&'a [u8]> {
-        let mut bytes = self.bytes;
-        if self.number == 1 {
-            bytes = bytes.strip_prefix(BOM).unwrap_or(bytes);
+    /// The line as it came. An oversized one is rejected.
+    pub fn whole(&self) -> Result<&'a [u8], Reject> {
+        match self.oversized {
+            None => Ok(self.bytes),
+            Some(_) => Err(Reject::Oversized),
         }
-        bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
-        (!bytes.trim_ascii().is_empty()).then_some(bytes)
     }
+
+    /// The record in the line, as a parser needs it: without the carriage return of a
+    /// CRLF ending, and without a byte order mark at the start of the input. `None` if
+    /// the line is blank, as after `--resume`. An oversized line is rejected.
+    pub fn record(&self) -> Result<Option<&'a [u8]>, Reject> {
+        Ok(trimmed(self.number, self.whole()?))
+    }
+
+    /// What is kept of the line, as a parser needs it; empty if the line is blank.
+    pub fn head(&self) -> &'a [u8] {
+        trimmed(self.number, self.bytes).unwrap_or_default()
+    }
+}
+
+/// A line without a carriage return at its end, and without a byte order mark if it is
+/// the first of its input; `None` if only white space is left.
+fn trimmed(number: u64, mut bytes: &[u8]) -> Option<&[u8]> {
+    if number == 1 {
+        bytes = bytes.strip_prefix(BOM).unwrap_or(bytes);
+    }
+    bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+    (!bytes.trim_ascii().is_empty()).then_some(bytes)
 }
 
 /// What a stage takes that carries lines without looking into them.
@@ -522,13 +542,19 @@ mod tests {
             offset: 0,
             oversized: None,
         };
-        assert_eq!(line(b"\xef\xbb\xbf{}\r", 1).record(), Some(&b"{}"[..]));
-        assert_eq!(
-            line(b"\xef\xbb\xbf{}", 2).record(),
-            Some(&b"\xef\xbb\xbf{}"[..])
-        );
-        assert_eq!(line(b" \t\r", 3).record(), None);
-        assert_eq!(line(b"", 4).record(), None);
+        let record = |bytes, number| line(bytes, number).record();
+        assert_eq!(record(b"\xef\xbb\xbf{}\r", 1), Ok(Some(&b"{}"[..])));
+        let later = b"\xef\xbb\xbf{}";
+        assert_eq!(record(later, 2), Ok(Some(&later[..])));
+        assert_eq!(record(b" \t\r", 3), Ok(None));
+        assert_eq!(record(b"", 4), Ok(None));
+        let oversized = Line {
+            oversized: Some(3),
+            ..line(b"\xef\xbb\xbf{", 1)
+        };
+        assert_eq!(oversized.record(), Err(Reject::Oversized));
+        assert_eq!(oversized.whole(), Err(Reject::Oversized));
+        assert_eq!(oversized.head(), b"{");
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod lines;
 pub mod message;
 pub mod micros;
 pub mod object;
+pub mod reject;
 mod scan;
 pub mod shape;
 pub mod text;

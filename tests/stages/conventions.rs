@@ -151,6 +151,10 @@ impl Scene {
                 .unwrap_or_else(|| panic!("{name}: {stats}"))
         };
         assert_eq!(of("rejected"), rejected, "{stats}");
+        let by_reason = stats.get("rejectedBy").and_then(|it| it.as_object());
+        let counts = by_reason.into_iter().flat_map(|it| it.values());
+        let counted: Option<u64> = counts.map(serde_json::Value::as_u64).sum();
+        assert_eq!(counted, Some(rejected), "{stats}");
         match self.tool.name {
             "rv-rendezvous" => {
                 assert_eq!(of("requests"), read - rejected, "{stats}");

@@ -83,7 +83,7 @@ impl Counts {
         let snapshot = Snapshot::default()
             .count("in", self.read)
             .count("out", self.out)
-            .count("rejected", stage.report.rejected())
+            .rejected(&stage.report)
             .count("files", self.files)
             .count("damagedFiles", stage.report.damaged_files())
             .count("bytesOut", self.bytes_out);
@@ -278,13 +278,13 @@ impl Cat {
     /// Takes a line, or sets it aside where it is over the limit.
     fn copy(&mut self, stage: &mut Stage, name: &str, line: &Line) -> Result<()> {
         self.counts.read += 1;
-        if line.oversized.is_some() {
-            return stage.report.reject_oversized(name, line);
+        if let Err(reject) = line.whole() {
+            return stage.report.reject(name, line, &reject);
         }
         if self.needs_time {
             match line_time(line) {
                 Ok(time) => self.time = time.or(self.time),
-                Err(reason) => return stage.report.reject(name, line, &reason),
+                Err(reject) => return stage.report.reject(name, line, &reject),
             }
             if !self.range.contains(self.time) {
                 return Ok(());

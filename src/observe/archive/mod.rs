@@ -451,8 +451,8 @@ impl Filter for Archive {
     ) -> Result<()> {
         self.lines_in += 1;
         self.bytes_in += line.oversized.unwrap_or(line.bytes.len() as u64) + 1;
-        if line.oversized.is_some() {
-            return stage.report.reject_oversized(input, line);
+        if let Err(reject) = line.whole() {
+            return stage.report.reject(input, line, &reject);
         }
         let limits = self.limits;
         if let Some(part) = &self.part
@@ -525,7 +525,7 @@ impl Filter for Archive {
         Snapshot::default()
             .count("in", self.lines_in)
             .count("archived", counts.archived)
-            .count("rejected", stage.report.rejected())
+            .rejected(&stage.report)
             .gauge("open", self.open_records(stage))
             .count("files", counts.files)
             .count("removedFiles", counts.removed)

@@ -15,6 +15,7 @@ use crate::stream::archives::{Kind, RecordedFile};
 use crate::wire::lines::Line;
 use crate::wire::micros::Micros;
 use crate::wire::object::value_of;
+use crate::wire::reject::Reject;
 
 /// How much of a file is looked at for a first time.
 const PEEK_BYTES: u64 = 256 * 1024;
@@ -194,17 +195,17 @@ fn begins(file: &RecordedFile, wanted: impl Fn(Micros) -> bool) -> bool {
 
 /// The timestamp of a line, if it is a record with one. The error says what is
 /// wrong with it.
-pub fn line_time(line: &Line) -> Result<Option<Micros>, String> {
-    line.record().map_or(Ok(None), time_of)
+pub fn line_time(line: &Line) -> Result<Option<Micros>, Reject> {
+    line.record()?.map_or(Ok(None), time_of)
 }
 
-fn time_of(record: &[u8]) -> Result<Option<Micros>, String> {
+fn time_of(record: &[u8]) -> Result<Option<Micros>, Reject> {
     let text = std::str::from_utf8(record).ok();
     match text.and_then(|text| value_of(text, "timestamp")) {
         None | Some("null") => Ok(None),
         Some(raw) => Micros::parse_timestamp(raw)
             .map(Some)
-            .map_err(|fault| format!("field \"timestamp\" {fault}")),
+            .map_err(|fault| Reject::Field(format!("field \"timestamp\" {fault}"))),
     }
 }
 

@@ -9,6 +9,7 @@ use crate::observe::es_sink::shape::{self, Extent};
 use crate::wire::message::{Field, Record, Score};
 use crate::wire::micros::Micros;
 use crate::wire::object::{Object, ObjectWriter};
+use crate::wire::reject::Reject;
 
 /// The longest id of a document, in bytes.
 const ID_BYTES_MAX: usize = 512;
@@ -62,18 +63,18 @@ impl Documents {
         line: &[u8],
         extent: Extent,
         out: &mut Vec<u8>,
-    ) -> Result<(), String> {
+    ) -> Result<(), Reject> {
         let record = Record::parse(line)?;
         let id = document_id(&record, line)?;
         let time = self.time(&record)?;
         if time.is_none() {
             if self.index.needs_date() {
-                return Err("field \"timestamp\" is missing".to_owned());
+                return Err(Reject::Field("field \"timestamp\" is missing".to_owned()));
             }
             if self.data_stream {
-                return Err(
+                return Err(Reject::Field(
                     "field \"timestamp\" is missing, and the target is a data stream".to_owned(),
-                );
+                ));
             }
         }
         let mut action = ObjectWriter::new(out);
@@ -110,7 +111,7 @@ impl Documents {
 
     /// The record's `timestamp` as a date in JSON, where it has one. Its day is
     /// then the present one.
-    fn time(&mut self, record: &Record) -> Result<Option<String>, String> {
+    fn time(&mut self, record: &Record) -> Result<Option<String>, Reject> {
         if record.get(Field::Timestamp).is_none() {
             return Ok(None);
         }
@@ -120,7 +121,10 @@ impl Documents {
         if number != self.day.number {
             let date = DateTime::from_timestamp_micros(micros)
                 .filter(|date| (0..=9999).contains(&date.year()))
-                .ok_or("field \"timestamp\" lies outside of the years 0 to 9999")?;
+                .ok_or_else(|| {
+                    let fault = "field \"timestamp\" lies outside of the years 0 to 9999";
+                    Reject::Field(fault.to_owned())
+                })?;
             self.day = Day::new(&self.index, number, date);
         }
         let fraction = micros.rem_euclid(MICROS_OF_A_SECOND);
@@ -151,7 +155,7 @@ impl Day {
 }
 
 /// The same for the same record, whenever it is sent.
-fn document_id(record: &Record, line: &[u8]) -> Result<String, String> {
+fn document_id(record: &Record, line: &[u8]) -> Result<String, Reject> {
     let is_score = record.get(Field::Result).or(record.get(Field::Error));
     let id = if is_score.is_some() {
         let score = Score::parse(line)?;
@@ -241,7 +245,7 @@ mod tests {
              \"@timestamp\":\"1970-01-01T00:00:00.500000Z\"}\n"
         );
         let error = documents.operation(br#"{"messageId":"a"}"#, Extent::Whole, &mut Vec::new());
-        assert!(error.unwrap_err().contains("data stream"));
+        assert!(error.unwrap_err().to_string().contains("data stream"));
     }
 
     #[test]

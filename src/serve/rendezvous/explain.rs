@@ -38,14 +38,15 @@ pub fn run(args: &ExplainArgs, stage: &mut Stage) -> Result<()> {
         let wanted = memchr::memmem::Finder::new(args.id.as_bytes());
         let has_escapes = |bytes: &[u8]| memchr::memchr(b'\\', bytes).is_some();
         while let Some((line, _)) = recording.next_line(stage)? {
-            let Some(bytes) = line.record().filter(|_| line.oversized.is_none()) else {
+            // Lines that are no records are of no interest here.
+            let Ok(Some(bytes)) = line.record() else {
                 continue;
             };
             if wanted.find(bytes).is_none() && !has_escapes(bytes) {
                 continue;
             }
             let id = Record::parse(bytes).and_then(|it| Ok(it.message_id()?.into_owned()));
-            if id.as_ref() != Ok(&args.id) {
+            if !id.is_ok_and(|id| id == args.id) {
                 continue;
             }
             let place = format!("{path}:{}", line.number);

@@ -22,6 +22,7 @@ use crate::stream::output::Output;
 use crate::wire::lines::{Line, Lines};
 use crate::wire::message::{Request, Score};
 use crate::wire::micros::Micros;
+use crate::wire::reject::Reject;
 
 /// While this much of the responses is not taken, nothing is read: the reader
 /// of the responses sets the pace.
@@ -358,8 +359,9 @@ impl Live {
     fn set_aside_begun_lines(&mut self, stage: &mut Stage) -> Result<()> {
         for stream in std::iter::once(&mut self.requests).chain(&mut self.scores) {
             if let Some(line) = stream.lines.last_line() {
-                let reason = "the end of the line did not come before the end of the grace";
-                stage.report.reject(stream.input.name(), &line, reason)?;
+                stage
+                    .report
+                    .reject(stream.input.name(), &line, &Reject::Unfinished)?;
             }
         }
         Ok(())
@@ -381,7 +383,7 @@ impl Live {
     fn snapshot(&self, stage: &Stage) -> Snapshot {
         let counts = self.mailboxes.counts.snapshot(self.mailboxes.open());
         let counts = counts
-            .count("rejected", stage.report.rejected())
+            .rejected(&stage.report)
             .count("rejectsNotKept", stage.report.rejects_lost());
         self.routes.snapshot(counts)
     }
@@ -397,9 +399,8 @@ fn next_line(lines: &mut Lines, ended: bool) -> Option<Line<'_>> {
 
 /// What there is to parse in a line, if anything.
 fn record_of<'a>(stage: &mut Stage, input: &str, line: &Line<'a>) -> Result<Option<&'a [u8]>> {
-    if line.oversized.is_some() {
-        stage.report.reject_oversized(input, line)?;
-        return Ok(None);
+    match line.record() {
+        Ok(record) => Ok(record),
+        Err(reject) => stage.report.reject(input, line, &reject).map(|()| None),
     }
-    Ok(line.record())
 }

@@ -19,6 +19,7 @@ use crate::stream::input::{Input, Progress};
 use crate::stream::output::Output;
 use crate::wire::lines::{KeptLine, Line, Lines};
 use crate::wire::message::Record;
+use crate::wire::reject::Reject;
 
 /// Requests stop being made while this much is not taken yet.
 const OUTGOING_BYTES_MAX: usize = 64 * 1024;
@@ -244,9 +245,9 @@ impl Ring {
     /// Sets the inputs aside whose answers did not come in time.
     fn give_up(&mut self, stage: &mut Stage, now: Instant) -> Result<()> {
         for line in self.flight.give_up(now) {
-            let reason = "no response came within --timeout";
+            let reject = Reject::Unanswered("no response came within --timeout");
             let input = self.input.name();
-            stage.report.reject(input, &line.line(), reason)?;
+            stage.report.reject(input, &line.line(), &reject)?;
         }
         Ok(())
     }
@@ -256,32 +257,32 @@ impl Ring {
     fn leave(&mut self, stage: &mut Stage, error: anyhow::Error) -> anyhow::Error {
         let [no_answer, not_sent, torn] = match error.downcast_ref() {
             Some(EndedEarly::Signal(_)) => [
-                "no response came within --grace",
-                "there was no room to send it within --grace",
-                "its end did not come within --grace",
+                Reject::Unanswered("no response came within --grace"),
+                Reject::Unanswered("there was no room to send it within --grace"),
+                Reject::Unfinished,
             ],
             _ => [
-                "the program ended before a response came",
-                "the program ended before it was sent",
-                "the program ended before its end came",
+                Reject::Unanswered("the program ended before a response came"),
+                Reject::Unanswered("the program ended before it was sent"),
+                Reject::Unfinished,
             ],
         };
         let input = self.input.name();
         // With --strict each is an error, and is kept all the same. Where they can
         // not be kept, the error that ends the program is said, not that one.
         for line in self.flight.give_up_all() {
-            let _ = stage.report.reject(input, &line.line(), no_answer);
+            let _ = stage.report.reject(input, &line.line(), &no_answer);
         }
         while let Some(line) = self.input_lines.next_line() {
-            let _ = self.wrap.set_aside(stage, input, &line, not_sent);
+            let _ = self.wrap.set_aside(stage, input, &line, &not_sent);
         }
         if let Some(line) = self.input_lines.last_line() {
-            let reason = if self.reading == Reading::Ended {
+            let reject = if self.reading == Reading::Ended {
                 not_sent
             } else {
                 torn
             };
-            let _ = self.wrap.set_aside(stage, input, &line, reason);
+            let _ = self.wrap.set_aside(stage, input, &line, &reject);
         }
         stage.final_stats(&self.snapshot(stage));
         error
@@ -367,20 +368,22 @@ fn arrive(
     flight: &mut Flight,
     answered: &mut Vec<u8>,
 ) -> Result<()> {
-    if line.oversized.is_some() {
-        return stage.report.reject_oversized(input, line);
-    }
-    let Some(bytes) = line.record() else {
-        return Ok(());
+    let read = || {
+        let Some(bytes) = line.record()? else {
+            return Ok(None);
+        };
+        let id = Record::parse(bytes)?.message_id()?.into_owned();
+        Ok(Some((id, bytes)))
     };
-    match Record::parse(bytes).and_then(|record| Ok(record.message_id()?.into_owned())) {
-        Ok(id) => {
+    match read() {
+        Ok(Some((id, bytes))) => {
             if flight.arrive(&id) {
                 answered.extend_from_slice(bytes);
                 answered.push(b'\n');
             }
             Ok(())
         }
-        Err(reason) => stage.report.reject(input, line, &reason),
+        Ok(None) => Ok(()),
+        Err(reject) => stage.report.reject(input, line, &reject),
     }
 }

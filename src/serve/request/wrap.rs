@@ -10,6 +10,7 @@ use crate::stage::stats::Snapshot;
 use crate::wire::lines::Line;
 use crate::wire::message::MESSAGE_ID_BYTES_MAX;
 use crate::wire::object::{at_pointer, decode_string, parse_value};
+use crate::wire::reject::Reject;
 
 /// Makes a request of every line.
 #[derive(Debug)]
@@ -50,33 +51,29 @@ impl Wrap {
         out: &mut Vec<u8>,
         is_known: impl Fn(&str) -> bool,
     ) -> Result<Option<String>> {
-        if line.oversized.is_some() {
-            self.read += 1;
-            stage.report.reject_oversized(input, line)?;
-            return Ok(None);
-        }
-        let Some(bytes) = line.record() else {
-            self.blank += 1;
-            return Ok(None);
+        let read = match line.record() {
+            Ok(None) => {
+                self.blank += 1;
+                return Ok(None);
+            }
+            Ok(Some(bytes)) => self.parse(bytes),
+            Err(reject) => Err(reject),
         };
         self.read += 1;
-        match self.parse(bytes) {
+        let reject = match read {
             Ok((id, _)) if is_known(&id) => {
                 self.repeated += 1;
-                let reason = format!("the id {} came before", shown(&id));
-                stage.report.reject(input, line, &reason)?;
-                Ok(None)
+                Reject::Repeated(shown(&id))
             }
             Ok((id, model_input)) => {
                 self.wrapper.wrap(&id, model_input, out);
                 self.written += 1;
-                Ok(Some(id))
+                return Ok(Some(id));
             }
-            Err(reason) => {
-                stage.report.reject(input, line, &reason)?;
-                Ok(None)
-            }
-        }
+            Err(reject) => reject,
+        };
+        stage.report.reject(input, line, &reject)?;
+        Ok(None)
     }
 
     /// Sets aside a line that cannot become a request any more.
@@ -85,23 +82,23 @@ impl Wrap {
         stage: &mut Stage,
         input: &str,
         line: &Line,
-        reason: &str,
+        reject: &Reject,
     ) -> Result<()> {
-        if line.oversized.is_none() && line.record().is_none() {
+        if line.record() == Ok(None) {
             self.blank += 1;
             return Ok(());
         }
         self.read += 1;
-        stage.report.reject(input, line, reason)
+        stage.report.reject(input, line, reject)
     }
 
-    fn parse<'a>(&mut self, line: &'a [u8]) -> Result<(String, &'a str), String> {
-        let text = std::str::from_utf8(line)
-            .map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to()))?;
-        let model_input = parse_value(text)?;
-        self.wrapper.required.check(model_input)?;
+    fn parse<'a>(&mut self, line: &'a [u8]) -> Result<(String, &'a str), Reject> {
+        let text = std::str::from_utf8(line).map_err(Reject::not_utf8)?;
+        let model_input = parse_value(text).map_err(Reject::Syntax)?;
+        let required = &mut self.wrapper.required;
+        required.check(model_input).map_err(Reject::Field)?;
         let id = match &self.id {
-            Some(pointer) => id_at(model_input, pointer)?,
+            Some(pointer) => id_at(model_input, pointer).map_err(Reject::Field)?,
             None => self.wrapper.ids.next_id(),
         };
         Ok((id, model_input))
@@ -144,7 +141,7 @@ impl Filter for Wrap {
         Snapshot::default()
             .count("in", self.read)
             .count("out", self.written)
-            .count("rejected", stage.report.rejected())
+            .rejected(&stage.report)
             .count("blank", self.blank)
     }
 }

@@ -7,6 +7,7 @@ use anyhow::Result;
 use crate::serve::score::evaluator::Scored;
 use crate::wire::lines::{KeptLine, Line};
 use crate::wire::micros::Micros;
+use crate::wire::reject::Reject;
 
 /// Turns requests into scores. An engine may finish a request at once, or later
 /// while others are in flight. How many may be in flight is bounded.
@@ -55,20 +56,20 @@ pub struct Finished {
     /// How long each evaluation took.
     pub evaluation_times: Vec<Micros>,
     /// The lines that are not valid requests, each with the reason.
-    pub rejects: Vec<(KeptLine, String)>,
+    pub rejects: Vec<(KeptLine, Reject)>,
 }
 
 impl Finished {
     /// Counts one request, whose score has been appended to `scores`. An error says
     /// why the line is not a valid request.
-    pub fn count(&mut self, line: &Line, outcome: Result<Scored, String>) {
+    pub fn count(&mut self, line: &Line, outcome: Result<Scored, Reject>) {
         match outcome {
             Ok(scored) => {
                 self.errors += u64::from(scored.is_error);
                 self.results += u64::from(!scored.is_error);
                 self.evaluation_times.push(scored.evaluation);
             }
-            Err(reason) => self.rejects.push((KeptLine::from(line), reason)),
+            Err(reject) => self.rejects.push((KeptLine::from(line), reject)),
         }
     }
 

@@ -8,6 +8,7 @@ use crate::serve::score::score_writer::{ScoreWriter, Times};
 use crate::stage::clock::Clock;
 use crate::wire::message::Record;
 use crate::wire::micros::Micros;
+use crate::wire::reject::Reject;
 
 /// How requests are scored.
 #[derive(Clone, Debug)]
@@ -86,7 +87,7 @@ impl Evaluator {
         buffers: &mut Buffers,
         record: &[u8],
         out: &mut Vec<u8>,
-    ) -> Result<Scored, String> {
+    ) -> Result<Scored, Reject> {
         let request = Record::parse(record)?;
         request.message_id()?;
         let timestamp = request.timestamp()?;

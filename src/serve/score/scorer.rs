@@ -72,8 +72,8 @@ impl Scorer {
         finished.evaluation_times.clear();
         // Most records are valid; this runs once per record.
         if !finished.rejects.is_empty() {
-            for (line, reason) in finished.rejects.drain(..) {
-                stage.report.reject(input, &line.line(), &reason)?;
+            for (line, reject) in finished.rejects.drain(..) {
+                stage.report.reject(input, &line.line(), &reject)?;
             }
         }
         Ok(())
@@ -96,13 +96,16 @@ impl Filter for Scorer {
         line: &Line,
         out: &mut Vec<u8>,
     ) -> Result<()> {
-        if line.oversized.is_some() {
-            self.read += 1;
-            return stage.report.reject_oversized(input, line);
-        }
-        let Some(record) = line.record() else {
-            self.blank += 1;
-            return Ok(());
+        let record = match line.record() {
+            Ok(None) => {
+                self.blank += 1;
+                return Ok(());
+            }
+            Ok(Some(record)) => record,
+            Err(reject) => {
+                self.read += 1;
+                return stage.report.reject(input, line, &reject);
+            }
         };
         self.read += 1;
         while !self.engine.has_room() {
@@ -156,7 +159,7 @@ impl Filter for Scorer {
         Snapshot::default()
             .count("in", self.read)
             .count("out", self.results + self.errors)
-            .count("rejected", stage.report.rejected())
+            .rejected(&stage.report)
             .count("errors", self.errors)
             .count("blank", self.blank)
             .latencies("evaluation", &self.evaluation)

@@ -147,7 +147,7 @@ fn work(mut job: Job, buffers: &mut Buffers) -> Job {
             oversized: None,
         };
         start = position.end;
-        let record = line.record().unwrap_or_default();
+        let record = line.head();
         let scores = &mut job.finished.scores;
         let outcome = job.evaluator.score(buffers, record, scores);
         job.finished.count(&line, outcome);

@@ -21,7 +21,8 @@ pub fn warm_up(path: &Address, evaluator: &Evaluator, stage: &mut Stage) -> Resu
     let mut buffers = Buffers::default();
     let mut evaluated = 0u64;
     let mut evaluate = |line: &Line| {
-        let record = line.record().and_then(|bytes| Record::parse(bytes).ok());
+        let bytes = line.record().ok().flatten();
+        let record = bytes.and_then(|bytes| Record::parse(bytes).ok());
         let model_input = record.as_ref().and_then(|record| record.model_input().ok());
         let outcome = model_input.map(|input| evaluator.predict(&mut buffers, input));
         evaluated += u64::from(matches!(outcome, Some(Ok(_))));

@@ -35,6 +35,7 @@ use crate::stream::lasting_pipe::LastingPipe;
 use crate::stream::output::Output;
 use crate::stream::pipe_watch::{PipeWatch, named_pipes};
 use crate::wire::lines::{Lines, Run};
+use crate::wire::reject::Reject;
 
 /// How long a live branch may take nothing before the end of the input is the end
 /// of it, too.
@@ -347,7 +348,9 @@ impl Tee {
                 }
                 Some(Run::Oversized(line)) => {
                     self.read += 1;
-                    stage.report.reject_oversized(self.input.name(), &line)?;
+                    stage
+                        .report
+                        .reject(self.input.name(), &line, &Reject::Oversized)?;
                     continue;
                 }
                 None => break,
@@ -365,7 +368,9 @@ impl Tee {
         };
         self.read += 1;
         if line.oversized.is_some() {
-            return stage.report.reject_oversized(self.input.name(), &line);
+            return stage
+                .report
+                .reject(self.input.name(), &line, &Reject::Oversized);
         }
         let whole = [line.bytes, b"\n"].concat();
         let block = Block::new(whole, 1, Instant::now());
@@ -583,8 +588,9 @@ impl Tee {
 
     fn finish(mut self, stopped: Option<Stop>, stage: &mut Stage) -> Result<()> {
         if let Some(line) = self.lines.last_line() {
-            let reason = "the end of the line did not come before the end of the grace";
-            stage.report.reject(self.input.name(), &line, reason)?;
+            stage
+                .report
+                .reject(self.input.name(), &line, &Reject::Unfinished)?;
         }
         self.finish_branches()?;
         self.look_for_failures(stage)?;
@@ -632,7 +638,7 @@ impl Tee {
         };
         Snapshot::default()
             .count("in", self.read)
-            .count("rejected", stage.report.rejected())
+            .rejected(&stage.report)
             .count("bytesIn", self.read_bytes)
             .gauge("branches", self.branches.len() as u64)
             .count("branchesGone", self.gone)

@@ -10,6 +10,7 @@ use std::borrow::Cow;
 
 use crate::wire::micros::Micros;
 use crate::wire::object::{Object, ObjectWriter, decode_string};
+use crate::wire::reject::Reject;
 
 /// The members of a record that stages know by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,20 +97,20 @@ pub struct Record<'a> {
 
 impl<'a> Record<'a> {
     /// Takes a line apart. The error says what is wrong with it.
-    pub fn parse(line: &'a [u8]) -> Result<Record<'a>, String> {
+    pub fn parse(line: &'a [u8]) -> Result<Record<'a>, Reject> {
         Record::of_text(text_of(line)?)
     }
 
     /// Takes a text apart. The error says what is wrong with it.
-    pub fn of_text(text: &'a str) -> Result<Record<'a>, String> {
-        let object = Object::parse(text)?;
+    pub fn of_text(text: &'a str) -> Result<Record<'a>, Reject> {
+        let object = Object::parse(text).map_err(Reject::Syntax)?;
         let mut places = [None; FIELDS.len()];
         for (index, member) in object.members.iter().enumerate() {
             let Some(field) = Field::named(&member.name()) else {
                 continue;
             };
             if places[field as usize].replace(index).is_some() {
-                return Err(format!("field \"{}\" stands there twice", field.name()));
+                return Err(wrong(field, "stands there twice"));
             }
         }
         Ok(Record { object, places })
@@ -130,59 +131,52 @@ impl<'a> Record<'a> {
         self.places[field as usize].map(|index| self.object.members[index].value)
     }
 
-    fn required(&self, field: Field) -> Result<&'a str, String> {
-        self.get(field)
-            .ok_or_else(|| format!("field \"{}\" is missing", field.name()))
+    fn required(&self, field: Field) -> Result<&'a str, Reject> {
+        self.get(field).ok_or_else(|| wrong(field, "is missing"))
     }
 
     /// The text of an optional field that has to be a string.
-    fn string(&self, field: Field) -> Result<Option<Cow<'a, str>>, String> {
+    fn string(&self, field: Field) -> Result<Option<Cow<'a, str>>, Reject> {
         self.get(field)
-            .map(|raw| {
-                decode_string(raw)
-                    .ok_or_else(|| format!("field \"{}\" is not a string", field.name()))
-            })
+            .map(|raw| decode_string(raw).ok_or_else(|| wrong(field, "is not a string")))
             .transpose()
     }
 
     /// The id, decoded.
-    pub fn message_id(&self) -> Result<Cow<'a, str>, String> {
+    pub fn message_id(&self) -> Result<Cow<'a, str>, Reject> {
         self.required(Field::MessageId)?;
         valid_id(self.string(Field::MessageId)?.unwrap_or_default())
     }
 
     /// When the request was accepted.
-    pub fn timestamp(&self) -> Result<Micros, String> {
+    pub fn timestamp(&self) -> Result<Micros, Reject> {
         timestamp_of(self.required(Field::Timestamp)?)
     }
 
     /// The same where it may be absent, or null.
-    fn timestamp_if_any(&self) -> Result<Option<Micros>, String> {
+    fn timestamp_if_any(&self) -> Result<Option<Micros>, Reject> {
         let given = self.get(Field::Timestamp).filter(|raw| *raw != "null");
         given.map(timestamp_of).transpose()
     }
 
     /// What the models see, as JSON text.
-    pub fn model_input(&self) -> Result<&'a str, String> {
+    pub fn model_input(&self) -> Result<&'a str, Reject> {
         self.required(Field::ModelInput)
     }
 
     /// The stream that wants the response.
-    pub fn return_address(&self) -> Result<Option<Cow<'a, str>>, String> {
+    pub fn return_address(&self) -> Result<Option<Cow<'a, str>>, Reject> {
         self.string(Field::ReturnAddress)
     }
 
     /// The entries of the stages so far.
-    pub fn provenance(&self) -> Result<Option<Object<'a>>, String> {
+    pub fn provenance(&self) -> Result<Option<Object<'a>>, Reject> {
         self.object_at(Field::Provenance)
     }
 
-    fn object_at(&self, field: Field) -> Result<Option<Object<'a>>, String> {
+    fn object_at(&self, field: Field) -> Result<Option<Object<'a>>, Reject> {
         self.get(field)
-            .map(|raw| {
-                Object::parse(raw)
-                    .map_err(|_| format!("field \"{}\" is not an object", field.name()))
-            })
+            .map(|raw| Object::parse(raw).map_err(|_| wrong(field, "is not an object")))
             .transpose()
     }
 
@@ -196,21 +190,32 @@ impl<'a> Record<'a> {
     }
 }
 
-fn text_of(line: &[u8]) -> Result<&str, String> {
-    std::str::from_utf8(line).map_err(|error| format!("not UTF-8 at byte {}", error.valid_up_to()))
+fn text_of(line: &[u8]) -> Result<&str, Reject> {
+    std::str::from_utf8(line).map_err(Reject::not_utf8)
 }
 
-fn timestamp_of(raw: &str) -> Result<Micros, String> {
-    Micros::parse_timestamp(raw).map_err(|fault| format!("field \"timestamp\" {fault}"))
+fn timestamp_of(raw: &str) -> Result<Micros, Reject> {
+    Micros::parse_timestamp(raw).map_err(|fault| wrong(Field::Timestamp, &fault))
 }
 
-fn valid_id(id: Cow<str>) -> Result<Cow<str>, String> {
+/// A field whose value is not what it has to be.
+fn wrong(field: Field, fault: &str) -> Reject {
+    wrong_at(field.name(), fault)
+}
+
+/// A value that is not what it has to be, at a path such as `result.modelName`.
+fn wrong_at(path: &str, fault: &str) -> Reject {
+    Reject::Field(format!("field \"{path}\" {fault}"))
+}
+
+fn valid_id(id: Cow<str>) -> Result<Cow<str>, Reject> {
     match id.len() {
         1..=MESSAGE_ID_BYTES_MAX => Ok(id),
-        0 => Err("field \"messageId\" is empty".to_owned()),
-        length => Err(format!(
-            "field \"messageId\" has {length} bytes, more than {MESSAGE_ID_BYTES_MAX}"
-        )),
+        0 => Err(wrong(Field::MessageId, "is empty")),
+        length => {
+            let fault = format!("has {length} bytes, more than {MESSAGE_ID_BYTES_MAX}");
+            Err(wrong(Field::MessageId, &fault))
+        }
     }
 }
 
@@ -234,7 +239,7 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// Reads a request from its line. The error says what is wrong with it.
-    pub fn parse(line: &'a [u8]) -> Result<Request<'a>, String> {
+    pub fn parse(line: &'a [u8]) -> Result<Request<'a>, Reject> {
         let text = text_of(line)?;
         match quick::request(text) {
             Some(request) => Ok(request),
@@ -242,7 +247,7 @@ impl<'a> Request<'a> {
         }
     }
 
-    fn read(record: &Record<'a>) -> Result<Request<'a>, String> {
+    fn read(record: &Record<'a>) -> Result<Request<'a>, Reject> {
         let request = Request {
             message_id: record.message_id()?,
             timestamp: record.timestamp()?,
@@ -287,7 +292,7 @@ pub enum Outcome<'a> {
 
 impl<'a> Score<'a> {
     /// Reads a score from its line. The error says what is wrong with it.
-    pub fn parse(line: &'a [u8]) -> Result<Score<'a>, String> {
+    pub fn parse(line: &'a [u8]) -> Result<Score<'a>, Reject> {
         let text = text_of(line)?;
         match quick::score(text) {
             Some(score) => Ok(score),
@@ -295,26 +300,28 @@ impl<'a> Score<'a> {
         }
     }
 
-    fn read(record: &Record<'a>) -> Result<Score<'a>, String> {
+    fn read(record: &Record<'a>) -> Result<Score<'a>, Reject> {
         let message_id = record.message_id()?;
         let (field, raw) = match (record.get(Field::Result), record.get(Field::Error)) {
             (Some(result), None) => (Field::Result, result),
             (None, Some(error)) => (Field::Error, error),
-            (None, None) => return Err("field \"result\" is missing".to_owned()),
-            (Some(_), Some(_)) => return Err("has both \"result\" and \"error\"".to_owned()),
+            (None, None) => return Err(wrong(Field::Result, "is missing")),
+            (Some(_), Some(_)) => {
+                return Err(Reject::Field(
+                    "has both \"result\" and \"error\"".to_owned(),
+                ));
+            }
         };
         let answer = record.object_at(field)?;
+        let wrong_name = |fault| wrong_at(&format!("{}.modelName", field.name()), fault);
         let model_name = answer
             .and_then(|answer| answer.get("modelName"))
-            .ok_or_else(|| format!("field \"{}.modelName\" is missing", field.name()))?;
-        let model_name = decode_string(model_name)
-            .ok_or_else(|| format!("field \"{}.modelName\" is not a string", field.name()))?;
+            .ok_or_else(|| wrong_name("is missing"))?;
+        let model_name = decode_string(model_name).ok_or_else(|| wrong_name("is not a string"))?;
         if !is_model_name(&model_name) {
-            return Err(format!(
-                "field \"{}.modelName\" is not a name of 1 to {MODEL_NAME_BYTES_MAX} bytes without \
-                 control characters",
-                field.name()
-            ));
+            return Err(wrong_name(&format!(
+                "is not a name of 1 to {MODEL_NAME_BYTES_MAX} bytes without control characters"
+            )));
         }
         let outcome = match field {
             Field::Result => Outcome::Result(raw),
@@ -322,14 +329,17 @@ impl<'a> Score<'a> {
         };
         let model = match record.provenance()?.and_then(|all| all.get("model")) {
             Some(raw) => Some(
-                Object::parse(raw).map_err(|_| "field \"provenance.model\" is not an object")?,
+                Object::parse(raw).map_err(|_| wrong_at("provenance.model", "is not an object"))?,
             ),
             None => None,
         };
         let entry = |name| model.as_ref().and_then(|entries| entries.get(name));
         let model_version = match entry("modelVersion") {
             Some(raw) => raw.parse().map_err(|_| {
-                "field \"provenance.model.modelVersion\" is not a whole number from 0 up".to_owned()
+                wrong_at(
+                    "provenance.model.modelVersion",
+                    "is not a whole number from 0 up",
+                )
             })?,
             None => 0,
         };
@@ -361,7 +371,7 @@ pub struct Response<'a> {
 
 impl<'a> Response<'a> {
     /// Reads a response from its record. The error says what is wrong with it.
-    pub fn read(record: &Record<'a>) -> Result<Response<'a>, String> {
+    pub fn read(record: &Record<'a>) -> Result<Response<'a>, Reject> {
         let model_result = record.required(Field::ModelResult)?;
         let provenance = record.provenance()?;
         let rendezvous = provenance
@@ -468,7 +478,8 @@ mod tests {
                 "field \"provenance.model.modelVersion\" is not a whole number from 0 up",
             ),
         ] {
-            assert_eq!(Score::parse(line.as_bytes()).unwrap_err(), reason, "{line}");
+            let reject = Score::parse(line.as_bytes()).unwrap_err();
+            assert_eq!(reject, Reject::Field(reason.to_owned()), "{line}");
         }
         let long = format!(r#"{{"messageId":"{}"}}"#, "a".repeat(257));
         assert_eq!(
@@ -476,11 +487,11 @@ mod tests {
                 .unwrap()
                 .message_id()
                 .unwrap_err(),
-            "field \"messageId\" has 257 bytes, more than 256"
+            Reject::Field("field \"messageId\" has 257 bytes, more than 256".to_owned())
         );
         assert_eq!(
             Record::parse(b"{\"\xff\":1}").unwrap_err(),
-            "not UTF-8 at byte 2"
+            Reject::Syntax("not UTF-8 at byte 2".to_owned())
         );
     }
 
@@ -490,7 +501,8 @@ mod tests {
             |name: &str| format!(r#"{{"messageId":"a","result":{{"modelName":"{name}"}}}}"#);
         let longest = "ä".repeat(MODEL_NAME_BYTES_MAX / 2);
         assert!(Score::parse(score(&longest).as_bytes()).is_ok());
-        let reason = Score::parse(score(&(longest + "x")).as_bytes()).unwrap_err();
+        let reject = Score::parse(score(&(longest + "x")).as_bytes()).unwrap_err();
+        let reason = reject.to_string();
         assert!(reason.contains("1 to 256 bytes"), "{reason}");
     }
 

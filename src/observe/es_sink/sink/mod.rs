@@ -450,20 +450,21 @@ impl Filter for EsSink {
         if self.input.is_empty() {
             self.input = input.to_owned();
         }
-        if line.oversized.is_some() {
-            self.counts.records_in += 1;
-            return stage.report.reject_oversized(input, line);
-        }
-        let Some(record) = line.record() else {
-            return Ok(());
+        let record = match line.record() {
+            Ok(None) => return Ok(()),
+            Ok(Some(record)) => record,
+            Err(reject) => {
+                self.counts.records_in += 1;
+                return stage.report.reject(input, line, &reject);
+            }
         };
         self.counts.records_in += 1;
         self.scratch.clear();
         let made = self
             .documents
             .operation(record, Extent::Whole, &mut self.scratch);
-        if let Err(reason) = made {
-            return stage.report.reject(input, line, &reason);
+        if let Err(reject) = made {
+            return stage.report.reject(input, line, &reject);
         }
         let mut body = std::mem::take(&mut self.scratch);
         if let Err(error) = self.make_room(stage, body.len()) {
@@ -500,7 +501,7 @@ impl Filter for EsSink {
         if self.input.is_empty() {
             self.input = input.to_owned();
         }
-        if line.record().is_some() || line.oversized.is_some() {
+        if line.record() != Ok(None) {
             self.counts.records_in += 1;
             // It will not be sent.
             self.filling.push(Item {
@@ -556,7 +557,7 @@ impl Filter for EsSink {
             .help("Of the indexed, those that were there before")
             .count("narrowed", counts.narrowed)
             .help("Of the indexed, those without the fields that the index has no room for")
-            .count("rejected", stage.report.rejected())
+            .rejected(&stage.report)
             .gauge("pending", self.pending() as u64)
             .help("Records read that are neither indexed nor set aside")
             .count("retried", counts.retried)

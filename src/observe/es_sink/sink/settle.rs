@@ -12,6 +12,7 @@ use crate::observe::es_sink::shape::Extent;
 use crate::stage::Stage;
 use crate::wire::lines::Line;
 use crate::wire::micros::Micros;
+use crate::wire::reject::Reject;
 
 impl EsSink {
     /// Deals with what came of a call.
@@ -202,8 +203,8 @@ impl EsSink {
         let made = self
             .documents
             .operation(item.raw, Extent::Whole, &mut self.scratch);
-        if let Err(reason) = made {
-            return self.reject(stage, item, &reason);
+        if let Err(reject) = made {
+            return self.reject(stage, item, &reject.to_string());
         }
         self.send_anew(item);
         Ok(())
@@ -216,8 +217,8 @@ impl EsSink {
         let made = self
             .documents
             .operation(item.raw, Extent::Named, &mut self.scratch);
-        if let Err(reason) = made {
-            return self.reject(stage, item, &reason);
+        if let Err(reject) = made {
+            return self.reject(stage, item, &reject.to_string());
         }
         if self.scratch == item.body {
             return self.reject(stage, item, reason);
@@ -257,6 +258,7 @@ impl EsSink {
         if let Some(pass) = &mut self.pass {
             pass.set_aside(item.number);
         }
-        stage.report.reject(&self.input, &line, reason)
+        let reject = Reject::Refused(reason.to_owned());
+        stage.report.reject(&self.input, &line, &reject)
     }
 }

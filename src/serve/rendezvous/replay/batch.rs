@@ -17,6 +17,7 @@ use crate::stage::Stage;
 use crate::wire::lines::{KeptLine, Line};
 use crate::wire::message::{Outcome, Request, Score};
 use crate::wire::micros::Micros;
+use crate::wire::reject::Reject;
 use crate::wire::text::Text;
 
 /// The same input gives the same output: the seed of the hashes is fixed.
@@ -63,17 +64,14 @@ impl Hash for Id {
 pub struct BadLine {
     input: String,
     line: KeptLine,
-    reason: String,
+    reject: Reject,
 }
 
 impl BadLine {
     /// Sets it aside.
     pub fn reject(self, stage: &mut Stage) -> Result<()> {
         let line = self.line.line();
-        match line.oversized {
-            Some(_) => stage.report.reject_oversized(&self.input, &line),
-            None => stage.report.reject(&self.input, &line, &self.reason),
-        }
+        stage.report.reject(&self.input, &line, &self.reject)
     }
 }
 
@@ -125,27 +123,27 @@ impl Batch {
     /// last record, and what a score without one has.
     pub fn add(&mut self, kind: Kind, input: &str, line: &Line, last: &mut Micros) {
         let read = match line.record() {
-            _ if line.oversized.is_some() => Err(String::new()),
-            None => return,
-            Some(bytes) => match kind {
+            Ok(None) => return,
+            Ok(Some(bytes)) => match kind {
                 Kind::Requests => self.add_request(bytes),
                 Kind::Scores => self.add_score(bytes, *last),
             },
+            Err(reject) => Err(reject),
         };
         match read {
             Ok(time) => *last = time,
-            Err(reason) => {
+            Err(reject) => {
                 self.bad_bytes += line.bytes.len() + size_of::<BadLine>();
                 self.items.push(Item::Bad(Box::new(BadLine {
                     input: input.to_owned(),
                     line: line.into(),
-                    reason,
+                    reject,
                 })));
             }
         }
     }
 
-    fn add_request(&mut self, line: &[u8]) -> Result<Micros, String> {
+    fn add_request(&mut self, line: &[u8]) -> Result<Micros, Reject> {
         let request = Request::parse(line)?;
         let item = Item::Request {
             time: request.timestamp,
@@ -156,14 +154,17 @@ impl Batch {
         Ok(request.timestamp)
     }
 
-    fn add_score(&mut self, line: &[u8], last: Micros) -> Result<Micros, String> {
+    fn add_score(&mut self, line: &[u8], last: Micros) -> Result<Micros, Reject> {
         let score = Score::parse(line)?;
         let at = match score.elapsed {
             None => Micros(0),
-            Some(raw) => Micros::parse_millis(raw).ok_or(
-                "field \"provenance.model.elapsedTimeAfterRequest\" is not a number of \
-                 milliseconds",
-            )?,
+            Some(raw) => Micros::parse_millis(raw).ok_or_else(|| {
+                Reject::Field(
+                    "field \"provenance.model.elapsedTimeAfterRequest\" is not a number of \
+                     milliseconds"
+                        .to_owned(),
+                )
+            })?,
         };
         let (failed, outcome) = match score.outcome {
             Outcome::Result(result) => (false, result),

@@ -15,6 +15,7 @@ use crate::serve::rendezvous::{RendezvousArgs, load_policy, policy_path};
 use crate::stage::Stage;
 use crate::stage::recording::Recording;
 use crate::stream::address::Address;
+use crate::wire::reject::Reject;
 use crate::wire::text::Text;
 
 /// Where the policy of a decision comes from.
@@ -76,17 +77,15 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, replay: &mut Replay) -> Res
         let Some((line, name)) = recording.next_line(stage)? else {
             break;
         };
-        if line.oversized.is_some() {
-            stage.report.reject_oversized(name, &line)?;
-            continue;
-        }
-        let Some(bytes) = line.record() else {
-            continue;
+        let decided = match line.record() {
+            Ok(None) => continue,
+            Ok(Some(bytes)) => Decided::parse(bytes).map_err(Reject::Field),
+            Err(reject) => Err(reject),
         };
-        let decided = match Decided::parse(bytes) {
+        let decided = match decided {
             Ok(decided) => decided,
-            Err(reason) => {
-                stage.report.reject(name, &line, &reason)?;
+            Err(reject) => {
+                stage.report.reject(name, &line, &reject)?;
                 continue;
             }
         };

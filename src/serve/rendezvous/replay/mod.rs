@@ -106,7 +106,7 @@ impl Replay {
 
     fn snapshot(&self, stage: &Stage) -> Snapshot {
         let counts = self.counts.snapshot(0);
-        let counts = counts.count("rejected", stage.report.rejected());
+        let counts = counts.rejected(&stage.report);
         self.routes.snapshot(self.changes.snapshot(counts))
     }
 }

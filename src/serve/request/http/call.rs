@@ -23,6 +23,7 @@ use crate::serve::request::http::token::Access;
 use crate::stage::usage;
 use crate::wire::message::{self, Field, MESSAGE_ID_BYTES_MAX, Record};
 use crate::wire::object::{ObjectWriter, parse_value};
+use crate::wire::reject::Reject;
 
 /// What a call may take, and has to bring.
 #[derive(Debug)]
@@ -284,8 +285,8 @@ fn too_large(limits: &Limits) -> Refused {
 /// and inside a string there is none, so a space can take its place.
 fn model_input(body: &[u8]) -> Result<Cow<'_, str>, Refused> {
     let refused = |reason: String| refused(StatusCode::BAD_REQUEST, &reason);
-    let text = std::str::from_utf8(body)
-        .map_err(|error| refused(format!("not UTF-8 at byte {}", error.valid_up_to())))?;
+    let text =
+        std::str::from_utf8(body).map_err(|error| refused(Reject::not_utf8(error).to_string()))?;
     let value = parse_value(text).map_err(refused)?;
     if memchr::memchr2(b'\n', b'\r', value.as_bytes()).is_none() {
         return Ok(value.into());

@@ -22,6 +22,7 @@ use crate::stage::stats::{Latencies, Snapshot};
 use crate::wire::lines::{KeptLine, Line, OVERSIZED_HEAD_BYTES};
 use crate::wire::message::{self, Record};
 use crate::wire::micros::Micros;
+use crate::wire::reject::Reject;
 
 /// How many warnings wait to be printed. They are of few kinds, and of each kind
 /// one in a while is printed.
@@ -52,7 +53,7 @@ pub enum Refusal {
 struct BadResponse {
     input: String,
     line: KeptLine,
-    reason: String,
+    reject: Reject,
 }
 
 /// Who waits for an answer.
@@ -301,22 +302,17 @@ impl Front {
 
     /// Hands a response to the call that waits for it.
     pub fn arrive(&self, input: &str, line: &Line) {
-        if line.oversized.is_some() {
-            return self.set_aside(
-                input,
-                line,
-                "line is longer than --max-line-bytes".to_owned(),
-            );
-        }
-        let Some(bytes) = line.record() else {
-            return;
-        };
-        let read = Record::parse(bytes).and_then(|record| {
+        let read = || {
+            let Some(bytes) = line.record()? else {
+                return Ok(None);
+            };
+            let record = Record::parse(bytes)?;
             let response = message::Response::read(&record)?;
-            Ok((record, response))
-        });
-        match read {
-            Ok((record, response)) => {
+            Ok(Some((record, response)))
+        };
+        match read() {
+            Ok(None) => {}
+            Ok(Some((record, response))) => {
                 match self.open.borrow_mut().remove(&*response.message_id) {
                     Some(call) => {
                         // The client may have gone in this moment.
@@ -328,11 +324,11 @@ impl Front {
                     }
                 }
             }
-            Err(reason) => self.set_aside(input, line, reason),
+            Err(reject) => self.set_aside(input, line, reject),
         }
     }
 
-    fn set_aside(&self, input: &str, line: &Line, reason: String) {
+    fn set_aside(&self, input: &str, line: &Line, reject: Reject) {
         self.counts.borrow_mut().rejected += 1;
         self.count();
         debug_assert!(line.oversized.is_none() || line.bytes.len() <= OVERSIZED_HEAD_BYTES);
@@ -341,7 +337,7 @@ impl Front {
         self.bad_responses.borrow_mut().push(BadResponse {
             input: input.to_owned(),
             line: line.into(),
-            reason,
+            reject,
         });
         self.something_to_report.notify_one();
     }
@@ -407,7 +403,7 @@ impl Front {
         self.bad_responses_taken.notify_one();
         for bad in self.bad_responses.take() {
             let line = bad.line.line();
-            stage.report.reject(&bad.input, &line, &bad.reason)?;
+            stage.report.reject(&bad.input, &line, &bad.reject)?;
         }
         for (key, message) in self.warnings.take() {
             stage.report.warn_seldom(key, &message);
