@@ -32,4 +32,4 @@ pub use serve::rendezvous::RendezvousArgs;
 pub use serve::request::RequestArgs;
 pub use serve::score::ScoreArgs;
 pub use serve::tee::TeeArgs;
-pub use stage::cli::main;
+pub use stage::program::main;

@@ -4,8 +4,9 @@ use anyhow::Result;
 use clap::Parser;
 
 use crate::stage::Stage;
-use crate::stage::cli::{Program, RunArgs, VERSION};
+use crate::stage::cli::{RunArgs, VERSION};
 use crate::stage::filter::{self, Filter};
+use crate::stage::program::Program;
 use crate::stage::stats::Snapshot;
 use crate::stage::streams::{InputArgs, OutputArgs, Streams};
 use crate::wire::lines::Line;

@@ -8,11 +8,12 @@ use anyhow::Result;
 use indicatif::{ProgressBar, ProgressStyle};
 use rustix::event::PollFlags;
 
-use crate::stage::signals::Stop;
+use crate::stage::context::Stage;
+use crate::stage::exit::EndedEarly;
+use crate::stage::exit::Stop;
 use crate::stage::stats::Snapshot;
 use crate::stage::streams::Streams;
 use crate::stage::wait::wait;
-use crate::stage::{EndedEarly, Stage};
 use crate::stream::input::{Input, Progress};
 use crate::wire::lines::{Line, Lines};
 use crate::wire::reject::Reject;

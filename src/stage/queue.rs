@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 
-use crate::stage::Stage;
+use crate::stage::context::Stage;
 use crate::stage::report::Report;
 use crate::stage::wait::wait;
 use crate::stream::address::Address;

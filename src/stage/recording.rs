@@ -6,8 +6,9 @@ use std::path::Path;
 use anyhow::Result;
 use rustix::event::PollFlags;
 
+use crate::stage::context::Stage;
+use crate::stage::exit::EndedEarly;
 use crate::stage::wait::wait;
-use crate::stage::{EndedEarly, Stage};
 use crate::stream::address::Address;
 use crate::stream::archives::{RecordedFile, recorded_files};
 use crate::stream::input::{Input, Progress};

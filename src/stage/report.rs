@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail};
 use base64::Engine;
 
 use crate::stage::cli::{LogFormat, RunArgs};
+use crate::stage::exit::usage;
 use crate::stage::rejects::Rejects;
-use crate::stage::usage;
 use crate::wire::lines::Line;
 use crate::wire::object::ObjectWriter;
 use crate::wire::reject::Reject;
@@ -488,7 +488,7 @@ mod tests {
     #[test]
     fn the_same_news_is_told_seldom_and_others_at_once() {
         let args = <crate::serve::decoy::DecoyArgs as clap::Parser>::parse_from(["rv-decoy"]);
-        let run = crate::stage::cli::Program::run_args(&args).clone();
+        let run = crate::stage::program::Program::run_args(&args).clone();
         let mut report = Report::new("test", &run).unwrap();
         let start = Instant::now();
         let mut told = |message, seconds| {

@@ -4,7 +4,6 @@
 //! stage includes. So no signal is lost between a check and a wait. A stage that
 //! neither waits nor checks is ended by its `watchdog`.
 
-use std::fmt;
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
@@ -16,37 +15,9 @@ use anyhow::Result;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1};
 use signal_hook::{SigId, flag, low_level};
 
-use crate::stage::EndedEarly;
 use crate::stage::cli::LogFormat;
+use crate::stage::exit::{EndedEarly, Stop};
 use crate::stage::watchdog::{Shared, Watchdog};
-
-/// How a program is told to end.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// SIGINT reaches all stages of a pipeline: sources stop, the others drain.
-    Interrupt,
-    /// SIGTERM is meant for this stage: it makes room for a successor.
-    Terminate,
-}
-
-impl Stop {
-    /// The exit status of a program that the signal cut short.
-    pub fn exit_status(self) -> u8 {
-        match self {
-            Stop::Interrupt => 130,
-            Stop::Terminate => 143,
-        }
-    }
-}
-
-impl fmt::Display for Stop {
-    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str(match self {
-            Stop::Interrupt => "SIGINT",
-            Stop::Terminate => "SIGTERM",
-        })
-    }
-}
 
 /// The signals that have come so far.
 #[derive(Debug)]

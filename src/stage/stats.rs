@@ -1,22 +1,13 @@
 //! Counts: kept by each stage, shown on SIGUSR1, in `--stats` and at the end.
 
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::OpenOptionsExt;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use rustix::fs::OFlags;
-use rustix::io::Errno;
 
-use crate::stage::Stage;
 use crate::stage::report::Report;
 use crate::wire::micros::Micros;
 use crate::wire::object::ObjectWriter;
-
-/// How often a file of stats is rewritten while there is something new.
-const EVERY: Duration = Duration::from_secs(1);
 
 /// Rejected records by the label of the reason.
 const REJECTED_BY: &str = "rejectedBy";
@@ -163,7 +154,8 @@ impl Snapshot {
         }
     }
 
-    fn json(&self, program: &str, running: Duration) -> String {
+    /// The counts as one JSON object on a line. `running` is the time since the start.
+    pub fn json(&self, program: &str, running: Duration) -> String {
         let mut text = Vec::new();
         let mut object = ObjectWriter::new(&mut text);
         object
@@ -247,7 +239,7 @@ impl Snapshot {
     }
 
     /// One line for people: the counts that are not zero, after the first two.
-    fn summary(&self) -> String {
+    pub fn summary(&self) -> String {
         let mut parts = Vec::new();
         for (index, Shown { name, entry, .. }) in self.0.iter().enumerate() {
             match entry {
@@ -301,119 +293,6 @@ fn snake_case(name: &str) -> String {
 fn label_value(value: &str) -> String {
     let value = value.replace('\\', "\\\\").replace('"', "\\\"");
     value.replace('\n', "\\n")
-}
-
-/// The file in which `--stats` wants the counts.
-#[derive(Debug)]
-pub struct StatsFile {
-    program: &'static str,
-    path: Option<String>,
-    started: Instant,
-    written: Option<Instant>,
-    /// Whether there may be something new since then.
-    stale: bool,
-}
-
-impl StatsFile {
-    /// Nothing is written yet.
-    pub fn new(program: &'static str, path: Option<String>) -> StatsFile {
-        StatsFile {
-            program,
-            path,
-            started: Instant::now(),
-            written: None,
-            stale: true,
-        }
-    }
-
-    /// Notes that the counts may have changed.
-    pub fn touch(&mut self) {
-        self.stale = true;
-    }
-
-    /// When the file is to be rewritten; `None` while there is nothing new, so
-    /// that an idle stage sleeps.
-    pub fn due(&self) -> Option<Instant> {
-        self.path.as_ref()?;
-        self.stale
-            .then(|| self.written.map_or(self.started, |at| at + EVERY))
-    }
-
-    /// Rewrites the file whole: a reader sees the old counts or the new ones. What
-    /// is no regular file is written to, never replaced.
-    fn write(&mut self, snapshot: &Snapshot) -> io::Result<()> {
-        let Some(path) = &self.path else {
-            return Ok(());
-        };
-        self.written = Some(Instant::now());
-        self.stale = false;
-        let running = self.started.elapsed();
-        let text = if path.ends_with(".prom") {
-            snapshot.prometheus(self.program, running)
-        } else {
-            snapshot.json(self.program, running)
-        };
-        if fs::symlink_metadata(path).is_ok_and(|there| !there.is_file()) {
-            return write_into(path, &text);
-        }
-        let new = format!("{path}.new");
-        fs::write(&new, text)?;
-        fs::rename(new, path)
-    }
-}
-
-/// Writes to a device, a named pipe, or what a link leads to. Where nobody reads,
-/// or the reader is behind, these counts are left out.
-fn write_into(path: &str, text: &str) -> io::Result<()> {
-    let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
-    let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true);
-    let no_reader = Errno::NXIO.raw_os_error();
-    let mut file = match options.custom_flags(flags).open(path) {
-        Err(error) if error.raw_os_error() == Some(no_reader) => return Ok(()),
-        opened => opened?,
-    };
-    match file.write_all(text.as_bytes()) {
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::WouldBlock | io::ErrorKind::BrokenPipe
-            ) =>
-        {
-            Ok(())
-        }
-        written => written,
-    }
-}
-
-impl Stage {
-    /// Does what is due of showing the counts, which `snapshot` takes.
-    pub fn show_stats(&mut self, snapshot: impl Fn(&Stage) -> Snapshot) {
-        if self.signals.take_print_stats() {
-            let running = self.stats.started.elapsed();
-            let text = snapshot(self).json(self.report.program(), running);
-            self.report.tell(text.trim_end());
-        }
-        if self.stats.due().is_some_and(|due| due <= Instant::now()) {
-            self.write_stats(&snapshot(self));
-        }
-    }
-
-    /// Shows the counts for the last time.
-    pub fn final_stats(&mut self, snapshot: &Snapshot) {
-        self.write_stats(snapshot);
-        self.report.summary(&snapshot.summary());
-    }
-
-    /// Writes the counts where `--stats` wants them. A place that is full or gone is
-    /// no reason to stop answering.
-    pub fn write_stats(&mut self, snapshot: &Snapshot) {
-        if let Err(error) = self.stats.write(snapshot) {
-            let path = self.stats.path.as_deref().unwrap_or_default();
-            let message = format!("{path}: cannot write the stats: {error}");
-            self.report.warn_seldom("stats", &message);
-        }
-    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::stage::usage;
+use crate::stage::exit::usage;
 use crate::stream::address::Address;
 use crate::stream::input::Input;
 use crate::stream::output::Output;

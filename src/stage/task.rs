@@ -10,9 +10,10 @@ use std::time::Instant;
 use anyhow::{Context, Result, anyhow};
 use rustix::event::PollFlags;
 
+use crate::stage::context::Stage;
+use crate::stage::exit::EndedEarly;
 use crate::stage::filter::Filter;
 use crate::stage::wait::wait;
-use crate::stage::{EndedEarly, Stage};
 
 /// One piece of work in a thread.
 #[derive(Debug)]

@@ -20,8 +20,8 @@ use rustix::io::Errno;
 use signal_hook::low_level;
 
 use crate::stage::cli::LogFormat;
+use crate::stage::exit::Stop;
 use crate::stage::report::say;
-use crate::stage::signals::Stop;
 
 /// How long after the grace a stage is ended that has not looked for signals since
 /// one came.
@@ -92,6 +92,7 @@ impl Shared {
 
 /// The thread.
 pub struct Watchdog {
+    /// What it shares with the handlers and the stage.
     pub shared: Arc<Shared>,
     /// A byte for every SIGINT.
     pub interrupts: UnixStream,
@@ -99,8 +100,11 @@ pub struct Watchdog {
     pub others: UnixStream,
     /// Wakes the stage.
     pub waker: UnixStream,
+    /// How long the stage has after a signal to stop.
     pub grace: Duration,
+    /// The program's name, for its last message.
     pub program: &'static str,
+    /// The form of that message.
     pub format: LogFormat,
 }
 

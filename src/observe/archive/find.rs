@@ -124,7 +124,7 @@ pub fn run(args: &FindArgs, stage: &mut Stage) -> Result<()> {
             "{oversized} lines are longer than --max-line-bytes and were not searched"
         ));
     }
-    stage.found_wanting |= found == 0 || oversized > 0;
+    stage.has_findings |= found == 0 || oversized > 0;
     let snapshot = Snapshot::default()
         .count("bytes", bytes)
         .count("found", found)

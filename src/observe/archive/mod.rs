@@ -37,9 +37,10 @@ use crate::observe::archive::publisher::{
 use crate::observe::archive::recovery::recover;
 use crate::observe::archive::retention::Retention;
 use crate::observe::archive::verify::VerifyArgs;
-use crate::stage::cli::{Program, RunArgs, VERSION, duration};
+use crate::stage::cli::{RunArgs, VERSION, duration};
 use crate::stage::clock::Clock;
 use crate::stage::filter::{self, Filter};
+use crate::stage::program::Program;
 use crate::stage::stats::Snapshot;
 use crate::stage::streams::{InputArgs, Streams, refuse_same_file};
 use crate::stage::task::pause;

@@ -100,7 +100,7 @@ pub fn run(args: &VerifyArgs, stage: &mut Stage) -> Result<()> {
         total.faults += chain.faults;
     }
     stage.close(&mut output)?;
-    stage.found_wanting |= total.faults > 0;
+    stage.has_findings |= total.faults > 0;
     let snapshot = Snapshot::default()
         .count("bytes", total.bytes)
         .count("lines", total.lines)

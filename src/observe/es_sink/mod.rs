@@ -31,8 +31,9 @@ use crate::observe::es_sink::client::ServiceArgs;
 use crate::observe::es_sink::setup::SetupArgs;
 use crate::observe::es_sink::sink::EsSink;
 use crate::stage::Stage;
-use crate::stage::cli::{Program, RunArgs, VERSION, duration};
+use crate::stage::cli::{RunArgs, VERSION, duration};
 use crate::stage::filter;
+use crate::stage::program::Program;
 use crate::stage::streams::{InputArgs, Streams};
 use crate::stream::address::Address;
 

@@ -122,7 +122,7 @@ impl Routes {
     pub fn finish(&mut self, stage: &mut Stage) -> Result<()> {
         for queue in self.queues() {
             queue.finish(stage)?;
-            stage.found_wanting |= queue.dropped > 0;
+            stage.has_findings |= queue.dropped > 0;
         }
         Ok(())
     }

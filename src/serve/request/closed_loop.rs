@@ -45,7 +45,7 @@ pub fn run(
     }
     stage.close(&mut ring.answers)?;
     let unanswered = ring.flight.unanswered();
-    stage.found_wanting |= unanswered > 0;
+    stage.has_findings |= unanswered > 0;
     if unanswered > 0 {
         let message = format!("{unanswered} requests had no response within --timeout");
         stage.report.warn(&message);

@@ -16,9 +16,10 @@ use clap::{Args, Parser};
 
 use crate::serve::request::fields::RequiredFields;
 use crate::serve::request::http::{HostName, Site, Times};
-use crate::stage::cli::{Program, RunArgs, VERSION, duration};
+use crate::stage::cli::{RunArgs, VERSION, duration};
 use crate::stage::clock::{Clock, Ids};
 use crate::stage::filter;
+use crate::stage::program::Program;
 use crate::stage::streams::{InputArgs, OutputArgs, Streams, refuse_same_file};
 use crate::stage::{Stage, usage};
 use crate::stream::address::Address;

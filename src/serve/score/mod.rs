@@ -28,8 +28,9 @@ use crate::serve::score::single_thread::SingleThread;
 use crate::serve::score::threads::Threads;
 use crate::serve::score::warm_up::warm_up;
 use crate::stage::Stage;
-use crate::stage::cli::{Program, RunArgs};
+use crate::stage::cli::RunArgs;
 use crate::stage::filter;
+use crate::stage::program::Program;
 use crate::stage::streams::Streams;
 use crate::train;
 
@@ -70,7 +71,7 @@ fn score(options: &ScoreOptions, stage: &mut Stage) -> Result<()> {
     let mut scorer = Scorer::new(engine);
     filter::run(stage, streams, &mut scorer)?;
     if options.scoring.rescore && scorer.errors() > 0 {
-        stage.found_wanting = true;
+        stage.has_findings = true;
     }
     Ok(())
 }

@@ -23,8 +23,9 @@ use crate::serve::tee::branch::{Branch, Failure, Figures, Kind, Sink};
 use crate::serve::tee::pacing::{Standing, wants_input};
 use crate::serve::tee::sending::Block;
 use crate::serve::tee::spill::{End, Limits, OnFull, Spill};
-use crate::stage::cli::{Program, RunArgs, VERSION, duration};
-use crate::stage::signals::Stop;
+use crate::stage::Stop;
+use crate::stage::cli::{RunArgs, VERSION, duration};
+use crate::stage::program::Program;
 use crate::stage::stats::Snapshot;
 use crate::stage::streams::{InputArgs, OutputArgs, refuse_same_file};
 use crate::stage::wait::wait;
@@ -598,7 +599,7 @@ impl Tee {
             // A live branch drops by its nature, and who leaves wants no more.
             let has_left = branch.failure() == Some(&Failure::ReaderGone);
             if !branch.is_live() && !has_left && branch.lost() > 0 {
-                stage.found_wanting = true;
+                stage.has_findings = true;
                 stage.report.warn(&format!(
                     "{}: {} records are lost",
                     branch.name(),

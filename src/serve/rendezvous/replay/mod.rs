@@ -95,7 +95,7 @@ impl Replay {
         self.flush(stage)?;
         stage.close(&mut self.output)?;
         self.routes.finish(stage)?;
-        stage.found_wanting |= self.counts.orphaned > 0;
+        stage.has_findings |= self.counts.orphaned > 0;
         for line in summary::lines(&self.counts, &self.changes) {
             stage.report.info(&line);
         }

@@ -17,7 +17,7 @@ use crate::serve::request::http::call::{Limits, answer_of};
 use crate::serve::request::http::connections::{Connection, Connections, Phase};
 use crate::serve::request::{RequestArgs, Wrapper};
 use crate::stage::Stage;
-use crate::stage::cli::Program;
+use crate::stage::program::Program;
 use crate::stage::stats::{Latencies, Snapshot};
 use crate::wire::lines::{KeptLine, Line, OVERSIZED_HEAD_BYTES};
 use crate::wire::message::{self, Record};

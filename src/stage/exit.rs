@@ -1,0 +1,100 @@
+//! How a program ends: the reasons, and the one mapping of each to an exit status.
+
+use std::fmt;
+
+/// The work is done.
+pub const DONE: u8 = 0;
+
+/// The work is done, and something was rejected, or a check says no.
+pub const DONE_WITH_FINDINGS: u8 = 1;
+
+/// The command line or a file of settings is wrong.
+const USAGE: u8 = 2;
+
+/// The program has failed.
+pub const FAILED: u8 = 3;
+
+/// The reader of the output has gone. A shell sees the same of a program that SIGPIPE
+/// has ended.
+pub const DOWNSTREAM_CLOSED: u8 = 141;
+
+/// How a program is told to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stop {
+    /// SIGINT reaches all stages of a pipeline: sources stop, the others drain.
+    Interrupt,
+    /// SIGTERM is meant for this stage: it makes room for a successor.
+    Terminate,
+}
+
+impl Stop {
+    /// The exit status of a program that the signal cut short.
+    pub fn exit_status(self) -> u8 {
+        match self {
+            // 128 and the number of the signal, as a shell has it.
+            Stop::Interrupt => 130,
+            Stop::Terminate => 143,
+        }
+    }
+}
+
+impl fmt::Display for Stop {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        formatter.write_str(match self {
+            Stop::Interrupt => "SIGINT",
+            Stop::Terminate => "SIGTERM",
+        })
+    }
+}
+
+/// Why a program ends before its work is done. Everything else is a failure.
+#[derive(Debug, thiserror::Error)]
+pub enum EndedEarly {
+    /// The command line or a file of settings is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// The reader of the output has gone, as `head` does.
+    #[error("the reader of the output has gone")]
+    DownstreamClosed,
+    /// A signal left no time to finish.
+    #[error("cut short by {0}")]
+    Signal(Stop),
+}
+
+/// An error of usage or configuration: exit status 2.
+pub fn usage(message: impl Into<String>) -> anyhow::Error {
+    EndedEarly::Usage(message.into()).into()
+}
+
+/// The exit status of a program that ends with `error`.
+pub fn status_of(error: &anyhow::Error) -> u8 {
+    match error.downcast_ref() {
+        Some(EndedEarly::Usage(_)) => USAGE,
+        Some(EndedEarly::DownstreamClosed) => DOWNSTREAM_CLOSED,
+        Some(EndedEarly::Signal(stop)) => stop.exit_status(),
+        None => FAILED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::{Context, Error, anyhow};
+
+    use super::*;
+
+    #[test]
+    fn each_reason_has_its_exit_status() {
+        let signal = |stop| Error::from(EndedEarly::Signal(stop));
+        let in_context = |error: Error| Err::<(), _>(error).context("in a file").unwrap_err();
+        for (error, status) in [
+            (usage("no such flag"), 2),
+            (anyhow!("the disk is full"), 3),
+            (signal(Stop::Interrupt), 130),
+            (signal(Stop::Terminate), 143),
+            (EndedEarly::DownstreamClosed.into(), 141),
+        ] {
+            assert_eq!(status_of(&error), status, "{error}");
+            assert_eq!(status_of(&in_context(error)), status);
+        }
+    }
+}
