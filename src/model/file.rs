@@ -9,8 +9,8 @@ use std::io::Read;
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::value::RawValue;
-use sha2::{Digest, Sha256};
 
+use crate::wire::hash::sha256_hex;
 use crate::wire::object::{Object, ObjectWriter};
 
 /// Marks a file as a model.
@@ -89,12 +89,6 @@ pub fn wrap(model: &str) -> String {
         "{{\n  \"format\": \"{FORMAT}\",\n  \"formatVersion\": {FORMAT_VERSION},\n  \
          \"sha256\": \"{hash}\",\n  \"model\": {laid_out}\n}}\n"
     )
-}
-
-/// The SHA-256 of a text, in 64 hexadecimal digits.
-fn sha256_hex(text: &str) -> String {
-    let digest = Sha256::digest(text.as_bytes());
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Appends JSON text, indented, with one line per value. A short value, and a

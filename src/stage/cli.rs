@@ -20,6 +20,12 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 
 const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
+/// A size that a flag gives, in bytes. A size that memory cannot have is the largest one
+/// that it can.
+pub fn bytes(size: ByteSize) -> usize {
+    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
+}
+
 /// The version of the package and, where it was built in a repository, the
 /// commit.
 pub const VERSION: &str = env!("RV_VERSION");
@@ -75,7 +81,7 @@ pub struct RunArgs {
 impl RunArgs {
     /// The limit of a line, in bytes.
     pub fn line_bytes_max(&self) -> usize {
-        usize::try_from(self.max_line_bytes.as_u64()).unwrap_or(usize::MAX)
+        bytes(self.max_line_bytes)
     }
 }
 

@@ -4,7 +4,18 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use rustix::event::Timespec;
+
 use crate::wire::micros::Micros;
+
+/// How long it is until `time`, as `poll` takes it.
+pub fn time_left(time: Instant) -> Timespec {
+    let left = time.saturating_duration_since(Instant::now());
+    Timespec {
+        tv_sec: left.as_secs().min(1 << 30) as i64,
+        tv_nsec: left.subsec_nanos().into(),
+    }
+}
 
 /// Where a program takes the time from.
 #[derive(Clone, Copy, Debug)]

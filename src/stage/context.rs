@@ -11,7 +11,6 @@ use crate::stage::signals::Signals;
 use crate::stage::stats::Snapshot;
 use crate::stage::stats_file::StatsFile;
 use crate::stage::wait::{output_error, wait};
-use crate::stream::input::Input;
 use crate::stream::output::Output;
 
 /// What every stage holds while it runs.
@@ -42,10 +41,10 @@ impl Stage {
         })
     }
 
-    /// Tells what was wrong with the recorded files of `input`. To be called after
-    /// each read of an input that may be an archive.
-    pub fn hear(&mut self, input: &mut Input) -> Result<()> {
-        for fault in input.take_faults() {
+    /// Reports what was wrong with recorded files. To be called after each read of an
+    /// input that may be an archive.
+    pub fn report_faults(&mut self, faults: Vec<String>) -> Result<()> {
+        for fault in faults {
             self.report.damaged(&fault)?;
         }
         Ok(())

@@ -14,14 +14,16 @@ use crate::stage::exit::Stop;
 use crate::stage::stats::Snapshot;
 use crate::stage::streams::Streams;
 use crate::stage::wait::wait;
+use crate::stream::cursor::Cursor;
 use crate::stream::input::{Input, Progress};
-use crate::wire::lines::{Line, Lines};
+use crate::stream::output::Output;
+use crate::wire::lines::Line;
 use crate::wire::reject::Reject;
 
 /// What is done with the lines of one input.
 pub trait Filter {
-    /// Works on one line, and appends what comes of it to `out`. `input` is what
-    /// messages call the input.
+    /// Works on one line, and appends its output to `out`. `input` is what messages
+    /// call the input.
     fn line(
         &mut self,
         stage: &mut Stage,
@@ -30,21 +32,40 @@ pub trait Filter {
         out: &mut Vec<u8>,
     ) -> Result<()>;
 
-    /// All that was waiting has been worked on; the next read may wait.
+    /// Every line that was at hand has been worked on; the next read may wait.
     fn before_wait(&mut self, _stage: &mut Stage) -> Result<()> {
         Ok(())
     }
 
-    /// Whether other threads work on lines, so that [`gather`](Filter::gather) is
-    /// to be called.
-    fn is_shared(&self) -> bool {
-        false
+    /// Work that goes on while the loop waits for input, if there is any.
+    fn background(&mut self) -> Option<&mut dyn Background> {
+        None
     }
 
-    /// Appends to `out` what other threads have done of the oldest lines, and says
-    /// whether there was anything. With `wait` the input has no more to give for
-    /// now: lines that are held are handed over, and waited for.
-    fn gather(
+    /// The program ends early, by an error or a signal. This line was read and not
+    /// worked on.
+    fn left_over(&mut self, _input: &str, _line: &Line) {}
+
+    /// SIGHUP has come. An error in what is reloaded is reported, not returned.
+    fn hangup(&mut self, _stage: &mut Stage) -> Result<()> {
+        Ok(())
+    }
+
+    /// The input has ended, or this program is to end. The output is closed.
+    fn finish(&mut self, _stage: &mut Stage) -> Result<()> {
+        Ok(())
+    }
+
+    /// The counts so far.
+    fn snapshot(&self, stage: &Stage) -> Snapshot;
+}
+
+/// Work of a filter in other threads or programs, or at a later time.
+pub trait Background {
+    /// Appends to `out` what is finished of the oldest lines, and says whether that was
+    /// anything. With `wait` the input has no more to give for now: it hands over the
+    /// lines that are held for a batch, and waits for the oldest ones.
+    fn collect(
         &mut self,
         _stage: &mut Stage,
         _input: &str,
@@ -54,197 +75,189 @@ pub trait Filter {
         Ok(false)
     }
 
-    /// The program ends early, by an error or a signal, and this line was read and
-    /// not worked on.
-    fn left_over(&mut self, _input: &str, _line: &Line) {}
-
-    /// When to be called though nothing comes.
+    /// When [`Filter::before_wait`] is to be called if nothing comes.
     fn due(&self) -> Option<Instant> {
         None
     }
 
-    /// Streams that become readable when work that goes on beside is done: then
-    /// [`before_wait`](Filter::before_wait) is called, though nothing comes.
-    fn beside(&self) -> Vec<BorrowedFd<'_>> {
+    /// Streams that become readable when some of the work is done. Then
+    /// [`Filter::before_wait`] is called.
+    fn streams(&self) -> Vec<BorrowedFd<'_>> {
         Vec::new()
     }
-
-    /// SIGHUP has come. An error in what is reloaded is reported, not returned.
-    fn hangup(&mut self, _stage: &mut Stage) -> Result<()> {
-        Ok(())
-    }
-
-    /// The input has ended, or this program is to end; the output is closed.
-    fn finish(&mut self, _stage: &mut Stage) -> Result<()> {
-        Ok(())
-    }
-
-    /// The counts so far.
-    fn snapshot(&self, stage: &Stage) -> Snapshot;
 }
 
 /// Runs `filter` until its input ends or a signal ends it.
-pub fn run(stage: &mut Stage, mut streams: Streams, filter: &mut impl Filter) -> Result<()> {
-    let mut lines = Lines::new(stage.line_bytes_max);
-    let outcome = run_on(stage, &mut streams, &mut lines, filter);
+pub fn run(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Result<()> {
+    let mut filtering = Filtering {
+        bar: progress_bar(&streams.input, stage),
+        name: streams.input.name().to_owned(),
+        cursor: Cursor::new(streams.input, stage.line_bytes_max),
+        output: streams.output,
+        out: Vec::new(),
+        is_source: streams.is_source,
+        filter,
+    };
+    if streams.resume {
+        filtering.out.push(b'\n');
+    }
+    let outcome = filtering.run(stage);
     if outcome.is_err() {
-        let name = streams.input.name();
-        while let Some(line) = lines.next_line() {
-            filter.left_over(name, &line);
-        }
-        // In a file it stays whole; what a pipe has given is nowhere else.
-        if let Some(line) = lines.last_line().filter(|_| !streams.input.is_file()) {
-            filter.left_over(name, &line);
-        }
-        // However it ended: the counts say how far it came.
-        stage.write_stats(&filter.snapshot(stage));
+        filtering.leave_over();
+        // The counts say how far it came.
+        stage.write_stats(&filtering.filter.snapshot(stage));
     }
     outcome
-}
-
-fn run_on(
-    stage: &mut Stage,
-    streams: &mut Streams,
-    lines: &mut Lines,
-    filter: &mut impl Filter,
-) -> Result<()> {
-    let Streams {
-        input,
-        output,
-        resume,
-        is_source,
-    } = streams;
-    let name = input.name().to_owned();
-    let mut out = Vec::new();
-    if *resume {
-        out.push(b'\n');
-    }
-    let bar = progress_bar(input, stage);
-    let stopped = loop {
-        while let Some(line) = lines.next_line() {
-            filter.line(stage, &name, &line, &mut out)?;
-            if out.len() >= WRITE_BYTES {
-                stage.write_all(output, &mut out)?;
-            }
-        }
-        while filter.is_shared() {
-            let wait = !input.has_more()?;
-            if !filter.gather(stage, &name, &mut out, wait)? {
-                break;
-            }
-        }
-        filter.before_wait(stage)?;
-        stage.report.flush()?;
-        stage.write_all(output, &mut out)?;
-        if stage.signals.take_hangup() {
-            filter.hangup(stage)?;
-        }
-        stage.show_stats(|stage| filter.snapshot(stage));
-        match stage.signals.stop() {
-            Some(Stop::Terminate) => break Some(Stop::Terminate),
-            Some(Stop::Interrupt) if *is_source => break Some(Stop::Interrupt),
-            Some(Stop::Interrupt) => {
-                // The sources stop now, so this is the last writer.
-                input.stop_following();
-                out_of_time(stage)?;
-            }
-            None => {}
-        }
-        let progress = read_more(stage, input, lines, filter)?;
-        stage.hear(input)?;
-        match progress {
-            Progress::Bytes(_) => {
-                stage.stats.touch();
-                if !bar.is_hidden() {
-                    bar.set_position(input.position());
-                }
-            }
-            Progress::Nothing => {}
-            Progress::End => break None,
-        }
-    };
-    bar.finish_and_clear();
-    if stopped.is_some() {
-        finish_line(stage, input, lines)?;
-    }
-    while let Some(line) = lines.next_line() {
-        filter.line(stage, &name, &line, &mut out)?;
-    }
-    if let Some(line) = lines.last_line() {
-        filter.line(stage, &name, &line, &mut out)?;
-    }
-    while filter.gather(stage, &name, &mut out, true)? {}
-    filter.before_wait(stage)?;
-    // To finish may take a while: who reads the output need not wait for that.
-    stage.write_all(output, &mut out)?;
-    stage.close(output)?;
-    filter.finish(stage)?;
-    let snapshot = filter.snapshot(stage);
-    stage.final_stats(&snapshot);
-    match stopped {
-        // A file has an end, and this was not it.
-        Some(stop) if input.is_file() => Err(EndedEarly::Signal(stop).into()),
-        _ => Ok(()),
-    }
 }
 
 /// How much output is gathered before it is written in the middle of a block.
 const WRITE_BYTES: usize = 256 * 1024;
 
-/// Waits for input, a signal or what the filter has beside, and reads what is
-/// there.
-fn read_more(
-    stage: &mut Stage,
-    input: &mut Input,
-    lines: &mut Lines,
-    filter: &impl Filter,
-) -> Result<Progress> {
-    if let Some(fd) = input.readiness() {
-        let times = [filter.due(), stage.stats.due(), stage.signals.grace_end()];
-        let until = times.into_iter().flatten().min();
-        let mut streams = vec![(fd, PollFlags::IN)];
-        streams.extend(filter.beside().into_iter().map(|fd| (fd, PollFlags::IN)));
-        let ready = wait(&streams, &mut stage.signals, until)?;
-        if !ready[0] {
-            return Ok(Progress::Nothing);
-        }
-    }
-    input.read(lines)
+/// A filter at work between its streams.
+struct Filtering<'f, F> {
+    cursor: Cursor,
+    /// What messages call the input.
+    name: String,
+    output: Output,
+    /// Output that is not written yet.
+    out: Vec<u8>,
+    is_source: bool,
+    filter: &'f mut F,
+    bar: ProgressBar,
 }
 
-/// Reads on to the end of the line that was begun, and not a byte further, so
-/// that a successor on the same pipe finds a whole line.
-fn finish_line(stage: &mut Stage, input: &mut Input, lines: &mut Lines) -> Result<()> {
-    while lines.is_inside_line() {
-        if let Some(stop) = stage.signals.out_of_time() {
-            if let Some(line) = lines.last_line() {
-                stage
-                    .report
-                    .reject(input.name(), &line, &Reject::Unfinished)?;
+impl<F: Filter> Filtering<'_, F> {
+    fn run(&mut self, stage: &mut Stage) -> Result<()> {
+        let stopped = loop {
+            self.work(stage)?;
+            self.settle(stage)?;
+            let stopped = self.obey_signals(stage)?;
+            if self.cursor.is_done() {
+                break stopped;
+            }
+            self.read(stage)?;
+        };
+        self.bar.finish_and_clear();
+        self.finish(stage)?;
+        match stopped {
+            // A file has an end, and it was not reached.
+            Some(stop) if self.cursor.input().is_file() && !self.cursor.has_ended() => {
+                Err(EndedEarly::Signal(stop).into())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Works on every line that is at hand.
+    fn work(&mut self, stage: &mut Stage) -> Result<()> {
+        while let Some(line) = self.cursor.next_line() {
+            self.filter.line(stage, &self.name, &line, &mut self.out)?;
+            if self.out.len() >= WRITE_BYTES {
+                stage.write_all(&mut self.output, &mut self.out)?;
+            }
+        }
+        while let Some(background) = self.filter.background() {
+            let wait = !self.cursor.has_more()?;
+            if !background.collect(stage, &self.name, &mut self.out, wait)? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what there is, before a wait that may be long.
+    fn settle(&mut self, stage: &mut Stage) -> Result<()> {
+        self.filter.before_wait(stage)?;
+        stage.report.flush()?;
+        stage.write_all(&mut self.output, &mut self.out)?;
+        stage.show_stats(|stage| self.filter.snapshot(stage));
+        Ok(())
+    }
+
+    /// Does what signals ask for. Says which signal makes this stage stop reading.
+    fn obey_signals(&mut self, stage: &mut Stage) -> Result<Option<Stop>> {
+        if stage.signals.take_hangup() {
+            self.filter.hangup(stage)?;
+        }
+        let stop = stage.signals.stop();
+        let stopped = match stop {
+            Some(Stop::Interrupt) if !self.is_source => {
+                // The sources stop now, so this is the last writer.
+                self.cursor.stop_following();
+                None
+            }
+            stop => stop,
+        };
+        if stopped.is_some() {
+            self.cursor.stop_at_line_end();
+        }
+        if !self.cursor.is_done()
+            && let Some(stop) = stage.signals.out_of_time()
+        {
+            if stopped.is_some()
+                && let Some(line) = self.cursor.unfinished_line()
+            {
+                let reject = Reject::Unfinished;
+                stage.report.reject(&self.name, &line, &reject)?;
             }
             return Err(EndedEarly::Signal(stop).into());
         }
-        if let Some(fd) = input.readiness() {
-            let until = stage.signals.grace_end();
-            if !wait(&[(fd, PollFlags::IN)], &mut stage.signals, until)?[0] {
-                continue;
+        Ok(stopped)
+    }
+
+    /// Waits for input, a signal or the background work, and reads what is there.
+    fn read(&mut self, stage: &mut Stage) -> Result<()> {
+        if let Some(fd) = self.cursor.readiness() {
+            let background = self.filter.background();
+            let due = background.as_ref().and_then(|it| it.due());
+            let times = [due, stage.stats.due(), stage.signals.grace_end()];
+            let until = times.into_iter().flatten().min();
+            let mut streams = vec![(fd, PollFlags::IN)];
+            let others = background.iter().flat_map(|it| it.streams());
+            streams.extend(others.map(|fd| (fd, PollFlags::IN)));
+            if !wait(&streams, &mut stage.signals, until)?[0] {
+                return Ok(());
             }
         }
-        let progress = input.read_one_byte(lines)?;
-        stage.hear(input)?;
-        match progress {
-            Progress::End => break,
-            Progress::Bytes(_) if lines.ends_a_line() => break,
-            Progress::Bytes(_) | Progress::Nothing => {}
+        let progress = self.cursor.read()?;
+        stage.report_faults(self.cursor.take_faults())?;
+        if let Progress::Bytes(_) = progress {
+            stage.stats.touch();
+            if !self.bar.is_hidden() {
+                self.bar.set_position(self.cursor.input().position());
+            }
         }
+        Ok(())
     }
-    Ok(())
-}
 
-fn out_of_time(stage: &mut Stage) -> Result<()> {
-    match stage.signals.out_of_time() {
-        Some(stop) => Err(EndedEarly::Signal(stop).into()),
-        None => Ok(()),
+    /// Writes all output, closes it, and shows the counts for the last time.
+    fn finish(&mut self, stage: &mut Stage) -> Result<()> {
+        while let Some(background) = self.filter.background() {
+            if !background.collect(stage, &self.name, &mut self.out, true)? {
+                break;
+            }
+        }
+        self.filter.before_wait(stage)?;
+        // To finish may take a while. The reader of the output need not wait for that.
+        stage.write_all(&mut self.output, &mut self.out)?;
+        stage.close(&mut self.output)?;
+        self.filter.finish(stage)?;
+        let snapshot = self.filter.snapshot(stage);
+        stage.final_stats(&snapshot);
+        Ok(())
+    }
+
+    /// Hands the lines that were read and not worked on to the filter.
+    fn leave_over(&mut self) {
+        while let Some(line) = self.cursor.next_line() {
+            self.filter.left_over(&self.name, &line);
+        }
+        // In a file the line stays whole. What a pipe has given is nowhere else.
+        if !self.cursor.input().is_file()
+            && let Some(line) = self.cursor.unfinished_line()
+        {
+            self.filter.left_over(&self.name, &line);
+        }
     }
 }
 

@@ -4,9 +4,10 @@ use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
+use crate::stage::clock::time_left;
 use crate::stage::exit::EndedEarly;
 use crate::stage::signals::Signals;
 use crate::stream::output::Output;
@@ -25,13 +26,7 @@ pub fn wait(
     }
     let wake = signals.readiness();
     fds.push(PollFd::from_borrowed_fd(wake, PollFlags::IN));
-    let timeout = until.map(|until| {
-        let left = until.saturating_duration_since(Instant::now());
-        Timespec {
-            tv_sec: left.as_secs().min(1 << 30) as i64,
-            tv_nsec: left.subsec_nanos().into(),
-        }
-    });
+    let timeout = until.map(time_left);
     match poll(&mut fds, timeout.as_ref()) {
         Ok(_) | Err(Errno::INTR) => {}
         Err(errno) => return Err(errno).context("cannot wait for input"),

@@ -15,11 +15,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use signal_hook::low_level;
 
 use crate::stage::cli::LogFormat;
+use crate::stage::clock::time_left;
 use crate::stage::exit::Stop;
 use crate::stage::report::say;
 
@@ -165,13 +166,7 @@ impl Watchdog {
     /// Waits for a signal or the time. Says how many SIGINTs have come; `None` where
     /// no more signals can.
     fn wait(&self, until: Option<Instant>) -> Option<usize> {
-        let timeout = until.map(|until| {
-            let left = until.saturating_duration_since(Instant::now());
-            Timespec {
-                tv_sec: left.as_secs().min(1 << 30) as i64,
-                tv_nsec: left.subsec_nanos().into(),
-            }
-        });
+        let timeout = until.map(time_left);
         let mut fds = [&self.interrupts, &self.others]
             .map(|stream| PollFd::from_borrowed_fd(stream.as_fd(), PollFlags::IN));
         match poll(&mut fds, timeout.as_ref()) {

@@ -3,6 +3,7 @@
 
 pub mod address;
 pub mod archives;
+pub mod cursor;
 mod descriptor;
 mod gzip;
 pub mod input;

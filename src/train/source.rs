@@ -8,8 +8,9 @@ use rustix::event::PollFlags;
 use crate::stage::wait::wait;
 use crate::stage::{EndedEarly, Stage};
 use crate::stream::address::Address;
-use crate::stream::input::{Input, Progress};
-use crate::wire::lines::{Line, Lines};
+use crate::stream::cursor::Cursor;
+use crate::stream::input::Input;
+use crate::wire::lines::Line;
 use crate::wire::reject::Reject;
 use crate::wire::shape::Shape;
 
@@ -38,9 +39,7 @@ impl Format {
 pub struct Source<'s> {
     stage: &'s mut Stage,
     name: String,
-    input: Input,
-    lines: Lines,
-    ended: bool,
+    cursor: Cursor,
     skip_bad_rows: bool,
     current: CurrentLine,
     /// Whether [`advance`](Source::advance) is to return the current line again.
@@ -77,10 +76,8 @@ impl<'s> Source<'s> {
         let input = Input::open(address, false)?;
         Ok(Source {
             name: input.name().to_owned(),
-            lines: Lines::new(stage.line_bytes_max),
+            cursor: Cursor::new(input, stage.line_bytes_max),
             stage,
-            input,
-            ended: false,
             skip_bad_rows,
             current: CurrentLine::default(),
             repeat: false,
@@ -102,22 +99,15 @@ impl<'s> Source<'s> {
         if std::mem::take(&mut self.repeat) {
             return Ok(true);
         }
-        let line = loop {
-            // Asked first, because the borrow of a returned line would outlast the
-            // loop.
-            if self.lines.has_whole_line() {
-                break self.lines.next_line();
+        while !self.cursor.has_line() {
+            if self.cursor.is_done() {
+                return Ok(false);
             }
-            if self.ended {
-                break self.lines.last_line();
-            }
-            // There is no whole line; this drops the part of a line that is over the
-            // limit.
-            let none = self.lines.next_line();
-            debug_assert!(none.is_none());
+            // There is no line, but the call lets go of the bytes of an oversized one.
+            let _ = self.cursor.next_line();
             self.read_more()?;
-        };
-        let Some(line) = line else {
+        }
+        let Some(line) = self.cursor.next_line() else {
             return Ok(false);
         };
         self.current.bytes.clear();
@@ -133,13 +123,13 @@ impl<'s> Source<'s> {
         if let Some(stop) = self.stage.signals.stop() {
             return Err(EndedEarly::Signal(stop).into());
         }
-        if let Some(fd) = self.input.readiness()
+        if let Some(fd) = self.cursor.readiness()
             && !wait(&[(fd, PollFlags::IN)], &mut self.stage.signals, None)?[0]
         {
             return Ok(());
         }
-        self.ended = self.input.read(&mut self.lines)? == Progress::End;
-        self.stage.hear(&mut self.input)
+        self.cursor.read()?;
+        self.stage.report_faults(self.cursor.take_faults())
     }
 
     /// The current line.

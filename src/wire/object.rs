@@ -11,7 +11,7 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::wire::scan::{self, members};
+use crate::wire::scan;
 
 /// One `"key":value` of an object, both as they stand in its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +47,8 @@ pub struct Object<'a> {
 impl<'a> Object<'a> {
     /// Takes `text` apart. The error says what is wrong in a few words.
     pub fn parse(text: &'a str) -> Result<Object<'a>, String> {
-        if let Some(members) = members(text) {
+        let mut members = Vec::with_capacity(8);
+        if each_member(text, |member| members.push(member)).is_some() {
             return Ok(Object { text, members });
         }
         match serde_json::from_str::<Members<'a>>(text) {
@@ -249,11 +250,11 @@ pub fn value_of<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     }
 }
 
-/// Shows each member of the object that is all of `text`, without a list of them.
-/// What was shown counts only where the answer is not `None`; where it is,
-/// [`Object::parse`] tells why, or has more patience.
-pub fn each_member<'a>(text: &'a str, show: impl FnMut(Member<'a>)) -> Option<()> {
-    scan::each_member(text, show)
+/// Shows each member of the object that is all of `text`, without a list of them. If it
+/// returns `None`, the caller forgets what was shown, and [`Object::parse`] says what is
+/// wrong, or accepts the text.
+pub fn each_member<'a>(text: &'a str, mut show: impl FnMut(Member<'a>)) -> Option<()> {
+    scan::each_member(text, |key, value| show(Member { key, value }))
 }
 
 /// The items of a JSON array, as JSON texts; `None` where `text` is none.

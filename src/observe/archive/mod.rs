@@ -14,8 +14,6 @@ mod publisher;
 mod range;
 mod recovery;
 mod retention;
-#[cfg(test)]
-mod tests;
 mod verify;
 
 use std::num::{NonZeroU16, NonZeroU64};
@@ -37,9 +35,10 @@ use crate::observe::archive::publisher::{
 use crate::observe::archive::recovery::recover;
 use crate::observe::archive::retention::Retention;
 use crate::observe::archive::verify::VerifyArgs;
+use crate::stage::cli::bytes;
 use crate::stage::cli::{RunArgs, VERSION, duration};
 use crate::stage::clock::Clock;
-use crate::stage::filter::{self, Filter};
+use crate::stage::filter::{self, Background, Filter};
 use crate::stage::program::Program;
 use crate::stage::stats::Snapshot;
 use crate::stage::streams::{InputArgs, Streams, refuse_same_file};
@@ -266,9 +265,7 @@ impl Archive {
         }
         Ok(Archive {
             folder,
-            pass_bytes_max: args
-                .pass
-                .then(|| usize::try_from(args.pass_bytes.as_u64()).unwrap_or(usize::MAX)),
+            pass_bytes_max: args.pass.then(|| bytes(args.pass_bytes)),
             passed: Vec::new(),
             clock: args.clock,
             limits: Limits {
@@ -485,31 +482,8 @@ impl Filter for Archive {
         self.publisher.tend(stage)
     }
 
-    /// Lines are passed on from here: what was made safe goes out.
-    fn is_shared(&self) -> bool {
-        self.pass_bytes_max.is_some()
-    }
-
-    fn gather(
-        &mut self,
-        stage: &mut Stage,
-        _input: &str,
-        out: &mut Vec<u8>,
-        wait: bool,
-    ) -> Result<bool> {
-        if self.is_shared() {
-            let is_due = |part: &Part| part.is_sync_due(&self.limits);
-            if wait || self.part.as_ref().is_some_and(is_due) {
-                self.commit(stage)?;
-            }
-            out.append(&mut self.passed);
-        }
-        Ok(false)
-    }
-
-    fn due(&self) -> Option<Instant> {
-        let part = self.part.as_ref().and_then(|part| part.due(&self.limits));
-        part.into_iter().chain(self.publisher.due()).min()
+    fn background(&mut self) -> Option<&mut dyn Background> {
+        Some(self)
     }
 
     fn hangup(&mut self, stage: &mut Stage) -> Result<()> {
@@ -536,3 +510,31 @@ impl Filter for Archive {
             .count("lost", self.lost())
     }
 }
+
+impl Background for Archive {
+    /// Passes on the lines that are synced.
+    fn collect(
+        &mut self,
+        stage: &mut Stage,
+        _input: &str,
+        out: &mut Vec<u8>,
+        wait: bool,
+    ) -> Result<bool> {
+        if self.pass_bytes_max.is_some() {
+            let is_due = |part: &Part| part.is_sync_due(&self.limits);
+            if wait || self.part.as_ref().is_some_and(is_due) {
+                self.commit(stage)?;
+            }
+            out.append(&mut self.passed);
+        }
+        Ok(false)
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let part = self.part.as_ref().and_then(|part| part.due(&self.limits));
+        part.into_iter().chain(self.publisher.due()).min()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,11 @@
 //! record -> the two lines of `_bulk`: which document it becomes, and where.
 
 use chrono::{DateTime, Datelike, Utc};
-use sha2::{Digest, Sha256};
 
 use crate::observe::es_sink::agreement::Agreement;
 use crate::observe::es_sink::index_name::IndexName;
 use crate::observe::es_sink::shape::{self, Extent};
+use crate::wire::hash::sha256_hex;
 use crate::wire::message::{Field, Record, Score};
 use crate::wire::micros::Micros;
 use crate::wire::object::{Object, ObjectWriter};
@@ -167,8 +167,7 @@ fn document_id(record: &Record, line: &[u8]) -> Result<String, Reject> {
     if id.len() <= ID_BYTES_MAX {
         return Ok(id);
     }
-    let hash = Sha256::digest(&id);
-    Ok(hash.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(sha256_hex(&id))
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use tempfile::TempDir;
 
 use self::fake::{Answer, BLOCKED, CREATE_ONLY, Fake, TOO_MANY_FIELDS, WELL_BUT};
 use super::*;
-use crate::stage::filter::Filter;
+use crate::stage::filter::{Background, Filter};
 use crate::wire::lines::Line;
 
 fn record(id: &str) -> String {
@@ -346,7 +346,7 @@ fn a_slow_trickle_is_sent_by_its_age() {
     sink.finish(&mut stage).unwrap();
     assert_eq!(fake.indexed_once(), ["a"]);
     assert_eq!((sink.due(), sink.pending()), (None, 0));
-    assert!(sink.beside().is_empty());
+    assert!(sink.streams().is_empty());
 }
 
 #[test]
@@ -369,7 +369,7 @@ fn calls_overlap_up_to_the_number_of_connections() {
             give(&mut stage, &mut sink, &record(&id(number)));
         }
         let (listener, streams) = waiting.join().unwrap();
-        assert_eq!(sink.beside().len(), connections);
+        assert_eq!(sink.streams().len(), connections);
         assert_eq!(
             sink.pending(),
             2 * connections + 2,

@@ -28,6 +28,7 @@ use crate::serve::rendezvous::explain::ExplainArgs;
 use crate::serve::rendezvous::mailbox::Room;
 use crate::serve::rendezvous::mailboxes::Limits;
 use crate::serve::rendezvous::policy::Policy;
+use crate::stage::cli::bytes;
 use crate::stage::cli::{RunArgs, VERSION, duration};
 use crate::stage::program::Program;
 use crate::stage::streams::OutputArgs;
@@ -214,10 +215,6 @@ impl BoundArgs {
     fn queue_bytes(&self) -> usize {
         bytes(self.queue)
     }
-}
-
-fn bytes(size: ByteSize) -> usize {
-    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }
 
 fn route(text: &str) -> Result<(String, Address), String> {

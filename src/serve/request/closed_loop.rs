@@ -171,7 +171,7 @@ impl Ring {
             }
             if input_ready {
                 self.read_input()?;
-                stage.hear(&mut self.input)?;
+                stage.report_faults(self.input.take_faults())?;
             }
         }
     }
@@ -291,7 +291,7 @@ impl Ring {
     fn read_responses(&mut self, stage: &mut Stage) -> Result<Progress> {
         stage.stats.touch();
         let progress = self.responses.read(&mut self.response_lines)?;
-        stage.hear(&mut self.responses)?;
+        stage.report_faults(self.responses.take_faults())?;
         loop {
             let line = match self.response_lines.next_line() {
                 Some(line) => line,

@@ -6,7 +6,7 @@ use rustix::event::PollFlags;
 
 use crate::serve::score::engine::{Engine, Finished};
 use crate::stage::Stage;
-use crate::stage::filter::Filter;
+use crate::stage::filter::{Background, Filter};
 use crate::stage::stats::{Latencies, Snapshot};
 use crate::stage::wait::wait;
 use crate::wire::lines::Line;
@@ -43,7 +43,7 @@ impl Scorer {
     }
 
     /// Takes from the engine what it has finished; false where that is nothing.
-    fn collect(&mut self, stage: &mut Stage, input: &str, out: &mut Vec<u8>) -> Result<bool> {
+    fn take_finished(&mut self, stage: &mut Stage, input: &str, out: &mut Vec<u8>) -> Result<bool> {
         let has_finished = self.call_engine(out, |engine, finished| engine.collect(finished))?;
         self.count_finished(stage, input)?;
         Ok(has_finished)
@@ -109,7 +109,7 @@ impl Filter for Scorer {
         };
         self.read += 1;
         while !self.engine.has_room() {
-            if !self.collect(stage, input, out)? {
+            if !self.take_finished(stage, input, out)? {
                 self.wait_for_engine(stage)?;
             }
         }
@@ -119,29 +119,11 @@ impl Filter for Scorer {
         self.count_finished(stage, input)
     }
 
-    fn gather(
-        &mut self,
-        stage: &mut Stage,
-        input: &str,
-        out: &mut Vec<u8>,
-        wait: bool,
-    ) -> Result<bool> {
-        loop {
-            if wait {
-                self.engine.flush()?;
-            }
-            if self.collect(stage, input, out)? {
-                return Ok(true);
-            }
-            if !wait || self.engine.is_idle() {
-                return Ok(false);
-            }
-            self.wait_for_engine(stage)?;
+    fn background(&mut self) -> Option<&mut dyn Background> {
+        if self.engine.is_idle() {
+            return None;
         }
-    }
-
-    fn is_shared(&self) -> bool {
-        !self.engine.is_idle()
+        Some(self)
     }
 
     fn hangup(&mut self, stage: &mut Stage) -> Result<()> {
@@ -163,5 +145,28 @@ impl Filter for Scorer {
             .count("errors", self.errors)
             .count("blank", self.blank)
             .latencies("evaluation", &self.evaluation)
+    }
+}
+
+impl Background for Scorer {
+    fn collect(
+        &mut self,
+        stage: &mut Stage,
+        input: &str,
+        out: &mut Vec<u8>,
+        wait: bool,
+    ) -> Result<bool> {
+        loop {
+            if wait {
+                self.engine.flush()?;
+            }
+            if self.take_finished(stage, input, out)? {
+                return Ok(true);
+            }
+            if !wait || self.engine.is_idle() {
+                return Ok(false);
+            }
+            self.wait_for_engine(stage)?;
+        }
     }
 }

@@ -6,38 +6,29 @@ use anyhow::{Result, bail};
 use crate::serve::score::evaluator::{Buffers, Evaluator};
 use crate::stage::Stage;
 use crate::stream::address::Address;
-use crate::stream::input::{Input, Progress};
-use crate::wire::lines::{Line, Lines};
+use crate::stream::cursor::Cursor;
+use crate::stream::input::Input;
 use crate::wire::message::Record;
 
 /// Evaluates the requests in a file. It is an error if the model can evaluate none
 /// of them.
 pub fn warm_up(path: &Address, evaluator: &Evaluator, stage: &mut Stage) -> Result<()> {
-    let mut input = Input::open(path, false)?;
+    let input = Input::open(path, false)?;
     if !input.is_file() {
         bail!("{path}: is not a regular file; --warm-up reads only those");
     }
-    let mut lines = Lines::new(stage.line_bytes_max);
+    let mut cursor = Cursor::new(input, stage.line_bytes_max);
     let mut buffers = Buffers::default();
     let mut evaluated = 0u64;
-    let mut evaluate = |line: &Line| {
-        let bytes = line.record().ok().flatten();
-        let record = bytes.and_then(|bytes| Record::parse(bytes).ok());
-        let model_input = record.as_ref().and_then(|record| record.model_input().ok());
-        let outcome = model_input.map(|input| evaluator.predict(&mut buffers, input));
-        evaluated += u64::from(matches!(outcome, Some(Ok(_))));
-    };
-    loop {
-        let has_ended = input.read(&mut lines)? == Progress::End;
-        stage.hear(&mut input)?;
-        while let Some(line) = lines.next_line() {
-            evaluate(&line);
-        }
-        if has_ended {
-            if let Some(line) = lines.last_line() {
-                evaluate(&line);
-            }
-            break;
+    while !cursor.is_done() {
+        cursor.read()?;
+        stage.report_faults(cursor.take_faults())?;
+        while let Some(line) = cursor.next_line() {
+            let bytes = line.record().ok().flatten();
+            let record = bytes.and_then(|bytes| Record::parse(bytes).ok());
+            let model_input = record.as_ref().and_then(|record| record.model_input().ok());
+            let outcome = model_input.map(|input| evaluator.predict(&mut buffers, input));
+            evaluated += u64::from(matches!(outcome, Some(Ok(_))));
         }
     }
     if evaluated == 0 {

@@ -24,6 +24,7 @@ use crate::serve::tee::pacing::{Standing, wants_input};
 use crate::serve::tee::sending::Block;
 use crate::serve::tee::spill::{End, Limits, OnFull, Spill};
 use crate::stage::Stop;
+use crate::stage::cli::bytes;
 use crate::stage::cli::{RunArgs, VERSION, duration};
 use crate::stage::program::Program;
 use crate::stage::stats::Snapshot;
@@ -322,7 +323,7 @@ impl Tee {
                 } else {
                     self.input.read(&mut self.lines)?
                 };
-                stage.hear(&mut self.input)?;
+                stage.report_faults(self.input.take_faults())?;
                 match progress {
                     Progress::Bytes(count) => {
                         self.read_bytes += count as u64;
@@ -667,10 +668,6 @@ struct Pace {
 }
 
 const BRANCH: &str = "branch";
-
-fn bytes(size: ByteSize) -> usize {
-    usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
-}
 
 /// Where the spill of a branch lies. Its name keeps branches of one file name
 /// apart.

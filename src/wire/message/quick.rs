@@ -38,60 +38,17 @@ pub fn request(text: &str) -> Option<Request<'_>> {
 
 /// The score that is all of `text`; `None` where it is none, or is unusual.
 pub fn score(text: &str) -> Option<Score<'_>> {
-    let mut fields = [None; FIELDS.len()];
-    let mut model_name = None;
-    let (mut model, mut version, mut hash, mut elapsed) = (None, None, None, None);
-    let mut of_outcome = |key, at| {
-        let ends = scan::value(text, at)?;
-        match name(key) {
-            "modelName" => put(&mut model_name, text.get(at..ends)?)?,
-            _ => usual(key)?,
-        }
-        Some(ends)
-    };
-    let mut of_model = |key, at| {
-        let ends = scan::value(text, at)?;
-        let place = match name(key) {
-            "modelVersion" => &mut version,
-            "modelHash" => &mut hash,
-            "elapsedTimeAfterRequest" => &mut elapsed,
-            _ => return usual(key).map(|()| ends),
-        };
-        put(place, text.get(at..ends)?)?;
-        Some(ends)
-    };
-    let mut of_provenance = |key, at| {
-        if name(key) != "model" {
-            usual(key)?;
-            return scan::value(text, at);
-        }
-        let ends = scan::object(text, at, &mut of_model)?;
-        put(&mut model, text.get(at..ends)?)?;
-        Some(ends)
-    };
-    scan::whole_object(text, |key, at| {
-        let field = Field::named(name(key));
-        let ends = match field {
-            Some(Field::Result | Field::Error) => scan::object(text, at, &mut of_outcome)?,
-            Some(Field::Provenance) => scan::object(text, at, &mut of_provenance)?,
-            _ => scan::value(text, at)?,
-        };
-        match field {
-            Some(field) => put(&mut fields[field as usize], text.get(at..ends)?)?,
-            None => usual(key)?,
-        }
-        Some(ends)
-    })?;
-    let field = |field: Field| fields[field as usize];
+    let found = ScoreTexts::find(text)?;
+    let field = |field: Field| found.fields[field as usize];
     Some(Score {
         message_id: valid_id(decode_string(field(Field::MessageId)?)?).ok()?,
-        model_name: decode_string(model_name?).filter(|name| is_model_name(name))?,
-        model_version: match version {
+        model_name: decode_string(found.model_name?).filter(|name| is_model_name(name))?,
+        model_version: match found.version {
             Some(raw) => raw.parse().ok()?,
             None => 0,
         },
-        model_hash: hash.and_then(decode_string),
-        elapsed,
+        model_hash: found.hash.and_then(decode_string),
+        elapsed: found.elapsed,
         timestamp: match field(Field::Timestamp) {
             None | Some("null") => None,
             Some(raw) => Some(Micros::parse_timestamp(raw).ok()?),
@@ -102,6 +59,71 @@ pub fn score(text: &str) -> Option<Score<'_>> {
             _ => return None,
         },
     })
+}
+
+/// The texts of the values that a rendezvous reads of a score.
+struct ScoreTexts<'a> {
+    fields: [Option<&'a str>; FIELDS.len()],
+    model_name: Option<&'a str>,
+    version: Option<&'a str>,
+    hash: Option<&'a str>,
+    elapsed: Option<&'a str>,
+}
+
+impl<'a> ScoreTexts<'a> {
+    fn find(text: &'a str) -> Option<ScoreTexts<'a>> {
+        let mut fields = [None; FIELDS.len()];
+        let mut model_name = None;
+        let (mut model, mut version, mut hash, mut elapsed) = (None, None, None, None);
+        let mut of_outcome = |key, at| {
+            let ends = scan::value(text, at)?;
+            match name(key) {
+                "modelName" => put(&mut model_name, text.get(at..ends)?)?,
+                _ => usual(key)?,
+            }
+            Some(ends)
+        };
+        let mut of_model = |key, at| {
+            let ends = scan::value(text, at)?;
+            let place = match name(key) {
+                "modelVersion" => &mut version,
+                "modelHash" => &mut hash,
+                "elapsedTimeAfterRequest" => &mut elapsed,
+                _ => return usual(key).map(|()| ends),
+            };
+            put(place, text.get(at..ends)?)?;
+            Some(ends)
+        };
+        let mut of_provenance = |key, at| {
+            if name(key) != "model" {
+                usual(key)?;
+                return scan::value(text, at);
+            }
+            let ends = scan::object(text, at, &mut of_model)?;
+            put(&mut model, text.get(at..ends)?)?;
+            Some(ends)
+        };
+        scan::whole_object(text, |key, at| {
+            let field = Field::named(name(key));
+            let ends = match field {
+                Some(Field::Result | Field::Error) => scan::object(text, at, &mut of_outcome)?,
+                Some(Field::Provenance) => scan::object(text, at, &mut of_provenance)?,
+                _ => scan::value(text, at)?,
+            };
+            match field {
+                Some(field) => put(&mut fields[field as usize], text.get(at..ends)?)?,
+                None => usual(key)?,
+            }
+            Some(ends)
+        })?;
+        Some(ScoreTexts {
+            fields,
+            model_name,
+            version,
+            hash,
+            elapsed,
+        })
+    }
 }
 
 /// What stands between the quotes of a key.

@@ -30,7 +30,8 @@ use crate::observe::es_sink::servers::Servers;
 use crate::observe::es_sink::service;
 use crate::observe::es_sink::shape::Extent;
 use crate::stage::Stop;
-use crate::stage::filter::Filter;
+use crate::stage::cli::bytes;
+use crate::stage::filter::{Background, Filter};
 use crate::stage::stats::{Latencies, Snapshot};
 use crate::stage::streams::refuse_same_file;
 use crate::stage::task::{Task, pause, wait_once};
@@ -120,7 +121,7 @@ impl EsSink {
         };
         let index = IndexName::parse(index)
             .map_err(|reason| usage(format!("--index {index:?}: {reason}")))?;
-        let bytes_max = usize::try_from(args.batch_bytes.as_u64()).unwrap_or(usize::MAX);
+        let bytes_max = bytes(args.batch_bytes);
         if bytes_max == 0 {
             return Err(usage("--batch-bytes must be more than 0"));
         }
@@ -424,7 +425,7 @@ fn open_pass(args: &EsSinkArgs) -> Result<Option<Pass>> {
         return Ok(None);
     }
     refuse_same_file(&args.input.input, &args.output)?;
-    let held_max = usize::try_from(args.pass_bytes.as_u64()).unwrap_or(usize::MAX);
+    let held_max = bytes(args.pass_bytes);
     let output = Output::open(&args.output)?;
     Ok(Some(Pass::new(output, held_max, args.resume)))
 }
@@ -514,12 +515,8 @@ impl Filter for EsSink {
         }
     }
 
-    fn due(&self) -> Option<Instant> {
-        self.next_send(Send::Due)
-    }
-
-    fn beside(&self) -> Vec<BorrowedFd<'_>> {
-        self.calls.ends()
+    fn background(&mut self) -> Option<&mut dyn Background> {
+        Some(self)
     }
 
     fn hangup(&mut self, stage: &mut Stage) -> Result<()> {
@@ -573,5 +570,15 @@ impl Filter for EsSink {
                 .help("Of the indexed, those written to the output"),
             None => snapshot,
         }
+    }
+}
+
+impl Background for EsSink {
+    fn due(&self) -> Option<Instant> {
+        self.next_send(Send::Due)
+    }
+
+    fn streams(&self) -> Vec<BorrowedFd<'_>> {
+        self.calls.ends()
     }
 }

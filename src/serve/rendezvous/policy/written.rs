@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use serde::Deserialize;
-use sha2::{Digest, Sha256};
 use toml::Spanned;
 
 use crate::serve::rendezvous::policy::{
     Index, MeasureFrom, ModelId, Policy, Selector, Share, Split, Step,
 };
+use crate::wire::hash::sha256_hex;
 use crate::wire::message::{MODEL_NAME_BYTES_MAX, is_model_name};
 use crate::wire::micros::Micros;
 use crate::wire::text::Text;
@@ -113,7 +113,7 @@ impl Checker<'_> {
             split,
             shares,
             default: self.default()?,
-            hash: hash(text),
+            hash: sha256_hex(text)[..16].to_owned(),
             text: text.to_owned(),
         })
     }
@@ -357,12 +357,4 @@ fn json(value: &toml::Value) -> Option<String> {
             Some(format!("{{{}}}", members?.join(",")))
         }
     }
-}
-
-fn hash(text: &str) -> String {
-    let digest = Sha256::digest(text.as_bytes());
-    digest[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }

@@ -20,6 +20,7 @@ use crate::serve::request::http::connections::{Connection, Connections, Phase};
 use crate::serve::request::http::front::{Answer, BodyRoom, Front, Refusal};
 use crate::serve::request::http::sites::{Sites, Visit};
 use crate::serve::request::http::token::Access;
+use crate::stage::cli::bytes;
 use crate::stage::usage;
 use crate::wire::message::{self, Field, MESSAGE_ID_BYTES_MAX, Record};
 use crate::wire::object::{ObjectWriter, parse_value};
@@ -75,7 +76,7 @@ pub type Refused = Box<Answer>;
 
 /// The longest body, in bytes.
 pub fn body_bytes_max(args: &RequestArgs) -> usize {
-    usize::try_from(args.http.max_body.as_u64()).unwrap_or(usize::MAX)
+    bytes(args.http.max_body)
 }
 
 /// The answer to a call without the token, where one is asked for.

@@ -17,6 +17,7 @@ use crate::serve::request::http::call::{Limits, answer_of};
 use crate::serve::request::http::connections::{Connection, Connections, Phase};
 use crate::serve::request::{RequestArgs, Wrapper};
 use crate::stage::Stage;
+use crate::stage::cli::bytes;
 use crate::stage::program::Program;
 use crate::stage::stats::{Latencies, Snapshot};
 use crate::wire::lines::{KeptLine, Line, OVERSIZED_HEAD_BYTES};
@@ -144,7 +145,7 @@ impl Front {
             responses_written: Cell::new(false),
             stopping: Cell::new(false),
             body_bytes: Cell::new(0),
-            bodies_bytes_max: usize::try_from(args.http.max_bodies.as_u64()).unwrap_or(usize::MAX),
+            bodies_bytes_max: bytes(args.http.max_bodies),
             counted: Cell::new(true),
             bad_responses: RefCell::default(),
             bad_bytes: Cell::new(0),

@@ -1,0 +1,283 @@
+//! A cursor: how far one input was read, line by line.
+//!
+//! Every stage reads by a cursor. So it is decided once what becomes of the last line,
+//! which may lack its newline, and of the line that is begun when a stage is told to
+//! stop.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use anyhow::Result;
+
+use crate::stream::input::{Input, Progress};
+use crate::wire::lines::{BLOCK_BYTES, Line, Lines, Run};
+
+/// How many bytes one call reads at the most while it looks for the end of a line.
+const LINE_END_BYTES_MAX: usize = 8 * 1024;
+
+/// One input, and what was read of it.
+#[derive(Debug)]
+pub struct Cursor {
+    input: Input,
+    lines: Lines,
+    reading: Reading,
+}
+
+/// How much is still to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// All there is.
+    All,
+    /// Up to the end of the line that was begun.
+    ToLineEnd,
+    /// Nothing: the input has ended.
+    Ended,
+}
+
+impl Cursor {
+    /// Begins to read `input`. Lines of more than `line_bytes_max` bytes are oversized.
+    pub fn new(input: Input, line_bytes_max: usize) -> Cursor {
+        Cursor {
+            input,
+            lines: Lines::new(line_bytes_max),
+            reading: Reading::All,
+        }
+    }
+
+    /// The input itself.
+    pub fn input(&self) -> &Input {
+        &self.input
+    }
+
+    /// What messages call the input.
+    pub fn name(&self) -> &str {
+        self.input.name()
+    }
+
+    /// Ends a `follow`: from now on the input ends with its last writer.
+    pub fn stop_following(&mut self) {
+        self.input.stop_following();
+    }
+
+    /// From now on reads to the end of the line that was begun and not a byte further,
+    /// so that a successor on the same pipe finds a whole line.
+    pub fn stop_at_line_end(&mut self) {
+        if self.reading == Reading::All {
+            self.reading = Reading::ToLineEnd;
+        }
+    }
+
+    /// The next line of what was read. At the end of the input also the last line, if
+    /// it has no newline. `None` until more is read.
+    pub fn next_line(&mut self) -> Option<Line<'_>> {
+        self.next_line_and_name().map(|(line, _)| line)
+    }
+
+    /// The same, with what messages call the input.
+    pub fn next_line_and_name(&mut self) -> Option<(Line<'_>, &str)> {
+        let line = match self.is_at_last_line() {
+            true => self.lines.last_line(),
+            false => self.lines.next_line(),
+        };
+        line.map(|line| (line, self.input.name()))
+    }
+
+    /// The whole lines of what was read, in as few pieces as possible. At the end of the
+    /// input the last line comes from [`next_line`](Cursor::next_line).
+    pub fn next_run(&mut self) -> Option<Run<'_>> {
+        self.lines.next_run()
+    }
+
+    /// Whether [`next_line`](Cursor::next_line) has a line without another read.
+    pub fn has_line(&self) -> bool {
+        self.lines.has_whole_line() || self.is_at_last_line()
+    }
+
+    fn is_at_last_line(&self) -> bool {
+        self.reading == Reading::Ended
+            && !self.lines.has_whole_line()
+            && self.lines.is_inside_line()
+    }
+
+    /// Whether anything is still to be read.
+    pub fn wants_more(&self) -> bool {
+        match self.reading {
+            Reading::All => true,
+            Reading::ToLineEnd => self.lines.is_inside_line() && !self.lines.has_whole_line(),
+            Reading::Ended => false,
+        }
+    }
+
+    /// Whether every line was handed out, and no further line comes.
+    pub fn is_done(&self) -> bool {
+        self.reading != Reading::All && !self.lines.is_inside_line()
+    }
+
+    /// Whether the input itself has ended.
+    pub fn has_ended(&self) -> bool {
+        self.reading == Reading::Ended
+    }
+
+    /// The line that was begun and whose end did not come. For a stage that ends before.
+    pub fn unfinished_line(&mut self) -> Option<Line<'_>> {
+        match self.reading {
+            Reading::Ended => None,
+            Reading::All | Reading::ToLineEnd => self.lines.last_line(),
+        }
+    }
+
+    /// What to wait on before a read; `None` if a read never waits.
+    pub fn readiness(&self) -> Option<BorrowedFd<'_>> {
+        self.input.readiness()
+    }
+
+    /// Whether a read would bring something, or the end, without waiting.
+    pub fn has_more(&self) -> io::Result<bool> {
+        Ok(self.wants_more() && self.input.has_more()?)
+    }
+
+    /// Reads what is there, a block at the most. Only to be called when
+    /// [`readiness`](Cursor::readiness) says so: before its first writer a pipe looks as
+    /// if it had ended.
+    pub fn read(&mut self) -> Result<Progress> {
+        self.read_up_to(BLOCK_BYTES)
+    }
+
+    /// Reads what is there, but no more than `limit` bytes.
+    pub fn read_up_to(&mut self, limit: usize) -> Result<Progress> {
+        let progress = match self.reading {
+            Reading::All => self.input.read_up_to(&mut self.lines, limit)?,
+            Reading::ToLineEnd => self.read_to_line_end(limit.min(LINE_END_BYTES_MAX))?,
+            Reading::Ended => Progress::End,
+        };
+        if progress == Progress::End {
+            self.reading = Reading::Ended;
+        }
+        Ok(progress)
+    }
+
+    fn read_to_line_end(&mut self, limit: usize) -> Result<Progress> {
+        let mut count = 0;
+        while count < limit {
+            match self.input.read_one_byte(&mut self.lines)? {
+                Progress::Bytes(bytes) => {
+                    count += bytes;
+                    if self.lines.ends_a_line() {
+                        break;
+                    }
+                }
+                Progress::Nothing if count > 0 => break,
+                // The end comes again at the next call.
+                Progress::End if count > 0 => break,
+                other => return Ok(other),
+            }
+        }
+        Ok(Progress::Bytes(count))
+    }
+
+    /// What was wrong with recorded files since the last call. The caller asks after
+    /// each read, and reports it.
+    pub fn take_faults(&mut self) -> Vec<String> {
+        self.input.take_faults()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write;
+
+    use super::*;
+    use crate::stream::address::Address;
+
+    /// A cursor on a named pipe, and a writer of it.
+    fn pipe(line_bytes_max: usize) -> (tempfile::TempDir, Cursor, File) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+        let input = Input::open(&Address::from(path.to_str().unwrap()), false).unwrap();
+        let writer = File::options().write(true).open(&path).unwrap();
+        (folder, Cursor::new(input, line_bytes_max), writer)
+    }
+
+    fn lines(cursor: &mut Cursor) -> Vec<String> {
+        let mut lines = Vec::new();
+        while let Some(line) = cursor.next_line() {
+            lines.push(String::from_utf8_lossy(line.bytes).into_owned());
+        }
+        lines
+    }
+
+    #[test]
+    fn the_last_line_comes_with_the_end_and_not_before() {
+        let (_folder, mut cursor, mut writer) = pipe(100);
+        writer.write_all(b"one\ntwo").unwrap();
+        assert_eq!(cursor.read().unwrap(), Progress::Bytes(7));
+        assert_eq!(lines(&mut cursor), ["one"]);
+        assert!(cursor.wants_more() && !cursor.is_done() && !cursor.has_line());
+        drop(writer);
+        assert_eq!(cursor.read().unwrap(), Progress::End);
+        assert!(cursor.has_line() && !cursor.is_done() && !cursor.wants_more());
+        assert_eq!(lines(&mut cursor), ["two"]);
+        assert!(cursor.is_done());
+        assert!(cursor.unfinished_line().is_none());
+    }
+
+    #[test]
+    fn a_stop_reads_to_the_end_of_the_line_and_not_a_byte_further() {
+        let (_folder, mut cursor, mut writer) = pipe(100);
+        writer.write_all(b"one\nbe").unwrap();
+        cursor.read().unwrap();
+        cursor.stop_at_line_end();
+        // Whole lines come first.
+        assert!(!cursor.wants_more() && cursor.has_line());
+        assert_eq!(lines(&mut cursor), ["one"]);
+        assert!(cursor.wants_more());
+        assert_eq!(cursor.read().unwrap(), Progress::Nothing);
+        writer.write_all(b"gun\nthe successor's\n").unwrap();
+        assert_eq!(cursor.read().unwrap(), Progress::Bytes(4));
+        assert_eq!(lines(&mut cursor), ["begun"]);
+        assert!(cursor.is_done() && !cursor.has_ended());
+        let mut rest = Lines::new(100);
+        cursor.input.read(&mut rest).unwrap();
+        assert_eq!(rest.next_line().unwrap().bytes, b"the successor's");
+    }
+
+    #[test]
+    fn a_stop_between_lines_is_done_at_once() {
+        let (_folder, mut cursor, mut writer) = pipe(100);
+        writer.write_all(b"one\n").unwrap();
+        cursor.read().unwrap();
+        assert_eq!(lines(&mut cursor), ["one"]);
+        cursor.stop_at_line_end();
+        assert!(cursor.is_done());
+    }
+
+    #[test]
+    fn a_line_whose_end_does_not_come_is_no_line() {
+        let (_folder, mut cursor, mut writer) = pipe(4);
+        writer.write_all(b"too long").unwrap();
+        cursor.read().unwrap();
+        assert_eq!(lines(&mut cursor), [""; 0]);
+        cursor.stop_at_line_end();
+        assert_eq!(lines(&mut cursor), [""; 0]);
+        let line = cursor.unfinished_line().unwrap();
+        assert_eq!((line.bytes, line.oversized), (&b"too long"[..], Some(8)));
+        assert!(cursor.is_done());
+    }
+
+    #[test]
+    fn the_end_may_come_while_a_stop_looks_for_the_end_of_a_line() {
+        let (_folder, mut cursor, mut writer) = pipe(100);
+        writer.write_all(b"be").unwrap();
+        cursor.read().unwrap();
+        cursor.stop_at_line_end();
+        writer.write_all(b"gun").unwrap();
+        drop(writer);
+        assert_eq!(cursor.read().unwrap(), Progress::Bytes(3));
+        assert_eq!(cursor.read().unwrap(), Progress::End);
+        assert_eq!(lines(&mut cursor), ["begun"]);
+        assert!(cursor.is_done() && cursor.has_ended());
+    }
+}
