@@ -10,16 +10,13 @@
 set -euo pipefail
 cd -- "$(dirname -- "$0")/.."
 here=$PWD
+source scripts/lib.sh
 records=${RECORDS:-1000000}
 runs=${RUNS:-5}
 parts=${*:-$(cd scripts/bench && basename --multiple --suffix=.sh -- *.sh)}
 
-if [[ -z "${RV_BIN:-}" ]]; then
-  RV_BIN=$(scripts/programs.sh)
-fi
-RV_BIN=$(realpath -- "$RV_BIN")
-export PATH="$RV_BIN:$PATH"
-work=$(mktemp --directory "${TMPDIR:-/tmp}/rv-bench-XXXXXX")
+find_programs --release
+work=$(make_work bench)
 jobs_started=()
 cleanup() {
   ((${#jobs_started[@]})) && kill "${jobs_started[@]}" 2> /dev/null
@@ -74,10 +71,6 @@ awk -v count="$records" '{ line[NR] = $0 } END {
       rand() * 2 ^ 32, rand() * 65536, rand() * 4096, rand() * 4096, rand() * 2 ^ 24, rand() * 2 ^ 24,
       1700000000 + i / 1000 + rand() / 2000, line[i % NR + 1]
 }' "$here/fixtures/flowers.ndjson" > requests
-train() {
-  rv-score train --input "$here/fixtures/iris.csv" --target target --quiet \
-    --features sepalLength,sepalWidth,petalLength,petalWidth "$@"
-}
 train --algorithm decision-tree --name dt --model-version 1 --output dt.json
 train --algorithm logistic-regression --name lr --model-version 0 --output lr.json
 rv-score --model dt.json --rescore --assume-elapsed 3ms --quiet < requests > dt.scores

@@ -6,13 +6,9 @@
 # RV_BIN names a folder with the programs, instead of building them.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/.."
-
-if [[ -z "${RV_BIN:-}" ]]; then
-  RV_BIN=$(scripts/programs.sh)
-fi
-RV_BIN=$(realpath -- "$RV_BIN")
-fixtures=$PWD/fixtures
-work=$(realpath -- "$(mktemp --directory -- "${TMPDIR:-/tmp}/rv-check-http-XXXXXX")")
+source scripts/lib.sh
+find_programs --release
+work=$(make_work check-http)
 front=
 cleanup() {
   [[ -z "$front" ]] || kill "$front" 2> /dev/null || true
@@ -24,24 +20,9 @@ cd -- "$work"
 python3 -m venv venv
 venv/bin/pip --quiet --disable-pip-version-check install openapi-spec-validator prometheus-client
 
-"$RV_BIN/rv-score" train --quiet --input "$fixtures/iris.csv" --target target --output dt.json \
-  --features sepalLength,sepalWidth,petalLength,petalWidth \
-  --algorithm decision-tree --name dt --model-version 1
+train --algorithm decision-tree --name dt --model-version 1 --output dt.json
 mkfifo requests responses
 echo canary-secret > token
-
-# Where it listens, by what it says: NAME.
-address() {
-  local address
-  for _ in {1..100}; do
-    address=$(sed --quiet "s|.*$1 at http://||p" front.log)
-    [[ -n "$address" ]] && echo "$address" && return
-    sleep 0.1
-  done
-  echo "check_http: the front end does not come up" >&2
-  cat front.log >&2
-  return 1
-}
 
 # fetch ADDRESS PATH FILE
 fetch() {
@@ -58,11 +39,11 @@ PY
 for flags in '' '--fields a,b --id-header x-id' '--model dt.json --token-file token'; do
   echo "== rv-request --listen --admin $flags"
   # shellcheck disable=SC2086
-  "$RV_BIN/rv-request" --listen 127.0.0.1:0 --admin 127.0.0.1:0 --responses responses \
+  rv-request --listen 127.0.0.1:0 --admin 127.0.0.1:0 --responses responses \
     --output requests $flags 2> front.log &
   front=$!
-  calls=$(address listening)
-  admin=$(address admin)
+  calls=$(listen_address front.log)
+  admin=$(listen_address front.log admin)
   fetch "$calls" /openapi.json calls.json
   fetch "$admin" /openapi.json admin.json
   fetch "$admin" /metrics metrics.prom

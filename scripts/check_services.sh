@@ -9,9 +9,10 @@
 # of memory. What scripts/services/search.sh needs is needed here.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/.."
+source scripts/lib.sh
 kinds=${*:-elasticsearch7 elasticsearch8 opensearch2 elasticsearch8-secure readme}
 
-work=$(realpath -- "$(mktemp --directory -- "${TMPDIR:-/tmp}/rv-check-services-XXXXXX")")
+work=$(make_work check-services)
 # The services run as another user where this one is root.
 chmod 755 "$work"
 running=
@@ -30,7 +31,7 @@ thread_pool.write.queue_size: 8'
 # The page from starting a service to the answer, after the block that trains the
 # models.
 readme() {
-  PATH=$(scripts/programs.sh --profile dev):$PATH
+  find_programs --profile dev
   mkdir "$work/readme"
   ln --symbolic "$PWD/fixtures" "$PWD/scripts" "$work/readme/"
   python3 - docs/elasticsearch.md > "$work/readme/commands" << 'PY'

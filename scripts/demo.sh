@@ -9,25 +9,19 @@
 # RV_BIN names a folder with the programs, instead of building them.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/.."
+source scripts/lib.sh
 
 serve=no
 case "${1:-}" in
   '') ;;
   --serve) serve=yes ;;
-  *)
-    echo "usage: scripts/demo.sh [--serve]" >&2
-    exit 2
-    ;;
+  *) usage ;;
 esac
 
-if [[ -z "${RV_BIN:-}" ]]; then
-  echo '== building'
-  RV_BIN=$(scripts/programs.sh)
-fi
-RV_BIN=$(realpath -- "$RV_BIN")
-export PATH="$RV_BIN:$PATH"
+[[ -n "${RV_BIN:-}" ]] || echo '== building'
+find_programs --release
 fixtures=$PWD/fixtures
-work=$(realpath -- "$(mktemp --directory -- "${TMPDIR:-/tmp}/rv-demo-XXXXXX")")
+work=$(make_work demo)
 cd -- "$work"
 
 stages=()
@@ -70,11 +64,6 @@ drain() {
   stages=()
 }
 
-train() {
-  rv-score train --input "$fixtures/iris.csv" --target target \
-    --features sepalLength,sepalWidth,petalLength,petalWidth "$@"
-}
-
 # Everything behind the front end, from `requests` to `responses`.
 start_pipeline() {
   rm --force requests dt.in lr.in decoy.in rendezvous.in dt.scores lr.scores responses
@@ -85,17 +74,6 @@ start_pipeline() {
   stage lr rv-score --model lr.json --input lr.in --output lr.scores
   stage decoy sh -c 'rv-decoy --input decoy.in | rv-archive --dir logs'
   stage tee rv-tee --input requests --output rendezvous.in --live dt.in --live lr.in decoy.in
-}
-
-# Where the front end listens, as it says itself.
-address() {
-  local address
-  for _ in {1..100}; do
-    address=$(sed --quiet 's|.*listening at http://||p' front.log)
-    [[ -n "$address" ]] && echo "$address" && return
-    sleep 0.1
-  done
-  fail 'the front end does not come up'
 }
 
 # An HTTP call by the shell alone: METHOD PATH BODY.
@@ -125,7 +103,7 @@ train --algorithm decision-tree --name dt --model-version 1 --output dt.json
 if [[ $serve == yes ]]; then
   start_pipeline
   stage front rv-request --listen 127.0.0.1:8000 --responses responses --output requests
-  address=$(address)
+  address=$(listen_address front.log)
   reply=$(call_when_ready POST /predict '{"sepalLength":9,"sepalWidth":10,"petalLength":11,"petalWidth":12}')
   [[ "$reply" == 'HTTP/1.1 200 '* ]] || fail "no answer: $reply"
   echo "== up at http://$address until Ctrl-C; try"
@@ -155,7 +133,7 @@ sed 's/,"scores".*/}/' rendezvous.json
 echo '== one more over HTTP'
 start_pipeline
 stage front rv-request --listen 127.0.0.1:0 --responses responses --output requests
-address=$(address)
+address=$(listen_address front.log)
 call GET /ping '' | tail --lines=1
 reply=$(call_when_ready POST /predict '{
   "sepalLength": 9,

@@ -32,6 +32,7 @@
 set -euo pipefail
 self=$(realpath -- "$0")
 checkout=$(dirname -- "$(dirname -- "$self")")
+source "$checkout/scripts/lib.sh"
 dir=${RV_RUN:-rv-run}
 
 # How long a stage may take to finish what it holds.
@@ -44,11 +45,6 @@ readonly STAGES=(front tee rendezvous decoy decisions)
 fail() {
   echo "up.sh: $*" >&2
   exit "${status:-3}"
-}
-
-usage() {
-  sed --quiet '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p}' "$self" >&2
-  exit 2
 }
 
 # --- one stage -----------------------------------------------------------------
@@ -323,11 +319,6 @@ prepare() {
   fi
 }
 
-train() {
-  rv-score train --quiet --input "$checkout/fixtures/iris.csv" --target target \
-    --features sepalLength,sepalWidth,petalLength,petalWidth "$@"
-}
-
 define_model() {
   local name=$1 command
   shift
@@ -482,9 +473,7 @@ case $command in
     ;;
   *) usage ;;
 esac
-[[ -n "${RV_BIN:-}" ]] || RV_BIN=$("$checkout/scripts/programs.sh")
-RV_BIN=$(realpath -- "$RV_BIN")
-export RV_BIN PATH="$RV_BIN:$PATH"
+find_programs --release
 mkdir --parents -- "$dir"
 dir=$(realpath -- "$dir")
 cd -- "$dir"

@@ -531,3 +531,23 @@ pub fn resident_bytes(pid: u32) -> u64 {
     assert!(bytes > 0, "{pid} has ended");
     bytes
 }
+
+/// A policy under which dt@1 may answer at once, and lr@0 from `lr_after_ms` on. Both
+/// are expected.
+pub fn dt_then_lr(deadline_ms: u32, lr_after_ms: u32) -> String {
+    format!(
+        r#"
+deadline_ms = {deadline_ms}
+expect = ["dt", "lr"]
+[versions]
+dt = 1
+lr = 0
+[[prefer]]
+after_ms = 0
+models = ["dt"]
+[[prefer]]
+after_ms = {lr_after_ms}
+models = ["dt", "lr"]
+"#
+    )
+}

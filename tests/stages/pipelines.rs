@@ -5,22 +5,8 @@ use std::thread;
 
 use rustix::process::Signal;
 
-use crate::harness::{Finished, Running, Workdir, json, request, stat};
+use crate::harness::{Finished, Running, Workdir, dt_then_lr, json, request, stat};
 use crate::http::{Client, calls_with, front_end};
-
-const POLICY: &str = r#"
-deadline_ms = 5000
-expect = ["dt", "lr"]
-[versions]
-dt = 1
-lr = 0
-[[prefer]]
-after_ms = 0
-models = ["dt"]
-[[prefer]]
-after_ms = 2500
-models = ["dt", "lr"]
-"#;
 
 /// Both models, a decoy and a rendezvous behind `requests`, before `responses`.
 pub struct Pipeline {
@@ -29,7 +15,7 @@ pub struct Pipeline {
 
 impl Pipeline {
     pub fn start(workdir: &Workdir) -> Pipeline {
-        Pipeline::start_under(workdir, POLICY)
+        Pipeline::start_under(workdir, &dt_then_lr(5000, 2500))
     }
 
     pub fn start_under(workdir: &Workdir, policy: &str) -> Pipeline {

@@ -2,37 +2,24 @@
 
 use std::fs::File;
 use std::io::{BufReader, Write};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use crate::harness::{
-    Run, Running, Workdir, json, next_line, now, open_reader, open_writer, processor_ticks,
-    request_at, score, stat,
+    Run, Running, Workdir, dt_then_lr, json, next_line, now, open_reader, open_writer,
+    processor_ticks, request_at, score, stat,
 };
 
-const POLICY: &str = r#"
-deadline_ms = 300
-measure_from = "arrival"
-expect = ["dt", "lr"]
-
-[versions]
-dt = 1
-lr = 0
-
-[[prefer]]
-after_ms = 0
-models = ["dt"]
-
-[[prefer]]
-after_ms = 100
-models = ["dt", "lr"]
-
-[default]
-modelResult = { modelName = "default", result = 0 }
-"#;
+static POLICY: LazyLock<String> = LazyLock::new(|| {
+    let head = "measure_from = \"arrival\"";
+    let tail = "[default]
+modelResult = { modelName = \"default\", result = 0 }
+";
+    format!("{head}{}{tail}", dt_then_lr(300, 100))
+});
 
 /// A rendezvous between pipes that the test holds.
 struct Scene {
@@ -117,7 +104,7 @@ fn said(id: &str, model: &str, reason: &str) -> (String, String, String) {
 
 #[test]
 fn the_preferred_model_answers_at_once_and_the_other_when_its_step_begins() {
-    let mut scene = Scene::start(POLICY, &[]);
+    let mut scene = Scene::start(&POLICY, &[]);
     scene.request("a");
     writeln!(scene.dt, "{}", score("a", "dt", 1, 2)).unwrap();
     assert_eq!(scene.response(), said("a", "dt", "preferred"));
@@ -132,7 +119,7 @@ fn the_preferred_model_answers_at_once_and_the_other_when_its_step_begins() {
 
 #[test]
 fn a_deadline_fires_without_traffic() {
-    let mut scene = Scene::start(POLICY, &[]);
+    let mut scene = Scene::start(&POLICY, &[]);
     let since = Instant::now();
     scene.request("a");
     assert_eq!(scene.response(), said("a", "default", "default"));
@@ -153,7 +140,7 @@ fn a_failure_settles_a_request_early() {
 
 #[test]
 fn a_shadow_never_answers() {
-    let mut scene = Scene::start(POLICY, &[]);
+    let mut scene = Scene::start(&POLICY, &[]);
     scene.request("a");
     writeln!(scene.dt, "{}", score("a", "shadow", 0, 1)).unwrap();
     writeln!(scene.dt, "{}", score("a", "dt", 99, 1)).unwrap();
@@ -163,7 +150,7 @@ fn a_shadow_never_answers() {
 
 #[test]
 fn late_double_and_lost_scores_change_nothing_and_are_counted() {
-    let mut scene = Scene::start(POLICY, &["--orphan-age", "50ms"]);
+    let mut scene = Scene::start(&POLICY, &["--orphan-age", "50ms"]);
     scene.request("a");
     writeln!(scene.dt, "{}", score("a", "dt", 1, 2)).unwrap();
     assert_eq!(scene.response(), said("a", "dt", "preferred"));
@@ -192,7 +179,7 @@ fn late_double_and_lost_scores_change_nothing_and_are_counted() {
 
 #[test]
 fn scores_may_come_before_their_request() {
-    let mut scene = Scene::start(POLICY, &[]);
+    let mut scene = Scene::start(&POLICY, &[]);
     writeln!(scene.dt, "{}", score("a", "dt", 1, 2)).unwrap();
     std::thread::sleep(Duration::from_millis(50));
     scene.request("a");
@@ -202,7 +189,7 @@ fn scores_may_come_before_their_request() {
 
 #[test]
 fn a_request_that_comes_again_is_not_answered_again() {
-    let mut scene = Scene::start(POLICY, &[]);
+    let mut scene = Scene::start(&POLICY, &[]);
     for _ in 0..2 {
         scene.request("a");
         writeln!(scene.dt, "{}", score("a", "dt", 1, 2)).unwrap();
@@ -216,7 +203,7 @@ fn a_request_that_comes_again_is_not_answered_again() {
 
 #[test]
 fn the_response_has_the_requests_fields_and_says_why() {
-    let mut scene = Scene::start(POLICY, &[]);
+    let mut scene = Scene::start(&POLICY, &[]);
     let line = r#"{"messageId":"a","x":1.10,"timestamp":1,"returnAddress":"r","modelInput":{},"provenance":{"front":{"y":2.50}},"scoreTopic":"s"}"#;
     writeln!(scene.requests, "{line}").unwrap();
     writeln!(scene.dt, "{}", score("a", "dt", 1, 2)).unwrap();
@@ -308,7 +295,7 @@ fn a_changed_policy_is_in_force_after_sighup_and_a_bad_one_never() {
 
 #[test]
 fn an_idle_rendezvous_uses_no_processor() {
-    let mut scene = Scene::start(POLICY, &["--linger", "0s"]);
+    let mut scene = Scene::start(&POLICY, &["--linger", "0s"]);
     scene.request("a");
     scene.response();
     std::thread::sleep(Duration::from_millis(1200));
@@ -350,7 +337,7 @@ fn decisions_of(text: &str) -> Vec<serde_json::Value> {
 
 #[test]
 fn a_decision_tells_every_score_and_its_fate() {
-    let mut scene = Scene::start(POLICY, &["--linger", "200ms", "--decisions", "decisions"]);
+    let mut scene = Scene::start(&POLICY, &["--linger", "200ms", "--decisions", "decisions"]);
     let line = r#"{"messageId":"a","x":1.10,"timestamp":1,"modelInput":{},"returnAddress":"r","scoreTopic":"s"}"#;
     writeln!(scene.requests, "{line}").unwrap();
     writeln!(scene.dt, "{}", score("a", "dt", 1, 2)).unwrap();
@@ -649,7 +636,7 @@ fn a_share_is_ramped_and_a_version_promoted_under_load_and_every_day_can_be_repl
 
 #[test]
 fn requests_that_lag_behind_their_scores_by_a_second_still_get_them() {
-    let mut scene = Scene::start(POLICY, &[]);
+    let mut scene = Scene::start(&POLICY, &[]);
     for number in 0..100 {
         writeln!(scene.dt, "{}", score(&number.to_string(), "dt", 1, 2)).unwrap();
     }
@@ -699,7 +686,7 @@ fn open_mailboxes_are_bounded_and_the_oldest_is_answered() {
 
 #[test]
 fn after_sigterm_deadlines_are_kept_while_a_line_that_was_begun_is_awaited() {
-    let mut scene = Scene::start(POLICY, &["--grace", "3s"]);
+    let mut scene = Scene::start(&POLICY, &["--grace", "3s"]);
     scene.request("a");
     write!(scene.dt, "{}", &score("b", "dt", 1, 2)[..20]).unwrap();
     std::thread::sleep(Duration::from_millis(50));
@@ -724,7 +711,7 @@ fn for_a_production_model_that_died_the_canary_answers() {
         dt,
         mut lr,
         mut responses,
-    } = Scene::start(POLICY, &["--linger", "0s"]);
+    } = Scene::start(&POLICY, &["--linger", "0s"]);
     drop(dt);
     writeln!(requests, "{}", request_at("a", now())).unwrap();
     writeln!(lr, "{}", score("a", "lr", 0, 1)).unwrap();
@@ -947,7 +934,7 @@ fn open_mailboxes_are_bounded_in_bytes_and_the_oldest_is_answered() {
 fn a_full_disk_under_the_rejects_stops_no_answer() {
     let workdir = Workdir::new();
     std::os::unix::fs::symlink("/dev/full", workdir.path("rejects")).unwrap();
-    let mut scene = Scene::start_with(workdir, POLICY, &["--linger", "0s"], |run| run);
+    let mut scene = Scene::start_with(workdir, &POLICY, &["--linger", "0s"], |run| run);
     for number in 0..20 {
         writeln!(scene.lr, "nonsense").unwrap();
         let id = number.to_string();
@@ -995,7 +982,7 @@ fn early_scores_and_known_ids_are_bounded_as_told() {
 
 #[test]
 fn sigterm_ends_a_flood_of_long_lines_at_the_end_of_the_present_one() {
-    let scene = Scene::start(POLICY, &[]);
+    let scene = Scene::start(&POLICY, &[]);
     let line = format!(
         r#"{{"messageId":"a","result":{{"modelName":"x","result":"{}"}}}}"#,
         "x".repeat(256 << 10)

@@ -1,19 +1,11 @@
 //! rv-rendezvous on recordings: decisions, replays, and the story of a request.
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
-use crate::harness::{Workdir, json, now, request_at, score, stat};
+use crate::harness::{Workdir, dt_then_lr, json, now, request_at, score, stat};
 
-const POLICY: &str = r#"
-deadline_ms = 100
-expect = ["dt@1", "lr@0"]
-[[prefer]]
-after_ms = 0
-models = ["dt@1"]
-[[prefer]]
-after_ms = 50
-models = ["dt@1", "lr@0"]
-"#;
+static POLICY: LazyLock<String> = LazyLock::new(|| dt_then_lr(100, 50));
 
 /// A score that came so long after its request.
 fn score_after(id: &str, timestamp: f64, model: &str, version: u32, elapsed: &str) -> String {
@@ -35,7 +27,7 @@ fn record(workdir: &Workdir, count: usize) {
     workdir.write("requests", requests);
     workdir.write("dt", dt);
     workdir.write("lr", lr);
-    workdir.write("policy.toml", POLICY);
+    workdir.write("policy.toml", &*POLICY);
 }
 
 #[test]
@@ -125,7 +117,7 @@ fn records_out_of_order_find_each_other_within_the_disorder() {
 #[test]
 fn what_a_replay_cannot_pair_is_counted() {
     let workdir = Workdir::new();
-    workdir.write("policy.toml", POLICY);
+    workdir.write("policy.toml", &*POLICY);
     let requests = [
         request_at("a", 1.0),
         request_at("a", 1.0),
@@ -237,7 +229,7 @@ fn a_decision_without_its_policy_is_said() {
 #[test]
 fn check_says_what_a_policy_does_and_refuses_a_bad_one() {
     let workdir = Workdir::new();
-    workdir.write("policy.toml", POLICY);
+    workdir.write("policy.toml", &*POLICY);
     let finished = workdir
         .run("rv-rendezvous")
         .args(["check", "policy.toml"])

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Finished, Run, Workdir, checkout, eventually, json, program};
+use crate::harness::{Finished, Run, Workdir, checkout, dt_then_lr, eventually, json, program};
 use crate::http::Client;
 
 /// What `up.sh` keeps up in a folder. Ends with the test.
@@ -246,23 +246,12 @@ fn archived(up: &Up, folder: &str) -> Vec<String> {
     finished.lines().into_iter().map(str::to_owned).collect()
 }
 
-const SHADOW: &str = r#"
-deadline_ms = 5000
-[versions]
-dt = 1
-lr = 0
-[[prefer]]
-after_ms = 0
-models = ["dt"]
-[[prefer]]
-after_ms = 1000
-models = ["dt", "lr"]
-"#;
-
 #[test]
 fn a_model_joins_is_ramped_promoted_and_another_leaves_and_no_call_fails() {
     let up = Up::start(&[]);
-    up.policy(SHADOW);
+    // lr is a shadow for a second of the deadline.
+    let shadow = dt_then_lr(5000, 1000);
+    up.policy(&shadow);
     let callers = Callers::start(&up.address, 4);
     callers.see("dt@1");
     up.workdir.train("decision-tree", "dt", 2);
@@ -287,12 +276,12 @@ fn a_model_joins_is_ramped_promoted_and_another_leaves_and_no_call_fails() {
     assert!(scored.is_some(), "the shadow gets no requests");
     callers.see_only("dt@1");
     let ramp = "[split]\nkey = \"messageId\"\n[[share]]\nmodel = \"dt@2\"\nfrom = 0\nto = ";
-    up.policy(&format!("{SHADOW}{ramp}0.5\n"));
+    up.policy(&format!("{shadow}{ramp}0.5\n"));
     callers.see("dt@2");
     callers.see("dt@1");
-    up.policy(&format!("{SHADOW}{ramp}1.0\n"));
+    up.policy(&format!("{shadow}{ramp}1.0\n"));
     callers.see_only("dt@2");
-    up.policy(&SHADOW.replace("dt = 1", "dt = 2"));
+    up.policy(&shadow.replace("dt = 1", "dt = 2"));
     callers.see_only("dt@2");
     up.run("remove", &["dt"]);
     up.run("remove", &["lr"]);

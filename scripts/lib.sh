@@ -1,0 +1,43 @@
+# shellcheck shell=bash
+# What several scripts need. A script sources this file before it changes its folder.
+
+lib_checkout=$(dirname -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")")
+
+# Puts the programs first on PATH: those in the folder RV_BIN, or else it builds them:
+# find_programs FLAG OF cargo build...
+find_programs() {
+  [[ -n "${RV_BIN:-}" ]] || RV_BIN=$("$lib_checkout/scripts/programs.sh" "$@")
+  RV_BIN=$(realpath -- "$RV_BIN")
+  export RV_BIN PATH="$RV_BIN:$PATH"
+}
+
+# Prints the comment at the head of a script as its usage, and exits with status 2.
+usage() {
+  sed --quiet '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p}' "$(realpath -- "$0")" >&2
+  exit 2
+}
+
+# Makes an empty folder and prints its path, without links: make_work NAME.
+make_work() {
+  realpath -- "$(mktemp --directory -- "${TMPDIR:-/tmp}/rv-$1-XXXXXX")"
+}
+
+# Trains a model on the iris data: train FLAGS OF rv-score train...
+train() {
+  rv-score train --quiet --input "$lib_checkout/fixtures/iris.csv" --target target \
+    --features sepalLength,sepalWidth,petalLength,petalWidth "$@"
+}
+
+# Prints where a front end listens, as its log says: listen_address LOG [NAME].
+# NAME is `listening` for calls and `admin` for the second listener.
+listen_address() {
+  local log=$1 name=${2:-listening} address
+  for _ in {1..100}; do
+    address=$(sed --quiet "s|.*$name at http://||p" "$log")
+    [[ -n "$address" ]] && echo "$address" && return
+    sleep 0.1
+  done
+  echo "the front end does not come up:" >&2
+  cat -- "$log" >&2
+  return 1
+}
