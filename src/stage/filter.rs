@@ -96,6 +96,7 @@ pub fn run(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Res
         output: streams.output,
         out: Vec::new(),
         is_source: streams.is_source,
+        stopped: None,
         filter,
     };
     if streams.resume {
@@ -122,24 +123,26 @@ struct Filtering<'f, F> {
     /// Output that is not written yet.
     out: Vec<u8>,
     is_source: bool,
+    /// The signal that made this stage stop reading.
+    stopped: Option<Stop>,
     filter: &'f mut F,
     bar: ProgressBar,
 }
 
 impl<F: Filter> Filtering<'_, F> {
     fn run(&mut self, stage: &mut Stage) -> Result<()> {
-        let stopped = loop {
+        loop {
             self.work(stage)?;
             self.settle(stage)?;
-            let stopped = self.obey_signals(stage)?;
+            self.obey_signals(stage)?;
             if self.cursor.is_done() {
-                break stopped;
+                break;
             }
             self.read(stage)?;
-        };
+        }
         self.bar.finish_and_clear();
         self.finish(stage)?;
-        match stopped {
+        match self.stopped {
             // A file has an end, and it was not reached.
             Some(stop) if self.cursor.input().is_file() && !self.cursor.has_ended() => {
                 Err(EndedEarly::Signal(stop).into())
@@ -174,27 +177,26 @@ impl<F: Filter> Filtering<'_, F> {
         Ok(())
     }
 
-    /// Does what signals ask for. Says which signal makes this stage stop reading.
-    fn obey_signals(&mut self, stage: &mut Stage) -> Result<Option<Stop>> {
+    /// Does what signals ask for.
+    fn obey_signals(&mut self, stage: &mut Stage) -> Result<()> {
         if stage.signals.take_hangup() {
             self.filter.hangup(stage)?;
         }
-        let stop = stage.signals.stop();
-        let stopped = match stop {
+        match stage.signals.stop() {
             Some(Stop::Interrupt) if !self.is_source => {
                 // The sources stop now, so this is the last writer.
                 self.cursor.stop_following();
-                None
             }
-            stop => stop,
-        };
-        if stopped.is_some() {
-            self.cursor.stop_at_line_end();
+            Some(stop) => {
+                self.stopped.get_or_insert(stop);
+                self.cursor.stop_at_line_end();
+            }
+            None => {}
         }
         if !self.cursor.is_done()
             && let Some(stop) = stage.signals.out_of_time()
         {
-            if stopped.is_some()
+            if self.stopped.is_some()
                 && let Some(line) = self.cursor.unfinished_line()
             {
                 let reject = Reject::Unfinished;
@@ -202,7 +204,7 @@ impl<F: Filter> Filtering<'_, F> {
             }
             return Err(EndedEarly::Signal(stop).into());
         }
-        Ok(stopped)
+        Ok(())
     }
 
     /// Waits for input, a signal or the background work, and reads what is there.

@@ -317,7 +317,7 @@ fn what_is_wrong_with_a_policy_or_an_input_is_said() {
             .args(["--requests", "requests", "--scores", "scores"])
     };
     let finished = run().args(["--policy", "policy.toml"]).exits(2);
-    let expected = "rv-rendezvous: policy.toml:4: \"lr\" has no version";
+    let expected = "rv-rendezvous: policy.toml:3: \"lr\" has no version";
     assert!(finished.stderr.starts_with(expected), "{finished}");
     let finished = run()
         .args(["--prefer", "dt@1", "--deadline", "1s"])

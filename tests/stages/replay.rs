@@ -249,7 +249,7 @@ fn check_says_what_a_policy_does_and_refuses_a_bad_one() {
         .args(["check", "policy.toml"])
         .exits(2);
     assert!(
-        finished.stderr.contains("policy.toml:8: steps must stand"),
+        finished.stderr.contains("policy.toml:11: steps must stand"),
         "{finished}"
     );
     let both = "deadline_ms = 5\n[[prefer]]\nafter_ms = 0\nmodels = [\"a@1\", \"b@1\"]";
