@@ -466,8 +466,12 @@ fn what_is_no_pipe_is_refused_before_it_listens() {
     let workdir = pipes();
     workdir.write("file", "");
     for (requests, responses, said) in [
-        ("requests", "file", "--responses file: is no pipe"),
-        ("requests", "/dev/null", "--responses /dev/null: is no pipe"),
+        ("requests", "file", "--responses file: is not a pipe"),
+        (
+            "requests",
+            "/dev/null",
+            "--responses /dev/null: is not a pipe",
+        ),
         ("file", "responses", "mkfifo file"),
         ("missing", "responses", "mkfifo missing"),
     ] {

@@ -37,7 +37,7 @@ fn await_ready(admin: &str, status: u16, reason: &str) {
 fn readiness_follows_both_pipes_without_a_call() {
     let workdir = pipes();
     let (running, address, admin) = front_end_with_admin(&workdir, &[]);
-    let neither = "the requests have no reader, and the responses no writer";
+    let neither = "the requests have no reader, and the responses have no writer";
     await_ready(&admin, 503, neither);
     let no_writer = "the responses have no writer";
     let mut requests = open_reader(&workdir.path("requests"));
@@ -87,7 +87,7 @@ fn pipes_that_are_made_anew_are_found() {
             await_ready(
                 &admin,
                 503,
-                "the requests have no reader, and the responses no writer",
+                "the requests have no reader, and the responses have no writer",
             );
             for name in ["requests", "responses"] {
                 workdir.fifo(name);
@@ -105,7 +105,7 @@ fn pipes_that_are_made_anew_are_found() {
     await_ready(
         &admin,
         503,
-        "the requests have no reader, and the responses no writer",
+        "the requests have no reader, and the responses have no writer",
     );
     for name in ["requests", "responses"] {
         fs::remove_file(workdir.path(name)).unwrap();

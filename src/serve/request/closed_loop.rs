@@ -1,372 +1,322 @@
-//! model inputs -> requests, with an eye on the responses: no more than so many
-//! unanswered at a time.
+//! A closed loop: makes requests of lines, reads the responses, and limits the
+//! requests that are unanswered.
 
 use std::time::Instant;
 
 use anyhow::{Result, bail};
 use rustix::event::PollFlags;
 
-use crate::serve::request::flight::Flight;
-use crate::serve::request::wrap::Wrap;
-use crate::serve::request::{RequestArgs, Wrapper};
+use crate::serve::request::args::ClosedLoopOptions;
+use crate::serve::request::in_flight::InFlight;
+use crate::serve::request::line_wrapper::LineWrapper;
+use crate::serve::request::request_writer::RequestWriter;
 use crate::stage::backlog::Backlog;
 use crate::stage::filter::Filter;
 use crate::stage::stats::Snapshot;
 use crate::stage::wait::{output_error, wait};
 use crate::stage::{EndedEarly, Stage};
-use crate::stream::address::Address;
+use crate::stream::cursor::Cursor;
 use crate::stream::input::{Input, Progress};
 use crate::stream::output::Output;
-use crate::wire::lines::{KeptLine, Line, Lines};
+use crate::wire::lines::{KeptLine, Line};
 use crate::wire::message::Record;
 use crate::wire::reject::Reject;
 
-/// Requests stop being made while this much is not taken yet.
-const OUTGOING_BYTES_MAX: usize = 64 * 1024;
+/// While this many bytes of requests are not written yet, no request is made.
+const UNSENT_BYTES_MAX: usize = 64 * 1024;
 
-/// So do they while the inputs of unanswered requests take this much: they are kept
-/// to be set aside where no answer comes.
+/// While the inputs of unanswered requests take this many bytes, no request is made. The
+/// inputs are kept because an input without a response is set aside.
 const UNANSWERED_BYTES_MAX: usize = 64 << 20;
 
-/// How much of a line is read byte by byte before the responses get their turn.
-const BYTES_A_TURN: usize = 4096;
-
-/// Runs until every request has its answer or has waited too long for it.
-pub fn run(
-    stage: &mut Stage,
-    args: &RequestArgs,
-    responses: &Address,
-    wrapper: Wrapper,
-) -> Result<()> {
-    let mut ring = Ring::open(stage, args, responses, wrapper)?;
-    let turned = ring.turn(stage);
-    if let Err(error) = turned.and_then(|()| ring.pass_answers_on(stage)) {
-        return Err(ring.leave(stage, error));
+/// Runs until each request is answered or has expired.
+pub fn run(stage: &mut Stage, options: ClosedLoopOptions, writer: RequestWriter) -> Result<()> {
+    let mut closed_loop = ClosedLoop::open(stage, options, writer)?;
+    let outcome = closed_loop.run(stage);
+    if let Err(error) = outcome.and_then(|()| closed_loop.write_answers(stage)) {
+        closed_loop.set_aside_all(stage, &error);
+        return Err(error);
     }
-    stage.close(&mut ring.answers)?;
-    let unanswered = ring.flight.unanswered();
-    stage.has_findings |= unanswered > 0;
-    if unanswered > 0 {
-        let message = format!("{unanswered} requests had no response within --timeout");
+    stage.close(&mut closed_loop.answers)?;
+    let expired = closed_loop.in_flight.expired_count();
+    stage.has_findings |= expired > 0;
+    if expired > 0 {
+        let message = format!("{expired} requests had no response within --timeout");
         stage.report.warn(&message);
     }
-    stage.final_stats(&ring.snapshot(stage));
+    stage.final_stats(&closed_loop.snapshot(stage));
     match stage.signals.stop() {
-        // A file has an end, and this was not it.
-        Some(stop) if ring.input.is_file() => Err(EndedEarly::Signal(stop).into()),
+        // The rest of the file is unread.
+        Some(stop) if closed_loop.inputs.input().is_file() => Err(EndedEarly::Signal(stop).into()),
         _ => Ok(()),
     }
 }
 
-/// How far the input has been read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reading {
-    On,
-    /// A signal has come: to the end of the line that was begun, and not a byte
-    /// further.
-    ToLineEnd,
-    Ended,
-}
-
-/// The four streams, and what is between them.
+/// The four streams and the state between them.
 #[derive(Debug)]
-struct Ring {
-    input: Input,
-    input_lines: Lines,
-    reading: Reading,
-    wrap: Wrap,
-    outgoing: Backlog,
-    output: Output,
-    flight: Flight,
+struct ClosedLoop {
+    inputs: Cursor,
+    /// Whether a signal has told the program to stop.
+    is_stopping: bool,
+    line_wrapper: LineWrapper,
+    unsent: Backlog,
+    requests: Output,
+    /// Whether `requests` is closed.
+    requests_closed: bool,
+    in_flight: InFlight,
     in_flight_max: usize,
-    responses: Input,
-    response_lines: Lines,
-    answered: Vec<u8>,
+    responses: Cursor,
+    unwritten_answers: Vec<u8>,
     answers: Output,
 }
 
-impl Ring {
+impl ClosedLoop {
     fn open(
         stage: &Stage,
-        args: &RequestArgs,
-        responses: &Address,
-        wrapper: Wrapper,
-    ) -> Result<Ring> {
-        let mut outgoing = Backlog::default();
-        if args.output.resume {
-            outgoing.tail().push(b'\n');
+        options: ClosedLoopOptions,
+        writer: RequestWriter,
+    ) -> Result<ClosedLoop> {
+        let mut unsent = Backlog::default();
+        if options.output.resume {
+            unsent.tail().push(b'\n');
         }
-        Ok(Ring {
-            answers: match &args.answers {
+        let open = |address| {
+            let input = Input::open(address, options.input.follow)?;
+            Ok::<_, anyhow::Error>(Cursor::new(input, stage.line_bytes_max))
+        };
+        // An id that this program makes never comes again.
+        let remembered_ids = match &options.id_pointer {
+            Some(_) => options.remembered_ids,
+            None => 0,
+        };
+        Ok(ClosedLoop {
+            answers: match &options.answers {
                 Some(address) => Output::open(address)?,
                 None => Output::nowhere(),
             },
-            output: Output::open(&args.output.output)?,
-            input: Input::open(&args.input.input, args.input.follow)?,
-            responses: Input::open(responses, args.input.follow)?,
-            input_lines: Lines::new(stage.line_bytes_max),
-            response_lines: Lines::new(stage.line_bytes_max),
-            reading: Reading::On,
-            wrap: Wrap::new(wrapper, args.id.clone()),
-            outgoing,
-            // Ids that are made never come again.
-            flight: Flight::new(
-                args.timeout,
-                args.id.as_ref().map_or(0, |_| args.remember_ids as usize),
-            ),
-            in_flight_max: args.max_in_flight as usize,
-            answered: Vec::new(),
+            requests: Output::open(&options.output.output)?,
+            requests_closed: false,
+            inputs: open(&options.input.input)?,
+            is_stopping: false,
+            responses: open(&options.responses)?,
+            line_wrapper: LineWrapper::new(writer, options.id_pointer),
+            unsent,
+            in_flight: InFlight::new(options.timeout, remembered_ids),
+            in_flight_max: options.in_flight_max,
+            unwritten_answers: Vec::new(),
         })
     }
 
-    fn turn(&mut self, stage: &mut Stage) -> Result<()> {
-        let mut closed = false;
+    fn run(&mut self, stage: &mut Stage) -> Result<()> {
         loop {
             stage.show_stats(|stage| self.snapshot(stage));
-            // This is a source: both signals stop its reading, and it waits for
-            // the answers to what it has sent.
-            if self.reading == Reading::On && stage.signals.stop().is_some() {
-                self.reading = Reading::ToLineEnd;
+            // This program is a source: SIGINT and SIGTERM both stop its reading. It
+            // still waits for the responses to the requests that it has sent.
+            if stage.signals.stop().is_some() {
+                self.is_stopping = true;
+                self.inputs.stop_at_line_end();
             }
             self.make_requests(stage)?;
-            // Never waits: while this program waited to write, nobody would read the
-            // responses, and the ring could stand still.
-            self.outgoing
-                .write_some(&mut self.output)
-                .map_err(|error| output_error(&self.output, error))?;
-            let exhausted = self.reading == Reading::Ended && !self.has_line();
-            if exhausted && self.outgoing.is_empty() {
-                if !closed {
-                    // The stages behind see the end, and answer what they still
-                    // hold.
-                    stage.close(&mut self.output)?;
-                    closed = true;
-                }
-                if self.flight.open() == 0 {
+            self.send_requests()?;
+            if self.inputs.is_done() && self.unsent.is_empty() {
+                self.close_requests(stage)?;
+                if self.in_flight.len() == 0 {
                     return Ok(());
                 }
             }
             stage.report.flush()?;
-            self.pass_answers_on(stage)?;
+            self.write_answers(stage)?;
             if let Some(stop) = stage.signals.out_of_time() {
                 return Err(EndedEarly::Signal(stop).into());
             }
-            // From before the wait: what is there by then is read before anything is
-            // given up.
+            // The time is taken before the wait. So a response that came by this time
+            // is read before its request can expire.
             let now = Instant::now();
             let [input_ready, responses_ready] = self.wait(stage)?;
-            if responses_ready {
-                if self.read_responses(stage)? == Progress::End {
-                    self.pass_answers_on(stage)?;
-                    let open = self.flight.open();
-                    if open > 0 || !exhausted {
-                        let name = self.responses.name();
-                        bail!("{name}: ended while {open} requests were unanswered");
-                    }
-                    return Ok(());
-                }
-            } else {
-                // No answer that is waiting to be read comes too late.
-                self.give_up(stage, now)?;
+            if !responses_ready {
+                self.expire_requests(stage, now)?;
+            } else if self.read_responses(stage)? == Progress::End {
+                return self.end_with_responses(stage);
             }
             if input_ready {
-                self.read_input()?;
-                stage.report_faults(self.input.take_faults())?;
+                self.inputs.read()?;
+                stage.report_faults(self.inputs.take_faults())?;
             }
         }
     }
 
-    /// Requests of what was read already, as far as there is room.
+    /// Makes requests of the lines that were read, until a limit is reached.
     fn make_requests(&mut self, stage: &mut Stage) -> Result<()> {
         while self.has_room() {
-            let line = match self.input_lines.next_line() {
-                Some(line) => line,
-                None if self.reading == Reading::Ended => match self.input_lines.last_line() {
-                    Some(line) => line,
-                    None => break,
-                },
-                None => break,
+            let Some((line, name)) = self.inputs.next_line_and_name() else {
+                break;
             };
-            let input = self.input.name();
-            let out = self.outgoing.tail();
-            let is_known = |id: &str| self.flight.is_known(id);
-            if let Some(id) = self.wrap.request(stage, input, &line, out, is_known)? {
-                self.flight.depart(id, KeptLine::from(&line));
+            let out = self.unsent.tail();
+            let is_known = |id: &str| self.in_flight.is_known(id);
+            let id = self
+                .line_wrapper
+                .wrap_line(stage, name, &line, out, is_known)?;
+            if let Some(id) = id {
+                self.in_flight.insert(id, KeptLine::from(&line));
             }
-        }
-        if self.reading == Reading::ToLineEnd && !self.has_line() {
-            self.reading = Reading::Ended;
         }
         Ok(())
     }
 
     fn has_room(&self) -> bool {
-        self.flight.open() < self.in_flight_max
-            && self.flight.bytes() < UNANSWERED_BYTES_MAX
-            && self.outgoing.len() < OUTGOING_BYTES_MAX
+        self.in_flight.len() < self.in_flight_max
+            && self.in_flight.bytes() < UNANSWERED_BYTES_MAX
+            && self.unsent.len() < UNSENT_BYTES_MAX
     }
 
-    /// Whether anything was read that is no request yet.
-    fn has_line(&self) -> bool {
-        self.input_lines.is_inside_line()
+    /// Writes requests without waiting. If the program waited here, it would not read
+    /// the responses, and a ring of full pipes would stand still.
+    fn send_requests(&mut self) -> Result<()> {
+        self.unsent
+            .write_some(&mut self.requests)
+            .map_err(|error| output_error(&self.requests, error))
+    }
+
+    /// Closes the requests. The next stages see the end, and answer what they hold.
+    fn close_requests(&mut self, stage: &mut Stage) -> Result<()> {
+        if !self.requests_closed {
+            stage.close(&mut self.requests)?;
+            self.requests_closed = true;
+        }
+        Ok(())
     }
 
     fn wants_input(&self) -> bool {
-        match self.reading {
-            Reading::On => self.has_room(),
-            Reading::ToLineEnd => {
-                self.input_lines.is_inside_line() && !self.input_lines.has_whole_line()
-            }
-            Reading::Ended => false,
-        }
+        // After a signal, the rest of the line that has begun is read at once.
+        self.inputs.wants_more() && (self.is_stopping || self.has_room())
     }
 
-    fn read_input(&mut self) -> Result<()> {
-        if self.reading == Reading::On {
-            if self.input.read(&mut self.input_lines)? == Progress::End {
-                self.reading = Reading::Ended;
-            }
-            return Ok(());
-        }
-        for _ in 0..BYTES_A_TURN {
-            match self.input.read_one_byte(&mut self.input_lines)? {
-                Progress::Bytes(_) if self.input_lines.ends_a_line() => break,
-                Progress::Bytes(_) => {}
-                Progress::Nothing => break,
-                Progress::End => {
-                    self.reading = Reading::Ended;
-                    break;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// Sets the inputs aside whose answers did not come in time.
-    fn give_up(&mut self, stage: &mut Stage, now: Instant) -> Result<()> {
-        for line in self.flight.give_up(now) {
+    /// Sets aside the inputs of the requests that have expired at `now`.
+    fn expire_requests(&mut self, stage: &mut Stage, now: Instant) -> Result<()> {
+        for line in self.in_flight.expire(now) {
             let reject = Reject::Unanswered("no response came within --timeout");
-            let input = self.input.name();
-            stage.report.reject(input, &line.line(), &reject)?;
+            let name = self.inputs.name();
+            stage.report.reject(name, &line.line(), &reject)?;
         }
         Ok(())
     }
 
-    /// Before an early end: what was read and has no answer is not lost in silence,
-    /// and half a line is never taken for a whole one. Returns what is to be said.
-    fn leave(&mut self, stage: &mut Stage, error: anyhow::Error) -> anyhow::Error {
-        let [no_answer, not_sent, torn] = match error.downcast_ref() {
+    /// Sets aside all inputs that were read and not answered, because `error` ends the
+    /// program. Half a line is never taken for a whole one.
+    fn set_aside_all(&mut self, stage: &mut Stage, error: &anyhow::Error) {
+        let [unanswered, unsent] = match error.downcast_ref() {
             Some(EndedEarly::Signal(_)) => [
-                Reject::Unanswered("no response came within --grace"),
-                Reject::Unanswered("there was no room to send it within --grace"),
-                Reject::Unfinished,
+                "no response came within --grace",
+                "the request was not sent within --grace",
             ],
             _ => [
-                Reject::Unanswered("the program ended before a response came"),
-                Reject::Unanswered("the program ended before it was sent"),
-                Reject::Unfinished,
+                "the program ended before the response came",
+                "the program ended before it sent the request",
             ],
         };
-        let input = self.input.name();
-        // With --strict each is an error, and is kept all the same. Where they can
-        // not be kept, the error that ends the program is said, not that one.
-        for line in self.flight.give_up_all() {
-            let _ = stage.report.reject(input, &line.line(), &no_answer);
+        let [unanswered, unsent] = [unanswered, unsent].map(Reject::Unanswered);
+        // Errors are ignored: `error` ends the program and is reported. With --strict,
+        // a line is set aside before the error is returned.
+        for line in self.in_flight.expire_all() {
+            let name = self.inputs.name();
+            let _ = stage.report.reject(name, &line.line(), &unanswered);
         }
-        while let Some(line) = self.input_lines.next_line() {
-            let _ = self.wrap.set_aside(stage, input, &line, &not_sent);
+        let wrapper = &mut self.line_wrapper;
+        while let Some((line, name)) = self.inputs.next_line_and_name() {
+            let _ = wrapper.set_aside(stage, name, &line, &unsent);
         }
-        if let Some(line) = self.input_lines.last_line() {
-            let reject = if self.reading == Reading::Ended {
-                not_sent
-            } else {
-                torn
-            };
-            let _ = self.wrap.set_aside(stage, input, &line, &reject);
+        let name = self.inputs.name().to_owned();
+        if let Some(line) = self.inputs.unfinished_line() {
+            let _ = wrapper.set_aside(stage, &name, &line, &Reject::Unfinished);
         }
         stage.final_stats(&self.snapshot(stage));
-        error
     }
 
     fn read_responses(&mut self, stage: &mut Stage) -> Result<Progress> {
         stage.stats.touch();
-        let progress = self.responses.read(&mut self.response_lines)?;
+        let progress = self.responses.read()?;
         stage.report_faults(self.responses.take_faults())?;
-        loop {
-            let line = match self.response_lines.next_line() {
-                Some(line) => line,
-                None if progress == Progress::End => match self.response_lines.last_line() {
-                    Some(line) => line,
-                    None => break,
-                },
-                None => break,
-            };
-            let name = self.responses.name();
-            arrive(stage, name, &line, &mut self.flight, &mut self.answered)?;
+        while let Some((line, name)) = self.responses.next_line_and_name() {
+            let answers = &mut self.unwritten_answers;
+            take_response(stage, name, &line, &mut self.in_flight, answers)?;
         }
         Ok(progress)
     }
 
-    fn pass_answers_on(&mut self, stage: &mut Stage) -> Result<()> {
-        if !self.answered.is_empty() {
-            let since = Instant::now();
-            stage.write_all(&mut self.answers, &mut self.answered)?;
-            self.flight.hold(since.elapsed());
+    /// Ends the loop when the responses have ended. That is a failure unless all
+    /// inputs are answered.
+    fn end_with_responses(&mut self, stage: &mut Stage) -> Result<()> {
+        self.write_answers(stage)?;
+        let unanswered = self.in_flight.len();
+        if unanswered > 0 || !self.inputs.is_done() {
+            let name = self.responses.name();
+            bail!("{name}: ended while {unanswered} requests were unanswered");
         }
         Ok(())
     }
 
-    /// Waits, and says whether the input and the responses can be read.
+    fn write_answers(&mut self, stage: &mut Stage) -> Result<()> {
+        if !self.unwritten_answers.is_empty() {
+            let since = Instant::now();
+            stage.write_all(&mut self.answers, &mut self.unwritten_answers)?;
+            self.in_flight.extend_timeouts(since.elapsed());
+        }
+        Ok(())
+    }
+
+    /// Waits until there is something to do. Returns whether the input can be read,
+    /// and whether the responses can.
     fn wait(&self, stage: &mut Stage) -> Result<[bool; 2]> {
-        let input = self.wants_input().then_some(&self.input);
+        let inputs = self.wants_input().then_some(&self.inputs);
         let at_once = Instant::now();
         let times = [
-            self.flight.due(),
+            self.in_flight.next_expiry(),
             stage.stats.due(),
             stage.signals.grace_end(),
         ];
         let mut until = times.into_iter().flatten().min();
         let mut streams = Vec::with_capacity(3);
-        let mut places = [None; 2];
-        for (place, end) in places.iter_mut().zip([input, Some(&self.responses)]) {
-            match end.map(Input::readiness) {
+        let mut indices = [None; 2];
+        for (index, stream) in indices.iter_mut().zip([inputs, Some(&self.responses)]) {
+            match stream.map(Cursor::readiness) {
                 Some(Some(fd)) => {
-                    *place = Some(streams.len());
+                    *index = Some(streams.len());
                     streams.push((fd, PollFlags::IN));
                 }
-                // A file never waits.
+                // A file can always be read.
                 Some(None) => until = Some(at_once),
                 None => {}
             }
         }
-        if !self.outgoing.is_empty() {
-            streams.extend(self.output.readiness());
+        if !self.unsent.is_empty() {
+            streams.extend(self.requests.readiness());
         }
         let ready = wait(&streams, &mut stage.signals, until)?;
-        let is_ready = |place: Option<usize>, end: Option<&Input>| match place {
-            Some(place) => ready[place],
-            None => end.is_some_and(Input::is_file),
+        let is_ready = |index: Option<usize>, stream: Option<&Cursor>| match index {
+            Some(index) => ready[index],
+            None => stream.is_some_and(|stream| stream.input().is_file()),
         };
         Ok([
-            is_ready(places[0], input),
-            is_ready(places[1], Some(&self.responses)),
+            is_ready(indices[0], inputs),
+            is_ready(indices[1], Some(&self.responses)),
         ])
     }
 
     fn snapshot(&self, stage: &Stage) -> Snapshot {
-        let counts = self.flight.snapshot(self.wrap.snapshot(stage));
-        counts.count("repeated", self.wrap.repeated())
+        let made = self.line_wrapper.snapshot(stage);
+        let counts = self.in_flight.add_counts(made);
+        counts.count("repeated", self.line_wrapper.repeated())
     }
 }
 
-/// Takes one line of the responses, and appends it to the answers where a request
-/// waits for it.
-fn arrive(
+/// Takes one line of the responses. Appends it to `answers` if its request is in
+/// flight.
+fn take_response(
     stage: &mut Stage,
     input: &str,
     line: &Line,
-    flight: &mut Flight,
-    answered: &mut Vec<u8>,
+    in_flight: &mut InFlight,
+    answers: &mut Vec<u8>,
 ) -> Result<()> {
     let read = || {
         let Some(bytes) = line.record()? else {
@@ -377,9 +327,9 @@ fn arrive(
     };
     match read() {
         Ok(Some((id, bytes))) => {
-            if flight.arrive(&id) {
-                answered.extend_from_slice(bytes);
-                answered.push(b'\n');
+            if in_flight.answer(&id) {
+                answers.extend_from_slice(bytes);
+                answers.push(b'\n');
             }
             Ok(())
         }

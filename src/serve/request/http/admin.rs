@@ -1,4 +1,5 @@
-//! The second listener: for those who run the service, not for its clients.
+//! Answers the calls of the second listener, which operators use: `/healthz`,
+//! `/readyz`, `/metrics` and `/openapi.json`.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -9,102 +10,124 @@ use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use serde_json::json;
 
-use crate::serve::request::http::call::{check_token, close_after, failure, json, not_allowed};
-use crate::serve::request::http::connections::{Connection, Connections, Phase};
-use crate::serve::request::http::front::{Answer, Front};
-use crate::serve::request::http::sites::Sites;
+use crate::serve::request::http::answer::{
+    Answer, close_connection_after, error, json, method_not_allowed,
+};
+use crate::serve::request::http::caller_check::{CallerCheck, HostName};
+use crate::serve::request::http::connection::{Connection, Phase};
+use crate::serve::request::http::connections::Connections;
+use crate::serve::request::http::front_end::FrontEnd;
 
-/// How many connections there may be: those who run a service are few.
+/// How many connections there may be. A service has few operators.
 pub const CONNECTIONS_MAX: usize = 64;
 
-/// What the answers of the second listener need beside the front end's state.
+/// Answers the calls of the second listener.
 #[derive(Debug)]
-pub struct Admin {
-    /// Whether `/metrics` and `/openapi.json` ask for the token.
-    pub asks: bool,
-    /// The service in the words of OpenAPI, these paths included.
-    pub description: Bytes,
-    /// Who may call: no pages of other sites.
-    pub sites: Sites,
-}
-
-impl Admin {
-    /// Where others reach the address, its answers need the token that calls need.
-    pub fn asks(address: SocketAddr, has_token: bool) -> bool {
-        has_token && !address.ip().is_loopback()
-    }
-}
-
-/// Answers one call, whatever it is.
-pub async fn answer(
-    front: Rc<Front>,
+pub struct AdminService {
+    front_end: Rc<FrontEnd>,
+    /// The connections of this listener.
     connections: Rc<Connections>,
-    connection: Rc<Connection>,
-    request: Request<Incoming>,
-) -> Answer {
-    connection.enter(Phase::Call, Instant::now());
-    let mut answer = match &front.admin {
-        Some(admin) => match admin.sites.admit(&request) {
-            Ok(_) => answer_to(&front, admin, &request),
-            Err(refused) => *refused,
-        },
-        None => no_such_path(),
-    };
-    if connections.is_last_call() {
-        close_after(&mut answer);
-    }
-    connection.enter(Phase::Idle, Instant::now());
-    answer
+    /// Whether `/metrics` and `/openapi.json` need the token.
+    needs_token: bool,
+    callers: CallerCheck,
+    /// The OpenAPI description of both listeners.
+    description: Bytes,
 }
 
-fn answer_to(front: &Front, admin: &Admin, request: &Request<Incoming>) -> Answer {
-    match (request.method(), request.uri().path()) {
-        (&Method::GET | &Method::HEAD, path) => get(front, admin, path, request),
-        (_, "/healthz" | "/readyz" | "/metrics" | "/openapi.json") => not_allowed("GET, HEAD"),
-        _ => no_such_path(),
-    }
+/// Whether a listener at `address` needs the token that calls need: only if other
+/// machines can reach it.
+pub fn needs_token(address: SocketAddr, calls_need_token: bool) -> bool {
+    calls_need_token && !address.ip().is_loopback()
 }
 
-fn get(front: &Front, admin: &Admin, path: &str, request: &Request<Incoming>) -> Answer {
-    match path {
-        "/healthz" => value(StatusCode::OK, &json!({"alive": true})),
-        "/readyz" => match front.not_ready() {
-            None => value(StatusCode::OK, &json!({"ready": true})),
-            Some(reason) => value(
-                StatusCode::SERVICE_UNAVAILABLE,
-                &json!({"ready": false, "reason": reason}),
-            ),
-        },
-        "/metrics" | "/openapi.json" => {
-            if admin.asks
-                && let Err(refused) = check_token(&front.limits.access, request)
-            {
-                return *refused;
-            }
-            if path == "/metrics" {
-                metrics(front)
-            } else {
-                json(StatusCode::OK, admin.description.clone())
-            }
+impl AdminService {
+    /// The service of the listener at `own_address`. Pages of other sites may not call
+    /// it.
+    pub fn new(
+        front_end: Rc<FrontEnd>,
+        connections: Rc<Connections>,
+        own_address: SocketAddr,
+        host_names: &[HostName],
+        description: Bytes,
+    ) -> AdminService {
+        AdminService {
+            needs_token: needs_token(own_address, front_end.access.needs_token()),
+            front_end,
+            connections,
+            callers: CallerCheck::new(own_address, host_names, &[], None),
+            description,
         }
-        _ => no_such_path(),
+    }
+
+    /// Answers one call, valid or not.
+    pub async fn answer(
+        self: Rc<Self>,
+        connection: Rc<Connection>,
+        request: Request<Incoming>,
+    ) -> Answer {
+        connection.enter(Phase::Answering, Instant::now());
+        let mut answer = match self.callers.check(&request) {
+            Ok(_) => self.route(&request),
+            Err(refusal) => *refusal,
+        };
+        if self.connections.takes_close_request() {
+            close_connection_after(&mut answer);
+        }
+        connection.enter(Phase::Idle, Instant::now());
+        answer
+    }
+
+    fn route(&self, request: &Request<Incoming>) -> Answer {
+        match (request.method(), request.uri().path()) {
+            (&Method::GET | &Method::HEAD, path) => self.get(path, request),
+            (_, "/healthz" | "/readyz" | "/metrics" | "/openapi.json") => {
+                method_not_allowed("GET, HEAD")
+            }
+            _ => no_such_path(),
+        }
+    }
+
+    fn get(&self, path: &str, request: &Request<Incoming>) -> Answer {
+        match path {
+            "/healthz" => json_value(StatusCode::OK, &json!({"alive": true})),
+            "/readyz" => match self.front_end.not_ready() {
+                None => json_value(StatusCode::OK, &json!({"ready": true})),
+                Some(reason) => json_value(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    &json!({"ready": false, "reason": reason}),
+                ),
+            },
+            "/metrics" | "/openapi.json" => {
+                if self.needs_token
+                    && let Err(refusal) = self.front_end.access.check(request.headers())
+                {
+                    return *refusal;
+                }
+                if path == "/metrics" {
+                    self.metrics()
+                } else {
+                    json(StatusCode::OK, self.description.clone())
+                }
+            }
+            _ => no_such_path(),
+        }
+    }
+
+    fn metrics(&self) -> Answer {
+        let mut answer = json(StatusCode::OK, self.front_end.metrics().into());
+        let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+        answer.headers_mut().insert(CONTENT_TYPE, content_type);
+        answer
     }
 }
 
 fn no_such_path() -> Answer {
-    failure(
+    error(
         StatusCode::NOT_FOUND,
         "no such path; there are GET /healthz, /readyz, /metrics and /openapi.json",
     )
 }
 
-fn metrics(front: &Front) -> Answer {
-    let mut answer = json(StatusCode::OK, front.metrics().into());
-    let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-    answer.headers_mut().insert(CONTENT_TYPE, content_type);
-    answer
-}
-
-fn value(status: StatusCode, value: &serde_json::Value) -> Answer {
+fn json_value(status: StatusCode, value: &serde_json::Value) -> Answer {
     json(status, format!("{value}\n").into())
 }

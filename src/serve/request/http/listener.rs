@@ -1,50 +1,40 @@
-//! An address, and the connections that come to it.
+//! Accepts connections, and serves each with hyper.
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
-use crate::serve::request::http::connections::{Connection, Connections, Place};
-use crate::serve::request::http::front::Front;
-use crate::serve::request::http::watched::Watched;
-use crate::stage::usage;
-
-/// The largest head of a call, in bytes; a larger one gets 431. The buffer of a
-/// connection grows to about as much.
-pub const HEAD_BYTES_MAX: usize = 64 * 1024;
+use crate::serve::request::http::answer::Answer;
+use crate::serve::request::http::client_stream::ClientStream;
+use crate::serve::request::http::connection::Connection;
+use crate::serve::request::http::connections::{Connections, Slot};
+use crate::serve::request::http::parse_error::HEADERS_BYTES_MAX;
+use crate::serve::request::http::reports::Reports;
 
 /// How many connections may wait in the kernel to be accepted.
 const BACKLOG: u32 = 4096;
 
-/// The address that a flag names.
-pub fn address(flag: &str, text: &str) -> Result<SocketAddr> {
-    let mut addresses = text.to_socket_addrs().map_err(|error| {
-        usage(format!(
-            "{flag} {text}: {error}; it has the form HOST:PORT, as in 127.0.0.1:8000"
-        ))
-    })?;
-    addresses
-        .next()
-        .ok_or_else(|| usage(format!("{flag} {text}: no such host")))
-}
+/// How long to wait after a connection could not be accepted. Without a wait, a lack
+/// of descriptors would use up the processor.
+const WAIT_AFTER_ERROR: Duration = Duration::from_millis(20);
 
-/// Begins to listen.
-pub fn listen(address: SocketAddr) -> Result<TcpListener> {
-    let listen = || {
+/// Binds `address` and listens there. Fails if the address is in use or not of this
+/// machine.
+pub fn bind(address: SocketAddr) -> Result<TcpListener> {
+    let bind = || {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
             SocketAddr::V6(_) => TcpSocket::new_v6()?,
@@ -53,31 +43,24 @@ pub fn listen(address: SocketAddr) -> Result<TcpListener> {
         socket.bind(address)?;
         socket.listen(BACKLOG)
     };
-    listen().with_context(|| format!("cannot listen at {address}"))
+    bind().with_context(|| format!("cannot listen at {address}"))
 }
 
-/// Accepts connections and has `answer` answer their calls, until it is told to
-/// stop; then those that the kernel has accepted already are still served.
-pub async fn accept<Answer, Answering>(
+/// Accepts connections until `stop` is notified, and has `answer` answer their calls.
+/// Connections that wait in the kernel at that time are still served.
+pub async fn accept<Handler, Answering>(
     listener: TcpListener,
-    front: Rc<Front>,
     connections: Rc<Connections>,
+    reports: Rc<Reports>,
     stop: Rc<Notify>,
-    answer: Answer,
+    answer: Handler,
 ) where
-    Answer: Fn(Rc<Front>, Rc<Connections>, Rc<Connection>, Request<Incoming>) -> Answering,
-    Answer: Copy + 'static,
-    Answering: Future<Output = Response<Full<Bytes>>> + 'static,
+    Handler: Fn(Rc<Connection>, Request<Incoming>) -> Answering + Clone + 'static,
+    Answering: Future<Output = Answer> + 'static,
 {
     let begin = async |stream| {
-        let place = connections.admit().await;
-        let service_place = (Rc::clone(&connections), Rc::clone(&place.connection));
-        let service_front = Rc::clone(&front);
-        let front = Rc::clone(&front);
-        spawn_local(serve(front, stream, place, move |request| {
-            let (connections, connection) = service_place.clone();
-            answer(Rc::clone(&service_front), connections, connection, request)
-        }));
+        let slot = connections.acquire_slot().await;
+        spawn_local(serve(stream, slot, Rc::clone(&reports), answer.clone()));
     };
     loop {
         let accepted = tokio::select! {
@@ -87,10 +70,8 @@ pub async fn accept<Answer, Answering>(
         match accepted {
             Ok((stream, _)) => begin(stream).await,
             Err(error) => {
-                // Out of descriptors, or a client that has gone already. Trying
-                // again at once would use up the processor.
-                front.warn("accept", format!("cannot accept a connection: {error}"));
-                sleep(Duration::from_millis(20)).await;
+                reports.warn("accept", format!("cannot accept a connection: {error}"));
+                sleep(WAIT_AFTER_ERROR).await;
             }
         }
     }
@@ -107,31 +88,35 @@ pub async fn accept<Answer, Answering>(
 }
 
 /// Serves one connection to its end.
-async fn serve<Answer, Answering>(front: Rc<Front>, stream: TcpStream, place: Place, answer: Answer)
-where
-    Answer: Fn(Request<Incoming>) -> Answering,
-    Answering: Future<Output = Response<Full<Bytes>>>,
+async fn serve<Handler, Answering>(
+    stream: TcpStream,
+    slot: Slot,
+    reports: Rc<Reports>,
+    answer: Handler,
+) where
+    Handler: Fn(Rc<Connection>, Request<Incoming>) -> Answering,
+    Answering: Future<Output = Answer>,
 {
     let _ = stream.set_nodelay(true);
-    let watched = Watched::new(stream, Rc::clone(&place.connection));
+    let client_stream = ClientStream::new(stream, Rc::clone(&slot.connection));
     let service = service_fn(|request| {
-        let answering = answer(request);
+        let answering = answer(Rc::clone(&slot.connection), request);
         async move { Ok::<_, Infallible>(answering.await) }
     });
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
-        // The connections of a listener are timed together.
+        // `Connections` times out all connections of a listener.
         .header_read_timeout(None)
-        // Answers are short: one piece is cheaper to send than two.
+        // Answers are short: one buffer is cheaper to send than two.
         .writev(false)
-        // `max_buf_size` alone lets a head pass that is whole in the buffer.
-        .max_header_size(HEAD_BYTES_MAX)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(watched), service);
-    // A client that goes away or sends no HTTP is its own affair.
-    let is_malformed = http.await.is_err_and(|error| error.is_parse());
-    if is_malformed || place.connection.was_malformed() {
-        place.count_malformed();
-        front.count();
+        // `max_buf_size` alone accepts longer headers if they come in one piece.
+        .max_header_size(HEADERS_BYTES_MAX)
+        .max_buf_size(HEADERS_BYTES_MAX)
+        .serve_connection(TokioIo::new(client_stream), service);
+    // Other errors are not reported: the client has gone away.
+    let is_parse_error = http.await.is_err_and(|error| error.is_parse());
+    if is_parse_error || slot.connection.is_malformed() {
+        slot.count_malformed();
+        reports.note_count();
     }
 }

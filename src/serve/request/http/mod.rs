@@ -1,278 +1,215 @@
-//! HTTP calls -> requests, responses -> answers.
+//! The HTTP front end: calls -> requests, responses -> answers.
 //!
-//! One thread serves everything. A call appends its request to a buffer and
-//! wakes the writer, which lets all calls that are ready append theirs and then
-//! writes once; that makes batches under load and adds no delay without. The
-//! writer waits for the pipe as one task among others, so that a full pipe never
-//! stops the reading of responses.
+//! One thread runs everything. `listeners` binds the addresses, `listener` accepts
+//! connections, and `connections` limits them: time-outs, eviction, shutdown. `calls` answers a call: it checks the caller
+//! (`caller_check`, `token`), reads the body (`bodies`), and sends a request into the
+//! `pipeline`. That appends the request to the `request_buffer` and wakes the writer of
+//! `request_pipe`. The writer first lets all calls that are ready append theirs, and
+//! then writes once. So calls under load share a write, and a single call waits for
+//! nothing.
 //!
-//! A client can only hold up itself: `connections` knows what each connection
-//! waits for, gives it its time, and lets those make room that wait for their
-//! clients.
+//! The writer waits for the pipe in a task of its own. So a full pipe never stops
+//! `response_pipe`, which reads the responses and hands each to its call.
+//!
+//! `admin` answers the calls of the second listener. `openapi` describes the service.
+//! Only the main task, in this file, prints: the others leave `reports` for it.
 
 mod admin;
-mod call;
+mod answer;
+pub mod bodies;
+pub mod caller_check;
+mod calls;
+mod client_stream;
+pub mod connection;
 mod connections;
-mod front;
+mod counts;
+mod front_end;
 mod listener;
+mod listeners;
+mod open_files;
 mod openapi;
-mod refusal;
+mod parse_error;
+mod pipeline;
+mod reports;
+mod request_buffer;
 mod request_pipe;
 mod response_pipe;
-mod sites;
 mod token;
-mod watched;
 
-use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::{TcpListener, UnixStream};
-use tokio::sync::Notify;
-use tokio::task::{LocalSet, spawn_local};
+use tokio::net::UnixStream;
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{sleep_until, timeout_at};
 
-use crate::serve::request::http::admin::Admin;
-use crate::serve::request::http::call::Limits;
-use crate::serve::request::http::connections::Connections;
-use crate::serve::request::http::front::Front;
-use crate::serve::request::http::listener::{accept, address, listen};
-use crate::serve::request::http::openapi::{SecondListener, Service};
-use crate::serve::request::http::sites::Sites;
+use crate::serve::request::args::HttpOptions;
+use crate::serve::request::http::front_end::FrontEnd;
+use crate::serve::request::http::listeners::{Accepting, Listeners};
 use crate::serve::request::http::token::Access;
-use crate::serve::request::{RequestArgs, Wrapper};
-use crate::stage::{EndedEarly, Stage, usage};
-use crate::stream::address::Address;
+use crate::serve::request::request_writer::RequestWriter;
+use crate::stage::{EndedEarly, Stage};
 use crate::stream::input::Input;
 use crate::stream::output::Output;
 
-pub use crate::serve::request::http::connections::Times;
-pub use crate::serve::request::http::sites::{HostName, Site};
-
-/// Files that a front end has open beside its connections.
-const OTHER_FILES: u64 = 64;
-
-/// Serves calls until a signal ends it.
-pub fn run(
-    stage: &mut Stage,
-    args: &RequestArgs,
-    listen: &str,
-    responses: &Address,
-    wrapper: Wrapper,
-) -> Result<()> {
-    let calls = address("--listen", listen)?;
-    let admin = args.http.admin.as_deref();
-    let admin = admin.map(|admin| address("--admin", admin)).transpose()?;
-    let access = Rc::new(Access::new(args.http.token_file.as_deref())?);
-    for (flag, address) in [("--listen", Some(calls)), ("--admin", admin)] {
-        if let Some(address) = address
-            && !(address.ip().is_loopback() || access.asks() || args.http.allow_anonymous)
-        {
-            return Err(usage(format!(
-                "{flag} {address} can be reached from other machines: ask for a token with \
-                 --token-file, or allow everybody with --allow-anonymous"
-            )));
-        }
-    }
-    let output = Output::open(&args.output.output)?;
-    let responses = response_pipe::open(responses)?;
-    let connections_max = allow_files(stage, args.http.max_connections)?;
+/// Serves calls until a signal ends the program.
+pub fn run(stage: &mut Stage, options: &HttpOptions, writer: RequestWriter) -> Result<()> {
+    let access = Access::new(options.token_file.as_deref())?;
+    let requests = Output::open(&options.output.output)?;
+    let responses = response_pipe::open(&options.responses)?;
+    let connections_max = open_files::allow_connections(stage, options.connections_max)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
     let local = LocalSet::new();
     let (outcome, snapshot) = local.block_on(&runtime, async {
-        let listeners = Listeners::open(calls, admin)?;
-        let service = Service {
-            args,
-            required: &wrapper.required,
-            asks: access.asks(),
-        };
-        let own = listeners.calls.local_addr()?;
-        let limits = Limits::new(args, Rc::clone(&access), own, service.describe(None))?;
-        let admin = listeners.admin_of(service)?;
-        let front = Front::new(args, wrapper, limits, admin, connections_max);
-        let front = Rc::new(front);
-        let outcome = serve(stage, args, listeners, Rc::clone(&front), output, responses).await;
-        Ok::<_, anyhow::Error>((outcome, front.snapshot()))
+        let listeners = Listeners::bind(options, writer.required(), access.needs_token())?;
+        let program = stage.report.program();
+        let front_end = FrontEnd::new(program, options, writer, access, connections_max);
+        let outcome = serve(stage, options, &front_end, listeners, requests, responses).await;
+        Ok::<_, anyhow::Error>((outcome, front_end.snapshot()))
     })?;
-    // However it ended: the counts say what became of the calls.
+    // The counts are printed after a failure, too.
     stage.final_stats(&snapshot);
     outcome
 }
 
-/// Raises the limit of open files as far as connections need it. Returns how many
-/// connections there may be.
-fn allow_files(stage: &Stage, connections: u32) -> Result<usize> {
-    let wanted = u64::from(connections) + OTHER_FILES;
-    let limit = getrlimit(Resource::Nofile);
-    // None is no limit.
-    let enough = |limit: Option<u64>| limit.is_none_or(|limit| limit >= wanted);
-    if enough(limit.current) {
-        return Ok(connections as usize);
-    }
-    let allowed = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    let raised = Rlimit {
-        current: Some(allowed),
-        maximum: limit.maximum,
-    };
-    setrlimit(Resource::Nofile, raised).context("cannot raise the limit of open files")?;
-    let connections = allowed.saturating_sub(OTHER_FILES).max(1);
-    if allowed < wanted {
-        stage.report.warn(&format!(
-            "only {connections} connections at a time: `ulimit -Hn` allows {allowed} open files"
-        ));
-    }
-    Ok(connections as usize)
-}
-
-/// What the front end listens to.
-struct Listeners {
-    calls: TcpListener,
-    admin: Option<TcpListener>,
-}
-
-impl Listeners {
-    fn open(calls: SocketAddr, admin: Option<SocketAddr>) -> Result<Listeners> {
-        Ok(Listeners {
-            calls: listen(calls)?,
-            admin: admin.map(listen).transpose()?,
-        })
-    }
-
-    /// What the second listener answers; `None` where there is none.
-    fn admin_of(&self, service: Service) -> Result<Option<Admin>> {
-        let Some(admin) = &self.admin else {
-            return Ok(None);
-        };
-        let (calls, own) = (self.calls.local_addr()?, admin.local_addr()?);
-        let asks = Admin::asks(own, service.asks);
-        Ok(Some(Admin {
-            asks,
-            description: service.describe(Some(SecondListener { calls, asks })),
-            sites: Sites::new(own, &service.args.http.host, &[], None),
-        }))
-    }
-}
-
 async fn serve(
     stage: &mut Stage,
-    args: &RequestArgs,
+    options: &HttpOptions,
+    front_end: &Rc<FrontEnd>,
     listeners: Listeners,
-    front: Rc<Front>,
-    output: Output,
+    requests: Output,
     responses: Input,
 ) -> Result<()> {
-    let local = listeners.calls.local_addr()?;
-    stage.report.info(&format!("listening at http://{local}"));
-    if args.output.resume {
-        front.push(b"\n");
-    }
-    let stop = Rc::new(Notify::new());
-    let accepting = spawn_local(accept(
-        listeners.calls,
-        Rc::clone(&front),
-        Rc::clone(&front.connections),
-        Rc::clone(&stop),
-        call::answer,
-    ));
-    spawn_local(Rc::clone(&front.connections).sweep());
-    if let Some(admin) = listeners.admin {
-        let local = admin.local_addr()?;
-        stage.report.info(&format!("admin at http://{local}"));
-        let connections = Connections::new(admin::CONNECTIONS_MAX, args.http.times());
-        spawn_local(Rc::clone(&connections).sweep());
-        // To the end: it says that the program is ending.
-        let never = Rc::new(Notify::new());
-        spawn_local(accept(
-            admin,
-            Rc::clone(&front),
-            connections,
-            never,
-            admin::answer,
-        ));
-    }
-    let mut reading = spawn_local(response_pipe::read(
-        Rc::clone(&front),
-        responses,
-        stage.line_bytes_max,
-    ));
-    let path = args.output.output.clone();
-    let mut writing = spawn_local({
-        let front = Rc::clone(&front);
-        async move { request_pipe::write(front, output, &path).await }
-    });
+    let accepting = listeners.start(stage, options, front_end);
+    let pipe_tasks = PipeTasks::start(stage, options, front_end, requests, responses);
+    serve_until_signal(stage, front_end, pipe_tasks).await?;
+    finish_calls(stage, front_end, accepting).await
+}
 
+/// The tasks of the two pipes. They go on when this is dropped.
+struct PipeTasks {
+    reading: JoinHandle<Result<()>>,
+    writing: JoinHandle<Result<()>>,
+}
+
+impl PipeTasks {
+    fn start(
+        stage: &Stage,
+        options: &HttpOptions,
+        front_end: &FrontEnd,
+        requests: Output,
+        responses: Input,
+    ) -> PipeTasks {
+        let pipeline = &front_end.pipeline;
+        let reports = &front_end.reports;
+        if options.output.resume {
+            pipeline.requests.append_newline();
+        }
+        PipeTasks {
+            reading: spawn_local(response_pipe::read(
+                Rc::clone(pipeline),
+                Rc::clone(reports),
+                responses,
+                stage.line_bytes_max,
+            )),
+            writing: spawn_local(request_pipe::write(
+                Rc::clone(pipeline),
+                Rc::clone(reports),
+                requests,
+                options.output.output.clone(),
+            )),
+        }
+    }
+}
+
+/// Prints what the tasks report, and obeys signals, until a signal ends the program.
+/// Fails if the task of a pipe fails.
+async fn serve_until_signal(
+    stage: &mut Stage,
+    front_end: &FrontEnd,
+    mut pipe_tasks: PipeTasks,
+) -> Result<()> {
+    let reports = &front_end.reports;
     let signals = UnixStream::from_std(stage.signals.wake_stream()?)?;
     loop {
-        front.report_to(stage)?;
-        if front.has_counted() {
+        reports.report_to(stage)?;
+        if reports.has_counted() {
             stage.stats.touch();
         }
-        stage.show_stats(|_| front.show());
+        stage.show_stats(|_| {
+            reports.counts_shown();
+            front_end.snapshot()
+        });
         if stage.signals.take_hangup() {
-            read_token_again(stage, &front);
+            reload_token(stage, &front_end.access);
         }
         if stage.signals.stop().is_some() {
-            break;
+            return Ok(());
         }
-        let due = stage.stats.due();
+        let stats_due = stage.stats.due();
         tokio::select! {
             ready = signals.readable() => {
                 ready?;
-                // By its own means, so that it knows when there is no more.
+                // Reading until there is no more makes tokio wait for the next signal.
                 let mut bytes = [0; 64];
                 while signals.try_read(&mut bytes).is_ok_and(|count| count > 0) {}
             }
-            () = front.something_to_report() => {}
-            () = sleep_until_due(due) => {}
-            failed = &mut reading => return failed.context("the reader of responses ended")?,
-            failed = &mut writing => return failed.context("the writer of requests ended")?,
+            () = reports.something_to_do() => {}
+            () = sleep_until_some(stats_due) => {}
+            ended = &mut pipe_tasks.reading => {
+                return ended.context("the reader of responses ended")?;
+            }
+            ended = &mut pipe_tasks.writing => {
+                return ended.context("the writer of requests ended")?;
+            }
         }
     }
+}
 
-    // No new connections; the calls of those that are there get their answers,
-    // within the grace.
-    front.stop();
-    stop.notify_one();
-    let end = stage.signals.grace_end().unwrap_or_else(Instant::now);
+/// Accepts no more connections, and answers the calls of those that are open, as far as
+/// --grace allows.
+async fn finish_calls(stage: &mut Stage, front_end: &FrontEnd, accepting: Accepting) -> Result<()> {
+    front_end.stopping.set(true);
+    let grace_end = stage.signals.grace_end().unwrap_or_else(Instant::now);
     let finish = async {
-        let _ = accepting.await;
-        front.connections.finish().await;
+        accepting.stop().await;
+        front_end.connections.shut_down().await;
     };
-    let mut finish = Box::pin(timeout_at(end.into(), finish));
+    let mut finish = Box::pin(timeout_at(grace_end.into(), finish));
     let finished = loop {
         tokio::select! {
             finished = &mut finish => break finished,
-            // The reader of responses may be waiting for this.
-            () = front.something_to_report() => front.report_to(stage)?,
+            // The reader of responses may wait until its invalid responses are reported.
+            () = front_end.reports.something_to_do() => front_end.reports.report_to(stage)?,
         }
     };
-    front.report_to(stage)?;
+    front_end.reports.report_to(stage)?;
     match (finished, stage.signals.stop()) {
         (Err(_), Some(stop)) => Err(EndedEarly::Signal(stop).into()),
         _ => Ok(()),
     }
 }
 
-/// The old token stays where the file holds none.
-fn read_token_again(stage: &Stage, front: &Front) {
-    match front.limits.access.reload() {
+/// Reads the token file again. If that fails, the old token stays valid.
+fn reload_token(stage: &Stage, access: &Access) {
+    match access.reload() {
         Ok(Some(path)) => stage.report.info(&format!("{path}: read again")),
         Ok(None) => {}
         Err(error) => {
-            let message = format!("{error:#}; the token stays what it was");
+            let message = format!("{error:#}; the old token stays valid");
             stage.report.warn(&message);
         }
     }
 }
 
-async fn sleep_until_due(due: Option<Instant>) {
-    match due {
-        Some(due) => sleep_until(due.into()).await,
+/// Sleeps until `time`; for ever if it is `None`.
+async fn sleep_until_some(time: Option<Instant>) {
+    match time {
+        Some(time) => sleep_until(time.into()).await,
         None => std::future::pending().await,
     }
 }

@@ -1,52 +1,55 @@
-//! The service in the words of OpenAPI, as it is configured.
+//! The OpenAPI description of the service, as the flags configure it.
 
 use std::net::SocketAddr;
 
 use hyper::body::Bytes;
 use serde_json::{Map, Value, json};
 
-use crate::serve::request::RequestArgs;
-use crate::serve::request::fields::RequiredFields;
-use crate::serve::request::http::call::body_bytes_max;
+use crate::serve::request::required_fields::RequiredFields;
 use crate::stage::cli::VERSION;
 use crate::wire::message::MESSAGE_ID_BYTES_MAX;
 
-/// What a description depends on.
+/// The parts of the configuration that a description depends on.
 #[derive(Clone, Copy, Debug)]
-pub struct Service<'a> {
-    pub args: &'a RequestArgs,
+pub struct ServiceDescription<'a> {
+    /// The name of the header that holds the message id, if one does.
+    pub id_header: Option<&'a str>,
+    /// The longest body, in bytes.
+    pub body_bytes_max: usize,
+    /// The fields that a model input needs.
     pub required: &'a RequiredFields,
     /// Whether calls need a token.
-    pub asks: bool,
+    pub needs_token: bool,
 }
 
-/// The second listener, and where the first one is to be found from there.
+/// The parts that a description of the second listener depends on, too.
 #[derive(Clone, Copy, Debug)]
-pub struct SecondListener {
+pub struct AdminDescription {
+    /// The address of the first listener.
     pub calls: SocketAddr,
-    /// Whether its own paths need a token.
-    pub asks: bool,
+    /// Whether the paths of the second listener need a token.
+    pub needs_token: bool,
 }
 
-impl Service<'_> {
-    /// The description of the paths of the first listener and, where it is for the
-    /// second one, of that one's too.
-    pub fn describe(&self, second: Option<SecondListener>) -> Bytes {
+impl ServiceDescription<'_> {
+    /// Describes the paths of the first listener. With `admin`, also describes the paths
+    /// of the second listener, and says where the first one is.
+    pub fn describe(&self, admin: Option<AdminDescription>) -> Bytes {
         let mut paths = Map::new();
         let mut add = |path: &str, item: Value| paths.insert(path.to_owned(), item);
         add("/ping", self.ping());
         add("/predict", self.predict());
-        if let Some(second) = second {
-            let servers = server_of(second.calls);
+        if let Some(admin) = admin {
+            let server = server_of(admin.calls);
             for item in paths.values_mut() {
-                item["servers"] = json!([servers]);
+                item["servers"] = json!([server]);
             }
-            for (path, item) in self.second_listener(second.asks) {
+            for (path, item) in self.admin_paths(admin.needs_token) {
                 paths.insert(path.to_owned(), item);
             }
         }
-        let asks = second.map_or(self.asks, |second| second.asks);
-        paths.insert("/openapi.json".to_owned(), self.openapi(asks));
+        let needs_token = admin.map_or(self.needs_token, |admin| admin.needs_token);
+        paths.insert("/openapi.json".to_owned(), self.openapi(needs_token));
         let mut document = json!({
             "openapi": "3.1.0",
             "info": {
@@ -59,15 +62,15 @@ impl Service<'_> {
             "paths": paths,
             "components": {"schemas": self.schemas()},
         });
-        if self.asks {
+        if self.needs_token {
             document["components"]["securitySchemes"] =
                 json!({"token": {"type": "http", "scheme": "bearer"}});
         }
         Bytes::from(format!("{document}\n"))
     }
 
-    fn security(&self, asks: bool) -> Value {
-        if asks {
+    fn security(&self, needs_token: bool) -> Value {
+        if needs_token {
             json!([{"token": []}])
         } else {
             json!([])
@@ -90,7 +93,7 @@ impl Service<'_> {
 
     fn predict(&self) -> Value {
         let mut parameters = Vec::new();
-        if let Some(name) = &self.args.http.id_header {
+        if let Some(name) = self.id_header {
             parameters.push(json!({
                 "name": name,
                 "in": "header",
@@ -107,11 +110,11 @@ impl Service<'_> {
         let mut operation = json!({
             "operationId": "predict",
             "summary": "The answer of a model to a model input",
-            "security": self.security(self.asks),
+            "security": self.security(self.needs_token),
             "requestBody": {
                 "required": true,
                 "description": format!(
-                    "The model input, {} bytes at most", body_bytes_max(self.args)
+                    "The model input, {} bytes at most", self.body_bytes_max
                 ),
                 "content": {"application/json": {
                     "schema": {"$ref": "#/components/schemas/ModelInput"},
@@ -140,14 +143,14 @@ impl Service<'_> {
             "400",
             error("The body is no JSON, the id is none, or the head is no head of HTTP/1.1"),
         );
-        if self.asks {
+        if self.needs_token {
             let mut refused = error("The token is missing or wrong");
             refused["headers"] = json!({"WWW-Authenticate": header("Bearer")});
             add("401", refused);
         }
         add("403", error("The call comes from a page of another site"));
         add("408", error("The body took too long"));
-        if self.args.http.id_header.is_some() {
+        if self.id_header.is_some() {
             add("409", error("A call with this id is open"));
         }
         add("413", error("The body is too long"));
@@ -177,7 +180,7 @@ impl Service<'_> {
         Value::Object(responses)
     }
 
-    fn second_listener(&self, asks: bool) -> [(&'static str, Value); 3] {
+    fn admin_paths(&self, needs_token: bool) -> [(&'static str, Value); 3] {
         let ready = json!({
             "type": "object",
             "required": ["ready"],
@@ -224,19 +227,19 @@ impl Service<'_> {
                 json!({"get": {
                     "operationId": "metrics",
                     "summary": "The counts",
-                    "security": self.security(asks),
-                    "responses": with_refusal(asks, metrics),
+                    "security": self.security(needs_token),
+                    "responses": with_unauthorized(needs_token, metrics),
                 }}),
             ),
         ]
     }
 
-    fn openapi(&self, asks: bool) -> Value {
+    fn openapi(&self, needs_token: bool) -> Value {
         json!({"get": {
             "operationId": "openapi",
             "summary": "This description",
-            "security": self.security(asks),
-            "responses": with_refusal(asks, answer("It", json!({"type": "object"}))),
+            "security": self.security(needs_token),
+            "responses": with_unauthorized(needs_token, answer("It", json!({"type": "object"}))),
         }})
     }
 
@@ -282,7 +285,8 @@ impl Service<'_> {
     }
 }
 
-/// Where the first listener is, seen from the second.
+/// The server entry of the first listener. An unspecified address has no host to name, so
+/// the host is a variable.
 fn server_of(calls: SocketAddr) -> Value {
     if calls.ip().is_unspecified() {
         json!({
@@ -313,9 +317,9 @@ fn header(description: &str) -> Value {
     json!({"description": description, "schema": {"type": "string"}})
 }
 
-fn with_refusal(asks: bool, answered: Value) -> Value {
+fn with_unauthorized(needs_token: bool, answered: Value) -> Value {
     let mut responses = json!({"200": answered});
-    if asks {
+    if needs_token {
         responses["401"] = error("The token is missing or wrong");
         responses["401"]["headers"] = json!({"WWW-Authenticate": header("Bearer")});
     }
@@ -324,20 +328,22 @@ fn with_refusal(asks: bool, answered: Value) -> Value {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
     use super::*;
 
-    fn description(flags: &[&str], asks: bool, second: Option<SecondListener>) -> Value {
-        let args = ["rv-request", "--listen", "127.0.0.1:0", "--responses", "r"];
-        let args = RequestArgs::parse_from(args.iter().chain(flags));
-        let required = RequiredFields::named(&args.wrapping.fields);
-        let service = Service {
-            args: &args,
-            required: &required,
-            asks,
+    fn description(
+        fields: &[&str],
+        id_header: Option<&str>,
+        needs_token: bool,
+        admin: Option<AdminDescription>,
+    ) -> Value {
+        let fields = fields.iter().map(|name| (*name).to_owned());
+        let service = ServiceDescription {
+            id_header,
+            body_bytes_max: 1 << 20,
+            required: &RequiredFields::named(fields.collect()),
+            needs_token,
         };
-        serde_json::from_slice(&service.describe(second)).unwrap()
+        serde_json::from_slice(&service.describe(admin)).unwrap()
     }
 
     fn statuses(description: &Value) -> Vec<&str> {
@@ -348,7 +354,7 @@ mod tests {
 
     #[test]
     fn only_what_is_configured_is_described() {
-        let plain = description(&[], false, None);
+        let plain = description(&[], None, false, None);
         assert_eq!(
             statuses(&plain),
             [
@@ -358,8 +364,7 @@ mod tests {
         assert!(plain["components"].get("securitySchemes").is_none());
         assert!(plain["paths"].get("/metrics").is_none());
 
-        let flags = ["--fields", "a,b \"c\"", "--id-header", "x-id"];
-        let full = description(&flags, true, None);
+        let full = description(&["a", "b \"c\""], Some("x-id"), true, None);
         for status in ["401", "409", "422"] {
             assert!(statuses(&full).contains(&status), "{status}");
         }
@@ -379,11 +384,11 @@ mod tests {
             ("0.0.0.0:80", "http://{host}:80"),
             ("[::]:80", "http://{host}:80"),
         ] {
-            let second = SecondListener {
+            let admin = AdminDescription {
                 calls: calls.parse().unwrap(),
-                asks: false,
+                needs_token: false,
             };
-            let described = description(&[], true, Some(second));
+            let described = description(&[], None, true, Some(admin));
             assert_eq!(described["paths"]["/predict"]["servers"][0]["url"], url);
             assert!(described["paths"]["/metrics"].get("servers").is_none());
             assert_eq!(described["paths"]["/metrics"]["get"]["security"], json!([]));

@@ -1,4 +1,4 @@
-//! The requests of all calls -> the pipeline.
+//! Writes the requests of all calls to their pipe, and follows its readers.
 
 use std::future::pending;
 use std::rc::Rc;
@@ -9,66 +9,72 @@ use tokio::io::Interest;
 use tokio::net::unix::pipe;
 use tokio::time::sleep;
 
-use crate::serve::request::http::front::Front;
-use crate::serve::request::http::response_pipe::LOOK_EVERY;
+use crate::serve::request::http::pipeline::{PIPE_CHECK_INTERVAL, Pipeline};
+use crate::serve::request::http::reports::Reports;
 use crate::stream::address::Address;
 use crate::stream::output::Output;
 
-/// Writes what the calls have gathered, once for all that were ready.
-pub async fn write(front: Rc<Front>, mut output: Output, path: &Address) -> Result<()> {
-    // An inherited pipe has no second reader to come.
-    let has_successors = output.is_named_pipe();
+/// Writes requests for ever. Each time the last reader has closed, waits for the next
+/// one. Fails if the pipe cannot be written or opened.
+pub async fn write(
+    pipeline: Rc<Pipeline>,
+    reports: Rc<Reports>,
+    mut output: Output,
+    address: Address,
+) -> Result<()> {
+    // An inherited pipe gets no reader after the last one has closed.
+    let may_have_next_reader = output.is_named_pipe();
     loop {
-        await_reader(&front, &mut output, path).await?;
-        front.requests_begin();
-        write_to_end(&front, &mut output)
+        await_reader(&reports, &mut output, &address).await?;
+        pipeline.requests_opened();
+        write_until_closed(&pipeline, &mut output)
             .await
-            .with_context(|| format!("{path}: cannot write"))?;
-        front.requests_end();
-        if !has_successors {
+            .with_context(|| format!("{address}: cannot write"))?;
+        pipeline.requests_closed();
+        if !may_have_next_reader {
             return pending().await;
         }
-        output = reopen(path).await?;
-        // What the dead reader left in the pipe may end inside a line.
-        front.push(b"\n");
+        output = reopen(&address).await?;
+        // The last reader may have left half a line in the pipe.
+        pipeline.requests.append_newline();
     }
 }
 
-/// A reader is awaited before there is anything to write, so that calls learn at
-/// once whether there is one.
-async fn await_reader(front: &Front, output: &mut Output, path: &Address) -> Result<()> {
+/// Waits for a reader before there is a request. So each call knows at once whether
+/// there is one.
+async fn await_reader(reports: &Reports, output: &mut Output, address: &Address) -> Result<()> {
     while !output.is_open()? {
         tokio::select! {
             ready = output_ready(output) => ready?,
-            () = sleep(LOOK_EVERY) => {}
+            () = sleep(PIPE_CHECK_INTERVAL) => {}
         }
         if output.is_replaced() {
-            // Readers come to the new pipe of the name, never to the old one.
-            front.warn("replaced", format!("{path}: is another pipe now"));
-            let old = std::mem::replace(output, reopen(path).await?);
+            // Readers open the new pipe of this name, never the old one.
+            reports.warn("replaced", format!("{address}: is another pipe now"));
+            let old = std::mem::replace(output, reopen(address).await?);
             old.give_up_opening();
         }
     }
     Ok(())
 }
 
-/// Opens the pipe anew, as soon as there is one of the name.
-async fn reopen(path: &Address) -> Result<Output> {
+/// Opens the pipe again, as soon as one of this name exists.
+async fn reopen(address: &Address) -> Result<Output> {
     loop {
-        match Output::open_pipe(path.as_str())? {
+        match Output::open_pipe(address.as_str())? {
             Some(output) => return Ok(output),
-            None => sleep(LOOK_EVERY).await,
+            None => sleep(PIPE_CHECK_INTERVAL).await,
         }
     }
 }
 
 /// Writes until the last reader has closed.
-async fn write_to_end(front: &Front, output: &mut Output) -> Result<()> {
-    let watch = watch(output);
+async fn write_until_closed(pipeline: &Pipeline, output: &mut Output) -> Result<()> {
+    let error_watch = error_watch(output);
     loop {
         let batch = tokio::select! {
-            batch = front.take_pending() => batch,
-            () = reader_gone(watch.as_ref()) => return Ok(()),
+            batch = pipeline.requests.take_batch() => batch,
+            () = reader_closed(error_watch.as_ref()) => return Ok(()),
         };
         let mut written = 0;
         while written < batch.len() {
@@ -76,38 +82,38 @@ async fn write_to_end(front: &Front, output: &mut Output) -> Result<()> {
                 Ok(0) => output_ready(output).await?,
                 Ok(count) => written += count,
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-                    front.written(batch);
+                    pipeline.requests.finish_batch(batch);
                     return Ok(());
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        front.written(batch);
+        pipeline.requests.finish_batch(batch);
     }
 }
 
-/// Shows when the reader goes, also while there is nothing to write; `None` where
-/// only a write tells.
-fn watch(output: &Output) -> Option<pipe::Receiver> {
+/// Watches the pipe for the error that poll reports when the last reader closes, even
+/// while nothing is written. `None` if only a write tells.
+fn error_watch(output: &Output) -> Option<pipe::Receiver> {
     let (fd, _) = output.readiness()?;
     let fd = fd.try_clone_to_owned().ok()?;
-    // A writing end is never readable, so this wakes for errors alone, which are
-    // always shown.
+    // This is the writing end, which is never readable. So only an error wakes a
+    // receiver of it; poll always reports errors.
     pipe::Receiver::from_owned_fd_unchecked(fd).ok()
 }
 
-async fn reader_gone(watch: Option<&pipe::Receiver>) {
-    let Some(watch) = watch else {
+async fn reader_closed(error_watch: Option<&pipe::Receiver>) {
+    let Some(error_watch) = error_watch else {
         return pending().await;
     };
-    // An error of the wait itself: the next write tells.
-    if watch.ready(Interest::ERROR).await.is_err() {
+    // If the watch itself fails, the next write tells whether there is a reader.
+    if error_watch.ready(Interest::ERROR).await.is_err() {
         pending().await
     }
 }
 
-/// Waits until a write may bring something. The descriptor is registered for
-/// this one wait: it is rare, and what is registered anew has no past.
+/// Waits until a write may succeed. The descriptor is registered for this wait alone:
+/// waits are rare, and a new registration has no stale readiness.
 async fn output_ready(output: &Output) -> Result<()> {
     let Some((fd, flags)) = output.readiness() else {
         return Ok(());

@@ -1,103 +1,106 @@
-//! responses -> the calls that wait for them.
+//! Reads the responses from their pipe, follows its writers, and hands each response
+//! to its call.
 
 use std::future::pending;
 use std::rc::Rc;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::net::unix::pipe;
 use tokio::time::sleep;
 
-use crate::serve::request::http::front::Front;
+use crate::serve::request::http::pipeline::{PIPE_CHECK_INTERVAL, Pipeline};
+use crate::serve::request::http::reports::Reports;
 use crate::stage::usage;
 use crate::stream::address::Address;
 use crate::stream::input::Input;
 use crate::wire::lines::Lines;
 
-/// How often a pipe that nobody writes is looked for under its name, where another
-/// may have been put.
-pub const LOOK_EVERY: Duration = Duration::from_millis(500);
-
-/// Opens the responses.
+/// Opens the pipe of the responses. Fails if `address` is not a pipe.
 pub fn open(address: &Address) -> Result<Input> {
-    // Standard input too is opened by its path: the event loop needs a
-    // description that it may make non-blocking.
+    // Standard input is opened by its path, too: the event loop sets O_NONBLOCK, so it
+    // needs an open description of its own.
     let input = match address {
         Address::Standard => Input::open(&Address::from("/proc/self/fd/0"), false)?,
         address => Input::open(address, false)?,
     };
     if !input.is_pipe() {
         return Err(usage(format!(
-            "--responses {address}: is no pipe; name one that `mkfifo` has made"
+            "--responses {address}: is not a pipe; make one with `mkfifo`"
         )));
     }
     Ok(marked_without_writer(input))
 }
 
 fn marked_without_writer(input: Input) -> Input {
-    // If the program may not write to the pipe, a pipe without a writer looks as if it
-    // had one: calls wait until their time-out instead of being refused.
+    // This fails if the program may not write to the pipe. Then a pipe without a writer
+    // looks as if it had one: calls wait for their time-out instead of getting 503.
     let _ = input.mark_without_writer();
     input
 }
 
-/// Hands each response to the call that waits for it.
-pub async fn read(front: Rc<Front>, mut input: Input, line_bytes_max: usize) -> Result<()> {
+/// Reads responses for ever. Each time the last writer has closed, waits for the next
+/// one. Fails if the pipe cannot be read, or becomes a file.
+pub async fn read(
+    pipeline: Rc<Pipeline>,
+    reports: Rc<Reports>,
+    mut input: Input,
+    line_bytes_max: usize,
+) -> Result<()> {
     let name = input.name().to_owned();
-    // An inherited pipe has no second writer to come.
+    // An inherited pipe gets no writer after the last one has closed.
     let is_inherited = matches!(Address::from(name.as_str()), Address::Inherited(_));
     if is_inherited && !input.has_writer() {
-        front.responses_end();
+        pipeline.responses_closed();
         return pending().await;
     }
     loop {
         input = await_writer(&name, input).await?;
-        front.responses_begin();
-        read_to_end(&front, &input, &name, line_bytes_max).await?;
-        front.responses_end();
+        pipeline.responses_opened();
+        read_until_closed(&pipeline, &reports, &input, line_bytes_max).await?;
+        pipeline.responses_closed();
         if is_inherited {
             return pending().await;
         }
-        // Where nothing bears the name now, a pipe may come.
-        if let Some(next) = open_again(&name)? {
+        // Without a pipe of this name, `await_writer` looks for a new one.
+        if let Some(next) = reopen(&name)? {
             input = next;
         }
     }
 }
 
-/// Resolves when the pipe has a writer, or had one that left something to read.
+/// Waits until the pipe has a writer, or a writer has left something to read.
 async fn await_writer(name: &str, mut input: Input) -> Result<Input> {
     loop {
-        // Watched first, so that no opening is missed.
-        let opened = watch(name);
+        // The watch begins before the check, so that no opening is missed.
+        let open_events = open_events(name);
         if input.has_writer() {
             return Ok(input);
         }
         tokio::select! {
-            () = next_event(opened) => {}
-            () = sleep(LOOK_EVERY) => {}
+            () = next_event(open_events) => {}
+            () = sleep(PIPE_CHECK_INTERVAL) => {}
         }
         if input.is_replaced() {
-            input = open_again(name)?.unwrap_or(input);
+            input = reopen(name)?.unwrap_or(input);
         }
     }
 }
 
-/// What bears the name now; `None` where nothing does.
-fn open_again(name: &str) -> Result<Option<Input>> {
+/// Opens the pipe that has this name now; `None` if there is nothing of this name.
+fn reopen(name: &str) -> Result<Option<Input>> {
     match Input::open(&Address::from(name), false) {
         Ok(next) if next.is_pipe() => Ok(Some(marked_without_writer(next))),
-        Ok(_) => bail!("{name}: has become a file, and must be a pipe"),
+        Ok(_) => bail!("{name}: is a file now, and must be a pipe"),
         Err(_) => Ok(None),
     }
 }
 
-/// Tells when a pipe is opened; `None` where the kernel cannot.
-fn watch(path: &str) -> Option<pipe::Receiver> {
+/// A stream of the openings of a pipe; `None` if the kernel has no inotify to offer.
+fn open_events(path: &str) -> Option<pipe::Receiver> {
     let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
     inotify::add_watch(&events, path, WatchFlags::OPEN).ok()?;
-    // Events are read as from a pipe.
+    // inotify events are read as from a pipe.
     pipe::Receiver::from_owned_fd_unchecked(events).ok()
 }
 
@@ -111,27 +114,27 @@ async fn next_event(events: Option<pipe::Receiver>) {
 }
 
 /// Reads until the last writer has closed.
-async fn read_to_end(
-    front: &Front,
+async fn read_until_closed(
+    pipeline: &Pipeline,
+    reports: &Reports,
     input: &Input,
-    name: &str,
     line_bytes_max: usize,
 ) -> Result<()> {
+    let name = input.name();
     let mut lines = Lines::new(line_bytes_max);
-    let fd = input
-        .readiness()
-        .with_context(|| format!("{name}: is no pipe"))?;
-    // A descriptor of its own for each writer: to the old one the end stays the end.
-    let pipe = pipe::Receiver::from_owned_fd(fd.try_clone_to_owned()?)
-        .with_context(|| format!("{name}: is no pipe"))?;
+    let not_a_pipe = || format!("{name}: is not a pipe");
+    let fd = input.readiness().with_context(not_a_pipe)?;
+    // Each writer gets a new receiver: once a receiver has reported the end, it reports
+    // nothing else.
+    let pipe = pipe::Receiver::from_owned_fd(fd.try_clone_to_owned()?).with_context(not_a_pipe)?;
     loop {
         pipe.readable().await?;
         match lines.fill(|room| pipe.try_read(room)) {
             Ok(0) => break,
             Ok(_) => {
                 while let Some(line) = lines.next_line() {
-                    front.arrive(name, &line);
-                    front.room_for_rejects().await;
+                    pipeline.take_response(name, &line);
+                    reports.room_for_rejects().await;
                 }
             }
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
@@ -139,7 +142,7 @@ async fn read_to_end(
         }
     }
     if let Some(line) = lines.last_line() {
-        front.arrive(name, &line);
+        pipeline.take_response(name, &line);
     }
     Ok(())
 }

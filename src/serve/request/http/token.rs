@@ -1,37 +1,40 @@
-//! The bearer token that calls have to bring.
+//! The bearer token that calls need, and the check of it.
 
 use std::cell::RefCell;
 use std::fmt;
 use std::fs;
 
 use anyhow::{Context, Result, bail};
+use hyper::HeaderMap;
+use hyper::header::{AUTHORIZATION, HeaderValue};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-/// A secret, kept and compared as its hash, so that a comparison takes the same
-/// time whatever the lengths; and in constant time, so that it says nothing of the
-/// hash either.
-pub struct Token([u8; 32]);
+use crate::serve::request::http::answer::{Answer, unauthorized};
+
+/// A secret token, kept as its hash. Hashes have one length and are compared in constant
+/// time, so the time of a comparison tells nothing about the token.
+struct Token([u8; 32]);
 
 impl Token {
-    /// Reads the token from a file, without the white space around it.
-    pub fn read(path: &str) -> Result<Token> {
+    /// Reads the token from a file, and strips the white space around it.
+    fn read(path: &str) -> Result<Token> {
         let text = fs::read_to_string(path).with_context(|| format!("{path}: cannot read"))?;
         let token = text.trim();
         if token.is_empty() {
-            bail!("{path}: holds no token; write one into it, as with `openssl rand -hex 32`");
+            bail!("{path}: holds no token; write one with `openssl rand -hex 32 > {path}`");
         }
         if !token.bytes().all(|byte| byte.is_ascii_graphic()) {
             bail!(
-                "{path}: holds no token: only one line of visible ASCII characters without \
-                 spaces can be sent in a header"
+                "{path}: holds no token: a token is one line of visible ASCII characters \
+                 without spaces"
             );
         }
         Ok(Token(Sha256::digest(token.as_bytes()).into()))
     }
 
-    /// Whether an `Authorization` header brings the token.
-    pub fn is_in(&self, header: Option<&[u8]>) -> bool {
+    /// Whether an `Authorization` header holds the token.
+    fn is_in(&self, header: Option<&[u8]>) -> bool {
         let Some((scheme, given)) = header.and_then(|header| header.split_at_checked(7)) else {
             return false;
         };
@@ -40,14 +43,16 @@ impl Token {
     }
 }
 
-/// Who may call: everybody, or who has the token that is in a file.
+/// Who may call: everybody, or clients that send the token.
 #[derive(Debug)]
 pub struct Access {
+    /// The path of the file and the token in it; `None` allows everybody.
     token: Option<(String, RefCell<Token>)>,
 }
 
 impl Access {
-    /// Reads the token, where there is one.
+    /// Reads the token from `token_file`; `None` allows everybody. Fails if the file
+    /// holds no token.
     pub fn new(token_file: Option<&str>) -> Result<Access> {
         let token = match token_file {
             Some(path) => Some((path.to_owned(), RefCell::new(Token::read(path)?))),
@@ -57,18 +62,27 @@ impl Access {
     }
 
     /// Whether calls need a token.
-    pub fn asks(&self) -> bool {
+    pub fn needs_token(&self) -> bool {
         self.token.is_some()
     }
 
-    /// Whether a call with this `Authorization` header may be answered.
-    pub fn allows(&self, header: Option<&[u8]>) -> bool {
-        let token = self.token.as_ref();
-        token.is_none_or(|(_, token)| token.borrow().is_in(header))
+    /// Checks the `Authorization` header of a call. The error is the answer to a call
+    /// without the token.
+    pub fn check(&self, headers: &HeaderMap) -> Result<(), Box<Answer>> {
+        let authorization = headers.get(AUTHORIZATION);
+        if self.allows(authorization.map(HeaderValue::as_bytes)) {
+            return Ok(());
+        }
+        Err(Box::new(unauthorized()))
     }
 
-    /// Reads the file again; where that fails, the old token stays. Returns the
-    /// path, or `None` where there is no token.
+    fn allows(&self, authorization: Option<&[u8]>) -> bool {
+        let token = self.token.as_ref();
+        token.is_none_or(|(_, token)| token.borrow().is_in(authorization))
+    }
+
+    /// Reads the file again. Returns its path, or `None` if calls need no token. If
+    /// this fails, the old token stays valid.
     pub fn reload(&self) -> Result<Option<&str>> {
         let Some((path, token)) = &self.token else {
             return Ok(None);
@@ -89,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_token_itself_is_let_in() {
+    fn only_the_token_itself_is_accepted() {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(&file, "s3cret\n").unwrap();
         let token = Token::read(file.path().to_str().unwrap()).unwrap();
@@ -103,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_holds_no_token_is_refused_and_the_old_token_stays() {
+    fn a_file_without_a_token_is_refused_and_the_old_token_stays_valid() {
         let file = tempfile::NamedTempFile::new().unwrap();
         let path = file.path().to_str().unwrap();
         fs::write(&file, "first").unwrap();

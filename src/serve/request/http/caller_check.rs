@@ -1,10 +1,10 @@
-//! Under which names a listener is called, and which sites' pages may call it.
+//! Checks the `Host` and the `Origin` of calls, and answers preflight requests (CORS).
 //!
-//! A browser runs the pages of any site, and lets them send calls to this machine
-//! too. Two things that every browser says tell those apart from the calls of the
-//! service's own clients. `Host` is the name that the page has in its address: a
-//! name that was made to lead here (DNS rebinding) is none of ours. `Origin` is the
-//! site of the page.
+//! A browser runs pages of any site, and lets them send calls to services on this
+//! machine. Two headers of a browser tell such calls from those of the service's own
+//! clients. `Host` is the host in the address of the page. If an attacker's
+//! name resolves to this machine (DNS rebinding), `Host` is that name. `Origin` is
+//! the site of the page.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -18,20 +18,24 @@ use hyper::header::{
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 
-use crate::serve::request::http::call::{Refused, refused};
-use crate::serve::request::http::front::Answer;
+use crate::serve::request::http::answer::{Answer, bad_request, error};
 use crate::stage::report::shown;
 
-/// The port of a `Host` that names none.
+/// The port if `Host` has none.
 const HTTP_PORT: u16 = 80;
 
-/// A name that clients may call a service by: a host, and perhaps a port.
+/// A name that a service answers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostName {
-    /// Every name will do.
+    /// Every name.
     Any,
-    /// This one, at any port where none is named.
-    Named { host: String, port: Option<u16> },
+    /// One host, at one port or (`None`) at any.
+    Named {
+        /// In lower case, without brackets.
+        host: String,
+        /// The port that a call must name.
+        port: Option<u16>,
+    },
 }
 
 impl FromStr for HostName {
@@ -52,17 +56,17 @@ impl FromStr for HostName {
     }
 }
 
-/// A site whose pages may call: `scheme://host` or `scheme://host:port`, in small
-/// letters; `null` is what pages without a site have, and `*` is every site.
+/// A site whose pages may call: `scheme://host` or `scheme://host:port`, in lower case;
+/// `null`, the origin of pages without a site; or `*` for every site.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Site(String);
+pub struct Origin(String);
 
-impl FromStr for Site {
+impl FromStr for Origin {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<Site, String> {
+    fn from_str(text: &str) -> Result<Origin, String> {
         if text == "*" || text == "null" {
-            return Ok(Site(text.to_owned()));
+            return Ok(Origin(text.to_owned()));
         }
         let site = text.strip_suffix('/').unwrap_or(text).to_ascii_lowercase();
         let uri: Option<Uri> = site.parse().ok();
@@ -77,131 +81,129 @@ impl FromStr for Site {
                         https://app.example"
                 .to_owned());
         }
-        Ok(Site(site))
+        Ok(Origin(site))
     }
 }
 
-/// Who may call a listener.
+/// Which calls a listener accepts.
 #[derive(Debug)]
-pub struct Sites {
+pub struct CallerCheck {
     /// Where it listens.
-    own: SocketAddr,
-    /// The names that are allowed beside its own; `None` where all names are.
+    own_address: SocketAddr,
+    /// The names that it answers to, in addition to its own. `None` allows every name.
     names: Option<Vec<HostName>>,
-    /// The sites that are allowed beside its own.
-    sites: Vec<Site>,
-    /// The headers that pages of other sites may send.
-    headers: HeaderValue,
+    /// The sites whose pages may call, in addition to its own.
+    origins: Vec<Origin>,
+    /// The headers that pages of other sites may send, with commas between them.
+    cors_headers: HeaderValue,
 }
 
-/// A call that may be made.
+/// The caller of a call that is accepted.
 #[derive(Debug)]
-pub struct Visit {
-    /// The site of the page that makes it, where that is another one.
-    from: Option<HeaderValue>,
+pub struct Caller {
+    /// The site of the web page that calls, if it is another site.
+    other_site: Option<HeaderValue>,
 }
 
-impl Sites {
-    /// Those that may call a listener at `own`. Where only this machine reaches that,
-    /// it answers to its own names and to `names`; elsewhere to all, unless `names`
-    /// says which. `sent` names a header that calls may have.
+impl CallerCheck {
+    /// The check of a listener at `own_address`. At a loopback address it accepts its
+    /// own names and `names`. At another address it accepts every name, unless there
+    /// are `names`. Pages of other sites may send `id_header`.
     pub fn new(
-        own: SocketAddr,
+        own_address: SocketAddr,
         names: &[HostName],
-        sites: &[Site],
-        sent: Option<&HeaderName>,
-    ) -> Sites {
-        let is_open = names.contains(&HostName::Any)
-            || names.is_empty() && !own.ip().to_canonical().is_loopback();
-        let mut headers = "authorization, content-type".to_owned();
-        if let Some(sent) = sent {
-            headers = format!("{headers}, {sent}");
+        origins: &[Origin],
+        id_header: Option<&HeaderName>,
+    ) -> CallerCheck {
+        let allows_all = names.contains(&HostName::Any)
+            || names.is_empty() && !own_address.ip().to_canonical().is_loopback();
+        let mut cors_headers = "authorization, content-type".to_owned();
+        if let Some(id_header) = id_header {
+            cors_headers = format!("{cors_headers}, {id_header}");
         }
-        Sites {
-            own,
-            names: (!is_open).then(|| names.to_vec()),
-            sites: sites.to_vec(),
-            headers: HeaderValue::from_str(&headers)
+        CallerCheck {
+            own_address,
+            names: (!allows_all).then(|| names.to_vec()),
+            origins: origins.to_vec(),
+            cors_headers: HeaderValue::from_str(&cors_headers)
                 .unwrap_or(HeaderValue::from_static("authorization, content-type")),
         }
     }
 
-    /// Whether a call may be made. `Err` holds the answer to one that may not.
-    pub fn admit(&self, request: &Request<Incoming>) -> Result<Visit, Refused> {
-        self.admit_call(request.version(), request.uri(), request.headers())
+    /// Checks a call. The error is the answer to a call that is refused.
+    pub fn check(&self, request: &Request<Incoming>) -> Result<Caller, Box<Answer>> {
+        self.check_headers(request.version(), request.uri(), request.headers())
     }
 
-    fn admit_call(
+    fn check_headers(
         &self,
         version: Version,
         uri: &Uri,
         headers: &HeaderMap,
-    ) -> Result<Visit, Refused> {
+    ) -> Result<Caller, Box<Answer>> {
         let host = only_host(version, headers)?;
-        // A call that names its host in the first line means that one.
-        let called = uri.authority().cloned().or(host);
-        if let Some(called) = &called {
-            self.check_name(called)?;
+        // The host in the request line takes precedence over `Host`.
+        let host = uri.authority().cloned().or(host);
+        if let Some(host) = &host {
+            self.check_host(host)?;
         }
         let mut origins = headers.get_all(ORIGIN).iter();
         match (origins.next(), origins.next()) {
-            (None, _) => Ok(Visit { from: None }),
-            (Some(origin), None) => self.check_site(origin, called.as_ref()),
-            (Some(_), Some(_)) => Err(refused(
-                StatusCode::BAD_REQUEST,
-                "header Origin stands there twice",
-            )),
+            (None, _) => Ok(Caller { other_site: None }),
+            (Some(origin), None) => self.check_origin(origin, host.as_ref()),
+            (Some(_), Some(_)) => Err(bad_request("header Origin occurs twice")),
         }
     }
 
-    fn check_name(&self, called: &Authority) -> Result<(), Refused> {
-        if self.is_ours(called) {
+    fn check_host(&self, host: &Authority) -> Result<(), Box<Answer>> {
+        if self.is_own_name(host) {
             return Ok(());
         }
-        let name = shown(called.as_str());
-        let host = shown(called.host());
-        let own = self.own;
-        Err(refused(
+        let shown_host = shown(host.as_str());
+        let flag = shown(host.host());
+        let own_address = self.own_address;
+        Err(Box::new(error(
             StatusCode::MISDIRECTED_REQUEST,
             &format!(
-                "{name} is no name of this service, which answers to {own}; clients that call it \
-                 by that name, as through a proxy or a forwarded port, are allowed with \
-                 --host {host}"
+                "{shown_host} is not a name of this service, which listens at {own_address}; if \
+                 clients call it by this name, as through a proxy or a forwarded port, allow the \
+                 name with --host {flag}"
             ),
-        ))
+        )))
     }
 
-    fn check_site(
+    fn check_origin(
         &self,
         origin: &HeaderValue,
-        called: Option<&Authority>,
-    ) -> Result<Visit, Refused> {
+        host: Option<&Authority>,
+    ) -> Result<Caller, Box<Answer>> {
         let site = String::from_utf8_lossy(origin.as_bytes()).to_ascii_lowercase();
-        if called.is_some_and(|called| is_site_of(&site, called)) {
-            return Ok(Visit { from: None });
+        if host.is_some_and(|host| is_site_of(&site, host)) {
+            return Ok(Caller { other_site: None });
         }
-        if self.sites.iter().any(|it| it.0 == "*" || it.0 == site) {
-            return Ok(Visit {
-                from: Some(origin.clone()),
+        if self.origins.iter().any(|it| it.0 == "*" || it.0 == site) {
+            return Ok(Caller {
+                other_site: Some(origin.clone()),
             });
         }
         let site = shown(&site);
-        Err(refused(
+        Err(Box::new(error(
             StatusCode::FORBIDDEN,
-            &format!("pages of {site} may not call this service; --cors with that site allows it"),
-        ))
+            &format!("web pages of {site} may not call this service; --cors allows a site"),
+        )))
     }
 
-    fn is_ours(&self, called: &Authority) -> bool {
+    fn is_own_name(&self, called: &Authority) -> bool {
         let Some(names) = &self.names else {
             return true;
         };
         let host = host_of(called);
         let port = called.port_u16().unwrap_or(HTTP_PORT);
+        let own_ip = self.own_address.ip().to_canonical();
         let is_own = || {
             let address = host.parse::<IpAddr>().map(|ip| ip.to_canonical());
-            let is_here = |ip: IpAddr| ip.is_loopback() || ip == self.own.ip().to_canonical();
-            port == self.own.port() && (host == "localhost" || address.is_ok_and(is_here))
+            let is_here = |ip: IpAddr| ip.is_loopback() || ip == own_ip;
+            port == self.own_address.port() && (host == "localhost" || address.is_ok_and(is_here))
         };
         let is_named = |name: &HostName| match name {
             HostName::Any => true,
@@ -212,17 +214,15 @@ impl Sites {
         };
         is_own() || names.iter().any(is_named)
     }
-}
 
-impl Visit {
-    /// The answer to the question of a browser whether a page may make a call, where
-    /// the call is that question.
-    pub fn preflight(&self, sites: &Sites, request: &Request<Incoming>) -> Option<Answer> {
-        let asks = request.method() == Method::OPTIONS
+    /// The answer to a preflight request, with which a browser asks whether a page of
+    /// another site may make a call. `None` if the call is something else.
+    pub fn preflight_answer(&self, caller: &Caller, request: &Request<Incoming>) -> Option<Answer> {
+        let is_preflight = request.method() == Method::OPTIONS
             && request
                 .headers()
                 .contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-        if !asks || self.from.is_none() {
+        if !is_preflight || caller.other_site.is_none() {
             return None;
         }
         let mut answer = Answer::default();
@@ -230,50 +230,51 @@ impl Visit {
         let methods = HeaderValue::from_static("GET, HEAD, POST");
         let headers = answer.headers_mut();
         headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
-        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, sites.headers.clone());
+        headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, self.cors_headers.clone());
         headers.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600"));
-        // Chromium asks this too, where a page of the network calls this machine.
-        if request.headers().contains_key(ASKS_PRIVATE_NETWORK) {
+        // Chromium also asks whether a page from the network may call this machine.
+        if request.headers().contains_key(REQUEST_PRIVATE_NETWORK) {
             headers.insert(ALLOW_PRIVATE_NETWORK, HeaderValue::from_static("true"));
         }
         Some(answer)
     }
+}
 
-    /// Lets the page read the answer.
+impl Caller {
+    /// Lets a page of another site read the answer.
     pub fn allow_reading(self, answer: &mut Answer) {
-        let Some(from) = self.from else {
+        let Some(site) = self.other_site else {
             return;
         };
         let readable =
             HeaderValue::from_static("retry-after, x-rv-message-id, x-rv-model, x-rv-reason");
         let headers = answer.headers_mut();
-        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, from);
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, site);
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, readable);
         headers.insert(VARY, HeaderValue::from_static("origin"));
     }
 }
 
-const ASKS_PRIVATE_NETWORK: HeaderName =
+const REQUEST_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-request-private-network");
 const ALLOW_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-allow-private-network");
 
-/// The one `Host` of a call. A call of HTTP/1.0 may have none.
-fn only_host(version: Version, headers: &HeaderMap) -> Result<Option<Authority>, Refused> {
-    let refused = |reason: &str| refused(StatusCode::BAD_REQUEST, reason);
+/// The `Host` of a call. A call must have one `Host`; a call of HTTP/1.0 may have none.
+fn only_host(version: Version, headers: &HeaderMap) -> Result<Option<Authority>, Box<Answer>> {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (None, _) if version < Version::HTTP_11 => Ok(None),
-        (None, _) => Err(refused("header Host is missing")),
-        (Some(_), Some(_)) => Err(refused("header Host stands there twice")),
+        (None, _) => Err(bad_request("header Host is missing")),
+        (Some(_), Some(_)) => Err(bad_request("header Host occurs twice")),
         (Some(host), None) => match authority(host.as_bytes()) {
             Some(host) => Ok(Some(host)),
-            None => Err(refused("header Host is no HOST or HOST:PORT")),
+            None => Err(bad_request("header Host is not HOST or HOST:PORT")),
         },
     }
 }
 
-/// A host, and perhaps a port; `None` where the text is anything else.
+/// Parses a host with or without a port; `None` if the text is anything else.
 fn authority(text: &[u8]) -> Option<Authority> {
     let authority = Authority::try_from(text).ok()?;
     let port = authority.as_str().strip_prefix(authority.host())?;
@@ -285,13 +286,13 @@ fn authority(text: &[u8]) -> Option<Authority> {
     (is_whole && is_host).then_some(authority)
 }
 
-/// The host as it is compared.
+/// The host in the form in which hosts are compared.
 fn host_of(authority: &Authority) -> String {
     let host = authority.host().trim_matches(['[', ']']);
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
-/// Whether a page of this site is one of the service that was called.
+/// Whether a page of this site comes from the service that was called as `called`.
 fn is_site_of(site: &str, called: &Authority) -> bool {
     let host = site.split_once("://").map(|(_, host)| host);
     host.is_some_and(|host| host.eq_ignore_ascii_case(called.as_str()))
@@ -301,31 +302,36 @@ fn is_site_of(site: &str, called: &Authority) -> bool {
 mod tests {
     use super::*;
 
-    fn sites(own: &str, names: &[&str], allowed: &[&str]) -> Sites {
+    fn check(own: &str, names: &[&str], origins: &[&str]) -> CallerCheck {
         let names: Vec<HostName> = names.iter().map(|it| it.parse().unwrap()).collect();
-        let allowed: Vec<Site> = allowed.iter().map(|it| it.parse().unwrap()).collect();
-        Sites::new(own.parse().unwrap(), &names, &allowed, None)
+        let origins: Vec<Origin> = origins.iter().map(|it| it.parse().unwrap()).collect();
+        CallerCheck::new(own.parse().unwrap(), &names, &origins, None)
     }
 
-    /// The status of a refusal; 200 for none.
-    fn status(sites: &Sites, version: Version, uri: &str, headers: &[(HeaderName, &str)]) -> u16 {
+    /// The status of a refusal; 200 for a call that is accepted.
+    fn status(
+        check: &CallerCheck,
+        version: Version,
+        uri: &str,
+        headers: &[(HeaderName, &str)],
+    ) -> u16 {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
         }
-        match sites.admit_call(version, &uri.parse().unwrap(), &map) {
+        match check.check_headers(version, &uri.parse().unwrap(), &map) {
             Ok(_) => 200,
             Err(refused) => refused.status().as_u16(),
         }
     }
 
-    fn of_host(sites: &Sites, host: &str) -> u16 {
-        status(sites, Version::HTTP_11, "/predict", &[(HOST, host)])
+    fn of_host(check: &CallerCheck, host: &str) -> u16 {
+        status(check, Version::HTTP_11, "/predict", &[(HOST, host)])
     }
 
     #[test]
-    fn a_listener_of_this_machine_answers_to_its_own_names() {
-        let own = sites("127.0.0.1:8000", &[], &[]);
+    fn a_loopback_listener_answers_to_its_own_names() {
+        let own = check("127.0.0.1:8000", &[], &[]);
         for host in [
             "127.0.0.1:8000",
             "localhost:8000",
@@ -362,12 +368,12 @@ mod tests {
         ] {
             assert_eq!(of_host(&own, host), 400, "{host}");
         }
-        assert_eq!(of_host(&sites("[::1]:80", &[], &[]), "localhost"), 200);
+        assert_eq!(of_host(&check("[::1]:80", &[], &[]), "localhost"), 200);
     }
 
     #[test]
-    fn more_names_are_allowed_by_the_flag_and_elsewhere_all() {
-        let named = sites(
+    fn flags_allow_more_names_and_another_address_allows_all() {
+        let named = check(
             "127.0.0.1:8000",
             &["Models.Example", "forwarded:9000", "::1"],
             &[],
@@ -383,10 +389,10 @@ mod tests {
         ] {
             assert_eq!(of_host(&named, host), expected, "{host}");
         }
-        assert_eq!(of_host(&sites("127.0.0.1:8000", &["*"], &[]), "x"), 200);
-        let elsewhere = sites("192.0.2.1:8000", &[], &[]);
+        assert_eq!(of_host(&check("127.0.0.1:8000", &["*"], &[]), "x"), 200);
+        let elsewhere = check("192.0.2.1:8000", &[], &[]);
         assert_eq!(of_host(&elsewhere, "any.example"), 200);
-        let named = sites("192.0.2.1:8000", &["models.example"], &[]);
+        let named = check("192.0.2.1:8000", &["models.example"], &[]);
         assert_eq!(of_host(&named, "any.example"), 421);
         assert_eq!(of_host(&named, "192.0.2.1:8000"), 200);
         for wrong in ["", "a b", "http://x", "x/y", "x:y", "u@x", "[x]", "::g"] {
@@ -395,8 +401,8 @@ mod tests {
     }
 
     #[test]
-    fn there_is_one_host_and_the_first_line_comes_before_it() {
-        let own = sites("127.0.0.1:8000", &[], &[]);
+    fn there_is_one_host_and_the_request_line_takes_precedence() {
+        let own = check("127.0.0.1:8000", &[], &[]);
         let here = (HOST, "localhost:8000");
         let (new, old) = (Version::HTTP_11, Version::HTTP_10);
         for (version, uri, headers, expected) in [
@@ -415,11 +421,11 @@ mod tests {
 
     #[test]
     fn pages_of_other_sites_are_refused_unless_they_are_allowed() {
-        let of_origin = |sites: &Sites, origin: &str| {
+        let of_origin = |check: &CallerCheck, origin: &str| {
             let headers = [(HOST, "localhost:8000"), (ORIGIN, origin)];
-            status(sites, Version::HTTP_11, "/predict", &headers)
+            status(check, Version::HTTP_11, "/predict", &headers)
         };
-        let own = sites("127.0.0.1:8000", &[], &[]);
+        let own = check("127.0.0.1:8000", &[], &[]);
         for (origin, expected) in [
             ("http://localhost:8000", 200),
             ("http://LOCALHOST:8000", 200),
@@ -432,7 +438,7 @@ mod tests {
         ] {
             assert_eq!(of_origin(&own, origin), expected, "{origin}");
         }
-        let allowed = sites("127.0.0.1:8000", &[], &["https://App.example/", "null"]);
+        let allowed = check("127.0.0.1:8000", &[], &["https://App.example/", "null"]);
         for (origin, expected) in [
             ("https://app.example", 200),
             ("null", 200),
@@ -441,7 +447,7 @@ mod tests {
         ] {
             assert_eq!(of_origin(&allowed, origin), expected, "{origin}");
         }
-        let all = sites("127.0.0.1:8000", &[], &["*"]);
+        let all = check("127.0.0.1:8000", &[], &["*"]);
         assert_eq!(of_origin(&all, "https://any.example"), 200);
         let twice = [(HOST, "localhost:8000"), (ORIGIN, "null"), (ORIGIN, "null")];
         assert_eq!(status(&all, Version::HTTP_11, "/", &twice), 400);
@@ -453,7 +459,7 @@ mod tests {
             "https://u@a",
             "https://a?x",
         ] {
-            assert!(wrong.parse::<Site>().is_err(), "{wrong}");
+            assert!(wrong.parse::<Origin>().is_err(), "{wrong}");
         }
     }
 }

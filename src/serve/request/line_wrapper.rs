@@ -1,8 +1,8 @@
-//! model inputs -> requests.
+//! Makes requests of lines: one model input a line.
 
 use anyhow::Result;
 
-use crate::serve::request::Wrapper;
+use crate::serve::request::request_writer::RequestWriter;
 use crate::stage::Stage;
 use crate::stage::filter::Filter;
 use crate::stage::report::shown;
@@ -12,23 +12,24 @@ use crate::wire::message::MESSAGE_ID_BYTES_MAX;
 use crate::wire::object::{at_pointer, decode_string, parse_value};
 use crate::wire::reject::Reject;
 
-/// Makes a request of every line.
+/// Makes a request of each line, and counts.
 #[derive(Debug)]
-pub struct Wrap {
-    wrapper: Wrapper,
-    /// Where in the input the id stands.
-    id: Option<String>,
+pub struct LineWrapper {
+    writer: RequestWriter,
+    /// The JSON pointer to the id in an input; `None` makes ids.
+    id_pointer: Option<String>,
     read: u64,
     blank: u64,
     written: u64,
     repeated: u64,
 }
 
-impl Wrap {
-    pub fn new(wrapper: Wrapper, id: Option<String>) -> Wrap {
-        Wrap {
-            wrapper,
-            id,
+impl LineWrapper {
+    /// Takes the ids from the inputs at `id_pointer`, or makes them if it is `None`.
+    pub fn new(writer: RequestWriter, id_pointer: Option<String>) -> LineWrapper {
+        LineWrapper {
+            writer,
+            id_pointer,
             read: 0,
             blank: 0,
             written: 0,
@@ -36,14 +37,15 @@ impl Wrap {
         }
     }
 
-    /// How many lines were set aside since their id was known.
+    /// How many lines were set aside because their id was known.
     pub fn repeated(&self) -> u64 {
         self.repeated
     }
 
-    /// Appends the request of one line and returns its id; `None` where the line
-    /// is blank or was set aside. It is set aside too where its id `is_known`.
-    pub fn request(
+    /// Appends the request of one line to `out` and returns its id. A blank line
+    /// gives `None`. So does a line that is set aside: because it is invalid, or
+    /// because its id `is_known`. Fails if the line cannot be set aside.
+    pub fn wrap_line(
         &mut self,
         stage: &mut Stage,
         input: &str,
@@ -51,7 +53,7 @@ impl Wrap {
         out: &mut Vec<u8>,
         is_known: impl Fn(&str) -> bool,
     ) -> Result<Option<String>> {
-        let read = match line.record() {
+        let parsed = match line.record() {
             Ok(None) => {
                 self.blank += 1;
                 return Ok(None);
@@ -60,13 +62,13 @@ impl Wrap {
             Err(reject) => Err(reject),
         };
         self.read += 1;
-        let reject = match read {
+        let reject = match parsed {
             Ok((id, _)) if is_known(&id) => {
                 self.repeated += 1;
                 Reject::Repeated(shown(&id))
             }
             Ok((id, model_input)) => {
-                self.wrapper.wrap(&id, model_input, out);
+                self.writer.write(&id, model_input, out);
                 self.written += 1;
                 return Ok(Some(id));
             }
@@ -76,7 +78,7 @@ impl Wrap {
         Ok(None)
     }
 
-    /// Sets aside a line that cannot become a request any more.
+    /// Sets aside a line for which no request is made, because the program ends.
     pub fn set_aside(
         &mut self,
         stage: &mut Stage,
@@ -92,27 +94,27 @@ impl Wrap {
         stage.report.reject(input, line, reject)
     }
 
+    /// The id and the model input of a line.
     fn parse<'a>(&mut self, line: &'a [u8]) -> Result<(String, &'a str), Reject> {
         let text = std::str::from_utf8(line).map_err(Reject::not_utf8)?;
         let model_input = parse_value(text).map_err(Reject::Syntax)?;
-        let required = &mut self.wrapper.required;
-        required.check(model_input).map_err(Reject::Field)?;
-        let id = match &self.id {
+        self.writer.check(model_input).map_err(Reject::Field)?;
+        let id = match &self.id_pointer {
             Some(pointer) => id_at(model_input, pointer).map_err(Reject::Field)?,
-            None => self.wrapper.ids.next_id(),
+            None => self.writer.next_id(),
         };
         Ok((id, model_input))
     }
 }
 
-/// The scalar at a place of the input, as a message id.
+/// The string or number at `pointer`, as a message id.
 fn id_at(model_input: &str, pointer: &str) -> Result<String, String> {
     let value = at_pointer(model_input, pointer)
         .ok_or_else(|| format!("no id at \"{pointer}\" of the input"))?;
     let id = match decode_string(value) {
         Some(text) => text.into_owned(),
         None if value.starts_with(['{', '[', 'n', '"']) => {
-            return Err(format!("the id at \"{pointer}\" is no string or number"));
+            return Err(format!("the id at \"{pointer}\" is not a string or number"));
         }
         None => value.to_owned(),
     };
@@ -124,7 +126,7 @@ fn id_at(model_input: &str, pointer: &str) -> Result<String, String> {
     }
 }
 
-impl Filter for Wrap {
+impl Filter for LineWrapper {
     fn line(
         &mut self,
         stage: &mut Stage,
@@ -132,9 +134,10 @@ impl Filter for Wrap {
         line: &Line,
         out: &mut Vec<u8>,
     ) -> Result<()> {
-        // Nothing is answered here, so an id may come again.
+        // A filter reads no responses, so an id may come again.
         let is_known = |_: &str| false;
-        self.request(stage, input, line, out, is_known).map(|_| ())
+        self.wrap_line(stage, input, line, out, is_known)
+            .map(|_| ())
     }
 
     fn snapshot(&self, stage: &Stage) -> Snapshot {
@@ -157,7 +160,7 @@ mod tests {
         assert_eq!(id_at(input, "/n").unwrap(), "12345678901234567890123");
         for (pointer, reason) in [
             ("/x", "no id at \"/x\" of the input"),
-            ("/o", "the id at \"/o\" is no string or number"),
+            ("/o", "the id at \"/o\" is not a string or number"),
             ("/e", "the id at \"/e\" has 0 bytes, not 1 to 256"),
         ] {
             assert_eq!(id_at(input, pointer).unwrap_err(), reason);

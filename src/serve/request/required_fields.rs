@@ -1,4 +1,4 @@
-//! Which fields of a model input have to be numbers.
+//! Checks that a model input has the fields that it needs.
 
 use std::fmt;
 
@@ -7,26 +7,26 @@ use anyhow::Result;
 use crate::model::Model;
 use crate::wire::object::Object;
 
-/// What a model input has to hold to be accepted.
+/// The fields that a model input needs. Each must be a number.
 pub enum RequiredFields {
-    /// These fields, all of them numbers; none is no demand at all.
+    /// The fields of these names. With no names, any input is accepted.
     Named(Vec<String>),
-    /// What the model reads.
+    /// The features of this model.
     OfModel {
-        /// Asked whether it can read an input.
+        /// Reads the features of an input.
         model: Box<Model>,
-        /// Its features, for use again and again.
+        /// The features that were read last. The memory is used again for each input.
         row: Vec<f64>,
     },
 }
 
 impl RequiredFields {
     /// The fields of these names.
-    pub fn named(names: &[String]) -> RequiredFields {
-        RequiredFields::Named(names.to_vec())
+    pub fn named(names: Vec<String>) -> RequiredFields {
+        RequiredFields::Named(names)
     }
 
-    /// The features of the model in this file.
+    /// The features of the model in the file `path`. Fails if the file is not a model.
     pub fn of_model(path: &str) -> Result<RequiredFields> {
         Ok(RequiredFields::OfModel {
             model: Box::new(Model::load(path)?),
@@ -34,7 +34,7 @@ impl RequiredFields {
         })
     }
 
-    /// The names of the fields that have to be numbers.
+    /// The names of the fields.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let names = match self {
             RequiredFields::Named(names) => names.as_slice(),
@@ -43,7 +43,7 @@ impl RequiredFields {
         names.iter().map(String::as_str)
     }
 
-    /// Whether `model_input` holds what it has to. The error says what is wrong.
+    /// Checks `model_input`, which is JSON text. The error names the fault.
     pub fn check(&mut self, model_input: &str) -> Result<(), String> {
         match self {
             RequiredFields::Named(names) if names.is_empty() => Ok(()),
@@ -74,7 +74,7 @@ impl fmt::Debug for RequiredFields {
     }
 }
 
-/// Whether JSON text is a number that a model can take.
+/// Whether JSON text is a number that fits a float.
 fn is_number(value: &str) -> bool {
     value.parse().is_ok_and(f64::is_finite)
 }
@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn each_fault_of_an_input_is_named() {
-        let mut fields = RequiredFields::named(&["a".into(), "b".into()]);
+        let mut fields = RequiredFields::named(vec!["a".into(), "b".into()]);
         assert_eq!(fields.check(r#"{"b":-1.5e3,"a":0,"c":"x"}"#), Ok(()));
         for (input, reason) in [
             ("[1]", "the input is not an object"),
@@ -96,6 +96,6 @@ mod tests {
         ] {
             assert_eq!(fields.check(input).unwrap_err(), reason, "{input}");
         }
-        assert_eq!(RequiredFields::named(&[]).check("[1]"), Ok(()));
+        assert_eq!(RequiredFields::named(Vec::new()).check("[1]"), Ok(()));
     }
 }

@@ -1,0 +1,161 @@
+//! Reads the bodies of calls, within limits of size, memory and time.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use http_body_util::BodyExt;
+use hyper::StatusCode;
+use hyper::body::{Body, Bytes, Incoming};
+use tokio::time::timeout;
+
+use crate::serve::request::http::answer::{
+    Answer, bad_request, close_connection_after, error, unavailable,
+};
+use crate::serve::request::http::connection::{Connection, Phase};
+
+/// What the bodies may take.
+#[derive(Clone, Copy, Debug)]
+pub struct BodyLimits {
+    /// The longest body, in bytes.
+    pub body_bytes_max: usize,
+    /// The memory of all bodies that are being read, in bytes.
+    pub all_bytes_max: usize,
+    /// How long the client may take for one body.
+    pub timeout: Duration,
+}
+
+/// The bodies of one listener.
+#[derive(Debug)]
+pub struct Bodies {
+    limits: BodyLimits,
+    /// The memory that is reserved now.
+    reserved_bytes: Cell<usize>,
+}
+
+/// Memory that is reserved for one body, until this is dropped.
+#[derive(Debug)]
+pub struct BodyReservation {
+    bodies: Rc<Bodies>,
+    bytes: usize,
+}
+
+impl Bodies {
+    /// No body is being read.
+    pub fn new(limits: BodyLimits) -> Rc<Bodies> {
+        Rc::new(Bodies {
+            limits,
+            reserved_bytes: Cell::new(0),
+        })
+    }
+
+    /// Reads a whole body. Returns it with its reservation. A body that breaks a limit
+    /// gets an error answer (400, 408, 413 or 503), and its connection is closed: the
+    /// rest of the body is unread, so no other call can follow it.
+    pub async fn read(
+        self: &Rc<Self>,
+        connection: &Connection,
+        body: Incoming,
+    ) -> Result<(Bytes, BodyReservation), Box<Answer>> {
+        let body = self.read_within_limits(connection, body).await;
+        body.map_err(|mut answer| {
+            close_connection_after(&mut answer);
+            answer
+        })
+    }
+
+    async fn read_within_limits(
+        self: &Rc<Self>,
+        connection: &Connection,
+        body: Incoming,
+    ) -> Result<(Bytes, BodyReservation), Box<Answer>> {
+        let announced = body.size_hint().lower();
+        let announced = usize::try_from(announced).unwrap_or(usize::MAX);
+        if announced > self.limits.body_bytes_max {
+            return Err(self.too_large());
+        }
+        let mut reservation = BodyReservation {
+            bodies: Rc::clone(self),
+            bytes: 0,
+        };
+        reservation.grow_to(announced)?;
+        connection.enter(Phase::Body, Instant::now());
+        let whole = self.collect(body, announced, &mut reservation);
+        let Ok(whole) = timeout(self.limits.timeout, whole).await else {
+            let late = error(StatusCode::REQUEST_TIMEOUT, "the body took too long");
+            return Err(Box::new(late));
+        };
+        let whole = whole?;
+        connection.enter(Phase::Answering, Instant::now());
+        Ok((whole, reservation))
+    }
+
+    /// Reads a body for which `announced` bytes are reserved already.
+    async fn collect(
+        &self,
+        mut body: Incoming,
+        announced: usize,
+        reservation: &mut BodyReservation,
+    ) -> Result<Bytes, Box<Answer>> {
+        let mut first = Bytes::new();
+        let mut whole = Vec::new();
+        let mut length = 0;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| bad_request("the body is incomplete"))?;
+            // Trailers are ignored.
+            let Ok(piece) = frame.into_data() else {
+                continue;
+            };
+            length += piece.len();
+            if length > self.limits.body_bytes_max {
+                return Err(self.too_large());
+            }
+            reservation.grow_to(length)?;
+            // Most bodies come in one piece, which is not copied.
+            if length == piece.len() {
+                first = piece;
+                continue;
+            }
+            if whole.is_empty() {
+                whole.reserve_exact(announced);
+                whole.extend_from_slice(&std::mem::take(&mut first));
+            }
+            whole.extend_from_slice(&piece);
+        }
+        Ok(if whole.is_empty() {
+            first
+        } else {
+            whole.into()
+        })
+    }
+
+    fn too_large(&self) -> Box<Answer> {
+        let max = self.limits.body_bytes_max;
+        Box::new(error(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            &format!("the body is longer than {max} bytes"),
+        ))
+    }
+}
+
+impl BodyReservation {
+    /// Reserves memory so that it is at least `bytes` for this body. Gives a 503 if
+    /// all bodies together would take too much.
+    fn grow_to(&mut self, bytes: usize) -> Result<(), Box<Answer>> {
+        let more = bytes.saturating_sub(self.bytes);
+        let all = self.bodies.reserved_bytes.get().saturating_add(more);
+        if all > self.bodies.limits.all_bytes_max {
+            return Err(Box::new(unavailable("too many bodies are being read")));
+        }
+        self.bodies.reserved_bytes.set(all);
+        self.bytes += more;
+        Ok(())
+    }
+}
+
+impl Drop for BodyReservation {
+    fn drop(&mut self) {
+        let reserved = &self.bodies.reserved_bytes;
+        reserved.set(reserved.get() - self.bytes);
+    }
+}

@@ -1,0 +1,190 @@
+//! The stream of one client: tells its connection what the client does, and fails
+//! when the connection is closed.
+
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::TcpStream;
+
+use crate::serve::request::http::connection::{Connection, Phase};
+use crate::serve::request::http::parse_error::{find_own_answer, with_body};
+
+/// For how long a client may go on sending after the last answer. What it sends is
+/// discarded.
+const DRAIN_MAX: Duration = Duration::from_secs(10);
+
+/// The stream of one client. It reads nothing while the client does not take its
+/// answers. Otherwise a client that only sends calls would pile up answers.
+#[derive(Debug)]
+pub struct ClientStream {
+    stream: TcpStream,
+    connection: Rc<Connection>,
+    /// Whether a read waits until the client has taken its answers.
+    read_is_held_back: bool,
+    /// The unsent rest of the answer to invalid headers.
+    parse_error: Vec<u8>,
+    /// Set after the last answer: until when to discard what the client sends.
+    drain_end: Option<Instant>,
+}
+
+impl ClientStream {
+    /// Wraps `stream`, which belongs to `connection`.
+    pub fn new(stream: TcpStream, connection: Rc<Connection>) -> ClientStream {
+        ClientStream {
+            stream,
+            connection,
+            read_is_held_back: false,
+            parse_error: Vec::new(),
+            drain_end: None,
+        }
+    }
+
+    fn check_open(&self, context: &Context<'_>) -> io::Result<()> {
+        if self.connection.is_closed() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
+        self.connection.wake_when_closed(context);
+        Ok(())
+    }
+
+    fn poll_write_stream(
+        &mut self,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        if written.is_pending() {
+            self.connection.write_blocked(Instant::now());
+        } else {
+            self.connection.write_progressed();
+            if std::mem::take(&mut self.read_is_held_back) {
+                context.waker().wake_by_ref();
+            }
+        }
+        written
+    }
+
+    /// Sends the rest of the answer to invalid headers.
+    fn poll_parse_error(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.parse_error.is_empty() {
+            let parse_error = std::mem::take(&mut self.parse_error);
+            let written = self.poll_write_stream(context, &parse_error);
+            self.parse_error = parse_error;
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => drop(self.parse_error.drain(..count)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncRead for ClientStream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        room: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.check_open(context)?;
+        if self.connection.is_write_blocked() {
+            self.read_is_held_back = true;
+            return Poll::Pending;
+        }
+        let before = room.filled().len();
+        ready!(Pin::new(&mut self.stream).poll_read(context, room))?;
+        if room.filled().len() > before {
+            self.connection.received();
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for ClientStream {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.check_open(context)?;
+        match find_own_answer(bytes) {
+            // The flush that follows sends it.
+            Some((0, status)) => {
+                self.parse_error = with_body(bytes, status);
+                self.connection.mark_malformed();
+                Poll::Ready(Ok(bytes.len()))
+            }
+            // The answers before it are sent first.
+            Some((start, _)) => self.poll_write_stream(context, &bytes[..start]),
+            None => self.poll_write_stream(context, bytes),
+        }
+    }
+
+    // The default of `poll_write_vectored` writes by `poll_write`.
+    fn is_write_vectored(&self) -> bool {
+        false
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.poll_parse_error(context))?;
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    /// After the last answer, reads until the client closes or the time is over. If
+    /// the stream closed while the client still sends, the connection would be reset,
+    /// and the answer could be lost on its way.
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.check_open(context)?;
+        ready!(self.poll_parse_error(context))?;
+        let end = match self.drain_end {
+            Some(end) => end,
+            None => {
+                ready!(Pin::new(&mut self.stream).poll_shutdown(context))?;
+                let now = Instant::now();
+                self.connection.enter(Phase::Draining, now);
+                *self.drain_end.insert(now + DRAIN_MAX)
+            }
+        };
+        let mut discarded = [0; 4096];
+        loop {
+            let mut room = ReadBuf::new(&mut discarded);
+            ready!(Pin::new(&mut self.stream).poll_read(context, &mut room))?;
+            let now = Instant::now();
+            if room.filled().is_empty() || now > end {
+                return Poll::Ready(Ok(()));
+            }
+            self.connection.enter(Phase::Draining, now);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn nothing_is_read_while_the_client_has_answers_to_take() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (stream, _) = listener.accept().await.unwrap();
+        client.write_all(b"next call").unwrap();
+        stream.readable().await.unwrap();
+        let connection = Rc::new(Connection::new(Instant::now(), 0));
+        let mut client_stream = ClientStream::new(stream, Rc::clone(&connection));
+        let mut bytes = [0; 16];
+        connection.write_blocked(Instant::now());
+        let read = client_stream.read(&mut bytes);
+        let read = tokio::time::timeout(Duration::from_millis(50), read).await;
+        assert!(read.is_err(), "{read:?} while answers are unread");
+        connection.write_progressed();
+        assert_eq!(client_stream.read(&mut bytes).await.unwrap(), 9);
+    }
+}

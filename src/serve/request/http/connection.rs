@@ -1,0 +1,182 @@
+//! One connection: what it waits for, its time-outs, and its eviction rank.
+
+use std::cell::{Cell, RefCell};
+use std::task::{Context, Waker};
+use std::time::{Duration, Instant};
+
+/// A connection that has waited for less than this is not evicted: its client is
+/// probably about to send.
+pub const EVICTABLE_AFTER: Duration = Duration::from_millis(20);
+
+/// The same for a client that sends a body or reads an answer. That takes longer.
+const TRANSFER_EVICTABLE_AFTER: Duration = Duration::from_secs(1);
+
+/// For how long a client may be silent after the last answer, before the connection
+/// is closed.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What a connection is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It waits for the next call.
+    Idle,
+    /// It reads the headers of a call.
+    Headers,
+    /// It reads the body of a call.
+    Body,
+    /// A call is being answered.
+    Answering,
+    /// The last answer is sent. The rest of what the client sends is discarded.
+    Draining,
+}
+
+/// How long a client may take.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientTimeouts {
+    /// Between two calls.
+    pub idle: Duration,
+    /// For the headers of a call.
+    pub headers: Duration,
+    /// For reading some of an answer.
+    pub write: Duration,
+}
+
+/// The order in which connections are evicted, lowest first: the kind of wait, then
+/// the time when the wait began.
+pub type EvictionRank = (u8, Instant);
+
+/// The state of one connection. The task that serves it and the list of all connections
+/// share it.
+#[derive(Debug)]
+pub struct Connection {
+    phase: Cell<Phase>,
+    phase_since: Cell<Instant>,
+    /// Set while the client does not read its answer: since when.
+    write_blocked_since: Cell<Option<Instant>>,
+    closed: Cell<bool>,
+    malformed: Cell<bool>,
+    /// Wakes the task that serves the connection.
+    waker: RefCell<Option<Waker>>,
+    /// The index in the list of connections; `None` once it is removed.
+    pub index: Cell<Option<usize>>,
+}
+
+impl Connection {
+    /// A connection that was accepted at `now`. Its first headers must come soon.
+    pub fn new(now: Instant, index: usize) -> Connection {
+        Connection {
+            phase: Cell::new(Phase::Headers),
+            phase_since: Cell::new(now),
+            write_blocked_since: Cell::new(None),
+            closed: Cell::new(false),
+            malformed: Cell::new(false),
+            waker: RefCell::default(),
+            index: Cell::new(Some(index)),
+        }
+    }
+
+    /// Begins a phase.
+    pub fn enter(&self, phase: Phase, now: Instant) {
+        self.phase.set(phase);
+        self.phase_since.set(now);
+    }
+
+    /// When the phase began.
+    pub fn phase_since(&self) -> Instant {
+        self.phase_since.get()
+    }
+
+    /// Notes that the client has sent bytes.
+    pub fn received(&self) {
+        if self.phase.get() == Phase::Idle {
+            self.enter(Phase::Headers, Instant::now());
+        }
+    }
+
+    /// Notes that the client has taken bytes.
+    pub fn write_progressed(&self) {
+        self.write_blocked_since.set(None);
+    }
+
+    /// Notes that the client takes no bytes at `now`.
+    pub fn write_blocked(&self, now: Instant) {
+        if self.write_blocked_since.get().is_none() {
+            self.write_blocked_since.set(Some(now));
+        }
+    }
+
+    /// Whether the client has yet to take some of its answers.
+    pub fn is_write_blocked(&self) -> bool {
+        self.write_blocked_since.get().is_some()
+    }
+
+    /// Notes that the client has sent invalid headers.
+    pub fn mark_malformed(&self) {
+        self.malformed.set(true);
+    }
+
+    /// Whether the client has sent invalid headers.
+    pub fn is_malformed(&self) -> bool {
+        self.malformed.get()
+    }
+
+    /// Whether the connection is evicted or timed out.
+    pub fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    /// Remembers the task of `context`, to wake it when the connection is closed.
+    pub fn wake_when_closed(&self, context: &Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker
+            .as_ref()
+            .is_some_and(|it| it.will_wake(context.waker()))
+        {
+            *waker = Some(context.waker().clone());
+        }
+    }
+
+    /// Closes the connection: its task is woken, and its stream fails.
+    pub fn close(&self) {
+        self.closed.set(true);
+        if let Some(waker) = self.waker.take() {
+            waker.wake();
+        }
+    }
+
+    /// When the connection times out. `None` while a call is being answered, which
+    /// has a time-out of its own, and while a body is read, whose time-out ends with
+    /// an answer.
+    pub fn expiry(&self, timeouts: ClientTimeouts) -> Option<Instant> {
+        let since = self.phase_since.get();
+        match (self.write_blocked_since.get(), self.phase.get()) {
+            (Some(since), _) => Some(since + timeouts.write),
+            (None, Phase::Idle) => Some(since + timeouts.idle),
+            (None, Phase::Headers) => Some(since + timeouts.headers),
+            (None, Phase::Draining) => Some(since + DRAIN_TIMEOUT),
+            (None, Phase::Body | Phase::Answering) => None,
+        }
+    }
+
+    /// The eviction rank. `None` if the connection must not be evicted: a call is in
+    /// flight, or the wait has just begun.
+    pub fn eviction_rank(&self, now: Instant) -> Option<EvictionRank> {
+        let phase_since = self.phase_since.get();
+        let (kind, since, evictable_after) =
+            match (self.write_blocked_since.get(), self.phase.get()) {
+                (_, Phase::Answering) => return None,
+                (None, Phase::Idle | Phase::Headers | Phase::Draining) => {
+                    (0, phase_since, EVICTABLE_AFTER)
+                }
+                (Some(since), _) => (1, since, TRANSFER_EVICTABLE_AFTER),
+                (None, Phase::Body) => (2, phase_since, TRANSFER_EVICTABLE_AFTER),
+            };
+        (now.saturating_duration_since(since) >= evictable_after).then_some((kind, since))
+    }
+
+    /// Whether the connection may be closed when the program ends: no call has begun,
+    /// and all answers are taken.
+    pub fn is_quiet(&self) -> bool {
+        !matches!(self.phase.get(), Phase::Body | Phase::Answering) && !self.is_write_blocked()
+    }
+}

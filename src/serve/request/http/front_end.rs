@@ -1,0 +1,84 @@
+//! The state of the front end that its tasks share. All tasks run on one thread.
+
+use std::cell::Cell;
+use std::rc::Rc;
+use std::time::Instant;
+
+use crate::serve::request::args::HttpOptions;
+use crate::serve::request::http::connections::Connections;
+use crate::serve::request::http::counts::CallCounts;
+use crate::serve::request::http::pipeline::Pipeline;
+use crate::serve::request::http::reports::Reports;
+use crate::serve::request::http::token::Access;
+use crate::serve::request::request_writer::RequestWriter;
+use crate::stage::stats::Snapshot;
+
+/// What the tasks share.
+#[derive(Debug)]
+pub struct FrontEnd {
+    /// The prefix of the metrics' names.
+    program: &'static str,
+    started: Instant,
+    /// Who may call.
+    pub access: Access,
+    /// Where the calls go.
+    pub pipeline: Rc<Pipeline>,
+    /// The connections of the clients.
+    pub connections: Rc<Connections>,
+    /// What became of the calls.
+    pub counts: Rc<CallCounts>,
+    /// What the main task is to print.
+    pub reports: Rc<Reports>,
+    /// Whether the program was told to end.
+    pub stopping: Cell<bool>,
+}
+
+impl FrontEnd {
+    /// A front end that no client has called yet.
+    pub fn new(
+        program: &'static str,
+        options: &HttpOptions,
+        writer: RequestWriter,
+        access: Access,
+        connections_max: usize,
+    ) -> Rc<FrontEnd> {
+        let reports = Rc::new(Reports::new());
+        let counts = Rc::new(CallCounts::new(Rc::clone(&reports)));
+        Rc::new(FrontEnd {
+            program,
+            started: Instant::now(),
+            access,
+            pipeline: Rc::new(Pipeline::new(
+                writer,
+                options.in_flight_max,
+                options.bodies.body_bytes_max,
+                Rc::clone(&counts),
+                Rc::clone(&reports),
+            )),
+            connections: Connections::new(connections_max, options.client_timeouts),
+            counts,
+            reports,
+            stopping: Cell::new(false),
+        })
+    }
+
+    /// Why no new calls should come; `None` if they can be answered.
+    pub fn not_ready(&self) -> Option<&'static str> {
+        if self.stopping.get() {
+            return Some("shutting down");
+        }
+        self.pipeline.missing_end()
+    }
+
+    /// The counts of now.
+    pub fn snapshot(&self) -> Snapshot {
+        let is_ready = self.not_ready().is_none();
+        self.counts.snapshot(&self.connections, is_ready)
+    }
+
+    /// The counts in the text format of Prometheus.
+    pub fn metrics(&self) -> String {
+        self.snapshot()
+            .prometheus(self.program, self.started.elapsed())
+    }
+}

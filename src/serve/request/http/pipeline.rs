@@ -1,0 +1,326 @@
+//! The pipeline as the front end sees it: which calls wait for a response, and whether
+//! the pipes have a reader and a writer.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+
+use crate::serve::request::http::answer::{self, Answer};
+use crate::serve::request::http::counts::CallCounts;
+use crate::serve::request::http::reports::Reports;
+use crate::serve::request::http::request_buffer::RequestBuffer;
+use crate::serve::request::request_writer::RequestWriter;
+use crate::wire::lines::Line;
+use crate::wire::message::{self, Record};
+use crate::wire::reject::Reject;
+
+/// How often a missing or replaced pipe is looked for under its name.
+pub const PIPE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// The least limit of unwritten requests: enough for a burst of ordinary calls.
+const UNWRITTEN_BYTES_MIN: usize = 16 << 20;
+
+/// Why a request cannot be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendError {
+    /// As many calls are open as allowed, or too many bytes are unwritten.
+    Full,
+    /// A pipe has no reader or no writer. The text says which.
+    PipelineGone(&'static str),
+    /// Another open call has the id.
+    IdInUse,
+}
+
+/// The sending half of an open call.
+#[derive(Debug)]
+struct Waiting {
+    /// Tells the call from an earlier one with the same id.
+    number: u64,
+    answer: oneshot::Sender<Answer>,
+}
+
+/// What the calls and the tasks of the two pipes share.
+#[derive(Debug)]
+pub struct Pipeline {
+    writer: RefCell<RequestWriter>,
+    /// The requests on their way to the pipe.
+    pub requests: RequestBuffer,
+    in_flight_max: usize,
+    open_calls: RefCell<HashMap<String, Waiting>>,
+    /// The number of the last call that was sent.
+    last_number: Cell<u64>,
+    requests_have_reader: Cell<bool>,
+    responses_have_writer: Cell<bool>,
+    counts: Rc<CallCounts>,
+    reports: Rc<Reports>,
+}
+
+impl Pipeline {
+    /// A pipeline of which nothing is known yet. At most `in_flight_max` calls may be
+    /// open, with bodies of at most `body_bytes_max` bytes each.
+    pub fn new(
+        writer: RequestWriter,
+        in_flight_max: usize,
+        body_bytes_max: usize,
+        counts: Rc<CallCounts>,
+        reports: Rc<Reports>,
+    ) -> Pipeline {
+        let unwritten_bytes_max = (2 * body_bytes_max).max(UNWRITTEN_BYTES_MIN);
+        Pipeline {
+            writer: RefCell::new(writer),
+            requests: RequestBuffer::new(unwritten_bytes_max),
+            in_flight_max,
+            open_calls: RefCell::default(),
+            last_number: Cell::new(0),
+            requests_have_reader: Cell::new(false),
+            responses_have_writer: Cell::new(false),
+            counts,
+            reports,
+        }
+    }
+
+    /// Checks that a model input has the fields that it needs. The error names the
+    /// fault.
+    pub fn check(&self, model_input: &str) -> Result<(), String> {
+        self.writer.borrow_mut().check(model_input)
+    }
+
+    /// Sends a request. `id` is its message id; `None` makes one. Fails if a limit is
+    /// reached, a pipe has no other end, or the id belongs to an open call.
+    pub fn send(
+        self: &Rc<Self>,
+        id: Option<String>,
+        model_input: &str,
+    ) -> Result<OpenCall, SendError> {
+        if self.open_calls.borrow().len() >= self.in_flight_max || self.requests.is_full() {
+            return Err(SendError::Full);
+        }
+        if let Some(why) = self.missing_end() {
+            return Err(SendError::PipelineGone(why));
+        }
+        let mut writer = self.writer.borrow_mut();
+        let id = id.unwrap_or_else(|| writer.next_id());
+        let mut open_calls = self.open_calls.borrow_mut();
+        if open_calls.contains_key(&id) {
+            return Err(SendError::IdInUse);
+        }
+        let (sender, answer) = oneshot::channel();
+        let number = self.last_number.get() + 1;
+        self.last_number.set(number);
+        let waiting = Waiting {
+            number,
+            answer: sender,
+        };
+        open_calls.insert(id.clone(), waiting);
+        self.requests
+            .append(|out| writer.write(&id, model_input, out));
+        Ok(OpenCall {
+            pipeline: Rc::clone(self),
+            id,
+            number,
+            answer,
+        })
+    }
+
+    /// Which pipe has no other end; `None` if calls can be answered.
+    pub fn missing_end(&self) -> Option<&'static str> {
+        match (
+            self.requests_have_reader.get(),
+            self.responses_have_writer.get(),
+        ) {
+            (true, true) => None,
+            (false, true) => Some("the requests have no reader"),
+            (true, false) => Some("the responses have no writer"),
+            (false, false) => Some("the requests have no reader, and the responses have no writer"),
+        }
+    }
+
+    /// The requests have a reader now.
+    pub fn requests_opened(&self) {
+        self.requests_have_reader.set(true);
+    }
+
+    /// The last reader of the requests has closed.
+    pub fn requests_closed(&self) {
+        self.requests_have_reader.set(false);
+        self.fail_open_calls("the last reader of the requests has closed");
+    }
+
+    /// The responses have a writer now.
+    pub fn responses_opened(&self) {
+        self.responses_have_writer.set(true);
+    }
+
+    /// The last writer of the responses has closed.
+    pub fn responses_closed(&self) {
+        self.responses_have_writer.set(false);
+        self.fail_open_calls("the last writer of the responses has closed");
+    }
+
+    fn fail_open_calls(&self, why: &str) {
+        let open_calls = std::mem::take(&mut *self.open_calls.borrow_mut());
+        self.requests.drop_requests();
+        let count = open_calls.len();
+        let message = format!("the pipeline is gone: {why}; {count} calls get 503");
+        self.reports.warn("gone", message);
+        // Each call wakes when its sender is dropped.
+        drop(open_calls);
+    }
+
+    /// Takes a line of the responses, and hands the response to its call. `input` is
+    /// the name of the pipe in messages.
+    pub fn take_response(&self, input: &str, line: &Line) {
+        let read = || {
+            let Some(bytes) = line.record()? else {
+                return Ok(None);
+            };
+            let record = Record::parse(bytes)?;
+            let response = message::Response::read(&record)?;
+            Ok(Some((record, response)))
+        };
+        match read() {
+            Ok(None) => {}
+            Ok(Some((record, response))) => {
+                let call = self.open_calls.borrow_mut().remove(&*response.message_id);
+                match call {
+                    Some(call) => {
+                        // Fails if the client has just left.
+                        let _ = call.answer.send(answer::of_response(&record, &response));
+                    }
+                    None => self.counts.count_unmatched(),
+                }
+            }
+            Err(reject) => self.reject(input, line, reject),
+        }
+    }
+
+    fn reject(&self, input: &str, line: &Line, reject: Reject) {
+        self.counts.count_rejected();
+        self.reports.reject(input, line, reject);
+    }
+}
+
+/// A call that waits for its response. When this is dropped, the call is no longer
+/// open: it has its answer or a time-out, or its client has left.
+#[derive(Debug)]
+pub struct OpenCall {
+    pipeline: Rc<Pipeline>,
+    id: String,
+    number: u64,
+    answer: oneshot::Receiver<Answer>,
+}
+
+impl OpenCall {
+    /// Waits for the answer. `None` if the pipeline went away before it came.
+    pub async fn answer(&mut self) -> Option<Answer> {
+        (&mut self.answer).await.ok()
+    }
+}
+
+impl Drop for OpenCall {
+    fn drop(&mut self) {
+        let mut open_calls = self.pipeline.open_calls.borrow_mut();
+        let waiting = open_calls.get(&self.id);
+        if waiting.is_some_and(|waiting| waiting.number == self.number) {
+            open_calls.remove(&self.id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::serve::request::args::RequestArgs;
+
+    /// A pipeline whose pipes have a reader and a writer.
+    fn pipeline(in_flight_max: usize) -> Rc<Pipeline> {
+        let (_, content) = RequestArgs::parse_from(["rv-request"]).check().unwrap();
+        let writer = RequestWriter::new(content).unwrap();
+        let reports = Rc::new(Reports::new());
+        let counts = Rc::new(CallCounts::new(Rc::clone(&reports)));
+        let pipeline = Pipeline::new(writer, in_flight_max, 1 << 20, counts, reports);
+        pipeline.requests_opened();
+        pipeline.responses_opened();
+        Rc::new(pipeline)
+    }
+
+    /// Takes what is pending, as the writer does.
+    fn take_batch(pipeline: &Pipeline) -> Vec<u8> {
+        let runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = { runtime }.build().unwrap();
+        runtime.block_on(pipeline.requests.take_batch())
+    }
+
+    #[test]
+    fn the_batch_that_is_being_written_counts_towards_the_limit() {
+        let pipeline = pipeline(1000);
+        let body = "x".repeat(1 << 20);
+        let body = format!("\"{body}\"");
+        let mut calls = Vec::new();
+        let refused = loop {
+            match pipeline.send(None, &body) {
+                Ok(call) => calls.push(call),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(refused, SendError::Full);
+        // The limit, and the call that exceeds it.
+        assert!((16..=17).contains(&calls.len()), "{}", calls.len());
+        let batch = take_batch(&pipeline);
+        assert!(batch.len() > 16 << 20);
+        // Nothing of the batch is written yet, so there is no more room than before.
+        assert_eq!(pipeline.send(None, &body).unwrap_err(), SendError::Full);
+        pipeline.requests.finish_batch(batch);
+        assert!(pipeline.send(None, &body).is_ok());
+    }
+
+    #[test]
+    fn requests_of_failed_calls_are_not_kept_for_the_next_reader() {
+        let pipeline = pipeline(1024);
+        for resume in [false, true] {
+            if resume {
+                pipeline.requests.append_newline();
+            }
+            let mut call = pipeline.send(None, "\"failed\"").unwrap();
+            pipeline.requests_closed();
+            assert!(call.answer.try_recv().is_err());
+            pipeline.requests_opened();
+            let _fresh = pipeline.send(None, "\"fresh\"").unwrap();
+            let batch = String::from_utf8(take_batch(&pipeline)).unwrap();
+            let start = if resume { "\n{" } else { "{" };
+            assert!(batch.starts_with(start), "{batch}");
+            assert!(
+                batch.contains("fresh") && !batch.contains("failed"),
+                "{batch}"
+            );
+            pipeline.requests.finish_batch(batch.into_bytes());
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_call_leaves_a_later_one_with_its_id_open() {
+        let pipeline = pipeline(1024);
+        let send = || pipeline.send(Some("same".to_owned()), "{}");
+        let respond = || {
+            let line = Line {
+                bytes: b"{\"messageId\":\"same\",\"modelResult\":null}",
+                number: 1,
+                offset: 0,
+                oversized: None,
+            };
+            pipeline.take_response("responses", &line);
+        };
+        let first = send().unwrap();
+        assert_eq!(send().unwrap_err(), SendError::IdInUse);
+        respond();
+        let mut second = send().unwrap();
+        drop(first);
+        respond();
+        assert!(second.answer.try_recv().is_ok());
+    }
+}
