@@ -1,5 +1,6 @@
-//! Copies that are taken off the path of the answers: what happens here never
-//! slows a response.
+//! Copies of the streams, off the path of the answers: nothing here slows a response.
 
 pub mod archive;
 pub mod es_sink;
+
+mod pass_args;

@@ -730,7 +730,7 @@ fn verify_tells_each_kind_of_damage() {
         fs::copy(other.path(&format!("logs/{name}")), &files[2]).unwrap();
         assert_eq!(cat(workdir).lines().count(), 49);
     });
-    assert_fault(verdict, 9, "stands behind file 1");
+    assert_fault(verdict, 9, "comes after file 1");
     // Lines that were cut out, and the rest compressed anew with its old head.
     let verdict = archived(&|_, files| {
         let bytes = fs::read(&files[2]).unwrap();
@@ -762,7 +762,10 @@ fn a_folder_that_is_being_written_is_read_up_to_its_last_whole_line() {
     assert_eq!(decoy.stdout(), numbered(0, 3));
     let verdict = verify(&workdir);
     verdict.assert_status(0);
-    assert!(verdict.stdout().contains("1 not complete yet"), "{verdict}");
+    assert!(
+        verdict.stdout().contains("files not complete yet: 1"),
+        "{verdict}"
+    );
     drop(running.stdin.take());
     running.wait().assert_status(0);
     assert_eq!(cat(&workdir), numbered(0, 3) + "torn\n");

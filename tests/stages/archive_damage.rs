@@ -379,22 +379,17 @@ fn a_part_that_is_cut_keeps_its_whole_lines_and_the_loss_is_told() {
         let file = fs::File::options().write(true).open(path).unwrap();
         file.set_len(length).unwrap();
     }
-    interfere(|path| to(path, 40), 0, &[0], "4 lines of it are lost");
-    interfere(|path| to(path, 40), 2, &[0, 5, 6], "4 lines of it are lost");
-    interfere(|path| to(path, 0), 0, &[], "5 lines of it are lost");
-    interfere(|path| to(path, 0), 1, &[5], "5 lines of it are lost");
-    interfere(
-        |path| to(path, 110),
-        1,
-        &[0, 1, 2, 5],
-        "2 lines of it are lost",
-    );
+    interfere(|path| to(path, 40), 0, &[0], "4 lines are lost");
+    interfere(|path| to(path, 40), 2, &[0, 5, 6], "4 lines are lost");
+    interfere(|path| to(path, 0), 0, &[], "5 lines are lost");
+    interfere(|path| to(path, 0), 1, &[5], "5 lines are lost");
+    interfere(|path| to(path, 110), 1, &[0, 1, 2, 5], "2 lines are lost");
 }
 
 #[test]
 fn what_something_else_writes_into_a_part_is_taken_out_or_told() {
     let all: Vec<u64> = (0..7).collect();
-    let undone = "that is undone";
+    let undone = "this is undone";
     interfere(|path| append(path, b"torn"), 0, &all[..5], undone);
     interfere(|path| append(path, b"torn"), 2, &all, undone);
     interfere(|path| append(path, b"a\nb\n"), 1, &all[..6], undone);
@@ -413,7 +408,7 @@ fn a_part_that_is_overwritten_is_told() {
     assert!(
         finished
             .stderr
-            .contains("has changed what was written into it; 5 of 5 lines are left"),
+            .contains("has changed its content; 5 of 5 lines are left"),
         "{finished}"
     );
     assert!(cat(&workdir) == text);
@@ -459,7 +454,7 @@ fn a_part_that_is_replaced_becomes_two_files_and_neither_is_lost() {
     let name = "log-19700101T000001.000Z-000000.gz";
     assert_eq!(gunzip(&workdir, name), numbered(0, 5));
     let finished = archive(&workdir).args(["--clock", "fixed:1"]).exits(1);
-    assert!(finished.stderr.contains("is left as it is"), "{finished}");
+    assert!(finished.stderr.contains("is left unchanged"), "{finished}");
     assert_eq!(gunzip(&workdir, name), numbered(0, 5));
     assert_eq!(cat(&workdir), numbered(0, 5) + "another\n");
     archive(&workdir).succeeds();
@@ -523,7 +518,7 @@ fn a_complete_file_is_never_replaced() {
         drop(running.stdin.take());
         let finished = running.wait();
         finished.assert_status(1);
-        assert!(finished.stderr.contains("is left as it is"), "{finished}");
+        assert!(finished.stderr.contains("is left unchanged"), "{finished}");
         assert_eq!(fs::read(&taken).unwrap(), gzip("taken\n"));
         assert_eq!(cat(&workdir), numbered(0, 1) + "taken\n" + &numbered(1, 1));
         run(numbered(2, 1)).succeeds();
@@ -553,7 +548,7 @@ fn names_at_the_end_of_time_are_kept_and_go_out_of_the_way() {
             let records = ["--max-records", "1"];
             let input = numbered(1 + 3 * run, 3);
             let finished = archive(&workdir).args(records).input(input).succeeds();
-            let said = finished.stderr.contains("new files may stand before it");
+            let said = finished.stderr.contains("new files may sort before it");
             assert!(said || !warns, "{finished}");
             assert!(fs::read(&far).unwrap() == before, "{name}");
             assert_eq!(complete_files(&workdir).len() as u64, 4 + 3 * run);
@@ -733,31 +728,43 @@ fn verify_finds_stamps_that_no_archive_writes() {
     for (stamp, said) in [
         (
             [max, max, no, no],
-            "-000001.gz: says more than there can be",
+            "-000001.gz: its stamp has impossibly large numbers",
         ),
-        ([max, no, no, no], "-000001.gz: says more than there can be"),
-        ([no, max, no, no], "-000001.gz: says more than there can be"),
-        ([no, no, max, no], "-000001.gz: says more than there can be"),
-        ([no, no, no, max], "-000001.gz: says more than there can be"),
+        (
+            [max, no, no, no],
+            "-000001.gz: its stamp has impossibly large numbers",
+        ),
+        (
+            [no, max, no, no],
+            "-000001.gz: its stamp has impossibly large numbers",
+        ),
+        (
+            [no, no, max, no],
+            "-000001.gz: its stamp has impossibly large numbers",
+        ),
+        (
+            [no, no, no, max],
+            "-000001.gz: its stamp has impossibly large numbers",
+        ),
         (
             [Some(0), no, no, no],
-            "says of the files before it what cannot be",
+            "its stamp contradicts itself about the files before it",
         ),
         (
             [no, Some(0), no, no],
-            "says of the files before it what cannot be",
+            "its stamp contradicts itself about the files before it",
         ),
         (
             [Some(9), Some(2), no, no],
-            "says of the files before it what cannot be",
+            "its stamp contradicts itself about the files before it",
         ),
         (
             [no, Some(3), no, no],
-            "says that 3 lines are before it, and there are 2",
+            "its stamp says that 3 lines are before it, and there are 2",
         ),
         (
             [Some(0), Some(0), no, no],
-            "is file 0 of its archive, and stands behind file 0",
+            "is file 0 of its archive, and comes after file 0",
         ),
         ([no, no, Some(3), no], "has 2 lines in"),
         ([no, no, no, Some(3)], "has 2 lines in"),

@@ -1,5 +1,5 @@
-//! `log-<id>.gz` -> the stream again: reads archives back in order, also the part
-//! that is being written.
+//! `rv-archive cat`: `log-<id>.gz` -> the stream again, in order, up to the last whole
+//! line of the open part.
 
 use std::io::{self, IsTerminal};
 use std::num::NonZeroU64;
@@ -10,24 +10,26 @@ use anyhow::{Result, bail};
 use clap::Args;
 use indicatif::ProgressBar;
 
-use crate::observe::archive::ahead::{Ahead, Event};
 use crate::observe::archive::pace::{Pace, positive};
-use crate::observe::archive::range::{Range, RangeArgs, begun, line_time};
+use crate::observe::archive::read_ahead::{ReadAhead, ReadEvent};
+use crate::observe::archive::time_range::{
+    TimeRange, TimeRangeArgs, creation_time, files_in_range, timestamp_of,
+};
 use crate::stage::filter::progress_bar_of;
 use crate::stage::stats::{Latencies, Snapshot};
 use crate::stage::streams::refuse_same_file;
 use crate::stage::wait::wait;
 use crate::stage::{EndedEarly, Stage};
 use crate::stream::address::Address;
-use crate::stream::archives::{self, RecordedFile, not_opened, recorded_files};
+use crate::stream::archives::{self, RecordedFile, not_opened};
 use crate::stream::output::Output;
 use crate::wire::lines::{Line, Lines};
 use crate::wire::micros::Micros;
 
-/// How much earlier than due a record may leave, so that many leave together.
-const GRAIN: Duration = Duration::from_millis(1);
+/// How much too early a record may leave, so that several leave together.
+const EARLY_MAX: Duration = Duration::from_millis(1);
 
-/// How much is gathered before it is written.
+/// How many bytes one write gathers.
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// Write archived lines to a stream again, in their order
@@ -37,28 +39,28 @@ const WRITE_BYTES: usize = 256 * 1024;
   rv-archive cat --since 2026-05-01 --until 2026-05-02 requests.archive > may-day.ndjson
   rv-archive cat --as-recorded --speed 10 requests.archive | rv-score --model dt.json > scores")]
 pub struct CatArgs {
-    /// Folders (their complete files by name, then the part that is being
-    /// written, up to its last whole line) or single files
+    /// Folders or single files. A folder gives its complete files by name, and then the
+    /// file that is being written up to its last whole line
     #[arg(value_name = "DIR|FILE", required = true)]
     paths: Vec<PathBuf>,
 
     #[command(flatten)]
-    range: RangeArgs,
+    range: TimeRangeArgs,
 
-    /// Write no more than the first N lines
+    /// Write only the first N lines
     #[arg(short = 'n', long, value_name = "N")]
     records: Option<NonZeroU64>,
 
-    /// Write N lines a second, evenly
+    /// Write N lines a second, at equal distances
     #[arg(long, value_name = "N", value_parser = positive)]
     rate: Option<f64>,
 
-    /// Write each line when it once came, by the distances of the timestamps: for
-    /// a warm-up, or for load as it was
+    /// Write lines at the distances of their timestamps: for a warm-up, or to repeat a
+    /// recorded load
     #[arg(long, conflicts_with = "rate")]
     as_recorded: bool,
 
-    /// With --as-recorded: X times as fast as it was
+    /// With --as-recorded: X times as fast
     #[arg(long, value_name = "X", default_value = "1", value_parser = positive, requires = "as_recorded")]
     speed: f64,
 
@@ -67,18 +69,18 @@ pub struct CatArgs {
     output: Address,
 }
 
-/// What was written so far.
+/// What was read and written so far.
 #[derive(Debug, Default)]
-struct Counts {
+struct CatCounts {
     read: u64,
     out: u64,
     files: u64,
     bytes_out: u64,
-    /// How much later than due the lines have left; of a pace only.
+    /// How much too late the lines have left. Only with a pace.
     behind: Option<Latencies>,
 }
 
-impl Counts {
+impl CatCounts {
     fn snapshot(&self, stage: &Stage) -> Snapshot {
         let snapshot = Snapshot::default()
             .count("in", self.read)
@@ -97,46 +99,29 @@ impl Counts {
 /// Runs `rv-archive cat`.
 pub fn run(args: &CatArgs, stage: &mut Stage) -> Result<()> {
     let range = args.range.range();
-    let files = listed(stage, &args.paths, range)?;
+    let files = files_in_range(stage, &args.paths, range)?;
     for file in &files {
         refuse_same_file(
             &Address::from(&*file.path().to_string_lossy()),
             &args.output,
         )?;
     }
-    let mut cat = Cat {
-        output: Output::open(&args.output)?,
-        out: Vec::new(),
-        range,
-        left: args.records.map_or(u64::MAX, NonZeroU64::get),
-        pace: match args.rate {
-            Some(per_second) => Pace::rate(per_second),
-            None if args.as_recorded => Pace::recorded(args.speed),
-            None => Pace::Free,
-        },
-        started: None,
-        time: None,
-        needs_time: !range.is_unbounded() || args.as_recorded,
-        counts: Counts::default(),
-    };
-    if !matches!(cat.pace, Pace::Free) {
-        cat.counts.behind = Some(Latencies::default());
-    }
+    let mut cat = Cat::open(args, range)?;
     let bar = progress_bar(args, &files, stage);
-    let ahead = Ahead::start(files.clone())?;
+    let ahead = ReadAhead::start(files.clone())?;
     let mut finished = 0;
     for file in &files {
         if cat.left == 0 {
             break;
         }
         match ahead.next(stage)? {
-            Some(Event::Opened { length }) => {
+            Some(ReadEvent::Opened { length }) => {
                 cat.copy_file(stage, file, &ahead, |position| {
                     bar.set_position(finished + position);
                 })?;
                 finished += length;
             }
-            Some(Event::NotOpened(error)) => {
+            Some(ReadEvent::NotOpened(error)) => {
                 let place = file.path();
                 let message = format!("{}: {}", place.display(), not_opened(&error));
                 stage.report.damaged(&message)?;
@@ -150,27 +135,7 @@ pub fn run(args: &CatArgs, stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// The files of `paths` in which there may be records of `range`, in order. After a
-/// signal to stop it may be some more.
-pub fn listed(stage: &mut Stage, paths: &[PathBuf], range: Range) -> Result<Vec<RecordedFile>> {
-    let mut files = Vec::new();
-    for path in paths {
-        let all = recorded_files(path)?;
-        let count = all.len();
-        let chosen = range.choose(all, || stage.signals.stop().is_some());
-        if chosen.len() < count {
-            stage.report.summary(&format!(
-                "{}: {} of {count} files lie outside the time asked for",
-                path.display(),
-                count - chosen.len()
-            ));
-        }
-        files.extend(chosen);
-    }
-    Ok(files)
-}
-
-/// Takes over what was read: no more than there is room for.
+/// Adds a block to `lines`. It must fit into their free room.
 fn fill(lines: &mut Lines, bytes: &[u8]) -> io::Result<()> {
     lines.fill(|room| {
         let room = room.get_mut(..bytes.len());
@@ -181,7 +146,7 @@ fn fill(lines: &mut Lines, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// A progress bar, unless it would stand between the lines.
+/// A progress bar. It is hidden if the lines go to the same terminal.
 fn progress_bar(args: &CatArgs, files: &[RecordedFile], stage: &Stage) -> ProgressBar {
     if args.output == Address::Standard && io::stdout().is_terminal() {
         return ProgressBar::hidden();
@@ -198,48 +163,73 @@ fn progress_bar(args: &CatArgs, files: &[RecordedFile], stage: &Stage) -> Progre
     bar
 }
 
-/// Lines on their way from files to an output.
+/// Copies lines from files to an output.
 struct Cat {
     output: Output,
+    /// Lines that are not written yet.
     out: Vec<u8>,
-    range: Range,
+    range: TimeRange,
     /// How many more lines are wanted.
     left: u64,
     pace: Pace,
     /// When the first line left.
     started: Option<Instant>,
-    /// The timestamp of the line, or of one before it.
+    /// The timestamp of the line, or of the last line that has one.
     time: Option<Micros>,
+    /// Whether timestamps have to be read.
     needs_time: bool,
-    counts: Counts,
+    counts: CatCounts,
 }
 
 impl Cat {
-    /// Copies the file that `ahead` has opened, as far as it is wanted. Only whole
-    /// lines are written, also where a signal or a broken file ends it. `show` gets
-    /// the position on disk.
+    fn open(args: &CatArgs, range: TimeRange) -> Result<Cat> {
+        let pace = match args.rate {
+            Some(per_second) => Pace::rate(per_second),
+            None if args.as_recorded => Pace::recorded(args.speed),
+            None => Pace::Free,
+        };
+        let has_pace = !matches!(pace, Pace::Free);
+        Ok(Cat {
+            output: Output::open(&args.output)?,
+            out: Vec::new(),
+            range,
+            left: args.records.map_or(u64::MAX, NonZeroU64::get),
+            pace,
+            started: None,
+            time: None,
+            needs_time: !range.is_unbounded() || args.as_recorded,
+            counts: CatCounts {
+                behind: has_pace.then(Latencies::default),
+                ..CatCounts::default()
+            },
+        })
+    }
+
+    /// Copies the file that `ahead` has opened, as far as it is wanted. Only whole lines
+    /// are written, even if a signal or damage ends the file early. `show` gets the
+    /// position on disk, in bytes.
     fn copy_file(
         &mut self,
         stage: &mut Stage,
         file: &RecordedFile,
-        ahead: &Ahead,
+        ahead: &ReadAhead,
         show: impl Fn(u64),
     ) -> Result<()> {
         let name = file.path().display().to_string();
         let mut lines = Lines::new(stage.line_bytes_max);
         self.counts.files += 1;
         if self.time.is_none() {
-            self.time = begun(file);
+            self.time = creation_time(file);
         }
         let (mut ended, mut broken) = (false, None);
         while !ended && self.left > 0 {
             stage.show_stats(|stage| self.counts.snapshot(stage));
             match ahead.next(stage)? {
-                Some(Event::Block { bytes, position }) => {
+                Some(ReadEvent::Block { bytes, position }) => {
                     fill(&mut lines, &bytes)?;
                     show(position);
                 }
-                Some(Event::Broken(error)) => {
+                Some(ReadEvent::Broken(error)) => {
                     let mut what = format!(
                         "{name}: {}; the rest of it is passed over",
                         archives::fault(&error)
@@ -250,7 +240,7 @@ impl Cat {
                     }
                     (ended, broken) = (true, Some(what));
                 }
-                Some(Event::End) => ended = true,
+                Some(ReadEvent::End) => ended = true,
                 _ => bail!("{name}: was not read to its end"),
             }
             while self.left > 0
@@ -258,7 +248,7 @@ impl Cat {
             {
                 self.copy(stage, &name, &line)?;
             }
-            // A file that was made elsewhere may end inside its last line.
+            // A file that another program wrote may lack its last newline.
             if ended
                 && self.left > 0
                 && let Some(line) = lines.last_line()
@@ -275,14 +265,15 @@ impl Cat {
         Ok(())
     }
 
-    /// Takes a line, or sets it aside where it is over the limit.
+    /// Copies a line if it is in the range, or rejects it if it is too long or its
+    /// timestamp is invalid.
     fn copy(&mut self, stage: &mut Stage, name: &str, line: &Line) -> Result<()> {
         self.counts.read += 1;
         if let Err(reject) = line.whole() {
             return stage.report.reject(name, line, &reject);
         }
         if self.needs_time {
-            match line_time(line) {
+            match timestamp_of(line) {
                 Ok(time) => self.time = time.or(self.time),
                 Err(reject) => return stage.report.reject(name, line, &reject),
             }
@@ -305,11 +296,11 @@ impl Cat {
         Ok(())
     }
 
-    /// Waits for the time of the next line, with nothing held back. A signal to
-    /// stop ends it.
+    /// Writes all earlier lines, and waits until the next one is due. A signal to stop is
+    /// an error.
     fn wait_until(&mut self, stage: &mut Stage, due: Instant) -> Result<()> {
         let now = Instant::now();
-        if now + GRAIN < due {
+        if now + EARLY_MAX < due {
             stage.stats.touch();
             stage.report.flush()?;
             stage.write_all(&mut self.output, &mut self.out)?;

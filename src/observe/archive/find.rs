@@ -1,5 +1,5 @@
-//! `log-<id>.gz` -> the records with one id: a search of the bytes, which takes a
-//! record apart only where the id may be in it.
+//! `rv-archive find`: `log-<id>.gz` -> the records with one id. It searches bytes, and
+//! parses a line only if the id may be in it.
 
 use std::io::{self, Read};
 use std::num::{NonZeroU16, NonZeroU64};
@@ -9,10 +9,8 @@ use anyhow::{Result, bail};
 use clap::Args;
 use memchr::memmem::Finder;
 
-use crate::observe::archive::cat::listed;
-use crate::observe::archive::files::each_in_order;
-use crate::observe::archive::range::RangeArgs;
-
+use crate::observe::archive::parallel::{for_each_file, thread_count};
+use crate::observe::archive::time_range::{TimeRangeArgs, files_in_range};
 use crate::stage::stats::Snapshot;
 use crate::stage::{Stage, usage};
 use crate::stream::address::Address;
@@ -24,19 +22,19 @@ use crate::wire::object::{decode_string, value_of};
 /// How much is read at once.
 const BLOCK_BYTES: usize = 256 * 1024;
 
-/// How much of one file may be found.
+/// How many bytes of records one file may yield.
 const FOUND_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Print the records with a messageId; status 1 where there is none
+/// Print the records with a messageId; status 1 if there is none
 ///
-/// Searches about as fast as the files can be decompressed. An archive of scores
-/// has a record a model.
+/// The search is about as fast as decompression. An archive of scores has one record
+/// for each model.
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Example:\n  rv-archive find 1c07c2b5-53f1-4c1f-a1e4-9d1c6a2f0f3e requests.archive"
 )]
 pub struct FindArgs {
-    /// The messageId, not escaped
+    /// The messageId, without JSON escapes
     #[arg(value_name = "ID")]
     id: String,
 
@@ -45,13 +43,13 @@ pub struct FindArgs {
     paths: Vec<PathBuf>,
 
     #[command(flatten)]
-    range: RangeArgs,
+    range: TimeRangeArgs,
 
-    /// Stop at the Nth record
+    /// Stop after N records
     #[arg(short = 'n', long, value_name = "N")]
     records: Option<NonZeroU64>,
 
-    /// Search N files at a time; as many as there are processors where not given
+    /// Search N files at a time; by default one for each processor
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroU16>,
 
@@ -60,17 +58,28 @@ pub struct FindArgs {
     output: Address,
 }
 
-/// What came of one file.
+/// What the search of one file has found.
 #[derive(Debug, Default)]
-struct Found {
+struct FoundRecords {
     /// Whole lines.
     lines: Vec<u8>,
     /// How many bytes were searched, uncompressed.
     bytes: u64,
-    /// Lines that were too long to be searched.
+    /// How many lines were too long to be searched.
     oversized: u64,
-    /// Why it could not be read to its end.
+    /// Why the file could not be read to its end.
     fault: Option<String>,
+}
+
+/// What the search of all files has found so far.
+#[derive(Debug)]
+struct FindTotals {
+    files: u64,
+    bytes: u64,
+    oversized: u64,
+    found: u64,
+    /// How many more records are wanted.
+    left: u64,
 }
 
 /// Runs `rv-archive find`.
@@ -80,78 +89,86 @@ pub fn run(args: &FindArgs, stage: &mut Stage) -> Result<()> {
             "a messageId has 1 to {MESSAGE_ID_BYTES_MAX} bytes"
         )));
     }
-    let files = listed(stage, &args.paths, args.range.range())?;
+    let files = files_in_range(stage, &args.paths, args.range.range())?;
     let mut output = Output::open(&args.output)?;
-    let threads = threads(args.threads);
-    let needle = Needle::new(&args.id);
+    let id = SearchedId::new(&args.id);
     let line_bytes_max = stage.line_bytes_max;
     let work = move |file: RecordedFile| {
         let name = file.path().display().to_string();
-        let found = search(&file, &needle, line_bytes_max);
+        let found = search(&file, &id, line_bytes_max);
         (name, found)
     };
-    let (mut searched, mut found, mut bytes, mut oversized) = (0, 0, 0, 0);
-    let mut left = args.records.map_or(u64::MAX, NonZeroU64::get);
-    each_in_order(stage, files, threads, work, |stage, (name, outcome)| {
-        let outcome = match outcome? {
-            Ok(outcome) => outcome,
+    let mut totals = FindTotals {
+        files: 0,
+        bytes: 0,
+        oversized: 0,
+        found: 0,
+        left: args.records.map_or(u64::MAX, NonZeroU64::get),
+    };
+    let threads = thread_count(args.threads);
+    for_each_file(stage, files, threads, work, |stage, (name, outcome)| {
+        match outcome? {
+            Ok(found) => {
+                let mut lines = totals.add(stage, &name, &found)?;
+                stage.write_all(&mut output, &mut lines)?;
+            }
             Err(error) => {
                 let message = format!("{name}: {}", not_opened(&error));
                 stage.report.damaged(&message)?;
-                return Ok(true);
-            }
-        };
-        if let Some(fault) = &outcome.fault {
-            let message = format!("{name}: {fault}; the rest of it was not searched");
-            stage.report.damaged(&message)?;
-        }
-        searched += 1;
-        bytes += outcome.bytes;
-        oversized += outcome.oversized;
-        let mut lines = Vec::new();
-        for line in outcome.lines.split_inclusive(|byte| *byte == b'\n') {
-            if left > 0 {
-                lines.extend_from_slice(line);
-                (left, found) = (left - 1, found + 1);
             }
         }
-        stage.write_all(&mut output, &mut lines)?;
-        Ok(left > 0)
+        Ok(totals.left > 0)
     })?;
     stage.close(&mut output)?;
-    if oversized > 0 {
+    if totals.oversized > 0 {
         stage.report.warn(&format!(
-            "{oversized} lines are longer than --max-line-bytes and were not searched"
+            "{} lines are longer than --max-line-bytes and were not searched",
+            totals.oversized
         ));
     }
-    stage.has_findings |= found == 0 || oversized > 0;
+    stage.has_findings |= totals.found == 0 || totals.oversized > 0;
     let snapshot = Snapshot::default()
-        .count("bytes", bytes)
-        .count("found", found)
-        .count("files", searched)
+        .count("bytes", totals.bytes)
+        .count("found", totals.found)
+        .count("files", totals.files)
         .count("damagedFiles", stage.report.damaged_files());
     stage.final_stats(&snapshot);
     Ok(())
 }
 
-/// As many threads as were asked for, or as there are processors.
-pub fn threads(asked: Option<NonZeroU16>) -> usize {
-    match asked {
-        Some(threads) => threads.get().into(),
-        None => std::thread::available_parallelism().map_or(1, |processors| processors.get()),
+impl FindTotals {
+    /// Counts what one file has given. Returns its lines, as many as are wanted.
+    fn add(&mut self, stage: &mut Stage, name: &str, file: &FoundRecords) -> Result<Vec<u8>> {
+        if let Some(fault) = &file.fault {
+            let message = format!("{name}: {fault}; the rest of it was not searched");
+            stage.report.damaged(&message)?;
+        }
+        self.files += 1;
+        self.bytes += file.bytes;
+        self.oversized += file.oversized;
+        let mut lines = Vec::new();
+        for line in file.lines.split_inclusive(|byte| *byte == b'\n') {
+            if self.left > 0 {
+                lines.extend_from_slice(line);
+                self.left -= 1;
+                self.found += 1;
+            }
+        }
+        Ok(lines)
     }
 }
 
-/// An id, in the forms in which a search needs it.
+/// An id that is searched for.
 #[derive(Clone, Debug)]
-struct Needle {
+struct SearchedId {
     id: String,
+    /// The id as a JSON string without escapes.
     quoted: Finder<'static>,
 }
 
-impl Needle {
-    fn new(id: &str) -> Needle {
-        Needle {
+impl SearchedId {
+    fn new(id: &str) -> SearchedId {
+        SearchedId {
             id: id.to_owned(),
             quoted: Finder::new(&format!("\"{id}\"")).into_owned(),
         }
@@ -167,8 +184,8 @@ impl Needle {
         found.is_some_and(|found| found == self.id)
     }
 
-    /// Appends the lines of `text` with the id to `found`. Written without escapes,
-    /// the id stands there as it is; a line with escapes is looked into.
+    /// Appends the lines of `text` that have the id to `found`. An id without escapes
+    /// stands in its line as it is; only such lines, and lines with an escape, are parsed.
     fn search(&self, text: &[u8], found: &mut Vec<u8>) {
         let mut at = 0;
         let mut quoted = self.quoted.find(text);
@@ -194,45 +211,27 @@ impl Needle {
 /// Searches a file. The inner error is why it could not be opened.
 fn search(
     file: &RecordedFile,
-    needle: &Needle,
+    id: &SearchedId,
     line_bytes_max: usize,
-) -> Result<io::Result<Found>> {
+) -> Result<io::Result<FoundRecords>> {
     let mut opened = match file.open() {
         Ok(opened) => opened,
         Err(error) => return Ok(Err(error)),
     };
-    let mut found = Found::default();
-    let mut block = vec![0; BLOCK_BYTES];
-    // The line that was begun lies at the start of the block, up to `held`.
-    let (mut held, mut skipping) = (0, false);
+    let mut found = FoundRecords::default();
+    let mut block = SearchBlock::new(line_bytes_max);
     loop {
-        let count = match opened.read(&mut block[held..]) {
+        let count = match opened.read(block.room()) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
-                // The line that was begun has no end.
+                // The line that was begun has no end, so it is not searched.
                 found.fault = Some(fault(&error));
                 return Ok(Ok(found));
             }
             Ok(count) => count,
         };
         found.bytes += count as u64;
-        let filled = held + count;
-        let newline = memchr::memrchr(b'\n', &block[held..filled]).map(|at| held + at);
-        let whole = match newline {
-            Some(newline) => newline + 1,
-            None if count == 0 => filled,
-            None => 0,
-        };
-        if whole > 0 {
-            let mut start = 0;
-            if std::mem::take(&mut skipping) {
-                let line = memchr::memchr(b'\n', &block[..whole]);
-                start = line.map_or(whole, |newline| newline + 1);
-            }
-            needle.search(&block[start..whole], &mut found.lines);
-            block.copy_within(whole..filled, 0);
-        }
-        held = filled - whole;
+        id.search(block.whole_lines(count), &mut found.lines);
         if found.lines.len() > FOUND_BYTES_MAX {
             bail!(
                 "{}: more than {FOUND_BYTES_MAX} bytes of records have this id; search it with \
@@ -243,14 +242,74 @@ fn search(
         if count == 0 {
             return Ok(Ok(found));
         }
-        if skipping {
-            held = 0;
-        } else if held > line_bytes_max {
-            found.oversized += 1;
-            (held, skipping) = (0, true);
-        } else if held == block.len() {
-            block.resize(2 * block.len(), 0);
+        found.oversized += u64::from(block.keep_unfinished_line());
+    }
+}
+
+/// The part of a file that is searched at once: whole lines, and after them the
+/// beginning of the next line.
+struct SearchBlock {
+    bytes: Vec<u8>,
+    /// Where the next read goes: after an unfinished line.
+    unfinished: usize,
+    /// Where the whole lines end.
+    whole: usize,
+    /// Where the bytes end that were read.
+    filled: usize,
+    /// Whether the line that was begun is too long, so that its rest is skipped.
+    is_skipping: bool,
+    line_bytes_max: usize,
+}
+
+impl SearchBlock {
+    fn new(line_bytes_max: usize) -> SearchBlock {
+        SearchBlock {
+            bytes: vec![0; BLOCK_BYTES],
+            unfinished: 0,
+            whole: 0,
+            filled: 0,
+            is_skipping: false,
+            line_bytes_max,
         }
+    }
+
+    /// The room for the next read.
+    fn room(&mut self) -> &mut [u8] {
+        &mut self.bytes[self.unfinished..]
+    }
+
+    /// The lines that are whole after `count` more bytes were read. At the end of the
+    /// file, where `count` is 0, the last line is whole without a newline.
+    fn whole_lines(&mut self, count: usize) -> &[u8] {
+        self.filled = self.unfinished + count;
+        let newline = memchr::memrchr(b'\n', &self.bytes[self.unfinished..self.filled]);
+        self.whole = match newline {
+            Some(newline) => self.unfinished + newline + 1,
+            None if count == 0 => self.filled,
+            None => 0,
+        };
+        let whole = &self.bytes[..self.whole];
+        if whole.is_empty() || !std::mem::take(&mut self.is_skipping) {
+            return whole;
+        }
+        let rest_of_line = memchr::memchr(b'\n', whole);
+        &whole[rest_of_line.map_or(whole.len(), |newline| newline + 1)..]
+    }
+
+    /// Moves the unfinished line to the start, and makes room for more. Returns whether
+    /// that line has just become too long.
+    fn keep_unfinished_line(&mut self) -> bool {
+        self.bytes.copy_within(self.whole..self.filled, 0);
+        self.unfinished = self.filled - self.whole;
+        if self.is_skipping {
+            self.unfinished = 0;
+        } else if self.unfinished > self.line_bytes_max {
+            (self.unfinished, self.is_skipping) = (0, true);
+            return true;
+        } else if self.unfinished == self.bytes.len() {
+            self.bytes.resize(2 * self.bytes.len(), 0);
+        }
+        false
     }
 }
 
@@ -264,7 +323,7 @@ mod tests {
         let mut file = tempfile::NamedTempFile::new().unwrap();
         file.write_all(text).unwrap();
         let file = RecordedFile::File(file.path().to_owned());
-        let found = search(&file, &Needle::new(id), line_bytes_max)
+        let found = search(&file, &SearchedId::new(id), line_bytes_max)
             .unwrap()
             .unwrap();
         (String::from_utf8(found.lines).unwrap(), found.oversized)

@@ -1,4 +1,5 @@
-//! The folder of an archive: one writer at a time, and a look at what is in it.
+//! The folder of an archive: its lock, the next id and the next stamp, and renames that
+//! replace nothing.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
@@ -9,31 +10,32 @@ use anyhow::{Context, Result, bail};
 use rustix::fs::{CWD, FlockOperation, OFlags, RenameFlags, renameat_with};
 use rustix::io::Errno;
 
-use crate::observe::archive::members::Stamp;
-use crate::observe::archive::names::Id;
+use crate::observe::archive::file_id::FileId;
+use crate::observe::archive::stamp::Stamp;
 use crate::stream::archives::{
     Kind, LOCK_NAME, names, not_opened, open_regular, path_of, refuse_irregular,
 };
 use crate::wire::micros::Micros;
 
-/// For the owner alone: records may be personal.
+/// Only the owner may read: records may be personal.
 pub const FILE_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
 
-/// A folder that this process alone writes.
+/// A folder that this process has locked.
 #[derive(Debug)]
-pub struct Folder {
+pub struct ArchiveFolder {
     path: PathBuf,
-    /// The greatest id that was ever given in it, but for those at the end of time.
-    greatest: Option<Id>,
-    /// A file whose id is at the end of time.
-    at_the_end: Option<String>,
+    /// The greatest id in it, without ids at the time limit.
+    greatest: Option<FileId>,
+    /// The name of a file whose id is at the time limit.
+    file_at_time_limit: Option<String>,
     _lock: File,
 }
 
-impl Folder {
-    /// Makes the folder where it is missing, and locks it.
-    pub fn open(path: &Path) -> Result<Folder> {
+impl ArchiveFolder {
+    /// Creates the folder if it is missing, and locks it. Fails if another process has
+    /// locked it.
+    pub fn open(path: &Path) -> Result<ArchiveFolder> {
         let shown = path.display();
         DirBuilder::new()
             .recursive(true)
@@ -43,7 +45,7 @@ impl Folder {
         let lock_path = path.join(LOCK_NAME);
         let opening = || {
             format!(
-                "{}: cannot open the lock; if it is none of rv-archive's, remove it",
+                "{}: cannot open the lock; remove it if rv-archive did not create it",
                 lock_path.display()
             )
         };
@@ -58,66 +60,68 @@ impl Folder {
             }
         }
         let names = names(path)?;
-        let (mut greatest, mut at_the_end) = (None, None);
+        let (mut greatest, mut file_at_time_limit) = (None, None);
         for name in names {
             let id = match Kind::of(&name) {
-                Some(Kind::Complete(id) | Kind::Part(id) | Kind::Unfinished(id)) => Id::parse(id),
+                Some(Kind::Complete(id) | Kind::Part(id) | Kind::Unfinished(id)) => {
+                    FileId::parse(id)
+                }
                 None => None,
             };
             match id {
-                Some(id) if id.is_at_the_end() => at_the_end = Some(name),
+                Some(id) if id.is_at_time_limit() => file_at_time_limit = Some(name),
                 id => greatest = id.max(greatest),
             }
         }
-        Ok(Folder {
+        Ok(ArchiveFolder {
             path: path.to_owned(),
             greatest,
-            at_the_end,
+            file_at_time_limit,
             _lock: lock,
         })
     }
 
-    /// Where it is.
+    /// The path of the folder.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A file in it whose id is at the end of time, so that new ones stand before it.
-    pub fn at_the_end(&self) -> Option<&str> {
-        self.at_the_end.as_deref()
+    /// The name of a file whose id is at the time limit. New files sort before it.
+    pub fn file_at_time_limit(&self) -> Option<&str> {
+        self.file_at_time_limit.as_deref()
     }
 
-    /// What the next file's stamp is to go on from: that of the latest complete
-    /// file that can be read. Where that has none, or one that cannot be true,
-    /// counting begins anew. `pass_over` hears of files that cannot be read.
-    pub fn next_place(&self, mut pass_over: impl FnMut(String)) -> Result<Stamp> {
-        let mut complete: Vec<(Id, String)> = Vec::new();
+    /// The stamp of the next file, as far as it is known. It continues the stamp of the
+    /// latest complete file that can be read. If that file has no stamp or an impossible
+    /// one, counting starts again at 0. Calls `report` for each file that cannot be read.
+    pub fn next_stamp(&self, mut report: impl FnMut(String)) -> Result<Stamp> {
+        let mut complete: Vec<(FileId, String)> = Vec::new();
         for name in names(&self.path)? {
             if let Some(Kind::Complete(id)) = Kind::of(&name)
-                && let Some(id) = Id::parse(id)
+                && let Some(id) = FileId::parse(id)
             {
                 complete.push((id, name));
             }
         }
-        // Files at the end of time stand behind those that are written after them.
-        complete.sort_by_key(|(id, _)| (!id.is_at_the_end(), *id));
+        // A file at the time limit sorts last, but it may be older than the others.
+        complete.sort_by_key(|(id, _)| (!id.is_at_time_limit(), *id));
         for (_, name) in complete.iter().rev() {
             let path = self.path.join(name);
             match open_regular(&path, false).and_then(|(file, _)| Stamp::read(&file)) {
                 Ok(stamp) => {
                     let stamp = stamp.filter(|stamp| stamp.contradiction().is_none());
-                    return Ok(stamp.and_then(Stamp::after).unwrap_or_default());
+                    return Ok(stamp.and_then(Stamp::next).unwrap_or_default());
                 }
-                Err(error) => pass_over(format!("{}: {}", path.display(), not_opened(&error))),
+                Err(error) => report(format!("{}: {}", path.display(), not_opened(&error))),
             }
         }
         Ok(Stamp::default())
     }
 
-    /// An id for a file that is begun at `now`, greater than all in the folder, and
-    /// taken by none.
-    pub fn next_id(&mut self, now: Micros) -> Result<Id> {
-        let mut next = Id::after(self.greatest, now);
+    /// A free id for a file that is created at `now`. It is greater than all ids in the
+    /// folder.
+    pub fn next_id(&mut self, now: Micros) -> Result<FileId> {
+        let mut next = FileId::after(self.greatest, now);
         while let Some(id) = next {
             self.greatest = Some(id);
             if is_free(&self.path, id) {
@@ -126,14 +130,14 @@ impl Folder {
             next = id.next();
         }
         bail!(
-            "{}: no name is left behind the last file's; move the files of the year 9999 away",
+            "{}: no name is left after the last file's; move the files of the year 9999 away",
             self.path.display()
         )
     }
 }
 
-/// Opens the lock, which is a file of its own: through a link it would be made
-/// elsewhere, and a pipe would be waited for.
+/// Opens or creates the lock, which must be a regular file. A link could create it
+/// elsewhere, and opening a pipe could wait.
 fn open_lock(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     if let Ok(there) = fs::symlink_metadata(path) {
@@ -150,8 +154,8 @@ fn open_lock(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether nothing in the folder bears a name with the id.
-fn is_free(folder: &Path, id: Id) -> bool {
+/// Whether no file of the folder has the id in its name.
+fn is_free(folder: &Path, id: FileId) -> bool {
     let id = id.to_string();
     let kinds = [Kind::Complete(&id), Kind::Part(&id), Kind::Unfinished(&id)];
     kinds
@@ -159,32 +163,32 @@ fn is_free(folder: &Path, id: Id) -> bool {
         .all(|kind| fs::symlink_metadata(path_of(folder, kind)).is_err())
 }
 
-/// The least id behind `id` that is taken by nothing in the folder.
-pub fn next_free(folder: &Path, id: Id) -> Option<Id> {
+/// The next free id after `id`.
+pub fn next_free_id(folder: &Path, id: FileId) -> Option<FileId> {
     std::iter::successors(id.next(), |id| id.next()).find(|id| is_free(folder, *id))
 }
 
-/// Makes what was created, renamed or removed in a folder survive a power cut.
-pub fn sync(folder: &Path) -> io::Result<()> {
+/// Makes files that were created, renamed or removed in a folder survive a power cut.
+pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Renames a file to a name that nothing bears; what bears it stays, and then this
-/// is an error of the kind `AlreadyExists`.
+/// Renames a file and replaces nothing. If `to` exists, this is an error of the kind
+/// `AlreadyExists`.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => return Ok(()),
-        // The file system or the kernel cannot do this.
+        // The file system or the kernel has no such rename.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
         Err(errno) => return Err(errno.into()),
     }
     match rustix::fs::link(from, to) {
         Ok(()) => return fs::remove_file(from),
-        // It has no second names either.
+        // The file system has no hard links either.
         Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP | Errno::MLINK) => {}
         Err(errno) => return Err(errno.into()),
     }
-    // Then only the folder's lock keeps others from the name in between.
+    // Between this check and the rename, only the folder's lock protects the name.
     match fs::symlink_metadata(to) {
         Ok(_) => Err(io::ErrorKind::AlreadyExists.into()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => fs::rename(from, to),

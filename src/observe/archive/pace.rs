@@ -1,35 +1,35 @@
-//! When each record of a recording leaves: as fast as it goes, so many a second, or
-//! as they once came.
+//! When each record of a recording leaves: at once, at a rate, or at the recorded
+//! distances.
 
 use std::time::Duration;
 
 use crate::wire::micros::Micros;
 
-/// The pace of a stream of records.
+/// When the records of a stream are due.
 #[derive(Clone, Copy, Debug)]
 pub enum Pace {
-    /// As fast as it goes.
+    /// At once.
     Free,
-    /// Evenly.
+    /// At equal distances.
     Rate {
         /// Records a second.
         per_second: f64,
-        /// How many have been asked about.
+        /// How many records came before.
         count: u64,
     },
-    /// By their timestamps.
+    /// At the distances of their timestamps.
     Recorded {
-        /// How many times as fast as it was.
+        /// How many times as fast as recorded.
         speed: f64,
-        /// The timestamp of the first one.
+        /// The timestamp of the first record that has one.
         first: Option<Micros>,
-        /// When the latest was due.
+        /// When the last record was due.
         latest: Duration,
     },
 }
 
 impl Pace {
-    /// Evenly, so many a second.
+    /// `per_second` records a second, at equal distances.
     pub fn rate(per_second: f64) -> Pace {
         Pace::Rate {
             per_second,
@@ -37,7 +37,7 @@ impl Pace {
         }
     }
 
-    /// By the timestamps of the records, `speed` times as fast.
+    /// At the distances of the timestamps, `speed` times as fast.
     pub fn recorded(speed: f64) -> Pace {
         Pace::Recorded {
             speed,
@@ -46,9 +46,9 @@ impl Pace {
         }
     }
 
-    /// When the next record is due, from the first one on; `None` where it need not
-    /// wait. One without a time of its own goes with the one before it, and so does
-    /// one that is older.
+    /// When the next record is due, counted from the first one; `None` if it need not
+    /// wait. A record that has no timestamp, or an older one than the record before it, is
+    /// due with that record.
     pub fn due(&mut self, time: Option<Micros>) -> Option<Duration> {
         match self {
             Pace::Free => None,
@@ -73,7 +73,7 @@ impl Pace {
     }
 }
 
-/// So many seconds; more than can be counted is a year.
+/// A span of at most a year.
 fn span(seconds: f64) -> Duration {
     let year = Duration::from_secs(366 * 24 * 3600);
     Duration::try_from_secs_f64(seconds).map_or(year, |span| span.min(year))
@@ -121,7 +121,7 @@ mod tests {
         let mut pace = Pace::recorded(10.0);
         let dues = times.map(|time| millis(&mut pace, time));
         assert_eq!(dues, [0, 0, 50, 50, 50, 200]);
-        // A gap of ages is a long wait and no fault.
+        // A gap of many years is a long wait and no fault.
         let mut pace = Pace::recorded(1e-9);
         millis(&mut pace, Some(0.0));
         assert!(millis(&mut pace, Some(1e12)) > 1_000_000_000);

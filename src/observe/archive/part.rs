@@ -1,9 +1,9 @@
-//! The file that is being written: plain lines, so that after a crash what is
-//! whole can be told from what is torn.
+//! The open part: the file that is being written. It holds plain lines, so after a
+//! crash everything up to its last newline is whole.
 //!
-//! Nothing else is to write to it. If something does, that is noticed: its length
-//! is looked at after each write, its name with each sync, and its content by a
-//! checksum when it is compressed.
+//! No other program should write to it. If one does, this is noticed: its length is
+//! checked after each write, its name at each sync, and its content by a checksum when
+//! it is compressed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -15,82 +15,84 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::observe::archive::folder::{FILE_MODE, sync};
-use crate::observe::archive::names::Id;
+use crate::observe::archive::file_id::FileId;
+use crate::observe::archive::folder::{FILE_MODE, sync_folder};
 use crate::stream::archives::{Kind, end_of_last_line, path_of};
 
-/// How often a write begins anew since something else has changed the file.
+/// How often one write starts again because another program has changed the file.
 const REPAIRS_MAX: u32 = 3;
 
-/// When a part is closed, and how soon it is safe.
+/// When a part is closed, and how often it is synced.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct PartLimits {
     /// The most records in a file.
     pub records: u64,
-    /// The most bytes in a file, uncompressed; one longer record has its own.
+    /// The most bytes in a file, uncompressed. A longer record gets a file of its own.
     pub bytes: u64,
     /// How long after its first record a file is closed.
     pub age: Duration,
-    /// How long written records may be unsafe.
+    /// How long a written record may wait for its sync.
     pub sync_every: Duration,
 }
 
-/// What a part holds, if nothing else has changed it.
+/// What was written into a part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Content {
-    /// How many lines are in it.
+pub struct PartContent {
+    /// How many lines.
     pub lines: u64,
-    /// How many bytes are in it.
+    /// How many bytes.
     pub bytes: u64,
-    /// The XXH3 of all of them.
+    /// The XXH3 of these bytes.
     pub hash: u64,
 }
 
 /// A part that takes records.
 #[derive(Debug)]
 pub struct Part {
-    id: Id,
+    id: FileId,
     path: PathBuf,
     file: Arc<File>,
-    /// Whole lines behind the settled ones; up to `written` they are in the file.
+    /// Whole lines that memory keeps. They follow the released ones.
     pending: Vec<u8>,
+    /// How many bytes of `pending` are in the file.
     written: usize,
-    /// What is in the file for good, unless something else takes it away.
-    settled: Settled,
+    /// What is in the file and no longer in memory.
+    released: ReleasedLines,
     records: u64,
     bytes: u64,
-    begun: Instant,
+    created: Instant,
     /// When the oldest byte was written that is not synced yet.
     unsynced_since: Option<Instant>,
-    /// What something else has done to the file, to be told.
-    interference: Vec<Interference>,
+    /// What other programs have done to the file and nobody has reported yet.
+    foreign_changes: Vec<ForeignChange>,
 }
 
 #[derive(Default)]
-struct Settled {
+struct ReleasedLines {
     lines: u64,
     bytes: u64,
     hash: Xxh3,
 }
 
-impl std::fmt::Debug for Settled {
+impl std::fmt::Debug for ReleasedLines {
     fn fmt(&self, formatter: &mut std::fmt::Formatter) -> std::fmt::Result {
         write!(formatter, "{} lines, {} bytes", self.lines, self.bytes)
     }
 }
 
-/// Something else has changed the part.
+/// Another program has changed the part.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Interference {
-    /// What was done, for a message.
-    pub what: String,
-    /// How many lines were lost by it.
+pub struct ForeignChange {
+    /// What it did.
+    pub message: String,
+    /// How many lines are lost.
     pub lost_lines: u64,
 }
 
 impl Part {
-    /// Begins a file for the first of its records.
-    pub fn create(folder: &Path, id: Id) -> Result<Part> {
+    /// Creates the file in the archive's folder. The error is an I/O error with its
+    /// place; its kind is `AlreadyExists` if the name is taken.
+    pub fn create(folder: &Path, id: FileId) -> Result<Part> {
         let path = path_of(folder, Kind::Part(&id.to_string()));
         let file = OpenOptions::new()
             .read(true)
@@ -99,39 +101,39 @@ impl Part {
             .mode(FILE_MODE)
             .open(&path)
             .with_context(|| format!("{}: cannot create", path.display()))?;
-        // Without its name in the folder no synced byte would be found again.
-        sync(folder).with_context(|| format!("{}: cannot sync", folder.display()))?;
+        // Without a synced name, a power cut would lose the file and its synced bytes.
+        sync_folder(folder).with_context(|| format!("{}: cannot sync", folder.display()))?;
         Ok(Part {
             id,
             path,
             file: Arc::new(file),
             pending: Vec::new(),
             written: 0,
-            settled: Settled::default(),
+            released: ReleasedLines::default(),
             records: 0,
             bytes: 0,
-            begun: Instant::now(),
+            created: Instant::now(),
             unsynced_since: None,
-            interference: Vec::new(),
+            foreign_changes: Vec::new(),
         })
     }
 
-    /// Which one it is.
-    pub fn id(&self) -> Id {
+    /// The id in its name.
+    pub fn id(&self) -> FileId {
         self.id
     }
 
-    /// Where it is.
+    /// The path at which it was created.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The open file, which holds the lines whatever becomes of the name.
+    /// The open file. It keeps the lines even if its name is removed.
     pub fn file(&self) -> Arc<File> {
         Arc::clone(&self.file)
     }
 
-    /// Takes a line without its newline. It is in memory until
+    /// Adds a line, given without its newline. It is only in memory until
     /// [`write`](Part::write).
     pub fn push(&mut self, line: &[u8]) {
         self.pending.extend_from_slice(line);
@@ -140,24 +142,24 @@ impl Part {
         self.bytes += line.len() as u64 + 1;
     }
 
-    /// Whether a line of `length` bytes would still fit.
-    pub fn has_room(&self, length: usize, limits: &Limits) -> bool {
+    /// Whether a line of `length` bytes fits.
+    pub fn has_room(&self, length: usize, limits: &PartLimits) -> bool {
         self.bytes.saturating_add(length as u64 + 1) <= limits.bytes
     }
 
-    /// Whether it is to be closed, by what is in it.
-    pub fn is_full(&self, limits: &Limits) -> bool {
+    /// Whether it has reached its limit of records or bytes.
+    pub fn is_full(&self, limits: &PartLimits) -> bool {
         self.records >= limits.records || self.bytes >= limits.bytes
     }
 
-    /// Whether it is to be closed, by its age.
-    pub fn is_old(&self, limits: &Limits) -> bool {
-        self.begun.elapsed() >= limits.age
+    /// Whether it has reached its limit of age.
+    pub fn is_old(&self, limits: &PartLimits) -> bool {
+        self.created.elapsed() >= limits.age
     }
 
-    /// Writes what is in memory, and sees to it that the file holds what it should.
-    /// After an error it can be called again and goes on at the byte where it
-    /// stopped, so no record is torn by a full disk.
+    /// Writes the pending lines, and repairs the file if another program has changed its
+    /// length. After an error the next call goes on at the byte where this one stopped,
+    /// so a full disk tears no record.
     pub fn write(&mut self) -> io::Result<()> {
         for _ in 0..REPAIRS_MAX {
             let from = self.written;
@@ -173,39 +175,40 @@ impl Part {
                 }
             }
             let length = self.file.metadata()?.len();
-            if length == self.settled.bytes + self.written as u64 {
+            if length == self.released.bytes + self.written as u64 {
                 return Ok(());
             }
-            // What was just written stands where the file ended.
+            // Appended bytes stand where the file ended before them. Up to there, or up to
+            // its end if nothing was appended, the file is as this program wrote it.
             let ours = match self.written - from {
                 0 => length,
                 count => rustix::fs::tell(&*self.file)?.saturating_sub(count as u64),
             };
             self.repair(ours.min(length), length)?;
         }
-        Err(io::Error::other("something else writes to it all the time"))
+        Err(io::Error::other("another program keeps writing to it"))
     }
 
-    /// Something else has changed the length of the file, and up to `ours` it is as
-    /// it was written: brings it back to whole lines that this program wrote. What
-    /// is pending is to be written again.
+    /// Cuts the file back to whole lines that this program wrote. `length` is the file's
+    /// wrong length; up to `ours` it is as this program wrote it. All pending lines have to
+    /// be written again.
     fn repair(&mut self, ours: u64, length: u64) -> io::Result<()> {
-        let expected = self.settled.bytes + self.written as u64;
-        if ours >= self.settled.bytes {
-            self.file.set_len(self.settled.bytes)?;
-            self.interfered(
-                format!("something else has changed its length from {expected} to {length} bytes; that is undone"),
+        let expected = self.released.bytes + self.written as u64;
+        if ours >= self.released.bytes {
+            self.file.set_len(self.released.bytes)?;
+            self.add_foreign_change(
+                format!("another program has changed its length from {expected} to {length} bytes; this is undone"),
                 0,
             );
         } else {
             let kept = end_of_last_line(&self.file, ours)?;
             self.file.set_len(kept)?;
-            let lines = self.settled.lines;
-            self.settled = read_settled(&self.file, kept)?;
-            let lost = lines - self.settled.lines.min(lines);
+            let lines = self.released.lines;
+            self.released = read_released(&self.file, kept)?;
+            let lost = lines - self.released.lines.min(lines);
             self.records = self.records.saturating_sub(lost);
-            self.interfered(
-                format!("something else has cut it from {expected} to {ours} bytes; {lost} lines of it are lost"),
+            self.add_foreign_change(
+                format!("another program has cut it from {expected} to {ours} bytes; {lost} lines are lost"),
                 lost,
             );
         }
@@ -213,65 +216,69 @@ impl Part {
         Ok(())
     }
 
-    fn interfered(&mut self, what: String, lost_lines: u64) {
-        let what = format!("{}: {what}", self.path.display());
-        self.interference.push(Interference { what, lost_lines });
+    fn add_foreign_change(&mut self, what: String, lost_lines: u64) {
+        let message = format!("{}: {what}", self.path.display());
+        let change = ForeignChange {
+            message,
+            lost_lines,
+        };
+        self.foreign_changes.push(change);
     }
 
-    /// What something else has done to the file since the last call.
-    pub fn take_interference(&mut self) -> Vec<Interference> {
-        std::mem::take(&mut self.interference)
+    /// What other programs have done to the file since the last call.
+    pub fn take_foreign_changes(&mut self) -> Vec<ForeignChange> {
+        std::mem::take(&mut self.foreign_changes)
     }
 
-    /// Lets go of what is in memory, all of which was written, into `passed` where
-    /// somebody waits for it.
-    pub fn settle(&mut self, passed: Option<&mut Vec<u8>>) {
+    /// Removes the pending lines from memory, and appends them to `to` if it is given.
+    /// All of them must have been written.
+    pub fn release_written(&mut self, to: Option<&mut Vec<u8>>) {
         debug_assert_eq!(self.written, self.pending.len());
-        self.settled.hash.update(&self.pending);
-        self.settled.bytes += self.pending.len() as u64;
-        self.settled.lines = self.records;
-        if let Some(passed) = passed {
-            passed.append(&mut self.pending);
+        self.released.hash.update(&self.pending);
+        self.released.bytes += self.pending.len() as u64;
+        self.released.lines = self.records;
+        if let Some(to) = to {
+            to.append(&mut self.pending);
         }
         self.pending.clear();
         self.written = 0;
-        // One long line must not cost its memory for ever.
+        // One long line must not keep its memory for ever.
         self.pending.shrink_to(1 << 20);
     }
 
-    /// What is settled.
-    pub fn content(&self) -> Content {
-        Content {
-            lines: self.settled.lines,
-            bytes: self.settled.bytes,
-            hash: self.settled.hash.digest(),
+    /// What was written and released.
+    pub fn content(&self) -> PartContent {
+        PartContent {
+            lines: self.released.lines,
+            bytes: self.released.bytes,
+            hash: self.released.hash.digest(),
         }
     }
 
-    /// How many bytes are in memory only.
+    /// How many bytes are in memory and not in the file.
     pub fn unwritten_bytes(&self) -> usize {
         self.pending.len() - self.written
     }
 
-    /// How many bytes are not settled.
+    /// How many bytes memory keeps.
     pub fn pending_bytes(&self) -> usize {
         self.pending.len()
     }
 
-    /// Whether something else bears its name by now, or nothing does.
-    pub fn is_displaced(&self) -> bool {
+    /// Whether another program has removed, moved or replaced it.
+    pub fn has_lost_its_name(&self) -> bool {
         !is_at(&self.file, &self.path)
     }
 
-    /// Whether it is time to sync what was written.
-    pub fn is_sync_due(&self, limits: &Limits) -> bool {
+    /// Whether a written byte has waited for its sync as long as it may.
+    pub fn is_sync_due(&self, limits: &PartLimits) -> bool {
         let due = self.sync_due(limits);
         due.is_some_and(|due| due <= Instant::now())
     }
 
-    /// Makes what was written survive a power cut. An error is final: after a
-    /// failed sync the kernel may call lost bytes clean, so that a second try
-    /// proves nothing.
+    /// Makes the written bytes survive a power cut. An error is final: after a failed sync
+    /// the kernel may count lost pages as clean, so a second sync that succeeds proves
+    /// nothing.
     pub fn sync(&mut self) -> Result<()> {
         if self.unsynced_since.is_none() {
             return Ok(());
@@ -283,19 +290,19 @@ impl Part {
         Ok(())
     }
 
-    /// When something is to be done though no record comes.
-    pub fn due(&self, limits: &Limits) -> Option<Instant> {
-        // An age past the end of time never comes.
-        let old = self.begun.checked_add(limits.age);
+    /// When it has to be synced or closed even if no record comes.
+    pub fn due(&self, limits: &PartLimits) -> Option<Instant> {
+        // A time that cannot be represented never comes.
+        let old = self.created.checked_add(limits.age);
         old.into_iter().chain(self.sync_due(limits)).min()
     }
 
-    fn sync_due(&self, limits: &Limits) -> Option<Instant> {
+    fn sync_due(&self, limits: &PartLimits) -> Option<Instant> {
         self.unsynced_since?.checked_add(limits.sync_every)
     }
 }
 
-/// Whether `file` is what bears the name `path`.
+/// Whether `path` names the open `file`.
 pub fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::symlink_metadata(path)) {
         (Ok(own), Ok(there)) => (own.dev(), own.ino()) == (there.dev(), there.ino()),
@@ -303,16 +310,16 @@ pub fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// What the first `length` bytes of a file are.
-fn read_settled(file: &File, length: u64) -> io::Result<Settled> {
-    let mut settled = Settled::default();
+/// Counts and hashes the first `length` bytes of a file.
+fn read_released(file: &File, length: u64) -> io::Result<ReleasedLines> {
+    let mut released = ReleasedLines::default();
     let mut block = vec![0; 256 * 1024];
-    while settled.bytes < length {
-        let wanted = (length - settled.bytes).min(block.len() as u64) as usize;
-        file.read_exact_at(&mut block[..wanted], settled.bytes)?;
-        settled.hash.update(&block[..wanted]);
-        settled.bytes += wanted as u64;
-        settled.lines += memchr::memchr_iter(b'\n', &block[..wanted]).count() as u64;
+    while released.bytes < length {
+        let wanted = (length - released.bytes).min(block.len() as u64) as usize;
+        file.read_exact_at(&mut block[..wanted], released.bytes)?;
+        released.hash.update(&block[..wanted]);
+        released.bytes += wanted as u64;
+        released.lines += memchr::memchr_iter(b'\n', &block[..wanted]).count() as u64;
     }
-    Ok(settled)
+    Ok(released)
 }

@@ -1,143 +1,85 @@
-//! `part-<id>.ndjson` -> `log-<id>.gz`: compresses in a thread, since a full part
-//! takes seconds, and gives the final name to complete files only.
+//! The queue of closed parts. A thread makes them complete files, one at a time, since a
+//! full part takes seconds.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
-use xxhash_rust::xxh3::Xxh3;
+use anyhow::{Result, bail};
 
-use crate::observe::archive::folder::{FILE_MODE, next_free, rename_new, sync};
-use crate::observe::archive::members::{Compressor, Failed, Stamp};
-use crate::observe::archive::names::Id;
-use crate::observe::archive::part::{Content, Part, is_at};
+use crate::observe::archive::closed_part::ClosedPart;
+use crate::observe::archive::complete_file::{CompleteFile, complete};
+use crate::observe::archive::gzip_members::Compressor;
 use crate::observe::archive::retention::Retention;
+use crate::observe::archive::stamp::Stamp;
 use crate::stage::Stage;
 use crate::stage::task::Task;
-use crate::stream::archives::{Kind, end_of_last_line, open_regular, path_of};
 
-/// How soon after a full disk the next attempt is made.
+/// How long after a full disk the next attempt comes.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How soon a finished compression is noticed while no record comes.
-const LOOK_AFTER: Duration = Duration::from_millis(200);
+/// How often a running compression is checked while no record comes.
+const CHECK_EVERY: Duration = Duration::from_millis(200);
 
-/// A part that takes no more records.
-#[derive(Clone, Debug)]
-pub struct Closed {
-    /// Which one it is.
-    pub id: Id,
-    /// Of a part of this run: the file, which holds the records even where its name
-    /// has gone, and what is in it.
-    own: Option<(Arc<File>, Content)>,
-}
-
-impl Closed {
-    /// One that an earlier run has left, whole lines.
-    pub fn recovered(id: Id) -> Closed {
-        Closed { id, own: None }
-    }
-
-    /// One of this run, which is settled.
-    pub fn of(part: &Part) -> Closed {
-        Closed {
-            id: part.id(),
-            own: Some((part.file(), part.content())),
-        }
-    }
-
-    fn path(&self, folder: &Path) -> PathBuf {
-        path_of(folder, Kind::Part(&self.id.to_string()))
-    }
-
-    /// What becomes of the records where this run cannot go on.
-    fn fate(&self, folder: &Path) -> String {
-        match &self.own {
-            Some((file, content)) if !is_at(file, &self.path(folder)) => format!(
-                "something else has removed the part, and its {} lines are lost",
-                content.lines
-            ),
-            _ => "the records are kept, and the next start compresses them".to_owned(),
-        }
-    }
-}
-
-/// A part that has become a complete file.
-#[derive(Debug)]
-pub struct Published {
-    /// What is in it; `None` where nothing was left of the part.
-    stamp: Option<Stamp>,
-    /// Its name, which is another one where a file had the part's.
-    id: Id,
-    /// How many lines of the part are not in it.
-    lost_lines: u64,
-    /// What something else has done, to be told.
-    faults: Vec<String>,
-}
-
-/// How much has its final name.
+/// What has its final name.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Counts {
-    /// Complete files.
+pub struct PublisherCounts {
+    /// Complete files of this run.
     pub files: u64,
-    /// The records of this run in them.
+    /// This run's records in them.
     pub archived: u64,
-    /// The records of earlier runs in them.
+    /// Earlier runs' records in them.
     pub recovered: u64,
-    /// Complete files that were removed, since there were too many.
+    /// Complete files that were removed because of a retention limit.
     pub removed: u64,
-    /// The records of this run that something else has taken from a closed part.
+    /// This run's records that another program has removed from a closed part.
     pub lost: u64,
 }
 
-/// The queue of closed parts, compressed one at a time in their order.
+/// The closed parts that have no final name yet, in their order.
 #[derive(Debug)]
 pub struct Publisher {
     folder: PathBuf,
-    /// With the task while there is one.
+    /// `None` while the compression's thread has it.
     compressor: Option<Compressor>,
-    /// Where the next file stands among the others.
-    place: Stamp,
+    /// The stamp of the next file, as far as it is known.
+    next_stamp: Stamp,
     retention: Retention,
-    /// The first is at work, where `task` is there.
-    backlog: VecDeque<Closed>,
-    task: Option<Compression>,
-    /// After a full disk: when to try again.
+    /// The first one is being compressed while `compression` is there.
+    backlog: VecDeque<ClosedPart>,
+    compression: Option<Compression>,
+    /// Set after a full disk: when the next attempt comes.
     retry_at: Option<Instant>,
-    counts: Counts,
+    counts: PublisherCounts,
 }
 
-/// A part that is being made a complete file.
-pub type Compression = Task<(Compressor, Result<Published>)>;
+/// The compression of one part, in a thread.
+pub type Compression = Task<(Compressor, Result<CompleteFile>)>;
 
 impl Publisher {
-    /// Nothing is to be done yet. `place` is that of the next file.
+    /// An empty queue. `next_stamp` is the stamp of the next file, as far as it is known.
     pub fn new(
         folder: &Path,
         compressor: Compressor,
-        place: Stamp,
+        next_stamp: Stamp,
         retention: Retention,
     ) -> Publisher {
         Publisher {
             folder: folder.to_owned(),
             compressor: Some(compressor),
-            place,
+            next_stamp,
             retention,
             backlog: VecDeque::new(),
-            task: None,
+            compression: None,
             retry_at: None,
-            counts: Counts::default(),
+            counts: PublisherCounts::default(),
         }
     }
 
-    /// Takes over a part.
-    pub fn push(&mut self, closed: Closed) {
-        self.backlog.push_back(closed);
+    /// Adds a part at the end. [`advance`](Publisher::advance) starts its compression.
+    pub fn push(&mut self, part: ClosedPart) {
+        self.backlog.push_back(part);
     }
 
     /// How many parts have no final name yet.
@@ -145,102 +87,108 @@ impl Publisher {
         self.backlog.len()
     }
 
-    /// How many lines are in parts whose names have gone: only this run can save
-    /// them.
-    pub fn nameless_lines(&self) -> u64 {
-        let nameless = self.backlog.iter().filter_map(|closed| {
-            let (file, content) = closed.own.as_ref()?;
-            (!is_at(file, &closed.path(&self.folder))).then_some(content.lines)
-        });
-        nameless.sum()
+    /// How many lines are in parts whose names were removed: they are lost if this run
+    /// does not compress them.
+    pub fn lines_in_removed_parts(&self) -> u64 {
+        let parts = self.backlog.iter();
+        parts.map(|part| part.lines_at_risk(&self.folder)).sum()
     }
 
     /// What was done so far.
-    pub fn counts(&self) -> Counts {
-        Counts {
+    pub fn counts(&self) -> PublisherCounts {
+        PublisherCounts {
             removed: self.retention.removed(),
             ..self.counts
         }
     }
 
-    /// The compression at work.
-    pub fn task(&self) -> Option<&Compression> {
-        self.task.as_ref()
+    /// The running compression.
+    pub fn compression(&self) -> Option<&Compression> {
+        self.compression.as_ref()
     }
 
-    /// When [`tend`](Publisher::tend) has something to do. Asks for looks at a
-    /// compression at work: its end wakes nobody.
+    /// When to call [`advance`](Publisher::advance). A running compression has to be
+    /// checked now and then, since its end wakes nobody.
     pub fn due(&self) -> Option<Instant> {
-        match &self.task {
-            Some(_) => Some(Instant::now() + LOOK_AFTER),
+        match &self.compression {
+            Some(_) => Some(Instant::now() + CHECK_EVERY),
             None => self.retry_at,
         }
     }
 
-    /// Takes in what was finished and starts what is next, without waiting.
-    pub fn tend(&mut self, stage: &mut Stage) -> Result<()> {
-        if let Some(task) = self.task.take_if(|task| task.is_done()) {
-            let (mut compressor, outcome) = task.join()?;
+    /// Records a finished compression and starts the next one, without waiting. Fails if
+    /// a compression failed for another reason than a full disk.
+    pub fn advance(&mut self, stage: &mut Stage) -> Result<()> {
+        if let Some(finished) = self.compression.take_if(|task| task.is_done()) {
+            let (mut compressor, outcome) = finished.join()?;
             compressor.clear();
             self.compressor = Some(compressor);
             match outcome {
-                Ok(published) => self.count(stage, published)?,
+                Ok(file) => self.record(stage, file)?,
                 Err(error) if is_disk_full(&error) => {
                     self.retry_at = Some(Instant::now() + RETRY_AFTER);
                     warn_of_full_disk(stage, &error);
                 }
-                Err(error) => {
-                    let front = self.backlog.front();
-                    let fate = front.map_or_else(String::new, |it| it.fate(&self.folder));
-                    bail!("{error:#}; {fate}");
-                }
+                Err(error) => bail!("{error:#}; {}", self.fate_of_first()),
             }
         }
-        if self.task.is_none()
+        if self.compression.is_none()
             && self.retry_at.is_none_or(|at| at <= Instant::now())
-            && let Some(closed) = self.backlog.front()
+            && let Some(part) = self.backlog.front()
             && let Some(mut compressor) = self.compressor.take()
         {
-            let (folder, closed, place) = (self.folder.clone(), closed.clone(), self.place);
+            let (folder, part, next_stamp) = (self.folder.clone(), part.clone(), self.next_stamp);
             self.retry_at = None;
-            self.task = Some(Task::spawn("publishing", move || {
-                let outcome = publish(&folder, closed, &mut compressor, place);
+            self.compression = Some(Task::spawn("publishing", move || {
+                let outcome = complete(&folder, part, &mut compressor, next_stamp);
                 (compressor, outcome)
             })?);
         }
         Ok(())
     }
 
-    fn count(&mut self, stage: &mut Stage, published: Published) -> Result<()> {
+    /// Takes the first part off the queue and counts what became of it.
+    fn record(&mut self, stage: &mut Stage, file: CompleteFile) -> Result<()> {
         stage.stats.touch();
-        self.counts.lost += published.lost_lines;
-        for fault in &published.faults {
+        self.counts.lost += file.lost_lines;
+        for fault in &file.faults {
             stage.report.damaged(fault)?;
         }
-        let closed = self.backlog.pop_front();
-        let Some(stamp) = published.stamp else {
+        let part = self.backlog.pop_front();
+        let Some(stamp) = file.stamp else {
             return Ok(());
         };
-        // Past the end of numbers counting begins anew.
-        self.place = stamp.after().unwrap_or_default();
+        // Past the largest numbers, counting starts again at 0.
+        self.next_stamp = stamp.next().unwrap_or_default();
         self.counts.files += 1;
-        match closed.and_then(|closed| closed.own) {
-            // What something else has put there is nobody's record.
+        match part.and_then(|part| part.own) {
+            // Lines that another program has added are not this run's records.
             Some((_, content)) => self.counts.archived += stamp.lines.min(content.lines),
             None => self.counts.recovered += stamp.lines,
         }
-        self.retention.add(published.id)?;
+        self.retention.add(file.id)?;
         self.retention.apply()
+    }
+
+    /// What becomes of the first part's records if this run cannot go on.
+    fn fate_of_first(&self) -> String {
+        let first = self.backlog.front();
+        match first.map_or(0, |part| part.lines_at_risk(&self.folder)) {
+            0 => "the records are kept, and the next start compresses them".to_owned(),
+            lines => {
+                format!("another program has removed the part, and its {lines} lines are lost")
+            }
+        }
     }
 }
 
-/// Says that the disk is full, once in a while.
+/// Reports that the disk is full, but not more often than the same message may come.
 pub fn warn_of_full_disk(stage: &mut Stage, error: &anyhow::Error) {
     let message = format!("{error:#}; reading pauses until there is room");
     stage.report.warn_seldom("disk full", &message);
 }
 
-/// Whether waiting can help.
+/// Whether an error may pass when the disk has room again.
 pub fn is_disk_full(error: &anyhow::Error) -> bool {
     let cause = error.root_cause().downcast_ref::<io::Error>();
     cause.is_some_and(|error| {
@@ -249,207 +197,4 @@ pub fn is_disk_full(error: &anyhow::Error) -> bool {
             io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
         )
     })
-}
-
-/// Makes one part the complete file of the same id. Wherever this is cut short, the
-/// part is still there, or the complete file is, or both. A complete file that is
-/// there already is not touched.
-fn publish(
-    folder: &Path,
-    mut closed: Closed,
-    compressor: &mut Compressor,
-    place: Stamp,
-) -> Result<Published> {
-    let part = closed.path(folder);
-    let file = match &closed.own {
-        Some((file, _)) => Arc::clone(file),
-        None => {
-            let opened = open_regular(&part, false);
-            let place = || format!("{}: cannot read", part.display());
-            Arc::new(opened.with_context(place)?.0)
-        }
-    };
-    let unfinished = path_of(folder, Kind::Unfinished(&closed.id.to_string()));
-    let source = Source {
-        path: &part,
-        file: &file,
-        expected: closed.own.as_ref().map(|(_, content)| *content),
-    };
-    let mut faults = Vec::new();
-    let stamp = source
-        .compress(&unfinished, compressor, place, &mut faults)
-        .inspect_err(|_| {
-            // What it holds is worth less than its room on a full disk.
-            let _ = fs::remove_file(&unfinished);
-        })?;
-    let lost_lines = source.expected.map_or(0, |content| {
-        let kept = stamp.map_or(0, |stamp| stamp.lines);
-        content.lines.saturating_sub(kept)
-    });
-    if stamp.is_some() {
-        give_final_name(folder, &unfinished, &file, &mut closed, &mut faults)?;
-        sync(folder).with_context(|| format!("{}: cannot sync", folder.display()))?;
-    }
-    let part = closed.path(folder);
-    if is_at(&file, &part) {
-        fs::remove_file(&part).with_context(|| format!("{}: cannot remove", part.display()))?;
-    } else {
-        faults.push(format!(
-            "{}: something else has removed, moved or replaced it; its records were saved from the \
-             open file",
-            part.display()
-        ));
-    }
-    Ok(Published {
-        stamp,
-        id: closed.id,
-        lost_lines,
-        faults,
-    })
-}
-
-/// Gives `unfinished` the name of a complete file. Where something bears that, both
-/// it and the part get another id first.
-fn give_final_name(
-    folder: &Path,
-    unfinished: &Path,
-    file: &File,
-    closed: &mut Closed,
-    faults: &mut Vec<String>,
-) -> Result<()> {
-    loop {
-        let complete = path_of(folder, Kind::Complete(&closed.id.to_string()));
-        match rename_new(unfinished, &complete) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => {
-                let place = format!("{}: cannot rename", unfinished.display());
-                return Err(error).context(place);
-            }
-        }
-        let part = closed.path(folder);
-        let taken = complete.display();
-        closed.id = next_free(folder, closed.id)
-            .ok_or_else(|| anyhow!("{taken}: is there already, and no name is left behind it"))?;
-        faults.push(format!(
-            "{taken}: was there already, and is left as it is; the records get the name {}",
-            closed.id
-        ));
-        if is_at(file, &part) {
-            rename_new(&part, &closed.path(folder))
-                .with_context(|| format!("{}: cannot rename", part.display()))?;
-        }
-    }
-}
-
-/// A part that is being compressed.
-struct Source<'a> {
-    path: &'a Path,
-    file: &'a File,
-    /// What was written into it; `None` of one that an earlier run has left.
-    expected: Option<Content>,
-}
-
-impl Source<'_> {
-    /// Writes the lines of the part into `to`, compressed and synced. Where something
-    /// else has changed them, those that are whole; `None` where there are none.
-    fn compress(
-        &self,
-        to: &Path,
-        compressor: &mut Compressor,
-        place: Stamp,
-        faults: &mut Vec<String>,
-    ) -> Result<Option<Stamp>> {
-        let reading = || format!("{}: cannot read", self.path.display());
-        let length = self.file.metadata().with_context(reading)?.len();
-        let Some(expected) = self.expected else {
-            return Ok(Some(self.compress_up_to(length, to, compressor, place)?.0));
-        };
-        if expected.bytes == 0 {
-            // All of it was taken away while it was open, which was told.
-            return Ok(None);
-        }
-        let (stamp, hash) = self.compress_up_to(expected.bytes, to, compressor, place)?;
-        let found = Content {
-            lines: stamp.lines,
-            bytes: stamp.bytes,
-            hash,
-        };
-        if found == expected {
-            return Ok(Some(stamp));
-        }
-        let whole =
-            end_of_last_line(self.file, length.min(expected.bytes)).with_context(reading)?;
-        let stamp = match whole {
-            0 => None,
-            _ => Some(self.compress_up_to(whole, to, compressor, place)?.0),
-        };
-        if stamp.is_none() {
-            fs::remove_file(to).with_context(|| format!("{}: cannot remove", to.display()))?;
-        }
-        let left = stamp.map_or(0, |stamp| stamp.lines);
-        faults.push(format!(
-            "{}: something else has changed what was written into it; {left} of {} lines are left",
-            self.path.display(),
-            expected.lines
-        ));
-        Ok(stamp)
-    }
-
-    /// Compresses the first `end` bytes, and returns the XXH3 of what they were.
-    fn compress_up_to(
-        &self,
-        end: u64,
-        to: &Path,
-        compressor: &mut Compressor,
-        place: Stamp,
-    ) -> Result<(Stamp, u64)> {
-        let reading = || format!("{}: cannot read", self.path.display());
-        let writing = || format!("{}: cannot write", to.display());
-        if let Err(error) = fs::remove_file(to)
-            && error.kind() != io::ErrorKind::NotFound
-        {
-            return Err(error).with_context(writing);
-        }
-        let output = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(FILE_MODE)
-            .open(to)
-            .with_context(writing)?;
-        let mut input = Hashed {
-            file: self.file,
-            at: 0,
-            end,
-            hash: Xxh3::new(),
-        };
-        let stamp = match compressor.compress(&mut input, &output, place) {
-            Ok(stamp) => stamp,
-            Err(Failed::Reading(error)) => return Err(error).with_context(reading),
-            Err(Failed::Writing(error)) => return Err(error).with_context(writing),
-            Err(Failed::Working(error)) => return Err(error).with_context(writing),
-        };
-        output
-            .sync_all()
-            .with_context(|| format!("{}: cannot sync", to.display()))?;
-        Ok((stamp, input.hash.digest()))
-    }
-}
-
-/// The first bytes of a file, wherever others read it, and their checksum.
-struct Hashed<'a> {
-    file: &'a File,
-    at: u64,
-    end: u64,
-    hash: Xxh3,
-}
-
-impl Read for Hashed<'_> {
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        let wanted = (self.end - self.at).min(room.len() as u64) as usize;
-        let count = self.file.read_at(&mut room[..wanted], self.at)?;
-        self.hash.update(&room[..count]);
-        self.at += count as u64;
-        Ok(count)
-    }
 }

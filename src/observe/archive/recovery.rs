@@ -1,5 +1,5 @@
-//! What a run that was killed has left in the folder, made whole at the start of
-//! the next.
+//! What a killed run has left in the folder. The next run completes or removes it at its
+//! start.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -9,40 +9,42 @@ use std::path::Path;
 use anyhow::Result;
 use rustix::fs::OFlags;
 
-use crate::observe::archive::folder::{Folder, rename_new, sync};
-use crate::observe::archive::names::Id;
-use crate::observe::archive::publisher::Closed;
+use crate::observe::archive::closed_part::ClosedPart;
+use crate::observe::archive::file_id::FileId;
+use crate::observe::archive::folder::{ArchiveFolder, rename_new, sync_folder};
 use crate::stage::Stage;
 use crate::stream::archives::{
     Kind, RecordedFile, end_of_last_line, names, not_opened, path_of, refuse_irregular,
 };
 use crate::wire::micros::Micros;
 
-/// What was found.
+/// What recovery has found.
 #[derive(Debug, Default)]
 pub struct Recovered {
-    /// The parts with records in them, in order, cut to whole lines.
-    pub parts: Vec<Closed>,
+    /// The parts that hold records, in order. Each was cut to whole lines.
+    pub parts: Vec<ClosedPart>,
     /// How many bytes of torn lines were cut off.
     pub discarded_bytes: u64,
 }
 
-/// Removes what is half done or done twice, and cuts each part at the end of its
-/// last whole line. What it cannot deal with is told, and left as it is. Only for
-/// who holds the folder's lock. `now` is for names.
-pub fn recover(stage: &mut Stage, folder: &mut Folder, now: Micros) -> Result<Recovered> {
+/// Removes unfinished compressions and parts whose complete files are there. Cuts every
+/// other part after its last whole line. Reports files that it cannot handle, and leaves
+/// them unchanged. `folder` is locked, so no other run is at work. `now` is for new ids.
+pub fn recover(stage: &mut Stage, folder: &mut ArchiveFolder, now: Micros) -> Result<Recovered> {
     let mut recovered = Recovered::default();
     for name in names(folder.path())? {
         let path = folder.path().join(&name);
         match Kind::of(&name) {
-            Some(Kind::Unfinished(id)) if Id::parse(id).is_some() => {
+            Some(Kind::Unfinished(id)) if FileId::parse(id).is_some() => {
                 if let Err(error) = fs::remove_file(&path) {
                     let message = format!("{}: cannot remove: {error}", path.display());
                     stage.report.damaged(&message)?;
                 }
             }
             Some(Kind::Part(text)) => {
-                let Some(id) = Id::parse(text) else { continue };
+                let Some(id) = FileId::parse(text) else {
+                    continue;
+                };
                 if let Err(error) = recover_part(stage, folder, id, now, &mut recovered) {
                     let message = format!("{}: {}", path.display(), not_opened(&error));
                     stage.report.damaged(&message)?;
@@ -54,11 +56,11 @@ pub fn recover(stage: &mut Stage, folder: &mut Folder, now: Micros) -> Result<Re
     Ok(recovered)
 }
 
-/// Takes over one part. An error is what is wrong with it.
+/// Handles one part. The error says why it cannot be read or changed.
 fn recover_part(
     stage: &mut Stage,
-    folder: &mut Folder,
-    id: Id,
+    folder: &mut ArchiveFolder,
+    id: FileId,
     now: Micros,
     recovered: &mut Recovered,
 ) -> io::Result<()> {
@@ -70,45 +72,46 @@ fn recover_part(
     let complete = path_of(folder.path(), Kind::Complete(&id.to_string()));
     let has_complete = fs::symlink_metadata(&complete).is_ok();
     if has_complete && is_same(&file, kept, &complete) {
-        // The killed run may not have come to sync the new name.
-        sync(folder.path())?;
+        // The killed run may not have synced the new name.
+        sync_folder(folder.path())?;
         return fs::remove_file(&path);
     }
     if kept < length {
         file.set_len(kept)?;
         recovered.discarded_bytes += length - kept;
         stage.report.warn(&format!(
-            "{shown}: dropped {} bytes of a line that was not written to its end",
+            "{shown}: dropped {} bytes of a line that was not completely written",
             length - kept
         ));
     }
     if kept == 0 {
         return fs::remove_file(&path);
     }
-    // It may hold what the killed run had not synced yet.
+    // The killed run may not have synced all of it.
     file.sync_all()?;
     stage.report.warn(&format!(
-        "{shown}: recovering {kept} bytes that an earlier run has left"
+        "{shown}: recovering {kept} bytes of an earlier run"
     ));
-    let mut closed = Closed::recovered(id);
+    let mut part = ClosedPart::recovered(id);
     if has_complete {
-        // Its name is another file's.
-        closed.id = folder.next_id(now).map_err(io::Error::other)?;
-        let new = path_of(folder.path(), Kind::Part(&closed.id.to_string()));
+        // Another file has the name of this part's complete file.
+        part.id = folder.next_id(now).map_err(io::Error::other)?;
+        let new = path_of(folder.path(), Kind::Part(&part.id.to_string()));
         rename_new(&path, &new)?;
-        sync(folder.path())?;
-        stage.report.damaged(&format!(
-            "{}: is not made of {shown}, and is left as it is; the records of that get the name {}",
+        sync_folder(folder.path())?;
+        let message = format!(
+            "{}: holds other records than {shown} and is left unchanged; the records of {shown} get \
+             the name {}",
             complete.display(),
-            closed.id
-        )).map_err(io::Error::other)?;
+            part.id
+        );
+        stage.report.damaged(&message).map_err(io::Error::other)?;
     }
-    recovered.parts.push(closed);
+    recovered.parts.push(part);
     Ok(())
 }
 
-/// Opens a part for reading and for cutting it. What is no file of its own is not
-/// touched.
+/// Opens a part for reading and cutting. Fails if it is a link or no regular file.
 fn open_part(path: &Path) -> io::Result<File> {
     refuse_irregular(&fs::symlink_metadata(path)?)?;
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
@@ -121,7 +124,7 @@ fn open_part(path: &Path) -> io::Result<File> {
     Ok(file)
 }
 
-/// Whether a complete file holds the first `length` bytes of a part, and no more.
+/// Whether a complete file holds exactly the first `length` bytes of a part.
 fn is_same(part: &File, length: u64, complete: &Path) -> bool {
     let Ok(complete) = RecordedFile::Complete(complete.to_owned()).open() else {
         return false;

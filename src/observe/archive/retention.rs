@@ -1,4 +1,4 @@
-//! How much of an archive is kept: of its complete files, the oldest go first.
+//! Removes the oldest complete files of an archive when there are too many.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -7,32 +7,32 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 
-use crate::observe::archive::names::Id;
+use crate::observe::archive::file_id::FileId;
 use crate::stream::archives::{Kind, names, path_of};
 
-/// What was asked for. Without a limit everything is kept.
+/// How much is kept: everything, if there is no limit.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Limits {
+pub struct RetentionLimits {
     /// The most complete files.
     pub files: Option<u64>,
     /// The most bytes of complete files, compressed.
     pub bytes: Option<u64>,
 }
 
-/// The complete files of a folder, as far as a limit needs them.
+/// The complete files of a folder; none if there is no limit.
 #[derive(Debug)]
 pub struct Retention {
     folder: PathBuf,
-    limits: Limits,
-    /// Oldest first, each with its bytes.
-    files: VecDeque<(Id, u64)>,
+    limits: RetentionLimits,
+    /// Each file with its bytes, the oldest first.
+    files: VecDeque<(FileId, u64)>,
     bytes: u64,
     removed: u64,
 }
 
 impl Retention {
-    /// Looks at what is in the folder, where there is a limit.
-    pub fn open(folder: &Path, limits: Limits) -> Result<Retention> {
+    /// Lists the folder's complete files if there is a limit.
+    pub fn open(folder: &Path, limits: RetentionLimits) -> Result<Retention> {
         let mut retention = Retention {
             folder: folder.to_owned(),
             limits,
@@ -40,10 +40,10 @@ impl Retention {
             bytes: 0,
             removed: 0,
         };
-        if retention.is_asked_for() {
+        if retention.has_limit() {
             for name in names(folder)? {
                 if let Some(Kind::Complete(id)) = Kind::of(&name)
-                    && let Some(id) = Id::parse(id)
+                    && let Some(id) = FileId::parse(id)
                 {
                     retention.count(id)?;
                 }
@@ -52,16 +52,16 @@ impl Retention {
         Ok(retention)
     }
 
-    fn is_asked_for(&self) -> bool {
+    fn has_limit(&self) -> bool {
         self.limits.files.is_some() || self.limits.bytes.is_some()
     }
 
-    fn count(&mut self, id: Id) -> Result<()> {
+    fn count(&mut self, id: FileId) -> Result<()> {
         let path = path_of(&self.folder, Kind::Complete(&id.to_string()));
         let found = match fs::symlink_metadata(&path) {
-            // What is no file is none of the archive's, and somebody may have
-            // removed one by now.
+            // The archive writes regular files only.
             Ok(found) if !found.is_file() => return Ok(()),
+            // Another program may have removed it since.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             found => found.with_context(|| format!("{}: cannot read", path.display()))?,
         };
@@ -71,15 +71,15 @@ impl Retention {
         Ok(())
     }
 
-    /// Takes note of a new complete file, the latest.
-    pub fn add(&mut self, id: Id) -> Result<()> {
-        if self.is_asked_for() {
+    /// Adds a new complete file, which is the latest.
+    pub fn add(&mut self, id: FileId) -> Result<()> {
+        if self.has_limit() {
             self.count(id)?;
         }
         Ok(())
     }
 
-    /// Removes what is over a limit. The latest file stays, however large it is.
+    /// Removes the oldest files while there is too much. The latest file always stays.
     pub fn apply(&mut self) -> Result<()> {
         let files_max = self.limits.files.unwrap_or(u64::MAX);
         let bytes_max = self.limits.bytes.unwrap_or(u64::MAX);
@@ -93,7 +93,7 @@ impl Retention {
             let path = path_of(&self.folder, Kind::Complete(&id.to_string()));
             match fs::remove_file(&path) {
                 Ok(()) => self.removed += 1,
-                // Somebody was faster.
+                // Another program has removed it.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     return Err(error)

@@ -4,10 +4,19 @@ use std::fs;
 use std::io::Read;
 use std::os::unix::fs::PermissionsExt;
 
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+use clap::Parser;
 use flate2::read::MultiGzDecoder;
 use tempfile::TempDir;
 
 use super::*;
+use crate::observe::archive::part::PartLimits;
+use crate::observe::archive::time_range::{TimeRangeArgs, files_in_range};
+use crate::stage::filter::{Background, Filter};
+use crate::wire::lines::Line;
 
 /// A folder for the archive beside a file for its input.
 struct Sandbox {
@@ -166,11 +175,11 @@ fn the_age_of_a_file_counts_from_its_first_record() {
     let sandbox = Sandbox::new();
     let args = sandbox.args(&["--max-age=1h", "--max-records=2", "--sync-every=2h"]);
     let mut stage = sandbox.stage(&args);
-    let mut archive = Archive::open(&mut stage, &args).unwrap();
+    let mut archive = ArchiveWriter::open(&mut stage, &args.check().unwrap()).unwrap();
     let hour = Duration::from_secs(3600);
     assert_eq!(archive.due(), None);
 
-    let mut take = |archive: &mut Archive| {
+    let mut take = |archive: &mut ArchiveWriter| {
         let from = Instant::now();
         archive
             .line(&mut stage, "in", &line(b"x"), &mut Vec::new())
@@ -204,7 +213,7 @@ fn a_hangup_closes_the_present_file() {
     let sandbox = Sandbox::new();
     let args = sandbox.args(&[]);
     let mut stage = sandbox.stage(&args);
-    let mut archive = Archive::open(&mut stage, &args).unwrap();
+    let mut archive = ArchiveWriter::open(&mut stage, &args.check().unwrap()).unwrap();
     archive.hangup(&mut stage).unwrap();
     for bytes in [b"a", b"b"] {
         archive
@@ -221,13 +230,13 @@ fn unsynced_bytes_are_synced_though_nothing_more_comes() {
     let sandbox = Sandbox::new();
     let args = sandbox.args(&["--sync-every=1h"]);
     let mut stage = sandbox.stage(&args);
-    let mut archive = Archive::open(&mut stage, &args).unwrap();
+    let mut archive = ArchiveWriter::open(&mut stage, &args.check().unwrap()).unwrap();
     archive
         .line(&mut stage, "in", &line(b"a"), &mut Vec::new())
         .unwrap();
     archive.before_wait(&mut stage).unwrap();
-    let sync_due = |archive: &Archive| {
-        let far = Limits {
+    let sync_due = |archive: &ArchiveWriter| {
+        let far = PartLimits {
             age: Duration::MAX,
             ..archive.limits
         };
@@ -265,7 +274,7 @@ fn a_part_cut_anywhere_becomes_a_complete_file_of_its_whole_lines() {
 
         let args = sandbox.args(&[]);
         let mut stage = sandbox.stage(&args);
-        let mut archive = Archive::open(&mut stage, &args).unwrap();
+        let mut archive = ArchiveWriter::open(&mut stage, &args.check().unwrap()).unwrap();
         assert_eq!(archive.discarded_bytes, (cut - whole) as u64);
         archive.finish(&mut stage).unwrap();
         let lines = text[..whole].iter().filter(|byte| **byte == b'\n').count();
@@ -336,11 +345,14 @@ fn a_folder_has_one_writer() {
     let sandbox = Sandbox::new();
     let args = sandbox.args(&[]);
     let mut stage = sandbox.stage(&args);
-    let held = Archive::open(&mut stage, &args).unwrap();
-    let error = Archive::open(&mut stage, &args).unwrap_err().to_string();
+    let options = args.check().unwrap();
+    let held = ArchiveWriter::open(&mut stage, &options).unwrap();
+    let error = ArchiveWriter::open(&mut stage, &options)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains("another rv-archive writes here"), "{error}");
     drop(held);
-    Archive::open(&mut stage, &args).unwrap();
+    ArchiveWriter::open(&mut stage, &options).unwrap();
 }
 
 #[test]
@@ -373,8 +385,8 @@ fn a_file_that_goes_while_a_folder_is_read_is_told_and_passed_over() {
     sandbox.archive(&["--max-records=1"], b"a\nb\n").unwrap();
     let args = sandbox.args(&[]);
     let mut stage = sandbox.stage(&args);
-    let range = range::RangeArgs::default().range();
-    let files = cat::listed(&mut stage, &[sandbox.dir()], range).unwrap();
+    let range = TimeRangeArgs::default().range();
+    let files = files_in_range(&mut stage, &[sandbox.dir()], range).unwrap();
     assert_eq!(files.len(), 2);
     fs::remove_file(files[0].path()).unwrap();
     let error = files[0].open().unwrap_err();
@@ -388,13 +400,13 @@ fn a_part_becomes_a_complete_file_between_the_look_and_the_opening() {
     let sandbox = Sandbox::new();
     let args = sandbox.args(&[]);
     let mut stage = sandbox.stage(&args);
-    let mut archive = Archive::open(&mut stage, &args).unwrap();
+    let mut archive = ArchiveWriter::open(&mut stage, &args.check().unwrap()).unwrap();
     archive
         .line(&mut stage, "in", &line(b"a"), &mut Vec::new())
         .unwrap();
     archive.before_wait(&mut stage).unwrap();
-    let range = range::RangeArgs::default().range();
-    let files = cat::listed(&mut stage, &[sandbox.dir()], range).unwrap();
+    let range = TimeRangeArgs::default().range();
+    let files = files_in_range(&mut stage, &[sandbox.dir()], range).unwrap();
     archive.finish(&mut stage).unwrap();
     let mut text = Vec::new();
     let mut opened = files[0].open().unwrap();

@@ -1,5 +1,5 @@
-//! `log-<id>.gz` -> a verdict: whether each file is whole, holds what its stamp
-//! says, and follows the one before it.
+//! `rv-archive verify`: `log-<id>.gz` -> a verdict: whether each file is whole, holds what
+//! its stamp says, and follows the file before it.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -10,23 +10,22 @@ use anyhow::Result;
 use bytesize::ByteSize;
 use clap::Args;
 
-use crate::observe::archive::files::each_in_order;
-use crate::observe::archive::find::threads;
-use crate::observe::archive::members::Stamp;
+use crate::observe::archive::parallel::{for_each_file, thread_count};
+use crate::observe::archive::stamp::Stamp;
 use crate::stage::Stage;
-
 use crate::stage::stats::Snapshot;
 use crate::stream::address::Address;
 use crate::stream::archives::{RecordedFile, fault, not_opened, open_regular, recorded_files};
 use crate::stream::output::Output;
 
+/// How much is read at once.
 const BLOCK_BYTES: usize = 256 * 1024;
 
-/// Check archives: checksums, counts of lines, order, gaps; status 1 where
-/// something is wrong
+/// Check archives: checksums, counts of lines, order, gaps; status 1 if something is
+/// wrong
 ///
-/// Prints a line for each fault, and one for each folder. The oldest files may be
-/// missing (`--keep-files`), none between two others.
+/// Prints a line for each fault, and a line for each folder. The oldest files may be
+/// missing (`--keep-files`), but no file between two others.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:\n  rv-archive verify requests.archive")]
 pub struct VerifyArgs {
@@ -34,7 +33,7 @@ pub struct VerifyArgs {
     #[arg(value_name = "DIR|FILE", required = true)]
     paths: Vec<PathBuf>,
 
-    /// Check N files at a time; as many as there are processors where not given
+    /// Check N files at a time; by default one for each processor
     #[arg(long, value_name = "N")]
     threads: Option<NonZeroU16>,
 
@@ -43,21 +42,22 @@ pub struct VerifyArgs {
     output: Address,
 }
 
-/// What a file holds, as far as it can be read.
+/// What one file holds, as far as it can be read.
 #[derive(Debug, Default)]
-struct Content {
+struct FileContent {
     lines: u64,
     bytes: u64,
     disk_bytes: u64,
     ends_a_line: bool,
     stamp: Option<Stamp>,
-    /// Why it could not be read to its end.
+    /// Why the file could not be read to its end.
     fault: Option<String>,
 }
 
-/// All files of a folder, one after the other.
+/// The verdict on the files of one folder, in their order.
 #[derive(Debug, Default)]
-struct Chain {
+struct FolderVerdict {
+    /// Complete files.
     files: u64,
     parts: u64,
     unstamped: u64,
@@ -65,39 +65,39 @@ struct Chain {
     bytes: u64,
     disk_bytes: u64,
     faults: u64,
-    /// How many older files there once were.
+    /// How many older files have been removed.
     removed: u64,
-    latest: Option<Stamp>,
-    /// Whether a file without a stamp stands between that and the next.
+    latest_stamp: Option<Stamp>,
+    /// Whether the file after the one with `latest_stamp` had no stamp.
     after_unstamped: bool,
 }
 
 /// Runs `rv-archive verify`.
 pub fn run(args: &VerifyArgs, stage: &mut Stage) -> Result<()> {
     let mut output = Output::open(&args.output)?;
-    let threads = threads(args.threads);
-    let mut total = Chain::default();
+    let threads = thread_count(args.threads);
+    let mut total = FolderVerdict::default();
     for path in &args.paths {
         let files = recorded_files(path)?;
-        let mut chain = Chain::default();
+        let mut verdict = FolderVerdict::default();
         let work = |file: RecordedFile| {
             let content = read(&file);
             (file, content)
         };
-        each_in_order(stage, files, threads, work, |stage, (file, content)| {
+        for_each_file(stage, files, threads, work, |stage, (file, content)| {
             let mut text = Vec::new();
-            for fault in chain.add(&file, content) {
+            for fault in verdict.add(&file, content) {
                 text.extend_from_slice(format!("{}: {fault}\n", file.path().display()).as_bytes());
             }
             stage.write_all(&mut output, &mut text)?;
             Ok(true)
         })?;
-        let mut text = format!("{}: {chain}\n", path.display()).into_bytes();
+        let mut text = format!("{}: {verdict}\n", path.display()).into_bytes();
         stage.write_all(&mut output, &mut text)?;
-        total.bytes += chain.bytes;
-        total.files += chain.files + chain.parts;
-        total.lines += chain.lines;
-        total.faults += chain.faults;
+        total.bytes += verdict.bytes;
+        total.files += verdict.files + verdict.parts;
+        total.lines += verdict.lines;
+        total.faults += verdict.faults;
     }
     stage.close(&mut output)?;
     stage.has_findings |= total.faults > 0;
@@ -110,14 +110,15 @@ pub fn run(args: &VerifyArgs, stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Reads a whole file. What is wrong inside it is part of the answer.
-fn read(file: &RecordedFile) -> io::Result<Content> {
+/// Reads a whole file. The error is why it cannot be opened; damage is part of the
+/// content.
+fn read(file: &RecordedFile) -> io::Result<FileContent> {
     let mut opened = file.open()?;
-    let mut content = Content {
+    let mut content = FileContent {
         ends_a_line: true,
         disk_bytes: opened.length(),
         stamp: stamp(file)?,
-        ..Content::default()
+        ..FileContent::default()
     };
     let mut block = vec![0; BLOCK_BYTES];
     loop {
@@ -137,7 +138,7 @@ fn read(file: &RecordedFile) -> io::Result<Content> {
     }
 }
 
-/// The stamp of a complete file; a part has none.
+/// The stamp of a file. A part has none.
 fn stamp(file: &RecordedFile) -> io::Result<Option<Stamp>> {
     let (path, follow) = match file {
         RecordedFile::Part { .. } => return Ok(None),
@@ -147,9 +148,28 @@ fn stamp(file: &RecordedFile) -> io::Result<Option<Stamp>> {
     Stamp::read(&open_regular(path, follow)?.0)
 }
 
-impl Chain {
-    /// Takes the next file. Returns what is wrong with it.
-    fn add(&mut self, file: &RecordedFile, content: io::Result<Content>) -> Vec<String> {
+impl FileContent {
+    /// What is wrong with a complete file that can be read to its end.
+    fn mismatch(&self) -> Option<String> {
+        if self.fault.is_some() {
+            return None;
+        }
+        match self.stamp {
+            // This is reported with the order of the files.
+            Some(stamp) if stamp.contradiction().is_some() => None,
+            Some(stamp) if (stamp.lines, stamp.bytes) != (self.lines, self.bytes) => Some(format!(
+                "has {} lines in {} bytes, and its stamp says {} in {}",
+                self.lines, self.bytes, stamp.lines, stamp.bytes
+            )),
+            None if !self.ends_a_line => Some("ends inside a line".to_owned()),
+            Some(_) | None => None,
+        }
+    }
+}
+
+impl FolderVerdict {
+    /// Adds the next file. Returns its faults.
+    fn add(&mut self, file: &RecordedFile, content: io::Result<FileContent>) -> Vec<String> {
         let content = match content {
             Ok(content) => content,
             Err(error) => return self.count(vec![not_opened(&error)]),
@@ -169,24 +189,9 @@ impl Chain {
             return self.count(faults);
         }
         self.files += 1;
+        faults.extend(content.mismatch());
         match content.stamp {
-            Some(stamp) if stamp.contradiction().is_some() => {}
-            Some(stamp)
-                if content.fault.is_none()
-                    && (stamp.lines, stamp.bytes) != (content.lines, content.bytes) =>
-            {
-                faults.push(format!(
-                    "has {} lines in {} bytes, and should have {} in {}",
-                    content.lines, content.bytes, stamp.lines, stamp.bytes
-                ));
-            }
-            None if content.fault.is_none() && !content.ends_a_line => {
-                faults.push("ends inside a line".to_owned());
-            }
-            _ => {}
-        }
-        match content.stamp {
-            Some(stamp) => faults.extend(self.follow(stamp)),
+            Some(stamp) => faults.extend(self.check_order(stamp)),
             None => {
                 self.unstamped += 1;
                 self.after_unstamped = true;
@@ -200,8 +205,8 @@ impl Chain {
         faults
     }
 
-    /// Whether a file is the next one, by its stamp.
-    fn follow(&mut self, stamp: Stamp) -> Option<String> {
+    /// Whether a file is the next one by its stamp. Returns what is wrong.
+    fn check_order(&mut self, stamp: Stamp) -> Option<String> {
         if let Some(contradiction) = stamp.contradiction() {
             return Some(format!(
                 "{contradiction}: file {}, {} lines before it, {} lines in {} bytes",
@@ -209,16 +214,16 @@ impl Chain {
             ));
         }
         let after_unstamped = std::mem::take(&mut self.after_unstamped);
-        let Some(latest) = self.latest.replace(stamp) else {
+        let Some(latest) = self.latest_stamp.replace(stamp) else {
             if self.files == 1 {
                 self.removed = stamp.number;
             }
             return None;
         };
-        // A contradiction was told, so there is room for another.
-        let next = latest.after().unwrap_or_default();
+        // `latest` has no contradiction, so its numbers do not overflow.
+        let next = latest.next().unwrap_or_default();
         let follows = (stamp.number, stamp.lines_before) == (next.number, next.lines_before);
-        // Behind a file without a stamp counting may begin anew.
+        // After a file without a stamp, counting may start again at 0.
         if follows || (after_unstamped && stamp.number == 0) {
             return None;
         }
@@ -229,18 +234,18 @@ impl Chain {
                 format!("{files} files with {lines} lines are missing before it")
             }
             (None, _) if stamp.number == next.number => format!(
-                "says that {} lines are before it, and there are {}",
+                "its stamp says that {} lines are before it, and there are {}",
                 stamp.lines_before, next.lines_before
             ),
             _ => format!(
-                "is file {} of its archive, and stands behind file {}",
+                "is file {} of its archive, and comes after file {}",
                 stamp.number, latest.number
             ),
         })
     }
 }
 
-impl fmt::Display for Chain {
+impl fmt::Display for FolderVerdict {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         write!(
             formatter,
@@ -251,17 +256,13 @@ impl fmt::Display for Chain {
             ByteSize::b(self.disk_bytes).display().iec()
         )?;
         if self.parts > 0 {
-            write!(formatter, ", of it {} not complete yet", self.parts)?;
+            write!(formatter, "; files not complete yet: {}", self.parts)?;
         }
         if self.removed > 0 {
             write!(formatter, "; {} older files were removed", self.removed)?;
         }
         if self.unstamped > 0 {
-            write!(
-                formatter,
-                "; {} files do not say what is in them",
-                self.unstamped
-            )?;
+            write!(formatter, "; files without a stamp: {}", self.unstamped)?;
         }
         match self.faults {
             0 => formatter.write_str("; no faults"),

@@ -1,5 +1,5 @@
-//! Reads files in a thread of its own, a few blocks ahead: so a signal does not wait
-//! for a disk that blocks.
+//! Reads files in a thread, a few blocks ahead, so that a signal does not wait for a disk
+//! that blocks.
 
 use std::io::{self, Read};
 use std::thread;
@@ -11,68 +11,68 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crate::stage::{EndedEarly, Stage};
 use crate::stream::archives::RecordedFile;
 
-/// How much is read at once: what [`Lines`](crate::wire::lines::Lines) has room for.
+/// How much one read takes: as much as [`Lines`](crate::wire::lines::Lines) has room for.
 const BLOCK_BYTES: usize = 64 * 1024;
 
 /// How many blocks are read ahead.
 const BLOCKS_MAX: usize = 8;
 
-/// How soon a signal is seen while nothing comes.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often signals are checked while nothing comes.
+const CHECK_EVERY: Duration = Duration::from_millis(50);
 
-/// What comes of a file: first `Opened` or `NotOpened`, and after `Opened` its
-/// blocks, and how it ended.
+/// What the thread has read. For each file comes `NotOpened`, or `Opened`, its blocks, and
+/// then `End` or `Broken`.
 #[derive(Debug)]
-pub enum Event {
-    /// The file is open.
+pub enum ReadEvent {
+    /// The next file is open.
     Opened {
         /// Its length on disk, in bytes.
         length: u64,
     },
-    /// It is passed over.
+    /// The next file cannot be opened and is skipped.
     NotOpened(io::Error),
-    /// What comes next of it.
+    /// The next bytes of the open file.
     Block {
-        /// A block at the most, uncompressed.
+        /// At most a block, uncompressed.
         bytes: Vec<u8>,
-        /// How many bytes of it were read from disk.
+        /// How many bytes of the file were read from disk so far.
         position: u64,
     },
-    /// It was read to its end.
+    /// The file was read to its end.
     End,
-    /// It cannot be read further.
+    /// The rest of the file cannot be read.
     Broken(io::Error),
 }
 
-/// The files, one after the other.
+/// Files that a thread reads one after the other.
 #[derive(Debug)]
-pub struct Ahead(Receiver<Event>);
+pub struct ReadAhead(Receiver<ReadEvent>);
 
-impl Ahead {
-    /// Starts to read `files`. Dropping this ends that.
-    pub fn start(files: Vec<RecordedFile>) -> Result<Ahead> {
+impl ReadAhead {
+    /// Starts to read `files`. The thread ends when this is dropped.
+    pub fn start(files: Vec<RecordedFile>) -> Result<ReadAhead> {
         let (events, receiver) = bounded(BLOCKS_MAX);
         thread::Builder::new()
             .name("reading".to_owned())
             .spawn(move || {
                 for file in files {
                     if read(&file, &events).is_none() {
-                        // Nobody listens any more.
+                        // The receiver was dropped.
                         return;
                     }
                 }
             })
             .context("cannot start a thread")?;
-        Ok(Ahead(receiver))
+        Ok(ReadAhead(receiver))
     }
 
-    /// What comes next; `None` at the end. A signal to stop is an error.
-    pub fn next(&self, stage: &mut Stage) -> Result<Option<Event>> {
+    /// Waits for the next event; `None` after the last file. A signal to stop is an error.
+    pub fn next(&self, stage: &mut Stage) -> Result<Option<ReadEvent>> {
         loop {
             if let Some(stop) = stage.signals.stop() {
                 return Err(EndedEarly::Signal(stop).into());
             }
-            match self.0.recv_timeout(LOOK_EVERY) {
+            match self.0.recv_timeout(CHECK_EVERY) {
                 Ok(event) => return Ok(Some(event)),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
@@ -81,26 +81,26 @@ impl Ahead {
     }
 }
 
-/// Sends all of a file; `None` where nobody listens.
-fn read(file: &RecordedFile, events: &Sender<Event>) -> Option<()> {
+/// Sends all of a file; `None` if the receiver was dropped.
+fn read(file: &RecordedFile, events: &Sender<ReadEvent>) -> Option<()> {
     let send = |event| events.send(event).ok();
     let mut opened = match file.open() {
         Ok(opened) => opened,
-        Err(error) => return send(Event::NotOpened(error)),
+        Err(error) => return send(ReadEvent::NotOpened(error)),
     };
     let length = opened.length();
-    send(Event::Opened { length })?;
+    send(ReadEvent::Opened { length })?;
     loop {
         let mut bytes = vec![0; BLOCK_BYTES];
         match opened.read(&mut bytes) {
-            Ok(0) => return send(Event::End),
+            Ok(0) => return send(ReadEvent::End),
             Ok(count) => {
                 bytes.truncate(count);
                 let position = opened.position();
-                send(Event::Block { bytes, position })?;
+                send(ReadEvent::Block { bytes, position })?;
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return send(Event::Broken(error)),
+            Err(error) => return send(ReadEvent::Broken(error)),
         }
     }
 }

@@ -1,63 +1,68 @@
-//! A span of time in an archive: which records lie in it, and which files need no
-//! look.
+//! `--since` and `--until`: which records lie in a time range, and which files can be
+//! skipped because they hold none of them.
 
 use std::io::Read;
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use anyhow::Result;
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime};
 use clap::Args;
 
-use crate::observe::archive::names::Id;
+use crate::observe::archive::file_id::FileId;
+use crate::stage::Stage;
 use crate::stage::cli::duration;
 use crate::stage::clock::Clock;
-use crate::stream::archives::{Kind, RecordedFile};
+use crate::stream::archives::{Kind, RecordedFile, recorded_files};
 use crate::wire::lines::Line;
 use crate::wire::micros::Micros;
 use crate::wire::object::value_of;
 use crate::wire::reject::Reject;
 
-/// How much of a file is looked at for a first time.
+/// How much of a file is searched for its first timestamp.
 const PEEK_BYTES: u64 = 256 * 1024;
 
-/// A span of time, as it is asked for.
+/// The flags of a time range.
 #[derive(Args, Clone, Debug, Default)]
-pub struct RangeArgs {
-    /// Only records whose `timestamp` is at TIME or later: `2026-05-01`,
-    /// `2026-05-01T12:30:00Z`, seconds since 1970, or a span such as `2h`, ago. A
-    /// line without a timestamp goes with the line before it
+pub struct TimeRangeArgs {
+    /// Only records whose `timestamp` is at TIME or later. TIME is a date such as
+    /// `2026-05-01`, a time such as `2026-05-01T12:30:00Z`, seconds since 1970, or a
+    /// span before now such as `2h`. A line without a timestamp has that of the line
+    /// before it
     #[arg(long, value_name = "TIME")]
-    since: Option<When>,
+    since: Option<TimeArgument>,
 
     /// Only records whose `timestamp` is before TIME
     #[arg(long, value_name = "TIME")]
-    until: Option<When>,
+    until: Option<TimeArgument>,
 
-    /// With --since and --until: a file is passed over by the time in its name
-    /// where that is further away than this, and its first record agrees
+    /// With --since and --until: skip a file if the time in its name is further away
+    /// than this, and its first record lies outside, too
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     slack: Duration,
 }
 
-/// A point in time on the command line.
+/// A time on the command line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct When(Micros);
+pub struct TimeArgument(Micros);
 
-impl FromStr for When {
+impl FromStr for TimeArgument {
     type Err = String;
 
-    fn from_str(text: &str) -> Result<When, String> {
+    fn from_str(text: &str) -> Result<TimeArgument, String> {
         if let Some(date) = bare_date(text) {
             return Err(format!(
-                "would be so many seconds since 1970; if it is a date, write {date}, and if it is \
-                 seconds, {text}.0"
+                "means seconds since 1970; for a date write {date}, and for seconds write {text}.0"
             ));
         }
         if text.parse::<f64>().is_ok_and(f64::is_finite) {
-            return Micros::parse_timestamp(text).map(When);
+            return Micros::parse_timestamp(text).map(TimeArgument);
         }
         if let Ok(ago) = duration(text) {
-            return Ok(When(Clock::system().unix() - Micros::from_duration(ago)));
+            return Ok(TimeArgument(
+                Clock::system().unix() - Micros::from_duration(ago),
+            ));
         }
         let utc = if let Ok(time) = DateTime::parse_from_rfc3339(text) {
             time.to_utc()
@@ -72,12 +77,12 @@ impl FromStr for When {
                     .to_owned(),
             );
         };
-        Ok(When(Micros(utc.timestamp_micros())))
+        Ok(TimeArgument(Micros(utc.timestamp_micros())))
     }
 }
 
-/// The date that somebody may mean who writes nothing but digits, as it is to be
-/// written: taken for seconds, nearly all of them lie in the first year.
+/// The date that digits without dashes may mean, in the form that is accepted. As
+/// seconds, nearly all such numbers would lie in the year 1970.
 fn bare_date(text: &str) -> Option<String> {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -95,47 +100,49 @@ fn bare_date(text: &str) -> Option<String> {
         ..=8 => "%Y-%m-%d",
         _ => "%Y-%m-%dT%H:%M:%SZ",
     };
-    let is_near = (1970..2200).contains(&date.date().year());
-    is_near.then(|| date.format(form).to_string())
+    let is_plausible = (1970..2200).contains(&date.date().year());
+    is_plausible.then(|| date.format(form).to_string())
 }
 
-/// A span of time: from `since` on, up to `until`.
+/// The times from `since` on and before `until`.
 #[derive(Clone, Copy, Debug)]
-pub struct Range {
+pub struct TimeRange {
     since: Option<Micros>,
     until: Option<Micros>,
     slack: Micros,
 }
 
-impl RangeArgs {
-    /// What was asked for.
-    pub fn range(&self) -> Range {
-        Range {
-            since: self.since.map(|when| when.0),
-            until: self.until.map(|when| when.0),
+impl TimeRangeArgs {
+    /// The range that the flags name.
+    pub fn range(&self) -> TimeRange {
+        TimeRange {
+            since: self.since.map(|time| time.0),
+            until: self.until.map(|time| time.0),
             slack: Micros::from_duration(self.slack),
         }
     }
 }
 
-impl Range {
-    /// Whether all times lie in it.
+impl TimeRange {
+    /// Whether it has neither a start nor an end.
     pub fn is_unbounded(&self) -> bool {
         self.since.is_none() && self.until.is_none()
     }
 
-    /// Whether a record of this time lies in it. One whose time is unknown does.
+    /// Whether a record of this time lies in it. A record of unknown time does.
     pub fn contains(&self, time: Option<Micros>) -> bool {
         let Some(time) = time else { return true };
         self.since.is_none_or(|since| since <= time) && self.until.is_none_or(|until| time < until)
     }
 
-    /// The files among which all records of the span are. A record is archived
-    /// after its timestamp, so a file that was closed well before `since` has none
-    /// of them; one that was begun well after `until` has none unless it was fed
-    /// late. Names can be wrong about either, so the files next to the span are
-    /// asked, from the span outwards, until one agrees, or until `is_stopped`.
-    pub fn choose(
+    /// The files that may hold records of the range.
+    ///
+    /// A record is archived after its timestamp. So a file that was closed well before
+    /// `since` holds none of the range, and neither does a file that was created well
+    /// after `until`, unless records were archived late. Since names can be wrong, the
+    /// first record of the skipped files is read, from the range outwards, until one
+    /// lies outside the range too, or until `is_stopped`.
+    fn select(
         &self,
         files: Vec<RecordedFile>,
         mut is_stopped: impl FnMut() -> bool,
@@ -143,20 +150,26 @@ impl Range {
         if self.is_unbounded() {
             return files;
         }
-        let begun: Vec<Option<Micros>> = files.iter().map(begun).collect();
+        let created: Vec<Option<Micros>> = files.iter().map(creation_time).collect();
         let (mut first, mut end) = (0, files.len());
         if let Some(since) = self.since {
             let old = |time: &Option<Micros>| time.is_some_and(|time| time <= since - self.slack);
-            // Those before the last one that is old were closed when it began.
-            first = begun.iter().rposition(old).unwrap_or(0);
-            while first > 0 && !is_stopped() && begins(&files[first - 1], |time| time >= since) {
+            // The files before the last old one were closed when that one was created.
+            first = created.iter().rposition(old).unwrap_or(0);
+            while first > 0
+                && !is_stopped()
+                && first_timestamp_is(&files[first - 1], |time| time >= since)
+            {
                 first -= 1;
             }
         }
         if let Some(until) = self.until {
             let young = |time: &Option<Micros>| time.is_some_and(|time| time > until + self.slack);
-            end = begun.iter().position(young).unwrap_or(files.len());
-            while end < files.len() && !is_stopped() && begins(&files[end], |time| time < until) {
+            end = created.iter().position(young).unwrap_or(files.len());
+            while end < files.len()
+                && !is_stopped()
+                && first_timestamp_is(&files[end], |time| time < until)
+            {
                 end += 1;
             }
         }
@@ -167,39 +180,63 @@ impl Range {
     }
 }
 
-/// When a file was begun, by its name.
-pub fn begun(file: &RecordedFile) -> Option<Micros> {
+/// The files of `paths` that may hold records of `range`, in order. After a signal to
+/// stop there may be more of them.
+pub fn files_in_range(
+    stage: &mut Stage,
+    paths: &[PathBuf],
+    range: TimeRange,
+) -> Result<Vec<RecordedFile>> {
+    let mut files = Vec::new();
+    for path in paths {
+        let all = recorded_files(path)?;
+        let count = all.len();
+        let selected = range.select(all, || stage.signals.stop().is_some());
+        if selected.len() < count {
+            stage.report.summary(&format!(
+                "{}: {} of {count} files lie outside the time range",
+                path.display(),
+                count - selected.len()
+            ));
+        }
+        files.extend(selected);
+    }
+    Ok(files)
+}
+
+/// When a file was created, by its name.
+pub fn creation_time(file: &RecordedFile) -> Option<Micros> {
     let path = file.path();
     match Kind::of(path.file_name()?.to_str()?)? {
-        Kind::Complete(id) | Kind::Part(id) => Id::parse(id).map(Id::begun),
+        Kind::Complete(id) | Kind::Part(id) => FileId::parse(id).map(FileId::created),
         Kind::Unfinished(_) => None,
     }
 }
 
-/// Whether the first timestamp in a file is as it is `wanted`; so is one that is
-/// wrong, since its line is to be set aside. There may be none near its start, or
-/// the file cannot be read, which is told where it is read whole.
-fn begins(file: &RecordedFile, wanted: impl Fn(Micros) -> bool) -> bool {
+/// Whether the first timestamp near the start of a file fulfils `is_wanted`. An invalid
+/// timestamp counts as wanted, since its line has to be rejected. A file that cannot be
+/// read is not wanted here; it is reported when it is read whole.
+fn first_timestamp_is(file: &RecordedFile, is_wanted: impl Fn(Micros) -> bool) -> bool {
     let mut start = Vec::new();
     let Ok(opened) = file.open() else {
         return false;
     };
-    // What was read before an error may do.
+    // The bytes before an error may hold a timestamp.
     let _ = opened.take(PEEK_BYTES).read_to_end(&mut start);
     let mut lines = start.split(|byte| *byte == b'\n');
-    match lines.find_map(|line| time_of(line).transpose()) {
-        Some(time) => time.map_or(true, wanted),
+    match lines.find_map(|line| timestamp_in(line).transpose()) {
+        Some(time) => time.map_or(true, is_wanted),
         None => false,
     }
 }
 
-/// The timestamp of a line, if it is a record with one. The error says what is
-/// wrong with it.
-pub fn line_time(line: &Line) -> Result<Option<Micros>, Reject> {
-    line.record()?.map_or(Ok(None), time_of)
+/// The timestamp of a line; `None` if the line is no record or has none. The error says
+/// what is wrong with the timestamp.
+pub fn timestamp_of(line: &Line) -> Result<Option<Micros>, Reject> {
+    line.record()?.map_or(Ok(None), timestamp_in)
 }
 
-fn time_of(record: &[u8]) -> Result<Option<Micros>, Reject> {
+fn timestamp_in(record: &[u8]) -> Result<Option<Micros>, Reject> {
     let text = std::str::from_utf8(record).ok();
     match text.and_then(|text| value_of(text, "timestamp")) {
         None | Some("null") => Ok(None),
@@ -212,11 +249,11 @@ fn time_of(record: &[u8]) -> Result<Option<Micros>, Reject> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::stream::archives::{LOCK_NAME, recorded_files};
+    use crate::stream::archives::LOCK_NAME;
     use tempfile::TempDir;
 
-    fn when(text: &str) -> i64 {
-        text.parse::<When>().unwrap().0.0
+    fn parsed(text: &str) -> i64 {
+        text.parse::<TimeArgument>().unwrap().0.0
     }
 
     #[test]
@@ -228,25 +265,25 @@ mod tests {
             "2026-05-01T14:30:00.5+02:00",
             "2026-05-01T12:30:00.5",
         ] {
-            assert_eq!(when(text), noon, "{text}");
+            assert_eq!(parsed(text), noon, "{text}");
         }
-        assert_eq!(when("2026-05-01"), 1_777_593_600_000_000);
+        assert_eq!(parsed("2026-05-01"), 1_777_593_600_000_000);
         let before = Clock::system().unix().0;
-        let ago = when("2h") + 7_200_000_000;
+        let ago = parsed("2h") + 7_200_000_000;
         assert!((before..=Clock::system().unix().0).contains(&ago), "{ago}");
         for wrong in ["", "noon", "2026-13-01", "12:30", "inf", "-"] {
-            assert!(wrong.parse::<When>().is_err(), "{wrong}");
+            assert!(wrong.parse::<TimeArgument>().is_err(), "{wrong}");
         }
         // A day without its dashes, and times in other units.
         for (wrong, said) in [
             ("20231114", "write 2023-11-14"),
             ("1700000000000", "milliseconds?"),
         ] {
-            let fault = wrong.parse::<When>().unwrap_err();
+            let fault = wrong.parse::<TimeArgument>().unwrap_err();
             assert!(fault.contains(said), "{wrong}: {fault}");
         }
         // No month 99.
-        assert_eq!(when("20239914"), 20_239_914_000_000);
+        assert_eq!(parsed("20239914"), 20_239_914_000_000);
     }
 
     #[test]
@@ -260,22 +297,22 @@ mod tests {
             ("1700000000500", "milliseconds? Divide them by 1000"),
             ("253402300800", "milliseconds? Divide them by 1000"),
         ] {
-            let error = text.parse::<When>().unwrap_err();
+            let error = text.parse::<TimeArgument>().unwrap_err();
             assert!(error.contains(remedy), "{text}: {error}");
         }
         // What is no date, and what is written as a fraction, is seconds.
-        assert_eq!(when("20231114.0"), 20_231_114_000_000);
-        assert_eq!(when("20231314"), 20_231_314_000_000);
-        assert_eq!(when("0"), 0);
-        assert_eq!(when("2023111412"), 2_023_111_412_000_000);
-        assert_eq!(when("253402300799"), 253_402_300_799_000_000);
+        assert_eq!(parsed("20231114.0"), 20_231_114_000_000);
+        assert_eq!(parsed("20231314"), 20_231_314_000_000);
+        assert_eq!(parsed("0"), 0);
+        assert_eq!(parsed("2023111412"), 2_023_111_412_000_000);
+        assert_eq!(parsed("253402300799"), 253_402_300_799_000_000);
     }
 
-    /// An archive whose files are begun at these seconds, with a record each.
+    /// An archive whose files are created at these seconds, with a record each.
     fn archive(files: &[(i64, f64)]) -> (TempDir, Vec<RecordedFile>) {
         let folder = TempDir::new().unwrap();
-        for (begun, time) in files {
-            let id = Id::after(None, Micros(begun * 1_000_000))
+        for (created, time) in files {
+            let id = FileId::after(None, Micros(created * 1_000_000))
                 .unwrap()
                 .to_string();
             let part = Kind::Part(&id).file_name();
@@ -290,15 +327,15 @@ mod tests {
     fn chosen(files: &[(i64, f64)], since: Option<i64>, until: Option<i64>) -> Vec<i64> {
         let (_folder, found) = archive(files);
         let micros = |seconds: i64| Micros(seconds * 1_000_000);
-        let range = Range {
+        let range = TimeRange {
             since: since.map(micros),
             until: until.map(micros),
             slack: micros(100),
         };
-        let chosen = range.choose(found, || false);
+        let chosen = range.select(found, || false);
         chosen
             .iter()
-            .map(|file| begun(file).unwrap().0 / 1_000_000)
+            .map(|file| creation_time(file).unwrap().0 / 1_000_000)
             .collect()
     }
 

@@ -1,5 +1,7 @@
-//! Work on many files of an archive by several threads, its outcomes in order.
+//! Work on many files of an archive in several threads. The outcomes come in the order of
+//! the files.
 
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -8,12 +10,20 @@ use crate::stage::worker_pool::WorkerPool;
 use crate::stage::{EndedEarly, Stage};
 use crate::stream::archives::RecordedFile;
 
-/// How soon a signal is seen while no file is done.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// How often signals are checked while no file is done.
+const CHECK_EVERY: Duration = Duration::from_millis(50);
 
-/// Has `work` done on each of `files`, and shows what came of it to `take`, in
-/// their order, until that says that it has enough.
-pub fn each_in_order<D: Send + 'static>(
+/// The number of threads to use: the given one, or that of the processors.
+pub fn thread_count(given: Option<NonZeroU16>) -> usize {
+    match given {
+        Some(threads) => threads.get().into(),
+        None => std::thread::available_parallelism().map_or(1, |processors| processors.get()),
+    }
+}
+
+/// Runs `work` on each of `files`, and calls `take` with the outcomes in the files' order
+/// until `take` returns false. A signal to stop is an error.
+pub fn for_each_file<D: Send + 'static>(
     stage: &mut Stage,
     files: Vec<RecordedFile>,
     threads: usize,
@@ -34,8 +44,8 @@ pub fn each_in_order<D: Send + 'static>(
         if pool.is_idle() {
             return Ok(());
         }
-        // A disk may take as long as it likes: a signal does not wait for it.
-        let Some(outcome) = pool.wait_up_to(LOOK_EVERY)? else {
+        // A read may block for long, and a signal must not wait for it.
+        let Some(outcome) = pool.wait_up_to(CHECK_EVERY)? else {
             stage.report.flush()?;
             continue;
         };
