@@ -130,7 +130,7 @@ fn an_index_that_becomes_read_only_is_waited_for() {
         loaded.wait_for("some are indexed", |loaded| loaded.count("indexed") > 2000);
         let settings = format!("/{index}/_settings");
         service.put(&settings, json!({*block: true}));
-        loaded.running.says("records are put off");
+        loaded.running.says("refused for now");
         loaded.wait_for("it tries again", |loaded| loaded.count("retried") > 500);
         let before = loaded.count("in");
         loaded.wait_for("it tries on", |loaded| loaded.count("retried") > 1500);

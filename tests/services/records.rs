@@ -144,7 +144,7 @@ fn the_ingest_pipeline_sees_every_document() {
     let finished = missing.input(scores(0..1)).finish();
     finished.assert_status(2);
     assert!(
-        finished.stderr.contains("has none of this name"),
+        finished.stderr.contains("has no pipeline of this name"),
         "{finished}"
     );
     service.put("/_ingest/pipeline/rv-test", json!({"processors": []}));

@@ -75,7 +75,7 @@ fn templates_make_dates_with_fractions_numbers_and_keywords() {
     assert!(
         again
             .stderr
-            .contains("not changed by the template: score-log-2023"),
+            .contains("does not change them: score-log-2023"),
         "{again}"
     );
 }

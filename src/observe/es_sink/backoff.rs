@@ -1,21 +1,21 @@
-//! How long to wait before a call is made again.
+//! How long to wait before a failed call is made again.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::time::Duration;
 
-/// As good as for ever, and can be added to any time.
+/// A limit that can be added to any time without an overflow.
 const WAIT_MAX: Duration = Duration::from_secs(86_400);
 
-/// Waits that double up to a limit, each cut by up to a half at random, so that
-/// sinks which failed together do not come back together.
+/// Waits that double up to a limit. Each is shortened by up to a half at random, so that
+/// sinks that failed together do not come back together.
 #[derive(Debug)]
 pub struct Backoff {
     min: Duration,
     max: Duration,
     /// Failures in a row.
     failures: u32,
-    /// Keyed at random in each process.
+    /// A hash with a random key: a source of random numbers.
     random: RandomState,
     waits: u64,
 }
@@ -44,7 +44,7 @@ impl Backoff {
         half + half * part as u32 / 1000
     }
 
-    /// Something got through.
+    /// Starts at the shortest wait again, after a success.
     pub fn reset(&mut self) {
         self.failures = 0;
     }

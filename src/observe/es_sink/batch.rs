@@ -1,60 +1,58 @@
-//! The records that were read and are not indexed yet: gathered in a [`Batch`],
-//! sent as a [`Parcel`].
+//! Records that were read and are not indexed yet. A [`Batch`] gathers them; a
+//! [`SealedBatch`] is the content of one call.
 
 use std::time::Instant;
 
 use hyper::body::Bytes;
 
-/// What is known of one record besides its text.
+/// An [`Item`] without its texts.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     body_bytes: usize,
     raw_bytes: usize,
-    /// The line in the input.
     number: u64,
-    /// Its place in the input, in bytes.
     offset: u64,
-    put_off: Option<PutOff>,
+    deferral: Option<Deferral>,
 }
 
-/// The service has not taken a record yet, but may.
+/// How long the service has refused a record for now.
 #[derive(Clone, Copy, Debug)]
-pub struct PutOff {
-    /// Since when others were taken between each refusal and the next.
+pub struct Deferral {
+    /// Since when other records were accepted between two refusals of this one.
     pub since: Instant,
-    /// How many records had been taken at the last refusal.
-    pub taken: u64,
+    /// How many records were indexed before the last refusal.
+    pub indexed_before: u64,
 }
 
-/// One record of a batch or a parcel.
+/// One record of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Item<'a> {
     /// The two lines that `_bulk` wants: the action and the document.
     pub body: &'a [u8],
-    /// The line as it came, in case it is refused.
+    /// The line as it came, in case the record is rejected.
     pub raw: &'a [u8],
-    /// Its number in the input.
+    /// The number of the line in the input.
     pub number: u64,
-    /// Its place in the input, in bytes.
+    /// Where the line begins in the input, in bytes.
     pub offset: u64,
-    /// Where the service has put it off.
-    pub put_off: Option<PutOff>,
+    /// Set if the service has refused the record for now.
+    pub deferral: Option<Deferral>,
 }
 
-/// Records on their way, in their order.
+/// Records in their order, to which others can be added.
 #[derive(Debug, Default)]
 pub struct Batch {
     body: Vec<u8>,
     raw: Vec<u8>,
     entries: Vec<Entry>,
-    /// When the first of them came.
-    begun: Option<Instant>,
+    /// When the first record was added.
+    since: Option<Instant>,
 }
 
-/// A batch that may have been sent: its body can be shared with a call.
+/// The records of one call. The call's thread shares the body.
 #[derive(Debug)]
-pub struct Parcel {
-    /// Of the call.
+pub struct SealedBatch {
+    /// What is sent: the records' operations, one after the other.
     pub body: Bytes,
     raw: Vec<u8>,
     entries: Vec<Entry>,
@@ -65,13 +63,13 @@ impl Batch {
     pub fn push(&mut self, item: Item) {
         self.body.extend_from_slice(item.body);
         self.raw.extend_from_slice(item.raw);
-        self.begun.get_or_insert_with(Instant::now);
+        self.since.get_or_insert_with(Instant::now);
         self.entries.push(Entry {
             body_bytes: item.body.len(),
             raw_bytes: item.raw.len(),
             number: item.number,
             offset: item.offset,
-            put_off: item.put_off,
+            deferral: item.deferral,
         });
     }
 
@@ -80,24 +78,25 @@ impl Batch {
         self.entries.len()
     }
 
-    /// Whether there is none.
+    /// Whether it has no records.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The bytes of a call with all of them.
+    /// The bytes of a call with all records.
     pub fn bytes(&self) -> usize {
         self.body.len()
     }
 
-    /// When the oldest record came.
-    pub fn begun(&self) -> Option<Instant> {
-        self.begun
+    /// When the first record was added. After [`take`](Batch::take) it is still the time
+    /// of the first of all.
+    pub fn since(&self) -> Option<Instant> {
+        self.since
     }
 
-    /// Takes out as many of the first records as fit into a call: one at least,
-    /// of which there has to be one.
-    pub fn take(&mut self, records_max: usize, bytes_max: usize) -> Parcel {
+    /// Takes out as many of the first records as fit into a call, but at least one if there
+    /// is one.
+    pub fn take(&mut self, records_max: usize, bytes_max: usize) -> SealedBatch {
         let (mut bytes, mut raw_bytes, mut count) = (0, 0, 0);
         for entry in self.entries.iter().take(records_max.max(1)) {
             if count > 0 && bytes + entry.body_bytes > bytes_max {
@@ -107,35 +106,30 @@ impl Batch {
             raw_bytes += entry.raw_bytes;
             count += 1;
         }
-        let begun = self.begun.filter(|_| self.entries.len() > count);
+        let since = self.since.filter(|_| self.entries.len() > count);
         let rest = Batch {
             body: self.body.split_off(bytes),
             raw: self.raw.split_off(raw_bytes),
             entries: self.entries.split_off(count),
-            begun,
+            since,
         };
         let Batch {
             body, raw, entries, ..
         } = std::mem::replace(self, rest);
         if self.entries.is_empty() {
-            // The next one will be about as large.
+            // The next batch will be about as large.
             self.body.reserve(body.len());
             self.raw.reserve(raw.len());
         }
-        Parcel {
+        SealedBatch {
             body: body.into(),
             raw,
             entries,
         }
     }
-
-    /// The records, in their order.
-    pub fn items(&self) -> impl Iterator<Item = Item<'_>> {
-        items(&self.body, &self.raw, &self.entries)
-    }
 }
 
-impl Parcel {
+impl SealedBatch {
     /// How many records there are.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -146,8 +140,8 @@ impl Parcel {
         items(&self.body, &self.raw, &self.entries)
     }
 
-    /// The same records as two parcels, of which the first has half of them.
-    pub fn halves(self) -> [Parcel; 2] {
+    /// The same records as two batches of half the size.
+    pub fn halves(self) -> [SealedBatch; 2] {
         let mut batch = Batch::default();
         self.items().for_each(|item| batch.push(item));
         let half = self.len() / 2;
@@ -172,7 +166,7 @@ fn items<'a>(
             raw: this_raw,
             number: entry.number,
             offset: entry.offset,
-            put_off: entry.put_off,
+            deferral: entry.deferral,
         }
     })
 }
@@ -189,14 +183,14 @@ mod tests {
                 raw: text.as_bytes(),
                 number: index as u64 + 1,
                 offset: 10 * index as u64,
-                put_off: None,
+                deferral: None,
             });
         }
         batch
     }
 
-    fn raws(parcel: &Parcel) -> Vec<&str> {
-        parcel
+    fn raws(batch: &SealedBatch) -> Vec<&str> {
+        batch
             .items()
             .map(|item| std::str::from_utf8(item.raw).unwrap())
             .collect()
@@ -212,11 +206,11 @@ mod tests {
         );
         let second = batch.take(10, 1);
         assert_eq!(raws(&second), ["ccc"]);
-        assert!(batch.begun().is_some());
+        assert!(batch.since().is_some());
         let third = batch.take(1, usize::MAX);
         let last = third.items().next().unwrap();
         assert_eq!((last.number, last.offset), (4, 30));
-        assert!(batch.is_empty() && batch.begun().is_none() && batch.bytes() == 0);
+        assert!(batch.is_empty() && batch.since().is_none() && batch.bytes() == 0);
     }
 
     #[test]

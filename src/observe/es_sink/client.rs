@@ -1,4 +1,4 @@
-//! Calls of the service, and the settings that they share.
+//! The HTTP client: calls of the service, with their addresses and credentials.
 
 use std::error::Error as _;
 use std::fs;
@@ -18,30 +18,31 @@ use reqwest::redirect::Policy;
 use reqwest::tls::Certificate;
 use reqwest::{Method, Url};
 
+use crate::observe::es_sink::bulk_reply::{self, BulkOutcome};
+use crate::observe::es_sink::call_error::CallError;
 use crate::observe::es_sink::credentials::Credentials;
-use crate::observe::es_sink::reply::{self, Outcome};
 use crate::stage::cli::duration;
 use crate::stage::report::shown;
 use crate::stage::{Stage, usage};
 
-/// Only what is looked at: a whole reply is as long as the call.
+/// Asks for the parts of the reply that are read. A whole reply is as long as the call.
 const FILTER: &str = "filter_path=errors,items.*.status,items.*.error";
 
 /// The longest reply that is read, in bytes.
 const REPLY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// The longest time for a call: as good as none.
+/// The longest time-out of a call. It can be added to any time without an overflow.
 const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 
 /// The longest wait for a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// Where the service is, and how it is spoken to.
+/// The flags that say where the service is and how to call it.
 #[derive(Args, Clone, Debug)]
 pub struct ServiceArgs {
-    /// Where the service is, such as `https://search.example:9200`; may be given
-    /// several times for the nodes of one cluster: they are called in turn, and
-    /// one that fails is left alone for a while
+    /// The address of the service, such as `https://search.example:9200`. Give it several
+    /// times for the nodes of one cluster: they take turns, and a node that fails is not
+    /// called for a while
     #[arg(long = "url", value_name = "URL", required = true)]
     pub urls: Vec<String>,
 
@@ -53,48 +54,49 @@ pub struct ServiceArgs {
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
 
+    /// Where the credentials are.
     #[command(flatten)]
     pub credentials: Credentials,
 }
 
-/// How calls of `_bulk` are made.
+/// How `_bulk` calls are made.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BulkSettings<'a> {
     /// Whether they are compressed.
     pub gzip: bool,
-    /// The ingest pipeline that the service is to apply.
+    /// The ingest pipeline that the service runs on each document.
     pub pipeline: Option<&'a str>,
 }
 
-/// Makes calls.
+/// Makes calls. Several threads may share it.
 #[derive(Debug)]
 pub struct Client {
     http: HttpClient,
-    servers: Vec<Server>,
+    servers: Vec<ServerAddress>,
     credentials: Credentials,
     authorization: Mutex<Option<HeaderValue>>,
     gzip: bool,
 }
 
 #[derive(Debug)]
-struct Server {
-    /// As it was given, for messages.
+struct ServerAddress {
+    /// The URL of the command line.
     url: String,
-    /// The address of `_bulk`.
+    /// The URL of `_bulk`, with its query.
     bulk: Url,
 }
 
-/// The answer to a call that is not `_bulk`.
+/// The reply to a call.
 #[derive(Debug)]
 pub struct Reply {
-    /// Of HTTP.
+    /// The HTTP status.
     pub status: u16,
-    /// What is said, cut short where it is very long.
+    /// The body. A very long one is cut.
     pub body: Vec<u8>,
 }
 
 impl Client {
-    /// Reads the secrets and certificates. No connection is made yet.
+    /// Reads the credentials and certificates. No connection is made yet.
     pub fn new(stage: &Stage, args: &ServiceArgs, bulk: BulkSettings) -> Result<Client> {
         let timeout = args.timeout.min(TIMEOUT_MAX);
         if timeout.is_zero() {
@@ -116,13 +118,13 @@ impl Client {
             if let Some(pipeline) = bulk.pipeline {
                 address.query_pairs_mut().append_pair("pipeline", pipeline);
             }
-            servers.push(Server { url, bulk: address });
+            servers.push(ServerAddress { url, bulk: address });
         }
         if servers.is_empty() {
             return Err(usage("--url is missing"));
         }
-        // The HTTP client wants a provider that is installed first. It may be
-        // there already: that is as good.
+        // The HTTP client needs an installed provider. An error means that one is
+        // installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = HttpClient::builder()
             .redirect(Policy::none())
@@ -152,18 +154,18 @@ impl Client {
         self.servers.len()
     }
 
-    /// An address, for messages.
+    /// The URL of an address, for messages.
     pub fn url(&self, server: usize) -> &str {
         &self.servers[server].url
     }
 
-    /// All addresses, for messages.
+    /// The URLs of all addresses, for messages.
     pub fn urls(&self) -> String {
         let urls: Vec<&str> = self.servers.iter().map(|one| one.url.as_str()).collect();
         urls.join(", ")
     }
 
-    /// Reads the secrets again. Where that fails the old ones stay.
+    /// Reads the credentials again. After an error the old ones stay in use.
     pub fn reload_credentials(&self) -> Result<()> {
         let fresh = self.credentials.header()?;
         *self.lock() = fresh;
@@ -171,38 +173,40 @@ impl Client {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<HeaderValue>> {
-        // A header is replaced whole, whatever has panicked.
+        // A header is only replaced as a whole, so a panic cannot have damaged it.
         let held = self.authorization.lock();
         held.unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends `body`, which holds `count` records.
-    pub fn bulk(&self, server: usize, body: Bytes, count: usize) -> Outcome {
+    /// Makes a `_bulk` call. `body` holds the operations of `count` records.
+    pub fn bulk(&self, server: usize, body: Bytes, count: usize) -> BulkOutcome {
         let call = self.http.post(self.servers[server].bulk.clone());
         let call = call.header(CONTENT_TYPE, "application/x-ndjson");
         let call = if self.gzip {
             match compressed(&body) {
                 Ok(body) => call.header(CONTENT_ENCODING, "gzip").body(body),
-                Err(error) => return Outcome::Fatal(format!("cannot compress a call: {error}")),
+                Err(error) => {
+                    return BulkOutcome::Fatal(format!("cannot compress a call: {error}"));
+                }
             }
         } else {
             call.body(body)
         };
         match self.send(call) {
-            Ok(reply) => reply::read(reply.status, &reply.body, count),
-            Err(failed) => failed,
+            Ok(reply) => bulk_reply::read(reply.status, &reply.body, count),
+            Err(error) => error.into(),
         }
     }
 
-    /// Makes a call with a path such as `/_index_template/x` and perhaps a JSON
-    /// body. What comes instead of a reply is `Retry` or `Fatal`.
+    /// Makes a call with a path such as `/_index_template/x`, and with a JSON body if one is
+    /// given. A reply with any status is no error.
     pub fn call(
         &self,
         server: usize,
         method: Method,
         path: &str,
         body: Option<String>,
-    ) -> Result<Reply, Outcome> {
+    ) -> Result<Reply, CallError> {
         let address = format!("{}{path}", self.servers[server].url);
         let mut call = self.http.request(method, address);
         if let Some(body) = body {
@@ -211,16 +215,16 @@ impl Client {
         self.send(call)
     }
 
-    fn send(&self, mut call: RequestBuilder) -> Result<Reply, Outcome> {
+    fn send(&self, mut call: RequestBuilder) -> Result<Reply, CallError> {
         if let Some(authorization) = &*self.lock() {
             call = call.header(AUTHORIZATION, authorization.clone());
         }
-        let reply = call.send().map_err(failed)?;
+        let reply = call.send().map_err(call_error)?;
         let status = reply.status().as_u16();
         let mut body = Vec::new();
         match reply.take(REPLY_BYTES_MAX).read_to_end(&mut body) {
             Ok(_) => Ok(Reply { status, body }),
-            Err(error) => Err(Outcome::Retry(format!("the reply broke off: {error}"))),
+            Err(error) => Err(CallError::Retry(format!("the reply broke off: {error}"))),
         }
     }
 }
@@ -231,55 +235,55 @@ fn compressed(body: &[u8]) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-/// What a call without a reply means: a certificate that is not trusted stays
-/// so, everything else may pass.
-fn failed(error: reqwest::Error) -> Outcome {
+/// Why a call has no reply. An untrusted certificate stays untrusted; any other error may
+/// pass.
+fn call_error(error: reqwest::Error) -> CallError {
     let error = error.without_url();
     let mut reason = error.to_string();
     let mut cause = error.source();
     while let Some(inner) = cause {
         reason = format!("{reason}: {inner}");
         if is_bad_certificate(inner) {
-            return Outcome::Fatal(format!(
+            return CallError::Fatal(format!(
                 "{reason}; name the certificate of its authority with --ca-file"
             ));
         }
         cause = inner.source();
     }
-    Outcome::Retry(reason)
+    CallError::Retry(reason)
 }
 
 fn is_bad_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
     if let Some(error) = error.downcast_ref::<rustls::Error>() {
         return matches!(error, rustls::Error::InvalidCertificate(_));
     }
-    // What an I/O error holds is not its source, and one may hold another.
+    // An I/O error may hold another error, which is not its source.
     let held = error
         .downcast_ref::<io::Error>()
         .and_then(io::Error::get_ref);
     held.is_some_and(|held| is_bad_certificate(held))
 }
 
-/// Checks the address. It is never shown where it may hold a password.
+/// Reads a `--url`. Messages do not show it if it may hold a password.
 fn read_url(text: &str) -> Result<Url> {
     let has_scheme = |scheme: &str| {
         let start = text.get(..scheme.len());
         start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
     };
     if !has_scheme("http://") && !has_scheme("https://") {
-        let told = "--url must begin with http:// or https://";
+        let rule = "--url must begin with http:// or https://";
         return Err(usage(if text.contains('@') {
-            told.to_owned()
+            rule.to_owned()
         } else if text.contains("://") {
-            format!("{told}, and {} does not", shown(text))
+            format!("{rule}, and {} does not", shown(text))
         } else {
-            format!("{told}: write --url http://{text}")
+            format!("{rule}: write --url http://{text}")
         }));
     }
     let url = Url::parse(text).map_err(|error| usage(format!("--url: {error}")))?;
     if !url.username().is_empty() || url.password().is_some() {
         return Err(usage(
-            "--url holds credentials, which every user of the machine could see; give --user, and the password in RV_ES_PASSWORD or --password-file",
+            "--url holds credentials, and every user of the machine can see them; give --user, and the password in RV_ES_PASSWORD or --password-file",
         ));
     }
     if !url.has_host() {
@@ -347,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_certificate_is_told_from_a_lost_connection() {
+    fn a_bad_certificate_differs_from_a_lost_connection() {
         let bad = || rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
         assert!(is_bad_certificate(&bad()));
         assert!(is_bad_certificate(&io::Error::other(io::Error::other(

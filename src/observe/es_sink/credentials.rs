@@ -1,4 +1,5 @@
-//! Who logs in at the service: read from files or the environment, never shown.
+//! The credentials for the service. They come from files or the environment, and are never
+//! shown.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,14 +14,14 @@ use crate::stage::usage;
 const PASSWORD_VARIABLE: &str = "RV_ES_PASSWORD";
 const API_KEY_VARIABLE: &str = "RV_ES_API_KEY";
 
-/// Where the credentials are.
+/// The flags that say where the credentials are.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Credentials {
     /// Log in as NAME
     #[arg(long, value_name = "NAME", conflicts_with = "api_key_file")]
     pub user: Option<String>,
 
-    /// Take the password of --user from FILE
+    /// Read the password of --user from FILE
     #[arg(long, value_name = "FILE", requires = "user")]
     pub password_file: Option<PathBuf>,
 
@@ -30,8 +31,8 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// The header that logs in, where there is something to log in with. It is
-    /// marked as sensitive, so that it is never printed.
+    /// Reads the credentials and makes the header that logs in; `None` if there are none.
+    /// The header is marked as sensitive, so that it is never printed.
     pub fn header(&self) -> Result<Option<HeaderValue>> {
         let text = if let Some(user) = &self.user {
             if user.contains(':') {
@@ -58,7 +59,7 @@ impl Credentials {
     }
 }
 
-/// A secret from its file or, where none is named, from the environment.
+/// Reads a secret from its file, or from the environment if no file is given.
 fn secret(path: Option<&Path>, variable: &str) -> Result<Option<String>> {
     let (place, text) = match path {
         Some(path) => {

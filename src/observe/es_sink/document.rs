@@ -4,7 +4,7 @@ use chrono::{DateTime, Datelike, Utc};
 
 use crate::observe::es_sink::agreement::Agreement;
 use crate::observe::es_sink::index_name::IndexName;
-use crate::observe::es_sink::shape::{self, Extent};
+use crate::observe::es_sink::shape::{self, IndexedFields};
 use crate::wire::hash::sha256_hex;
 use crate::wire::message::{Field, Record, Score};
 use crate::wire::micros::Micros;
@@ -61,7 +61,7 @@ impl Documents {
     pub fn operation(
         &mut self,
         line: &[u8],
-        extent: Extent,
+        fields: IndexedFields,
         out: &mut Vec<u8>,
     ) -> Result<(), Reject> {
         let record = Record::parse(line)?;
@@ -87,12 +87,12 @@ impl Documents {
         action.end();
         out.push(b'\n');
         let object = record.object();
-        let stands = self.keep_shape || (extent == Extent::Whole && shape::is_regular(object));
+        let stands = self.keep_shape || (fields == IndexedFields::All && shape::is_regular(object));
         let mut document = if stands {
             record.rewrite(out, &[Field::Timestamp])
         } else {
             let mut document = ObjectWriter::new(out);
-            shape::write(&mut document, object, &[Field::Timestamp.name()], extent);
+            shape::write(&mut document, object, &[Field::Timestamp.name()], fields);
             document
         };
         if let Some(time) = &time {
@@ -179,7 +179,7 @@ mod tests {
         let mut documents = Documents::new(IndexName::parse(index).unwrap(), false);
         let mut out = Vec::new();
         documents
-            .operation(record.as_bytes(), Extent::Whole, &mut out)
+            .operation(record.as_bytes(), IndexedFields::All, &mut out)
             .inspect_err(|_| assert!(out.is_empty()))?;
         Ok(String::from_utf8(out).unwrap())
     }
@@ -215,7 +215,7 @@ mod tests {
                 let Some(date) = DateTime::from_timestamp_micros(micros) else { continue };
                 prop_assume!((0..=9999).contains(&date.year()));
                 let mut out = Vec::new();
-                documents.operation(record.as_bytes(), Extent::Whole, &mut out).unwrap();
+                documents.operation(record.as_bytes(), IndexedFields::All, &mut out).unwrap();
                 let expected = format!(
                     "{{\"index\":{{\"_index\":\"{}\",\"_id\":\"a\"}}}}\n{{\"messageId\":\"a\",\"timestamp\":\"{}\"}}\n",
                     date.format("i-%Y-%m-%d"), date.format("%Y-%m-%dT%H:%M:%S%.6fZ")
@@ -233,7 +233,7 @@ mod tests {
         documents
             .operation(
                 br#"{"messageId":"a","timestamp":0.5}"#,
-                Extent::Whole,
+                IndexedFields::All,
                 &mut out,
             )
             .unwrap();
@@ -243,7 +243,8 @@ mod tests {
              {\"messageId\":\"a\",\"timestamp\":\"1970-01-01T00:00:00.500000Z\",\
              \"@timestamp\":\"1970-01-01T00:00:00.500000Z\"}\n"
         );
-        let error = documents.operation(br#"{"messageId":"a"}"#, Extent::Whole, &mut Vec::new());
+        let error =
+            documents.operation(br#"{"messageId":"a"}"#, IndexedFields::All, &mut Vec::new());
         assert!(error.unwrap_err().to_string().contains("data stream"));
     }
 

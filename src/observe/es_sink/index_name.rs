@@ -1,14 +1,17 @@
-//! The name of an index: text of the command line, and digits of a date. Nothing
-//! else of a record ever gets into it.
+//! The name of an index: text of the command line, and digits of a date. Nothing else of
+//! a record gets into it.
 
 use std::fmt::Write as _;
 
+use anyhow::Result;
 use chrono::{DateTime, Datelike, Utc};
 
-/// The longest name that the service takes, in bytes.
+use crate::stage::usage;
+
+/// The longest name that the service accepts, in bytes.
 const NAME_BYTES_MAX: usize = 255;
 
-/// A name with places for parts of a date.
+/// A name in which parts of a date can be filled in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexName(Vec<Piece>);
 
@@ -21,6 +24,11 @@ enum Piece {
 }
 
 impl IndexName {
+    /// Reads the value of `--index`. The error is one of usage.
+    pub fn of_flag(text: &str) -> Result<IndexName> {
+        IndexName::parse(text).map_err(|reason| usage(format!("--index {text:?}: {reason}")))
+    }
+
     /// Reads a name such as `scores-%Y.%m.%d`. The error says what is wrong.
     pub fn parse(pattern: &str) -> Result<IndexName, String> {
         if pattern.starts_with(['-', '_', '+']) {
@@ -50,19 +58,19 @@ impl IndexName {
         Ok(name)
     }
 
-    /// Whether it takes a date to fill it.
+    /// Whether it holds parts of a date.
     pub fn needs_date(&self) -> bool {
         self.0.iter().any(|piece| !matches!(piece, Piece::Text(_)))
     }
 
-    /// What matches the name on every date, in the words of a template.
+    /// The pattern of an index template that matches the name of every date.
     pub fn wildcard(&self) -> String {
         let mut pattern = String::new();
         let mut in_date = false;
         for (index, piece) in self.0.iter().enumerate() {
             match piece {
                 Piece::Text(text) => {
-                    // A point or a dash between parts of a date belongs to it.
+                    // A dot or a dash between two parts of a date belongs to the date.
                     let within = in_date && index + 1 < self.0.len() && text.len() <= 1;
                     if !within {
                         pattern.push_str(text);
@@ -79,7 +87,7 @@ impl IndexName {
         pattern
     }
 
-    /// The name for a date whose year has four digits.
+    /// Fills in a date whose year has four digits.
     pub fn fill(&self, date: DateTime<Utc>) -> String {
         let mut name = String::new();
         for piece in &self.0 {
@@ -94,7 +102,7 @@ impl IndexName {
     }
 }
 
-/// Text that the service takes in a name.
+/// The text, if the service accepts it in a name. The error says what is wrong.
 fn checked(text: &str) -> Result<String, String> {
     let wrong = |character: &char| {
         character.is_control()

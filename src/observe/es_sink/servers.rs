@@ -1,5 +1,5 @@
-//! Which of several addresses a call goes to. Those that fail are left alone for
-//! a while; nothing here reads a clock.
+//! Which of several addresses a call goes to (pure). An address that fails is not called
+//! for a while.
 
 use std::time::{Duration, Instant};
 
@@ -9,23 +9,23 @@ use crate::observe::es_sink::backoff::Backoff;
 #[derive(Debug)]
 pub struct Servers {
     all: Vec<Server>,
-    /// Whose turn it is.
+    /// The index of the address whose turn it is.
     next: usize,
 }
 
 #[derive(Debug)]
 struct Server {
-    /// After a failure: not to be called before.
-    shunned_until: Option<Instant>,
+    /// Set after a failure: when it may be called again.
+    excluded_until: Option<Instant>,
     backoff: Backoff,
 }
 
 impl Servers {
-    /// As many addresses, all thought to be well. After a failure one is left
-    /// alone for about `min`, after the next for twice as long, up to `max`.
+    /// `count` addresses, which may all be called. After a failure an address is not
+    /// called for about `min`, after the next failure for twice as long, up to `max`.
     pub fn new(count: usize, min: Duration, max: Duration) -> Servers {
         let server = |_| Server {
-            shunned_until: None,
+            excluded_until: None,
             backoff: Backoff::new(min, max),
         };
         Servers {
@@ -34,44 +34,45 @@ impl Servers {
         }
     }
 
-    /// The address of the next call: in turn among those that may be called now.
-    pub fn pick(&mut self, now: Instant) -> Option<usize> {
+    /// The index of the address for the next call: the available ones take turns. `None`
+    /// if no address may be called now.
+    pub fn take_turn(&mut self, now: Instant) -> Option<usize> {
         let count = self.all.len();
-        let picked = (0..count)
+        let index = (0..count)
             .map(|step| (self.next + step) % count)
-            .find(|index| self.all[*index].is_open(now))?;
-        self.next = (picked + 1) % count;
-        Some(picked)
+            .find(|index| self.all[*index].is_available(now))?;
+        self.next = (index + 1) % count;
+        Some(index)
     }
 
-    /// When one may be called; `None` is now.
-    pub fn open_at(&self, now: Instant) -> Option<Instant> {
-        if self.all.iter().any(|server| server.is_open(now)) {
+    /// When an address may be called; `None` if one may be called now.
+    pub fn available_at(&self, now: Instant) -> Option<Instant> {
+        if self.all.iter().any(|server| server.is_available(now)) {
             return None;
         }
-        let times = self.all.iter().filter_map(|server| server.shunned_until);
+        let times = self.all.iter().filter_map(|server| server.excluded_until);
         times.min()
     }
 
-    /// It has answered.
+    /// Notes that an address has answered.
     pub fn succeeded(&mut self, index: usize) {
-        self.all[index].shunned_until = None;
+        self.all[index].excluded_until = None;
         self.all[index].backoff.reset();
     }
 
-    /// It has not. Calls that were under way together and fail together count as
-    /// one failure.
+    /// Notes that an address has failed. Calls that were under way together and fail
+    /// together count as one failure.
     pub fn failed(&mut self, index: usize, now: Instant) {
         let server = &mut self.all[index];
-        if server.is_open(now) {
-            server.shunned_until = Some(now + server.backoff.next_wait());
+        if server.is_available(now) {
+            server.excluded_until = Some(now + server.backoff.next_wait());
         }
     }
 }
 
 impl Server {
-    fn is_open(&self, now: Instant) -> bool {
-        self.shunned_until.is_none_or(|until| until <= now)
+    fn is_available(&self, now: Instant) -> bool {
+        self.excluded_until.is_none_or(|until| until <= now)
     }
 }
 
@@ -80,30 +81,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_fails_is_left_alone_and_the_others_are_called_in_turn() {
+    fn an_address_that_fails_is_not_called_for_a_while_and_the_others_take_turns() {
         let min = Duration::from_secs(1);
         let mut servers = Servers::new(3, min, Duration::from_secs(60));
         let start = Instant::now();
         let turns = |servers: &mut Servers, now| {
-            let picks: Vec<_> = (0..3).map(|_| servers.pick(now)).collect();
+            let picks: Vec<_> = (0..3).map(|_| servers.take_turn(now)).collect();
             picks.into_iter().flatten().collect::<Vec<_>>()
         };
         assert_eq!(turns(&mut servers, start), [0, 1, 2]);
         servers.failed(1, start);
         assert_eq!(turns(&mut servers, start), [0, 2, 0]);
-        assert_eq!(servers.open_at(start), None);
+        assert_eq!(servers.available_at(start), None);
         servers.failed(0, start);
         servers.failed(2, start);
-        // The same outage, told by another call.
+        // Another call reports the same outage.
         servers.failed(2, start);
-        assert_eq!(servers.pick(start), None);
-        let at = servers.open_at(start).unwrap();
+        assert_eq!(servers.take_turn(start), None);
+        let at = servers.available_at(start).unwrap();
         assert!(start + min / 2 <= at && at <= start + min, "{at:?}");
         let later = start + min;
         assert_eq!(turns(&mut servers, later).len(), 3);
         servers.failed(2, later);
         servers.failed(2, later + min / 2);
-        let all_waits = servers.all[2].shunned_until.unwrap() - later;
+        let all_waits = servers.all[2].excluded_until.unwrap() - later;
         assert!(min <= all_waits && all_waits <= 2 * min, "{all_waits:?}");
         servers.succeeded(2);
         assert_eq!(turns(&mut servers, later).len(), 3);

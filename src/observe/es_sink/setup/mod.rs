@@ -1,33 +1,33 @@
-//! Prepares the service: index templates that map the fields of records.
+//! `rv-es-sink setup`: creates index templates, which map the fields of records.
 
 mod template;
 
-use anyhow::{Result, bail};
-use clap::{Args, ValueEnum};
+use anyhow::{Result, anyhow, bail};
+use clap::Args;
 use reqwest::Method;
 use serde_json::Value;
 
+use crate::observe::es_sink::call_error::{reason_in, refusal};
 use crate::observe::es_sink::client::{BulkSettings, Client, Reply, ServiceArgs};
 use crate::observe::es_sink::index_name::IndexName;
-use crate::observe::es_sink::reply::{self, Outcome};
-use crate::observe::es_sink::service::{self, Service};
-use crate::observe::es_sink::setup::template::{MADE_BY, template};
-use crate::observe::es_sink::sink::is_plain_name;
-use crate::stage::{Stage, usage};
+use crate::observe::es_sink::pipeline::check_pipeline_name;
+use crate::observe::es_sink::service_version::{self, ServiceVersion};
+use crate::observe::es_sink::setup::template::{MADE_BY, TemplateOptions, Treatment, template};
+use crate::stage::Stage;
 
-/// Prepare the service: create the index templates, or renew them
+/// Prepare the service: create or renew the index templates
 ///
-/// An index whose name matches maps timestamps to dates that keep their fraction,
-/// and ids and names to keywords. Every field of an input is a floating number
-/// (`modelInput.x`) where its value is one, and a keyword (`modelInput.x.label`)
-/// whatever it is; a result is a keyword, and a number (`result.number`). So the
-/// first value decides nothing, and a value of another type costs its own field
-/// only. The candidates of a decision are nested: each can be asked for by itself.
-/// An index takes up to 2000 fields; past it a record with new ones is indexed
-/// without them.
+/// An index whose name matches maps timestamps to dates that keep their fraction, and ids
+/// and names to keywords. Every field of an input becomes a keyword
+/// (`modelInput.x.label`) and, for values that are numbers, a floating-point number
+/// (`modelInput.x`). A result becomes a keyword (`result`) and a number
+/// (`result.number`). So it does not matter which value comes first, and a value of
+/// another type affects only its own field. The candidates of a decision are nested, so
+/// each can be searched by itself. An index accepts up to 2000 fields; after that a record
+/// with new fields is indexed without them.
 ///
-/// It is safe to repeat. A template of the same name that somebody else has made is
-/// left alone without --replace. An index that exists keeps its mapping.
+/// It is safe to repeat. A template of the same name that another program has made is
+/// replaced only with --replace. An index that exists keeps its mapping.
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Example:\n  rv-es-sink setup --url http://127.0.0.1:9200 --index 'score-log-%Y.%m.%d'"
@@ -36,24 +36,22 @@ pub struct SetupArgs {
     #[command(flatten)]
     service: ServiceArgs,
 
-    /// Prepare for this --index, which may hold %Y, %m and %d; may be given
-    /// several times. A plain NAME stands for NAME-* too
+    /// Prepare for this --index, which may hold %Y, %m and %d. Give it several times for
+    /// several indices. A NAME without a date also stands for NAME-*
     #[arg(long = "index", value_name = "NAME", default_values_t = DEFAULT_INDICES.map(str::to_owned))]
     indices: Vec<String>,
 
-    /// Make data streams of the names, instead of indices. A data stream knows the
-    /// ids of its newest index only: after a rollover, what is sent again may be
-    /// there twice
+    /// Make data streams of the names, instead of indices. A data stream knows only the
+    /// ids of its newest index: a record that is sent again after a rollover may be there
+    /// twice
     #[arg(long)]
     data_stream: bool,
 
-    /// What becomes of fields that the records may have or not, model inputs among
-    /// them: they can be searched, or are kept only
+    /// What becomes of fields that records may have or not, such as those of model inputs
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Treatment::Searchable)]
     unknown_fields: Treatment,
 
-    /// What becomes of the results of models: they can be searched, or are kept
-    /// only
+    /// What becomes of the results of models
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Treatment::Searchable)]
     results: Treatment,
 
@@ -61,95 +59,67 @@ pub struct SetupArgs {
     #[arg(long, value_name = "NAME")]
     pipeline: Option<String>,
 
-    /// Replace a template that somebody else has made
+    /// Replace a template that another program has made
     #[arg(long)]
     replace: bool,
 }
 
 const DEFAULT_INDICES: [&str; 3] = ["decoy-log", "score-log", "decision-log"];
 
-/// What can be done with a field.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Treatment {
-    /// It is indexed.
-    Searchable,
-    /// It is in the document, and that is all.
-    Kept,
-}
-
-/// What a template is to say.
-#[derive(Clone, Copy, Debug)]
-pub struct Wanted<'a> {
-    /// Which names it is for.
-    pub patterns: &'a [String],
-    /// Whether they are data streams.
-    pub data_stream: bool,
-    /// Fields that are in no mapping.
-    pub unknown_fields: Treatment,
-    /// `result.result`.
-    pub results: Treatment,
-    /// What every document goes through.
-    pub pipeline: Option<&'a str>,
-}
-
 /// Runs `rv-es-sink setup`.
 pub fn run(args: &SetupArgs, stage: &mut Stage) -> Result<()> {
-    let names = args.indices.iter().map(|index| {
-        IndexName::parse(index).map_err(|reason| usage(format!("--index {index:?}: {reason}")))
-    });
+    let names = args.indices.iter().map(|index| IndexName::of_flag(index));
     let names: Vec<IndexName> = names.collect::<Result<_>>()?;
-    if let Some(pipeline) = args.pipeline.as_deref().filter(|name| !is_plain_name(name)) {
-        return Err(usage(format!(
-            "--pipeline {pipeline:?}: this cannot be the name of a pipeline"
-        )));
+    if let Some(pipeline) = &args.pipeline {
+        check_pipeline_name(pipeline)?;
     }
     let client = Client::new(stage, &args.service, BulkSettings::default())?;
-    let (server, service) = meet(&client)?;
-    if let Service::Named(name) = &service {
+    let (server, version) = first_service(&client)?;
+    if let ServiceVersion::Named(name) = &version {
         stage
             .report
             .info(&format!("{}: {name}", client.url(server)));
     }
-    let server = Connection { client, server };
+    let service = ServiceAt { client, server };
     for (name, index) in names.iter().zip(&args.indices) {
         let mut patterns = vec![name.wildcard()];
         if !name.needs_date() {
             patterns.push(format!("{index}-*"));
         }
-        server.prepare(stage, args, &patterns)?;
+        service.prepare(stage, args, &patterns)?;
     }
     Ok(())
 }
 
-/// The first address that answers, and what is there.
-fn meet(client: &Client) -> Result<(usize, Service)> {
+/// The first address at which a service answers. The error has the reasons of all.
+fn first_service(client: &Client) -> Result<(usize, ServiceVersion)> {
     let mut reasons = Vec::new();
     for server in 0..client.servers() {
         let reply = client.call(server, Method::GET, "/", None);
-        match reply.and_then(|reply| service::read(reply.status, &reply.body)) {
-            Ok(service) => return Ok((server, service)),
-            Err(Outcome::Retry(reason) | Outcome::Fatal(reason)) => {
-                reasons.push(format!("{}: {reason}", client.url(server)));
+        match reply.and_then(|reply| service_version::read(reply.status, &reply.body)) {
+            Ok(version) => return Ok((server, version)),
+            Err(error) => {
+                let url = client.url(server);
+                reasons.push(format!("{url}: {}", error.into_reason()));
             }
-            Err(other) => reasons.push(format!("{}: {other:?}", client.url(server))),
         }
     }
     bail!("{}", reasons.join("; "))
 }
 
-struct Connection {
+/// A service at one of the client's addresses.
+struct ServiceAt {
     client: Client,
     server: usize,
 }
 
-impl Connection {
+impl ServiceAt {
     fn call(&self, method: Method, path: &str, body: Option<String>) -> Result<Reply> {
-        let url = self.client.url(self.server);
-        match self.client.call(self.server, method, path, body) {
-            Ok(reply) => Ok(reply),
-            Err(Outcome::Retry(reason) | Outcome::Fatal(reason)) => bail!("{url}{path}: {reason}"),
-            Err(other) => bail!("{url}{path}: {other:?}"),
-        }
+        let reply = self.client.call(self.server, method, path, body);
+        reply.map_err(|error| {
+            let url = self.client.url(self.server);
+            anyhow!("{url}{path}: {}", error.into_reason())
+        })
     }
 
     /// Creates or renews the template for names that match `patterns`.
@@ -160,10 +130,10 @@ impl Connection {
         let earlier = self.call(Method::GET, &path, None)?;
         if earlier.status == 200 && !is_ours(&earlier.body) && !args.replace {
             bail!(
-                "{url}: the index template {name} is there and was not made by {MADE_BY}; give --replace to have it replaced"
+                "{url}: the index template {name} exists and was not made by {MADE_BY}; --replace replaces it"
             );
         }
-        let wanted = Wanted {
+        let wanted = TemplateOptions {
             patterns,
             data_stream: args.data_stream,
             unknown_fields: args.unknown_fields,
@@ -174,10 +144,10 @@ impl Connection {
         if !(200..=299).contains(&reply.status) {
             let reason = match reply.status {
                 400 => format!(
-                    "the service does not take the template (400); it says {}",
-                    reply::said(&reply.body)
+                    "the service does not accept the template (400); it says {}",
+                    reason_in(&reply.body)
                 ),
-                status => reply::refusal(status, &reply.body),
+                status => refusal(status, &reply.body),
             };
             bail!("{url}{path}: {reason}");
         }
@@ -188,21 +158,21 @@ impl Connection {
         let existing = self.existing(patterns)?;
         if !existing.is_empty() {
             stage.report.warn(&format!(
-                "there before, and not changed by the template: {}",
+                "these indices and data streams exist already, and the template does not change them: {}",
                 existing.join(", ")
             ));
         }
         Ok(())
     }
 
-    /// The indices and data streams that match already.
+    /// The names of existing indices and data streams that match.
     fn existing(&self, patterns: &[String]) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for pattern in patterns {
-            // Without the star, one that is not there would be an error.
+            // Without the star, a name that does not exist would be an error.
             let path = format!("/_resolve/index/{}*", pattern.trim_end_matches('*'));
             let reply = self.call(Method::GET, &path, None)?;
-            // Not every user may ask.
+            // Not every user may list indices.
             let Ok(found) = serde_json::from_slice::<Value>(&reply.body) else {
                 continue;
             };
@@ -223,14 +193,14 @@ impl Connection {
     }
 }
 
-/// `rv-score-log` for `score-log` and `score-log-*`.
+/// The name of a template: `rv-score-log` for `score-log` and `score-log-*`.
 fn template_name(pattern: &str) -> String {
     let plain = pattern.replace('*', "date");
     let plain = plain.strip_suffix("-date").unwrap_or(&plain);
     format!("rv-{}", plain.trim_start_matches('.'))
 }
 
-/// Whether a template, as the service shows it, is one of these.
+/// Whether this program has made a template. `body` is the service's description of it.
 fn is_ours(body: &[u8]) -> bool {
     let shown: Value = serde_json::from_slice(body).unwrap_or_default();
     let meta = &shown["index_templates"][0]["index_template"]["_meta"];
@@ -254,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn a_template_of_others_is_told_from_ours() {
+    fn a_template_of_another_program_is_recognised() {
         let shown = |meta: &str| {
             format!(r#"{{"index_templates":[{{"name":"x","index_template":{{{meta}}}}}]}}"#)
         };

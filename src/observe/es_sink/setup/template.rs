@@ -1,32 +1,57 @@
-//! The index template: how the fields of requests, scores, responses and decisions
-//! are mapped. One for all, since each has only more fields than the one before.
+//! The index template, which maps the fields of requests, scores, responses and decisions.
+//! There is one template for all of them, since the later ones have the fields of the
+//! earlier ones and more.
 
-use serde_json::{Value, json};
+use clap::ValueEnum;
+use serde_json::{Map, Value, json};
 
-use crate::observe::es_sink::setup::{Treatment, Wanted};
-use crate::observe::es_sink::shape::AS_RECEIVED;
+use crate::observe::es_sink::schema::{AS_RECEIVED, DATA_STREAM_TIME, FieldType, Fields, RECORD};
 
-/// Marks what this program has made.
+/// Marks the templates of this program.
 pub const MADE_BY: &str = "rv-es-sink";
 
-/// Above the templates that Elasticsearch brings along.
+/// Higher than the priority of Elasticsearch's own templates.
 const PRIORITY: u32 = 200;
 
-/// Longer texts are kept, and cannot be searched. The service takes no term above
-/// 32 KiB.
+/// Longer texts are stored and not indexed. The service accepts no term above 32 KiB.
 const KEYWORD_CHARS_MAX: u32 = 1024;
 
-/// The service's own limit is half of it, but each field of an input counts twice,
-/// as a number and as a label. Names without end would make the service slow.
+/// Twice the service's own limit, since each field of an input counts twice: as a number
+/// and as a label. Without a limit, endless names would make the service slow.
 const FIELDS_MAX: u32 = 2000;
 
-/// The template as the service wants it.
-pub fn template(wanted: &Wanted) -> Value {
+/// What the service does with a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Treatment {
+    /// It can be searched
+    Searchable,
+    /// It is stored only
+    Kept,
+}
+
+/// What a template is to say.
+#[derive(Clone, Copy, Debug)]
+pub struct TemplateOptions<'a> {
+    /// The patterns of the names that it applies to.
+    pub patterns: &'a [String],
+    /// Whether the names become data streams.
+    pub data_stream: bool,
+    /// What becomes of unmapped fields.
+    pub unknown_fields: Treatment,
+    /// What becomes of the results of models.
+    pub results: Treatment,
+    /// The ingest pipeline that the service runs on every document.
+    pub pipeline: Option<&'a str>,
+}
+
+/// The template, in the form of the service's API.
+pub fn template(wanted: &TemplateOptions) -> Value {
     let mut settings = json!({"index.mapping.total_fields.limit": FIELDS_MAX});
     if let Some(pipeline) = wanted.pipeline {
         settings["index.default_pipeline"] = json!(pipeline);
     }
-    let mut properties = properties(wanted.results);
+    let mut properties = properties(RECORD, wanted.results);
+    properties.insert(AS_RECEIVED.to_owned(), not_indexed());
     let mut template = json!({
         "index_patterns": wanted.patterns,
         "priority": PRIORITY,
@@ -34,13 +59,14 @@ pub fn template(wanted: &Wanted) -> Value {
     });
     if wanted.data_stream {
         template["data_stream"] = json!({});
-        properties["@timestamp"] = date();
+    } else {
+        properties.remove(DATA_STREAM_TIME);
     }
     template["template"] = json!({
         "settings": settings,
         "mappings": {
             "dynamic": wanted.unknown_fields == Treatment::Searchable,
-            // What looks like a date or a number is what the record says it is.
+            // A string that looks like a date or a number stays a string.
             "date_detection": false,
             "numeric_detection": false,
             "dynamic_templates": dynamic_templates(wanted.results),
@@ -50,14 +76,14 @@ pub fn template(wanted: &Wanted) -> Value {
     template
 }
 
-/// For fields that have no mapping of their own. Whatever comes first, each is
-/// mapped alike: a number where its value is one, and a label of any scalar.
+/// The mapping of unmapped fields. Whichever value comes first, a field becomes a number
+/// (for values that are numbers) and a label (for all scalars).
 fn dynamic_templates(results: Treatment) -> Value {
     let free = json!({
         "type": "double",
         "ignore_malformed": true,
         "coerce": false,
-        "fields": {"label": keyword()},
+        "fields": {"label": field(FieldType::Keyword, results)},
     });
     let of_type = |kind: &str| {
         let of_type = json!({"match_mapping_type": kind, "mapping": free});
@@ -65,7 +91,7 @@ fn dynamic_templates(results: Treatment) -> Value {
     };
     let mut templates: Vec<Value> = ["long", "double", "boolean", "string"].map(of_type).into();
     if results == Treatment::Kept {
-        // What the sink makes of results that are objects.
+        // These are the fields that the sink makes of results that are objects.
         let kept = json!({"type": "keyword", "index": false, "doc_values": false});
         templates.insert(
             0,
@@ -75,104 +101,43 @@ fn dynamic_templates(results: Treatment) -> Value {
     templates.into()
 }
 
-fn properties(results: Treatment) -> Value {
-    let answer = json!({
-        "properties": {
-            "modelName": keyword(),
-            "result": result(results),
-            "confidence": double(),
-            // As many names as there are classes.
-            "probabilities": kept(),
-        },
-    });
-    let failure = json!({
-        "properties": {"modelName": keyword(), "message": {"type": "text"}},
-    });
-    json!({
-        "messageId": keyword(),
-        "timestamp": date(),
-        "returnAddress": keyword(),
-        "scoreTopic": keyword(),
-        "modelInput": {"type": "object"},
-        "result": answer,
-        "error": failure,
-        "previous": answer,
-        "modelResult": answer,
-        "candidates": {
-            // Each by itself, and all of a decision together.
-            "type": "nested",
-            "include_in_root": true,
-            "properties": {
-                "modelName": keyword(),
-                "modelVersion": whole(),
-                "modelHash": keyword(),
-                "arrivedAfter": double(),
-                "fate": keyword(),
-                "shadow": {"type": "boolean"},
-                "result": answer,
-                "error": failure,
-            },
-        },
-        "agreement": {"properties": {"same": keyword(), "different": keyword()}},
-        "provenance": {
-            "properties": {
-                "model": {
-                    "properties": {
-                        "modelName": keyword(),
-                        "modelVersion": whole(),
-                        "modelHash": keyword(),
-                        "elapsedTimeAfterRequest": double(),
-                        "evaluationTime": double(),
-                        "rescored": {"type": "boolean"},
-                    },
-                },
-                "rendezvous": {
-                    "properties": {
-                        "modelVersion": whole(),
-                        "reason": keyword(),
-                        "answeredAfter": double(),
-                        "policyHash": keyword(),
-                    },
-                },
-            },
-        },
-        AS_RECEIVED: kept(),
-    })
+/// The mapping of an object's members.
+fn properties(fields: Fields, results: Treatment) -> Map<String, Value> {
+    let property = |(name, kind): &(&str, FieldType)| ((*name).to_owned(), field(*kind, results));
+    fields.iter().map(property).collect()
 }
 
-/// A number; what is none is in the document, and that is all.
-fn double() -> Value {
-    json!({"type": "double", "ignore_malformed": true})
-}
-
-fn whole() -> Value {
-    json!({"type": "long", "ignore_malformed": true})
-}
-
-/// Not even looked at.
-fn kept() -> Value {
-    json!({"type": "object", "enabled": false})
-}
-
-/// A date that keeps its microseconds; it has to lie between 1970 and 2262.
-fn date() -> Value {
-    json!({"type": "date_nanos"})
-}
-
-fn keyword() -> Value {
-    json!({"type": "keyword", "ignore_above": KEYWORD_CHARS_MAX})
-}
-
-/// A label, or a number: both as it is written and, where it is one, as a number.
-fn result(results: Treatment) -> Value {
-    match results {
-        Treatment::Kept => kept(),
-        Treatment::Searchable => json!({
+/// The mapping of a field.
+fn field(kind: FieldType, results: Treatment) -> Value {
+    match kind {
+        FieldType::Keyword => json!({"type": "keyword", "ignore_above": KEYWORD_CHARS_MAX}),
+        FieldType::Text => json!({"type": "text"}),
+        // It accepts dates from 1970 to 2262.
+        FieldType::Date => json!({"type": "date_nanos"}),
+        FieldType::Double => json!({"type": "double", "ignore_malformed": true}),
+        FieldType::Long => json!({"type": "long", "ignore_malformed": true}),
+        FieldType::Boolean => json!({"type": "boolean"}),
+        FieldType::ModelResult if results == Treatment::Kept => not_indexed(),
+        FieldType::ModelResult => json!({
             "type": "keyword",
             "ignore_above": KEYWORD_CHARS_MAX,
-            "fields": {"number": {"type": "double", "ignore_malformed": true}},
+            "fields": {"number": field(FieldType::Double, results)},
+        }),
+        FieldType::NotIndexed => not_indexed(),
+        FieldType::Object([]) => json!({"type": "object"}),
+        FieldType::Object(fields) => json!({"properties": properties(fields, results)}),
+        FieldType::Nested(fields) => json!({
+            // Each object can be searched by itself, and all of a record together.
+            "type": "nested",
+            "include_in_root": true,
+            "properties": properties(fields, results),
         }),
     }
+}
+
+/// The mapping of a value that the service stores without looking at it.
+fn not_indexed() -> Value {
+    json!({"type": "object", "enabled": false})
 }
 
 #[cfg(test)]
@@ -182,7 +147,7 @@ mod tests {
     use super::*;
 
     fn plain() -> Value {
-        template(&Wanted {
+        template(&TemplateOptions {
             patterns: &["i".to_owned()],
             data_stream: false,
             unknown_fields: Treatment::Searchable,
@@ -218,7 +183,7 @@ mod tests {
 
     #[test]
     fn what_is_asked_for_is_in_the_template() {
-        let kept = template(&Wanted {
+        let kept = template(&TemplateOptions {
             patterns: &["i".to_owned(), "i-*".to_owned()],
             data_stream: true,
             unknown_fields: Treatment::Kept,

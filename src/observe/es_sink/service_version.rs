@@ -1,37 +1,37 @@
-//! What the service says of itself before it is sent anything.
+//! Which service and version this is, by its reply to `GET /`.
 
 use serde_json::Value;
 
-use crate::observe::es_sink::reply::{self, Outcome};
+use crate::observe::es_sink::call_error::{CallError, refusal};
 
-/// The oldest Elasticsearch whose `_bulk` takes documents without a type.
+/// The oldest Elasticsearch whose `_bulk` accepts documents without a type.
 const ELASTICSEARCH_MIN: u64 = 7;
 
-/// Which service it is. Nothing depends on it but messages: where services differ,
-/// they are told apart by what they answer.
+/// The name of the service, for messages only. The sink recognises differences between
+/// services by their replies.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Service {
+pub enum ServiceVersion {
     /// `Elasticsearch 8.19.21`.
     Named(String),
-    /// It does not say, or not to this user.
+    /// It does not tell, or not to this user.
     Unnamed,
 }
 
-/// Reads the reply to `GET /`. The error says what is to be done instead.
-pub fn read(status: u16, body: &[u8]) -> Result<Service, Outcome> {
+/// Reads the reply to `GET /`. It is an error if the sink cannot use this service, or not
+/// yet.
+pub fn read(status: u16, body: &[u8]) -> Result<ServiceVersion, CallError> {
     match status {
         200..=299 => {}
         429 | 408 | 500..=599 => {
-            return Err(Outcome::Retry(format!("the service answers {status}")));
+            return Err(CallError::Retry(format!("the service answers {status}")));
         }
-        401 | 300..=399 => return Err(Outcome::Fatal(reply::refusal(status, body))),
-        // A user who may do no more than write, or a proxy that lets nothing else
-        // through.
-        _ => return Ok(Service::Unnamed),
+        401 | 300..=399 => return Err(CallError::Fatal(refusal(status, body))),
+        // The user may only write, or a proxy lets only writes through.
+        _ => return Ok(ServiceVersion::Unnamed),
     }
     let about: Value = serde_json::from_slice(body).unwrap_or_default();
     let Some(number) = about["version"]["number"].as_str() else {
-        return Ok(Service::Unnamed);
+        return Ok(ServiceVersion::Unnamed);
     };
     let name = match about["version"]["distribution"].as_str() {
         Some("opensearch") => "OpenSearch",
@@ -39,11 +39,11 @@ pub fn read(status: u16, body: &[u8]) -> Result<Service, Outcome> {
     };
     let major: Option<u64> = number.split('.').next().and_then(|text| text.parse().ok());
     if name == "Elasticsearch" && major.is_some_and(|major| major < ELASTICSEARCH_MIN) {
-        return Err(Outcome::Fatal(format!(
-            "this is Elasticsearch {number}, and its documents have types; {ELASTICSEARCH_MIN} or later is needed"
+        return Err(CallError::Fatal(format!(
+            "this is Elasticsearch {number}, and its documents have types; version {ELASTICSEARCH_MIN} or later is needed"
         )));
     }
-    Ok(Service::Named(format!("{name} {number}")))
+    Ok(ServiceVersion::Named(format!("{name} {number}")))
 }
 
 #[cfg(test)]
@@ -52,7 +52,7 @@ mod tests {
 
     #[test]
     fn the_service_is_known_by_what_it_says() {
-        let named = |text: &str| Ok(Service::Named(text.to_owned()));
+        let named = |text: &str| Ok(ServiceVersion::Named(text.to_owned()));
         for (status, body, expected) in [
             (
                 200,
@@ -69,17 +69,17 @@ mod tests {
                 r#"{"version":{"distribution":"opensearch","number":"2.19.6"}}"#,
                 named("OpenSearch 2.19.6"),
             ),
-            (200, "<html>", Ok(Service::Unnamed)),
-            (403, "{}", Ok(Service::Unnamed)),
-            (404, "", Ok(Service::Unnamed)),
+            (200, "<html>", Ok(ServiceVersion::Unnamed)),
+            (403, "{}", Ok(ServiceVersion::Unnamed)),
+            (404, "", Ok(ServiceVersion::Unnamed)),
         ] {
             assert_eq!(read(status, body.as_bytes()), expected, "{body}");
         }
         for status in [401, 302] {
-            assert!(matches!(read(status, b""), Err(Outcome::Fatal(_))));
+            assert!(matches!(read(status, b""), Err(CallError::Fatal(_))));
         }
-        assert!(matches!(read(503, b""), Err(Outcome::Retry(_))));
+        assert!(matches!(read(503, b""), Err(CallError::Retry(_))));
         let old = read(200, br#"{"version":{"number":"6.8.23"}}"#);
-        assert!(matches!(old, Err(Outcome::Fatal(_))));
+        assert!(matches!(old, Err(CallError::Fatal(_))));
     }
 }

@@ -1,140 +1,118 @@
-//! What a reply of `_bulk` means for each record of the call.
+//! What the reply to a `_bulk` call means for each record of the call (pure).
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::stage::report::shown;
+use crate::observe::es_sink::call_error::{CallError, reason_in, refusal};
 
 /// The longest reason that is kept with a refused record, in characters.
 const REASON_CHARS_MAX: usize = 500;
 
-/// What is to be done after one call.
+/// What a call has come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum BulkOutcome {
     /// A verdict on each record, in their order.
     Items(Vec<Verdict>),
-    /// The same call again; ids make it harmless where it had worked.
+    /// Make the same call again. If it had worked, the ids keep it from making duplicates.
     Retry(String),
-    /// The same call again, and later: the service is well but has too much to do.
+    /// The service is overloaded. Make the same call again later.
     Busy(String),
-    /// The same records in smaller calls.
+    /// Send the same records in smaller calls.
     TooLarge,
-    /// The call cannot be read. It may be for the sake of one record.
+    /// The service cannot parse the call. One record may be the cause.
     Malformed(String),
-    /// No call will work until somebody has changed something.
+    /// No call will work until somebody changes something.
     Fatal(String),
 }
 
-/// What became of one record.
+impl From<CallError> for BulkOutcome {
+    fn from(error: CallError) -> BulkOutcome {
+        match error {
+            CallError::Retry(reason) => BulkOutcome::Retry(reason),
+            CallError::Fatal(reason) => BulkOutcome::Fatal(reason),
+        }
+    }
+}
+
+/// What has become of one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is there now.
+    /// It is indexed now.
     Indexed,
-    /// It was there before, and is not looked at again.
+    /// It was indexed before.
     Present,
-    /// Its target is a data stream, which only takes new documents.
+    /// Its target is a data stream, which accepts only new documents.
     CreateOnly,
-    /// Its index has no room for the fields that it would be the first to have.
+    /// Its index has no room for its new fields.
     TooManyFields(String),
-    /// It may be taken another time.
+    /// The service may accept it later.
     Retry(String),
-    /// The same, when the service has less to do.
+    /// The service may accept it when it is less loaded.
     Busy(String),
-    /// It will never be taken.
+    /// The service will never accept it.
     Refused(String),
 }
 
 #[derive(Deserialize)]
-struct Reply {
+struct BulkReply {
     #[serde(default)]
     errors: bool,
-    items: Vec<Item>,
+    items: Vec<ReplyItem>,
 }
 
-/// One key, which is the action.
+/// It has one key, which is the action.
 #[derive(Deserialize)]
-struct Item {
+struct ReplyItem {
     #[serde(alias = "create")]
-    index: Option<ItemReply>,
+    index: Option<ItemStatus>,
 }
 
 #[derive(Deserialize)]
-struct ItemReply {
+struct ItemStatus {
     status: u16,
     error: Option<Value>,
 }
 
-/// Reads a reply to a call with `count` records.
-pub fn read(status: u16, body: &[u8], count: usize) -> Outcome {
+/// Reads the reply to a call with `count` records.
+pub fn read(status: u16, body: &[u8], count: usize) -> BulkOutcome {
     match status {
         200..=299 => read_items(body, count),
-        400 => Outcome::Malformed(format!(
+        400 => BulkOutcome::Malformed(format!(
             "the service cannot read the call (400); it says {}",
-            said(body)
+            reason_in(body)
         )),
-        413 => Outcome::TooLarge,
-        429 => Outcome::Busy("the service has too much to do (429)".to_owned()),
-        408 | 500..=599 => Outcome::Retry(format!("the service answers {status}")),
-        _ => Outcome::Fatal(refusal(status, body)),
+        413 => BulkOutcome::TooLarge,
+        429 => BulkOutcome::Busy("the service is overloaded (429)".to_owned()),
+        408 | 500..=599 => BulkOutcome::Retry(format!("the service answers {status}")),
+        _ => BulkOutcome::Fatal(refusal(status, body)),
     }
 }
 
-/// What a status means that says no to everything, and what to do about it.
-pub fn refusal(status: u16, body: &[u8]) -> String {
-    match status {
-        401 => "the service wants other credentials (401); give --user with RV_ES_PASSWORD or --password-file, or --api-key-file"
-            .to_owned(),
-        403 => format!(
-            "the service does not let this user do this (403); give the user or the API key the right to. It says {}",
-            said(body)
-        ),
-        300..=399 => format!(
-            "the service redirects ({status}), and redirects are not followed; give the final address as --url"
-        ),
-        _ => format!(
-            "the service refuses the call ({status}); is --url that of Elasticsearch or OpenSearch? It says {}",
-            said(body)
-        ),
-    }
-}
-
-/// The reason in a reply and what caused it, or as much of the reply as can be
-/// shown.
-pub fn said(body: &[u8]) -> String {
-    let reply: Value = serde_json::from_slice(body).unwrap_or_default();
-    let error = &reply["error"];
-    match (&error["reason"], &error["caused_by"]["reason"]) {
-        (Value::String(reason), Value::String(cause)) => shown(&format!("{reason}: {cause}")),
-        (Value::String(reason), _) => shown(reason),
-        _ => shown(&String::from_utf8_lossy(body)),
-    }
-}
-
-fn read_items(body: &[u8], count: usize) -> Outcome {
-    let reply: Reply = match serde_json::from_slice(body) {
+fn read_items(body: &[u8], count: usize) -> BulkOutcome {
+    let reply: BulkReply = match serde_json::from_slice(body) {
         Ok(reply) => reply,
-        Err(error) => return Outcome::Retry(format!("the reply cannot be read: {error}")),
+        Err(error) => return BulkOutcome::Retry(format!("the reply cannot be read: {error}")),
     };
     if reply.items.len() != count {
         let items = reply.items.len();
-        return Outcome::Retry(format!("the reply has {items} items for {count} records"));
+        return BulkOutcome::Retry(format!("the reply has {items} items for {count} records"));
     }
     let mut verdicts = Vec::with_capacity(count);
     let mut has_errors = false;
     for item in reply.items {
         let Some(item) = item.index else {
-            return Outcome::Retry("the reply has an empty item".to_owned());
+            return BulkOutcome::Retry("the reply has an empty item".to_owned());
         };
         has_errors |= item.error.is_some() || item.status >= 300;
         verdicts.push(verdict(item));
     }
     if reply.errors && !has_errors {
-        return Outcome::Retry("the reply speaks of errors and names none".to_owned());
+        return BulkOutcome::Retry("the reply reports errors and names none".to_owned());
     }
-    Outcome::Items(verdicts)
+    BulkOutcome::Items(verdicts)
 }
 
-fn verdict(item: ItemReply) -> Verdict {
+fn verdict(item: ItemStatus) -> Verdict {
     let text = |name| match &item.error {
         Some(error) => error[name].as_str().unwrap_or_default(),
         None => "",
@@ -143,7 +121,7 @@ fn verdict(item: ItemReply) -> Verdict {
         |words: &str| (item.error.as_ref()).is_some_and(|error| error.to_string().contains(words));
     match item.status {
         200..=299 if item.error.is_none() => Verdict::Indexed,
-        // The same or a later version is there already.
+        // The index holds the same document or a later version of it.
         409 if item.error.is_none() || says("version_conflict") => Verdict::Present,
         400 if text("reason").contains("op_type of create are allowed in data streams") => {
             Verdict::CreateOnly
@@ -151,13 +129,13 @@ fn verdict(item: ItemReply) -> Verdict {
         400 if says("Limit of total fields") || says("number of nested documents") => {
             Verdict::TooManyFields(reason(400, item.error))
         }
-        429 => Verdict::Busy(put_off(429, item.error)),
-        // An error with a status that says all is well is believed, too.
+        429 => Verdict::Busy(refused_for_now(429, item.error)),
+        // An error counts even if the status is one of success.
         status if status < 400 || status == 409 || status >= 500 => {
-            Verdict::Retry(put_off(status, item.error))
+            Verdict::Retry(refused_for_now(status, item.error))
         }
-        status if is_of_the_index(text("type"), text("reason")) => {
-            Verdict::Retry(put_off(status, item.error))
+        status if is_fault_of_the_index(text("type"), text("reason")) => {
+            Verdict::Retry(refused_for_now(status, item.error))
         }
         status => {
             let hint = if says("nanosecond resolution") || says("nano-second resolution") {
@@ -170,28 +148,28 @@ fn verdict(item: ItemReply) -> Verdict {
     }
 }
 
-fn put_off(status: u16, error: Option<Value>) -> String {
-    format!("records are put off: {}", reason(status, error))
+fn refused_for_now(status: u16, error: Option<Value>) -> String {
+    format!("refused for now: {}", reason(status, error))
 }
 
-/// Whether a refusal is the fault of the index or of the settings, and not of the
-/// record: whoever mends those wants the record to be there.
-fn is_of_the_index(kind: &str, reason: &str) -> bool {
+/// Whether a refusal is the fault of the index or of the settings. The record can be
+/// indexed when that is repaired.
+fn is_fault_of_the_index(kind: &str, reason: &str) -> bool {
     match kind {
-        // Read-only, closed, not there and not to be made, not to be written by
-        // this user.
+        // The index is read-only, closed, or missing and may not be created; or the user
+        // may not write to it.
         "cluster_block_exception"
         | "index_closed_exception"
         | "index_not_found_exception"
         | "security_exception" => true,
-        // Tomorrow's index would be one too many.
+        // The cluster has no room for the shards of a new index.
         "validation_exception" => reason.contains("shards"),
         "illegal_argument_exception" => reason.starts_with("pipeline with id"),
         _ => false,
     }
 }
 
-/// `400 document_parsing_exception: failed to parse field [x]`.
+/// Describes a refusal: `400 document_parsing_exception: failed to parse field [x]`.
 fn reason(status: u16, error: Option<Value>) -> String {
     let text = match error {
         Some(Value::Object(error)) => {
@@ -234,15 +212,15 @@ mod tests {
             {"index":{"status":400,"error":{"type":"illegal_argument_exception","reason":"Limit of total fields [1000] has been exceeded"}}},
             {"index":{"status":400,"error":{"type":"mapper_parsing_exception","reason":"failed","caused_by":{"reason":"date is after 2262 and cannot be stored in nanosecond resolution"}}}},
             {"index":{"status":400,"error":{"type":"illegal_argument_exception","reason":"only write ops with an op_type of create are allowed in data streams"}}} ] }"#;
-        let later = |text: &str| Verdict::Retry(format!("records are put off: {text}"));
+        let later = |text: &str| Verdict::Retry(format!("refused for now: {text}"));
         let never = |text: &str| Verdict::Refused(format!("refused: {text}"));
         assert_eq!(
             read(200, body, 15),
-            Outcome::Items(vec![
+            BulkOutcome::Items(vec![
                 Verdict::Indexed,
                 Verdict::Indexed,
                 Verdict::Present,
-                Verdict::Busy("records are put off: 429 es_rejected: queue".to_owned()),
+                Verdict::Busy("refused for now: 429 es_rejected: queue".to_owned()),
                 later("503 unavailable"),
                 never("400 document_parsing_exception: field [x]"),
                 never("403 no reason given"),
@@ -259,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reply_that_says_nothing_about_each_record_is_no_reply() {
+    fn a_reply_without_an_item_for_each_record_is_retried() {
         for body in [
             &b""[..],
             b"OK",
@@ -272,21 +250,21 @@ mod tests {
             br#"{"errors":true,"items":[{"index":{"status":201}}]}"#,
         ] {
             let outcome = read(200, body, 1);
-            assert!(matches!(outcome, Outcome::Retry(_)), "{outcome:?}");
+            assert!(matches!(outcome, BulkOutcome::Retry(_)), "{outcome:?}");
         }
     }
 
     #[test]
     fn whole_replies_are_sorted_by_status() {
         for status in [408, 500, 502, 503, 504] {
-            assert!(matches!(read(status, b"", 1), Outcome::Retry(_)));
+            assert!(matches!(read(status, b"", 1), BulkOutcome::Retry(_)));
         }
         for status in [301, 307, 401, 403, 404, 405, 406] {
-            assert!(matches!(read(status, b"", 1), Outcome::Fatal(_)));
+            assert!(matches!(read(status, b"", 1), BulkOutcome::Fatal(_)));
         }
-        assert!(matches!(read(429, b"", 1), Outcome::Busy(_)));
-        assert!(matches!(read(400, b"", 1), Outcome::Malformed(_)));
-        assert_eq!(read(413, b"", 1), Outcome::TooLarge);
+        assert!(matches!(read(429, b"", 1), BulkOutcome::Busy(_)));
+        assert!(matches!(read(400, b"", 1), BulkOutcome::Malformed(_)));
+        assert_eq!(read(413, b"", 1), BulkOutcome::TooLarge);
     }
 
     #[test]
@@ -318,7 +296,7 @@ mod tests {
             let body = format!(
                 r#"{{"items":[{{"index":{{"status":{status},"error":{{"type":"{kind}","reason":"{reason}"}}}}}}]}}"#
             );
-            let Outcome::Items(verdicts) = read(200, body.as_bytes(), 1) else {
+            let BulkOutcome::Items(verdicts) = read(200, body.as_bytes(), 1) else {
                 panic!("{body}");
             };
             assert!(matches!(verdicts[0], Verdict::Retry(_)), "{verdicts:?}");

@@ -1,7 +1,7 @@
-//! Records that are passed on once they are indexed, in the order of the input.
+//! `--pass`: records are passed on when they are indexed, in the order of the input.
 //!
-//! Whoever reads the output knows what is safe: the nth line with an id is the nth
-//! record with that id, although the service may have taken a later one first.
+//! The reader of the output knows which records are indexed: the nth line with an id is
+//! the nth record with that id, even if the service has accepted a later one first.
 
 use std::collections::VecDeque;
 
@@ -10,16 +10,16 @@ use anyhow::Result;
 use crate::stage::Stage;
 use crate::stream::output::Output;
 
-/// What is passed on, and what waits for that.
+/// The output, and the records that wait to be passed on.
 #[derive(Debug)]
-pub struct Pass {
+pub struct PassThrough {
     output: Output,
-    /// The records that were read, from the first that is not settled.
-    waiting: VecDeque<Waiting>,
-    /// The bytes of those that are indexed, although one before them is not.
+    /// The records that were read, from the first one that is neither indexed nor rejected.
+    waiting: VecDeque<WaitingRecord>,
+    /// The bytes of the waiting records that are indexed.
     held_bytes: usize,
     held_max: usize,
-    /// Lines whose turn it is.
+    /// Lines to be written now.
     ready: Vec<u8>,
     ready_count: u64,
     /// Records written to the output.
@@ -27,25 +27,26 @@ pub struct Pass {
 }
 
 #[derive(Debug)]
-struct Waiting {
-    /// Of the line in the input; they ascend.
+struct WaitingRecord {
+    /// The number of its line in the input. The numbers ascend.
     number: u64,
-    state: State,
+    state: RecordState,
 }
 
 #[derive(Debug)]
-enum State {
-    OnTheWay,
+enum RecordState {
+    /// Neither indexed nor rejected.
+    Open,
     /// With the record's line.
     Indexed(Box<[u8]>),
-    SetAside,
+    Rejected,
 }
 
-impl Pass {
-    /// Passes records on to `output`. Of those that the service took out of turn it
-    /// holds `held_max` bytes before [`is_full`](Pass::is_full).
-    pub fn new(output: Output, held_max: usize, resume: bool) -> Pass {
-        Pass {
+impl PassThrough {
+    /// Passes records on to `output`. It [`is_full`](PassThrough::is_full) when it holds
+    /// more than `held_max` bytes.
+    pub fn new(output: Output, held_max: usize, resume: bool) -> PassThrough {
+        PassThrough {
             output,
             waiting: VecDeque::new(),
             held_bytes: 0,
@@ -56,20 +57,20 @@ impl Pass {
         }
     }
 
-    /// A record was read, after all others.
+    /// Adds a record that was read, after all others.
     pub fn expect(&mut self, number: u64) {
-        self.waiting.push_back(Waiting {
+        self.waiting.push_back(WaitingRecord {
             number,
-            state: State::OnTheWay,
+            state: RecordState::Open,
         });
     }
 
-    /// Whether no further record may be read before the oldest is settled.
+    /// Whether no record may be read before the oldest one is indexed or rejected.
     pub fn is_full(&self) -> bool {
-        self.held_bytes + self.waiting.len() * size_of::<Waiting>() > self.held_max
+        self.held_bytes + self.waiting.len() * size_of::<WaitingRecord>() > self.held_max
     }
 
-    /// The record is indexed; `line` is how it came.
+    /// Notes that a record is indexed. `line` is the record as it came.
     pub fn indexed(&mut self, number: u64, line: &[u8]) {
         if self
             .waiting
@@ -80,36 +81,37 @@ impl Pass {
             self.make_ready(line);
             self.advance();
         } else if let Some(waiting) = self.find(number) {
-            waiting.state = State::Indexed(line.into());
+            waiting.state = RecordState::Indexed(line.into());
             self.held_bytes += line.len();
         }
     }
 
-    /// The record will not be passed on.
-    pub fn set_aside(&mut self, number: u64) {
+    /// Notes that a record is rejected, so that it is not passed on.
+    pub fn rejected(&mut self, number: u64) {
         if let Some(waiting) = self.find(number) {
-            waiting.state = State::SetAside;
+            waiting.state = RecordState::Rejected;
             self.advance();
         }
     }
 
-    fn find(&mut self, number: u64) -> Option<&mut Waiting> {
+    fn find(&mut self, number: u64) -> Option<&mut WaitingRecord> {
         let place = self.waiting.binary_search_by_key(&number, |one| one.number);
         place.ok().map(|place| &mut self.waiting[place])
     }
 
+    /// Makes waiting records ready, up to the first open one.
     fn advance(&mut self) {
         while let Some(first) = self.waiting.pop_front() {
             match first.state {
-                State::OnTheWay => {
+                RecordState::Open => {
                     self.waiting.push_front(first);
                     break;
                 }
-                State::Indexed(line) => {
+                RecordState::Indexed(line) => {
                     self.held_bytes -= line.len();
                     self.make_ready(&line);
                 }
-                State::SetAside => {}
+                RecordState::Rejected => {}
             }
         }
     }
@@ -122,18 +124,19 @@ impl Pass {
 
     /// How many records are indexed and not written yet.
     pub fn unwritten(&self) -> u64 {
-        let is_indexed = |one: &&Waiting| matches!(one.state, State::Indexed(_));
+        let is_indexed = |one: &&WaitingRecord| matches!(one.state, RecordState::Indexed(_));
         self.ready_count + self.waiting.iter().filter(is_indexed).count() as u64
     }
 
-    /// Writes what may be written, as long as the reader takes.
+    /// Writes the lines that are ready, and waits for the reader. After a signal to stop it
+    /// waits only to the end of the grace.
     pub fn write(&mut self, stage: &mut Stage) -> Result<()> {
         stage.write_all(&mut self.output, &mut self.ready)?;
         self.passed += std::mem::take(&mut self.ready_count);
         Ok(())
     }
 
-    /// Writes the rest and ends the output.
+    /// Writes the rest and closes the output.
     pub fn close(&mut self, stage: &mut Stage) -> Result<()> {
         self.write(stage)?;
         stage.close(&mut self.output)
@@ -146,8 +149,8 @@ mod tests {
 
     use super::*;
 
-    fn pass(held_max: usize) -> Pass {
-        Pass::new(Output::nowhere(), held_max, false)
+    fn pass(held_max: usize) -> PassThrough {
+        PassThrough::new(Output::nowhere(), held_max, false)
     }
 
     #[test]
@@ -158,7 +161,7 @@ mod tests {
         assert_eq!((&pass.ready[..], pass.unwritten()), (&b""[..], 1));
         pass.indexed(3, b"three");
         assert_eq!((&pass.ready[..], pass.unwritten()), (&b"three\n"[..], 2));
-        pass.set_aside(5);
+        pass.rejected(5);
         assert_eq!(pass.ready, b"three\nnine\n");
         assert_eq!((pass.held_bytes, pass.waiting.len()), (0, 0));
     }
@@ -172,14 +175,14 @@ mod tests {
         assert!(pass.is_full());
         pass.indexed(1, b"y");
         assert!(!pass.is_full());
-        // Also many that are short, or were set aside.
+        // Many short records fill it, too.
         (3..1000).for_each(|number| pass.expect(number));
         assert!(pass.is_full());
     }
 
     proptest! {
         #[test]
-        fn in_whatever_order_they_are_settled_the_input_comes_out(
+        fn in_whatever_order_records_are_indexed_the_input_comes_out(
             order in Just((0..40u64).collect::<Vec<_>>()).prop_shuffle(),
             kept in proptest::collection::vec(any::<bool>(), 40),
         ) {
@@ -189,7 +192,7 @@ mod tests {
                 if kept[number as usize] {
                     pass.indexed(number, number.to_string().as_bytes());
                 } else {
-                    pass.set_aside(number);
+                    pass.rejected(number);
                 }
             }
             let expected: String = (0..40)
