@@ -8,6 +8,7 @@
 //! - `wire`: what travels: lines, and the records in them;
 //! - `stream`: what it travels on: standard streams, files, pipes and archives;
 //! - `stage`: what makes a function a Unix program;
+//! - `join`: records of several streams, brought together by `messageId`;
 //! - `serve`: the path of one request, from its client to its answer;
 //! - `model`: what a model is;
 //! - `train`: how a table becomes a model;
@@ -17,6 +18,7 @@
 // A unit test may wait where a stage may not; clippy.toml says what is meant.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+mod join;
 mod model;
 mod observe;
 mod serve;

@@ -237,7 +237,7 @@ fn check_says_what_a_policy_does_and_refuses_a_bad_one() {
     assert!(
         finished
             .stdout()
-            .contains("from 50 ms: the first to come of dt@1, lr@0"),
+            .contains("from 50 ms: the first score of dt@1, lr@0"),
         "{finished}"
     );
     workdir.write(
@@ -259,7 +259,7 @@ fn check_says_what_a_policy_does_and_refuses_a_bad_one() {
         .args(["check", "policy.toml"])
         .succeeds();
     assert!(
-        finished.stderr.contains("whoever comes first"),
+        finished.stderr.contains("the first score to come answers"),
         "{finished}"
     );
 }

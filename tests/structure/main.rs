@@ -12,8 +12,8 @@ use std::path::Path;
 use crate::source::read_sources;
 
 /// From the bottom up: a folder imports those before it, and itself.
-const LAYERS: [&str; 7] = [
-    "wire", "stream", "stage", "model", "train", "serve", "observe",
+const LAYERS: [&str; 8] = [
+    "wire", "stream", "stage", "join", "model", "train", "serve", "observe",
 ];
 
 /// The folders of the stages. No stage imports another, and `serve` and `observe` never
@@ -56,8 +56,8 @@ fn a_layer_imports_only_what_is_below_it() {
     }
     refuse(
         &faults,
-        "A layer imports only those before it: wire, stream, stage, model, train, then serve and \
-         observe. Move what both sides need down, or pass it in as an argument.",
+        "A layer imports only those before it: wire, stream, stage, join, model, train, then serve \
+         and observe. Move what both sides need down, or pass it in as an argument.",
     );
 }
 

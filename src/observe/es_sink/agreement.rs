@@ -1,8 +1,9 @@
 //! Which models said the same in a decision. A service without scripts cannot
 //! compare members of a document, so this is worked out before it gets there.
 
-use crate::wire::message::{Field, Record};
-use crate::wire::object::{Object, ObjectWriter, array_items, decode_string};
+use crate::wire::decision::{Candidate, candidates_of};
+use crate::wire::message::{Outcome, Record};
+use crate::wire::object::{Object, ObjectWriter};
 
 /// Past it pairs are too many to be written down.
 const MODELS_MAX: usize = 16;
@@ -22,14 +23,14 @@ impl Agreement {
     /// Of a decision; `None` for other records, and for one that has such a
     /// member of its own.
     pub fn of(record: &Record) -> Option<Agreement> {
-        let candidates = array_items(record.get(Field::Candidates)?)?;
+        let candidates = candidates_of(record).ok()?;
         if Object::parse(record.text()).ok()?.get(NAME).is_some() {
             return None;
         }
         let mut answers: Vec<(String, &str)> = Vec::new();
-        for candidate in candidates {
-            // One that is unlike a candidate is compared with none.
-            if let Some((model, answer)) = answer(candidate)
+        // An entry that is no candidate is not compared.
+        for candidate in candidates.flatten() {
+            if let Some((model, answer)) = answer(&candidate)
                 && !answers.iter().any(|(earlier, _)| *earlier == model)
             {
                 answers.push((model, answer));
@@ -68,14 +69,16 @@ impl Agreement {
     }
 }
 
-/// `dt@1` and the text of its answer. A later score of the same model and version
-/// is a duplicate, and an error is no answer.
-fn answer(candidate: &str) -> Option<(String, &str)> {
-    let candidate = Object::parse(candidate).ok()?;
-    let name = decode_string(candidate.get("modelName")?)?;
-    let version = candidate.get("modelVersion").unwrap_or("0");
-    let result = Object::parse(candidate.get("result")?).ok()?;
-    Some((format!("{name}@{version}"), result.get("result")?))
+/// A candidate's model, such as `dt@1`, and the text of its answer. An error is no
+/// answer. A candidate without a version has version 0, as a score has.
+fn answer<'a>(candidate: &Candidate<'a>) -> Option<(String, &'a str)> {
+    let name = candidate.model_name().ok()?;
+    let version = candidate.model_version().unwrap_or(0);
+    let Outcome::Result(result) = candidate.outcome().ok()? else {
+        return None;
+    };
+    let answer = Object::parse(result).ok()?.get("result")?;
+    Some((format!("{name}@{version}"), answer))
 }
 
 /// Whether two answers are one: `1` and `1.0` are.

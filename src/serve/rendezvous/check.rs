@@ -1,13 +1,14 @@
-//! A policy -> what it does, in words.
+//! `rv-rendezvous check`: says in words what a policy does, and warns of what is
+//! probably a mistake.
 
 use std::collections::HashSet;
 use std::fmt::Write;
 
 use anyhow::Result;
-use clap::Args;
 
-use crate::serve::rendezvous::load_policy;
+use crate::serve::rendezvous::args::CheckArgs;
 use crate::serve::rendezvous::policy::{MeasureFrom, Policy, Selector, Step};
+use crate::serve::rendezvous::policy_files::load_policy;
 use crate::stage::Stage;
 use crate::stage::report::escaped;
 use crate::stream::address::Address;
@@ -17,18 +18,10 @@ use crate::wire::micros::Micros;
 /// The most warnings that are shown one by one.
 const WARNINGS_SHOWN: usize = 100;
 
-/// Say in words what a policy does, and warn of what is hardly meant
-#[derive(Args, Clone, Debug)]
-pub struct CheckArgs {
-    /// The policy, a TOML file
-    #[arg(value_name = "POLICY")]
-    policy: String,
-}
-
 /// Runs `rv-rendezvous check`.
 pub fn run(args: &CheckArgs, stage: &mut Stage) -> Result<()> {
     let policy = load_policy(&args.policy)?;
-    let mut text = printed(&policy).into_bytes();
+    let mut text = printable_description(&policy).into_bytes();
     let mut output = Output::open(&Address::Standard)?;
     stage.write_all(&mut output, &mut text)?;
     stage.close(&mut output)?;
@@ -44,83 +37,86 @@ pub fn run(args: &CheckArgs, stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// The description as it may be shown. Names and values of a policy hold no line ends,
-/// so the lines are those that are written here.
-fn printed(policy: &Policy) -> String {
+/// The description with its control characters escaped. Names and values of a policy
+/// hold no line ends, so every line end is one of the description.
+fn printable_description(policy: &Policy) -> String {
     let text = describe(policy);
     text.lines().map(|line| escaped(line) + "\n").collect()
 }
 
-/// What the policy does from which millisecond on.
+/// What the policy does, from which millisecond on.
 fn describe(policy: &Policy) -> String {
     let mut text = String::new();
     let origin = match policy.measure_from {
         MeasureFrom::Timestamp => "its timestamp",
         MeasureFrom::Arrival => "its arrival here",
     };
+    let deadline = ms(policy.deadline);
     let _ = writeln!(
         text,
-        "policy {}: every request is answered within {} of {origin}",
+        "policy {}: every request is answered within {deadline} of {origin}",
         policy.hash,
-        ms(policy.deadline)
     );
-    if let (Some(split), false) = (&policy.split, policy.shares.is_empty()) {
+    describe_shares(&mut text, policy);
+    describe_steps(&mut text, policy);
+    if !policy.expect.is_empty() {
+        let names: Vec<String> = policy.expect.iter().map(ToString::to_string).collect();
         let _ = writeln!(
             text,
-            "one draw a request, of {} with salt {:?}:",
-            split.pointer.escape_debug(),
-            split.salt
+            "  when {} have all reported, errors included: the later steps apply at once",
+            names.join(", ")
         );
-        for share in &policy.shares {
-            let _ = writeln!(
-                text,
-                "  {} <= u < {} ({} % of the requests) wait for {} alone until {}, then go on as \
-                 the others",
-                share.draws.start,
-                share.draws.end,
-                percent(share.draws.end - share.draws.start),
-                share.model,
-                ms(share.until)
-            );
-        }
     }
-    if policy
-        .steps
-        .first()
-        .is_some_and(|step| step.after > Micros(0))
-    {
+    let _ = match &*policy.default {
+        "null" => writeln!(text, "  at {deadline}: no answer (504 over HTTP)"),
+        default => writeln!(text, "  at {deadline}: the default, {default}"),
+    };
+    text
+}
+
+fn describe_shares(text: &mut String, policy: &Policy) {
+    let Some(split) = policy.split.as_ref().filter(|_| !policy.shares.is_empty()) else {
+        return;
+    };
+    let _ = writeln!(
+        text,
+        "each request draws a number u by {} with salt {:?}:",
+        split.pointer.escape_debug(),
+        split.salt
+    );
+    for share in &policy.shares {
         let _ = writeln!(
             text,
-            "  from 0 ms: nobody answers, scores gather until {}",
-            ms(policy.steps[0].after)
+            "  {} <= u < {} ({} % of the requests): only {} may answer until {}, then the steps \
+             apply",
+            share.draws.start,
+            share.draws.end,
+            percent(share.draws.end - share.draws.start),
+            share.model,
+            ms(share.until)
+        );
+    }
+}
+
+fn describe_steps(text: &mut String, policy: &Policy) {
+    if let Some(first) = policy.steps.first()
+        && first.after > Micros(0)
+    {
+        let after = ms(first.after);
+        let _ = writeln!(
+            text,
+            "  from 0 ms: no model may answer; scores gather until {after}"
         );
     }
     for step in &policy.steps {
         let names: Vec<String> = step.selectors.iter().map(selector_text).collect();
         let _ = writeln!(
             text,
-            "  from {}: the first to come of {}; of several that are there: in this order",
+            "  from {}: the first score of {}; if several are there, this order decides",
             ms(step.after),
             names.join(", ")
         );
     }
-    if !policy.expect.is_empty() {
-        let names: Vec<String> = policy.expect.iter().map(ToString::to_string).collect();
-        let _ = writeln!(
-            text,
-            "  as soon as {} have all reported, errors too: the later steps, at once",
-            names.join(", ")
-        );
-    }
-    let _ = match &*policy.default {
-        "null" => writeln!(
-            text,
-            "  at {}: no answer (504 over HTTP)",
-            ms(policy.deadline)
-        ),
-        default => writeln!(text, "  at {}: the default, {default}", ms(policy.deadline)),
-    };
-    text
 }
 
 fn selector_text(selector: &Selector) -> String {
@@ -130,35 +126,54 @@ fn selector_text(selector: &Selector) -> String {
     }
 }
 
-/// What is legal, but hardly meant.
+/// What is valid, but probably a mistake.
 fn warnings(policy: &Policy) -> Vec<String> {
     let mut warnings = Vec::new();
+    warn_of_first_step(&mut warnings, policy);
+    if policy
+        .steps
+        .iter()
+        .any(|step| step.selectors.contains(&Selector::Any))
+    {
+        let message = "\"*\" lets any model answer, also one that is started only for a trial";
+        warnings.push(message.to_owned());
+    }
+    warn_of_later_steps(&mut warnings, policy);
+    warn_of_unexpected_models(&mut warnings, policy);
+    for share in &policy.shares {
+        if share.until == Micros(0) {
+            warnings.push(format!("the share of {} waits 0 ms for it", share.model));
+        }
+    }
+    if policy.steps.is_empty() {
+        let message = "no [[prefer]] step: every request outside of the shares gets the default";
+        warnings.push(message.to_owned());
+    }
+    warnings
+}
+
+fn warn_of_first_step(warnings: &mut Vec<String>, policy: &Policy) {
     if let Some(first) = policy.steps.first()
         && first.after == Micros(0)
         && first.selectors.len() > 1
     {
-        warnings.push(
-            "two models in the first step at 0 ms: whoever comes first answers, and preference \
-             hardly ever speaks; give the preferred one a step of its own, or begin later so that \
-             scores gather"
-                .to_owned(),
-        );
+        let message = "two models in the first step at 0 ms: the first score to come answers, so \
+                       their order hardly ever decides; give the preferred model a step of its \
+                       own, or begin later so that scores gather";
+        warnings.push(message.to_owned());
     }
-    if any_step(policy, |step| step.selectors.contains(&Selector::Any)) {
-        warnings.push(
-            "\"*\" lets any model answer, also one that is started for a trial alone".to_owned(),
-        );
-    }
+}
+
+fn warn_of_later_steps(warnings: &mut Vec<String>, policy: &Policy) {
     for pair in policy.steps.windows(2) {
+        let after = ms(pair[1].after);
         if pair[0].selectors == pair[1].selectors {
             warnings.push(format!(
-                "the step at {} changes nothing: it names the same models in the same order",
-                ms(pair[1].after)
+                "the step at {after} changes nothing: it names the same models in the same order"
             ));
         } else if !accepts_all(&pair[1], &pair[0]) {
             warnings.push(format!(
-                "the step at {} no longer accepts a model that the step before accepts",
-                ms(pair[1].after)
+                "the step at {after} no longer accepts a model that the step before it accepts"
             ));
         }
     }
@@ -170,30 +185,26 @@ fn warnings(policy: &Policy) -> Vec<String> {
             ms(last.after)
         ));
     }
-    if !policy.expect.is_empty() {
-        let mut seen = HashSet::new();
-        for model in policy.steps.iter().flat_map(|step| &step.selectors) {
-            if let Selector::Model(model) = model
-                && !policy.index.expects(&model.name, model.version)
-                && seen.insert(model)
-            {
-                warnings.push(format!(
-                    "{model} may answer and is not in `expect`: once the others have reported, it \
-                     is not waited for"
-                ));
-            }
+}
+
+fn warn_of_unexpected_models(warnings: &mut Vec<String>, policy: &Policy) {
+    if policy.expect.is_empty() {
+        return;
+    }
+    let mut seen = HashSet::new();
+    for selector in policy.steps.iter().flat_map(|step| &step.selectors) {
+        if let Selector::Model(model) = selector
+            && !policy
+                .index
+                .expects(policy.index.find(&model.name, model.version))
+            && seen.insert(model)
+        {
+            warnings.push(format!(
+                "{model} may answer and is not in `expect`: when the others have reported, no \
+                 request waits for it"
+            ));
         }
     }
-    for share in &policy.shares {
-        if share.until == Micros(0) {
-            warnings.push(format!("the share of {} waits 0 ms for it", share.model));
-        }
-    }
-    if policy.steps.is_empty() {
-        warnings
-            .push("no [[prefer]] step: outside the shares every request gets the default".into());
-    }
-    warnings
 }
 
 /// Whether a step accepts every model that an earlier one accepts.
@@ -203,11 +214,7 @@ fn accepts_all(step: &Step, earlier: &Step) -> bool {
     accepted.contains(&Selector::Any) || before.all(|selector| accepted.contains(selector))
 }
 
-fn any_step(policy: &Policy, is: impl Fn(&Step) -> bool) -> bool {
-    policy.steps.iter().any(is)
-}
-
-/// Milliseconds without zeros that say nothing.
+/// Milliseconds without trailing zeros.
 fn ms(time: Micros) -> String {
     let text = time.as_millis().to_string();
     let short = text.trim_end_matches('0').trim_end_matches('.');
@@ -223,7 +230,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_policy_is_told_in_words() {
+    fn a_policy_is_described_in_words() {
         let policy = Policy::parse(
             r#"
             deadline_ms = 100
@@ -249,22 +256,22 @@ mod tests {
         assert_eq!(
             lines[1..],
             [
-                "one draw a request, of /messageId with salt \"s\":",
-                "  0 <= u < 0.05 (5 % of the requests) wait for dt@2 alone until 80 ms, then go on as the others",
-                "  from 0 ms: nobody answers, scores gather until 2.5 ms",
-                "  from 2.5 ms: the first to come of dt@1, any model that no share names; of several that are there: in this order",
-                "  as soon as dt@1, lr@0 have all reported, errors too: the later steps, at once",
+                "each request draws a number u by /messageId with salt \"s\":",
+                "  0 <= u < 0.05 (5 % of the requests): only dt@2 may answer until 80 ms, then the steps apply",
+                "  from 0 ms: no model may answer; scores gather until 2.5 ms",
+                "  from 2.5 ms: the first score of dt@1, any model that no share names; if several are there, this order decides",
+                "  when dt@1, lr@0 have all reported, errors included: the later steps apply at once",
                 "  at 100 ms: no answer (504 over HTTP)",
             ]
         );
     }
 
     #[test]
-    fn what_is_hardly_meant_is_warned_of() {
+    fn what_is_probably_a_mistake_is_warned_of() {
         for (policy, warning) in [
             (
                 "[[prefer]]\nafter_ms = 0\nmodels = [\"a@1\", \"b@1\"]",
-                "whoever comes first",
+                "the first score to come answers",
             ),
             (
                 "[[prefer]]\nafter_ms = 1\nmodels = [\"*\"]",
@@ -314,7 +321,7 @@ mod tests {
             modelResult = { a = "\u001b[2J\u2028", b = "x\u007f" }
             "#;
         let policy = Policy::parse(text, "policy").unwrap();
-        let shown = printed(&policy);
+        let shown = printable_description(&policy);
         assert!(shown.contains("d\\u{202e}t@1"), "{shown}");
         assert!(shown.contains("x\\u{7f}"), "{shown}");
         let is_odd =

@@ -1,74 +1,75 @@
-//! What became of requests and scores. Nothing is read that is not counted here
-//! in the end, once.
+//! What became of requests and scores. Everything that is read is counted here once.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
+use crate::serve::rendezvous::answer::Answer;
 use crate::serve::rendezvous::decision::Reason;
-use crate::serve::rendezvous::mailbox::{Answer, Fate};
+use crate::serve::rendezvous::fate::Fate;
 use crate::stage::stats::{Latencies, Snapshot};
 use crate::wire::text::Text;
 
-/// The most models that are counted by name; with `*` in a policy any name may
+/// The most models that are counted by name; with `"*"` in a policy any name may
 /// answer.
 const MODELS_MAX: usize = 1000;
 
 /// Counts of one run.
 #[derive(Clone, Debug, Default)]
-pub struct Counts {
-    /// Requests read.
+pub struct RendezvousCounts {
+    /// Requests that were read.
     pub requests: u64,
-    /// Of these, those whose id was known already. They are ignored.
+    /// Requests whose id was known already. They are ignored.
     pub repeated: u64,
-    /// Of these, those answered by the default.
+    /// Requests that got the default.
     pub defaults: u64,
-    /// Answers by models, whatever the reason.
+    /// Requests that a model answered.
     pub by_models: u64,
-    /// The same, by model.
-    pub by_model: HashMap<(Text, u64), u64>,
+    /// Answers by name and version, ordered by them.
+    by_model: Vec<((Text, u64), u64)>,
     /// Answers by models beyond the most that are counted by name.
-    pub by_others: u64,
+    by_others: u64,
     /// All answers, by reason.
-    pub by_reason: BTreeMap<Reason, u64>,
-    /// Scores read.
+    by_reason: [u64; Reason::ALL.len()],
+    /// Scores that were read.
     pub scores: u64,
-    /// Scores that answered.
+    /// Scores that gave the answer.
     pub used: u64,
-    /// Scores in time that did not answer.
+    /// Scores that came in time and did not give the answer.
     pub unused: u64,
-    /// Scores after the deadline.
+    /// Scores that came after the deadline.
     pub late: u64,
-    /// Scores of a model that had reported already.
+    /// Scores of a model that had reported before.
     pub duplicate: u64,
     /// Scores without a request.
     pub orphaned: u64,
     /// Scores with an error.
     pub failed: u64,
-    /// Of all scores, those that there was no room for. Each has its fate all the
-    /// same.
+    /// Scores for which there was no room. Each is also counted by its fate.
     pub not_kept: u64,
-    /// When the answers were given, from the origins of their requests.
+    /// When the answers were given, measured from the origins of their requests.
     pub answered_after: Latencies,
 }
 
-impl Counts {
+impl RendezvousCounts {
     /// Counts an answer.
     pub fn answer(&mut self, answer: &Answer) {
-        let outcome = answer.outcome;
-        *self.by_reason.entry(outcome.reason).or_default() += 1;
-        self.answered_after.record(outcome.at);
+        let choice = answer.choice;
+        self.by_reason[choice.reason as usize] += 1;
+        self.answered_after.record(choice.at);
         let Some((name, version)) = &answer.model else {
             self.defaults += 1;
             return;
         };
         self.by_models += 1;
-        let model = (name.clone(), *version);
-        if let Some(count) = self.by_model.get_mut(&model) {
-            *count += 1;
-        } else if self.by_model.len() < MODELS_MAX {
-            // A text of its own: the name may be a piece of a long one.
-            self.by_model.insert((Text::from(&**name), *version), 1);
-        } else {
-            self.by_others += 1;
+        let model = (&**name, *version);
+        let order = |((name, version), _): &((Text, u64), u64)| (&**name, *version).cmp(&model);
+        match self.by_model.binary_search_by(order) {
+            Ok(place) => self.by_model[place].1 += 1,
+            Err(place) if self.by_model.len() < MODELS_MAX => {
+                // The name is copied, because it may be a piece of a long text.
+                let model = (Text::from(&**name), *version);
+                self.by_model.insert(place, (model, 1));
+            }
+            Err(_) => self.by_others += 1,
         }
     }
 
@@ -81,6 +82,11 @@ impl Counts {
             Fate::Duplicate => self.duplicate += 1,
             Fate::Failed => self.failed += 1,
         }
+    }
+
+    /// The number of answers by this reason.
+    pub fn by_reason(&self, reason: Reason) -> u64 {
+        self.by_reason[reason as usize]
     }
 
     /// Answers by `name@version`, in the order of the names.
@@ -98,10 +104,11 @@ impl Counts {
         let fates = self.used + self.unused + self.late + self.duplicate;
         self.requests == answered + self.repeated
             && self.scores == fates + self.orphaned + self.failed
-            && answered == self.by_reason.values().sum::<u64>()
+            && answered == self.by_reason.iter().sum::<u64>()
     }
 
-    /// As they are shown. `open` requests have no answer yet.
+    /// The counts as the stats show them. `open` is the number of requests without an
+    /// answer.
     pub fn snapshot(&self, open: usize) -> Snapshot {
         let snapshot = Snapshot::default()
             .count("requests", self.requests)
@@ -109,10 +116,8 @@ impl Counts {
             .count("defaults", self.defaults)
             .count("repeated", self.repeated)
             .gauge("open", open as u64);
-        let by_reason = Reason::ALL.iter().map(|reason| {
-            let count = self.by_reason.get(reason).copied().unwrap_or_default();
-            (reason.name().to_owned(), count)
-        });
+        let reasons = Reason::ALL.iter();
+        let by_reason = reasons.map(|it| (it.name().to_owned(), self.by_reason(*it)));
         snapshot
             .by_label("answersByReason", "reason", by_reason)
             .by_label("answersByModel", "model", self.by_model())
@@ -139,7 +144,7 @@ mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::serve::rendezvous::decision::Outcome;
+    use crate::serve::rendezvous::decision::Choice;
     use crate::serve::rendezvous::policy::Policy;
     use crate::wire::micros::Micros;
 
@@ -147,13 +152,13 @@ mod tests {
     fn models_are_counted_by_name_up_to_a_bound() {
         let policy = "deadline_ms = 1\n[[prefer]]\nafter_ms = 0\nmodels = [\"*\"]";
         let policy = Rc::new(Policy::parse(policy, "p").unwrap());
-        let mut counts = Counts::default();
+        let mut counts = RendezvousCounts::default();
         for number in 0..3 * MODELS_MAX as u64 {
             counts.answer(&Answer {
                 request: "{}".into(),
                 model_result: "{}".into(),
                 model: Some((format!("model-{number}").into(), number)),
-                outcome: Outcome {
+                choice: Choice {
                     winner: Some(0),
                     at: Micros(0),
                     reason: Reason::Preferred,

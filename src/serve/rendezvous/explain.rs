@@ -1,44 +1,32 @@
-//! Decisions -> the story of one request, for people.
+//! `rv-rendezvous explain`: prints one request's decision as a timeline.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 
 use anyhow::{Result, bail};
 use chrono::DateTime;
-use clap::Args;
 
-use crate::serve::rendezvous::decision::Arrival;
-use crate::serve::rendezvous::mailbox::Candidate;
-use crate::serve::rendezvous::record::Decided;
+use crate::serve::rendezvous::args::ExplainArgs;
 use crate::stage::Stage;
 use crate::stage::recording::Recording;
 use crate::stage::report::{escaped, shown};
 use crate::stream::address::Address;
 use crate::stream::output::Output;
-use crate::wire::message::Record;
+use crate::wire::decision::{Candidate, Decision};
+use crate::wire::message::{Outcome, Record};
 use crate::wire::micros::Micros;
 use crate::wire::object::{Object, decode_string};
-
-/// Tell the story of one request: who reported when, who answered, and why
-#[derive(Args, Clone, Debug)]
-pub struct ExplainArgs {
-    /// The messageId of the request
-    #[arg(value_name = "ID")]
-    id: String,
-
-    /// Recorded decisions: files, compressed ones too, or folders of rv-archive
-    #[arg(value_name = "DECISIONS", required = true)]
-    decisions: Vec<Address>,
-}
+use crate::wire::reject::Reject;
 
 /// Runs `rv-rendezvous explain`.
 pub fn run(args: &ExplainArgs, stage: &mut Stage) -> Result<()> {
     for path in &args.decisions {
         let mut recording = Recording::open(path, stage)?;
-        // Most lines are those of others: they are not taken apart.
+        // A line without the text of the id is another request's. It is not parsed.
         let wanted = memchr::memmem::Finder::new(args.id.as_bytes());
         let has_escapes = |bytes: &[u8]| memchr::memchr(b'\\', bytes).is_some();
         while let Some((line, _)) = recording.next_line(stage)? {
-            // Lines that are no records are of no interest here.
+            // A line that is not a record is ignored.
             let Ok(Some(bytes)) = line.record() else {
                 continue;
             };
@@ -50,12 +38,11 @@ pub fn run(args: &ExplainArgs, stage: &mut Stage) -> Result<()> {
                 continue;
             }
             let place = format!("{path}:{}", line.number);
-            let Ok(decided) = Decided::parse(bytes) else {
-                bail!("{place}: this record has the id, and is no decision");
+            let Ok(text) = Decision::parse(bytes).and_then(|it| story(&it)) else {
+                bail!("{place}: this record has the id, and is not a decision");
             };
-            let mut text = story(&decided).into_bytes();
             let mut output = Output::open(&Address::Standard)?;
-            stage.write_all(&mut output, &mut text)?;
+            stage.write_all(&mut output, &mut text.into_bytes())?;
             return stage.close(&mut output);
         }
     }
@@ -67,91 +54,101 @@ pub fn run(args: &ExplainArgs, stage: &mut Stage) -> Result<()> {
     )
 }
 
-/// The events of one request as a timeline.
-fn story(decided: &Decided) -> String {
-    let accepted = DateTime::from_timestamp_micros(decided.timestamp.0)
+/// One score of the timeline.
+struct ScoreEvent<'a> {
+    at: Micros,
+    model_name: Cow<'a, str>,
+    model_version: u64,
+    outcome: Outcome<'a>,
+    fate: Cow<'a, str>,
+}
+
+impl<'a> ScoreEvent<'a> {
+    fn of(candidate: &Candidate<'a>) -> Result<ScoreEvent<'a>, String> {
+        Ok(ScoreEvent {
+            at: candidate.arrived_after()?,
+            model_name: candidate.model_name()?,
+            model_version: candidate.model_version()?,
+            outcome: candidate.outcome()?,
+            fate: candidate.fate()?,
+        })
+    }
+}
+
+/// The decision as a timeline. The error says what is wrong with a candidate.
+fn story(decision: &Decision) -> Result<String, Reject> {
+    let accepted = DateTime::from_timestamp_micros(decision.timestamp.0)
         .map_or_else(String::new, |time| {
             time.format(", accepted %FT%T%.6fZ").to_string()
         });
     let mut text = format!(
         "request {}{accepted}, policy {}\n",
-        shown(&decided.message_id),
-        shown(&decided.policy_hash)
+        shown(&decision.message_id),
+        shown(&decision.policy_hash)
     );
-    let answered_after = decided.answered_after.unwrap_or_default();
-    let mut answered = false;
-    let mut candidates: Vec<_> = decided.candidates.iter().collect();
-    candidates.sort_by_key(|(candidate, _)| candidate.arrival.at);
-    for (candidate, fate) in candidates {
-        if !answered && candidate.arrival.at > answered_after {
-            answered = true;
-            tell_answer(&mut text, decided, answered_after);
-        }
-        tell_score(&mut text, candidate, fate);
+    let answered_after = decision.answered_after.unwrap_or_default();
+    let mut scores = decision.candidates(ScoreEvent::of)?;
+    scores.sort_by_key(|score| score.at);
+    let before = scores.partition_point(|score| score.at <= answered_after);
+    for score in &scores[..before] {
+        write_score(&mut text, score);
     }
-    if !answered {
-        tell_answer(&mut text, decided, answered_after);
+    write_answer(&mut text, decision, answered_after);
+    for score in &scores[before..] {
+        write_score(&mut text, score);
     }
-    text
+    Ok(text)
 }
 
-fn tell_score(text: &mut String, candidate: &Candidate, fate: &str) {
-    let Arrival {
-        model_name,
-        model_version,
-        at,
-        failed,
-    } = &candidate.arrival;
-    let entry = Object::parse(&candidate.outcome).ok();
-    let said = match (failed, &entry) {
-        (true, Some(error)) => {
-            let message = error.get("message").and_then(decode_string);
-            format!("fails: {}", shown(&message.unwrap_or_default()))
+fn write_score(text: &mut String, score: &ScoreEvent) {
+    let said = match score.outcome {
+        Outcome::Error(raw) => match Object::parse(raw) {
+            Ok(error) => {
+                let message = error.get("message").and_then(decode_string);
+                format!("fails: {}", shown(&message.unwrap_or_default()))
+            }
+            Err(_) => format!("says {}", shorten(raw)),
+        },
+        Outcome::Result(raw) => {
+            let result = Object::parse(raw).ok().and_then(|it| it.get("result"));
+            format!("says {}", shorten(result.unwrap_or(raw)))
         }
-        (false, Some(result)) => format!(
-            "says {}",
-            shorten(result.get("result").unwrap_or(&candidate.outcome))
-        ),
-        (_, None) => format!("says {}", shorten(&candidate.outcome)),
     };
-    let name = escaped(model_name);
-    tell(
-        text,
-        *at,
-        &format!("{name}@{model_version} {said} ({})", escaped(fate)),
-    );
+    let name = escaped(&score.model_name);
+    let (version, fate) = (score.model_version, escaped(&score.fate));
+    write_event(text, score.at, &format!("{name}@{version} {said} ({fate})"));
 }
 
-fn tell_answer(text: &mut String, decided: &Decided, at: Micros) {
-    let who = match &decided.model {
+fn write_answer(text: &mut String, decision: &Decision, at: Micros) {
+    let who = match &decision.model {
         Some(model) => escaped(model),
         None => "the default".to_owned(),
     };
-    let why = match decided.reason.as_str() {
+    let why = match &*decision.reason {
         "share" => "the request is in its share",
-        "preferred" => "it is accepted by the first step",
-        "fallback" => "it is accepted by the step in force",
+        "preferred" => "the first step accepts it",
+        "fallback" => "the step in force accepts it",
         "settled" => "all expected models have reported, so the later steps count at once",
         "default" => "no acceptable score came",
         "overflow" => "too many requests were open",
-        "shutdown" => "the rendezvous was ending, or all models had",
-        _ => "of a reason unknown here",
+        "shutdown" => "the rendezvous or all models ended",
+        _ => "this program does not know the reason",
     };
-    let reason = escaped(&decided.reason);
-    let result = shorten(&decided.model_result);
-    tell(
+    let reason = escaped(&decision.reason);
+    let result = shorten(decision.model_result);
+    write_event(
         text,
         at,
         &format!("=> {who} answers, {reason}: {why}; {result}"),
     );
 }
 
-fn tell(text: &mut String, at: Micros, event: &str) {
+fn write_event(text: &mut String, at: Micros, event: &str) {
     let at = at.as_millis().to_string();
     let _ = writeln!(text, "{at:>12} ms  {event}");
 }
 
-/// JSON text short enough for a line.
+/// JSON text that fits on a line.
 fn shorten(json: &str) -> String {
     const CHARS_MAX: usize = 120;
     match json.char_indices().nth(CHARS_MAX) {
@@ -168,7 +165,7 @@ mod tests {
     fn a_decision_is_told_as_a_timeline() {
         let line = br#"{"messageId":"a","timestamp":1644370787.5,"modelInput":{},"modelResult":{"modelName":"lr","result":1},"provenance":{"rendezvous":{"modelVersion":0,"reason":"settled","answeredAfter":9.000,"policyHash":"00ff"}},"candidates":[{"modelName":"lr","modelVersion":0,"arrivedAfter":3.000,"result":{"modelName":"lr","result":1},"fate":"used"},{"modelName":"dt","modelVersion":1,"arrivedAfter":9.000,"error":{"modelName":"dt","message":"no \u001b[2J"},"fate":"failed"},{"modelName":"x","modelVersion":0,"arrivedAfter":120.5,"result":{"modelName":"x","result":2},"fate":"late"}]}"#;
         assert_eq!(
-            story(&Decided::parse(line).unwrap()),
+            story(&Decision::parse(line).unwrap()).unwrap(),
             "request \"a\", accepted 2022-02-09T01:39:47.500000Z, policy \"00ff\"\n\
              \x20      3.000 ms  lr@0 says 1 (used)\n\
              \x20      9.000 ms  dt@1 fails: \"no \\u{1b}[2J\" (failed)\n\
@@ -180,7 +177,7 @@ mod tests {
     #[test]
     fn what_is_told_of_a_request_cannot_move_the_cursor() {
         let line = "{\"messageId\":\"a\\u001b\",\"timestamp\":1,\"modelInput\":{},\"modelResult\":{\"modelName\":\"d\u{202e}t\",\"result\":\"\u{9b}2J\"},\"provenance\":{\"rendezvous\":{\"modelVersion\":0,\"reason\":\"pre\\nferred\",\"answeredAfter\":9.000,\"policyHash\":\"00\\u001bff\"}},\"candidates\":[{\"modelName\":\"l\\nr\u{2066}\",\"modelVersion\":0,\"arrivedAfter\":3.000,\"result\":{\"result\":\"\u{200b}\"},\"fate\":\"us\\ned\"}]}";
-        let told = story(&Decided::parse(line.as_bytes()).unwrap());
+        let told = story(&Decision::parse(line.as_bytes()).unwrap()).unwrap();
         let is_odd =
             |it: char| it != '\n' && (it.is_control() || ('\u{200b}'..='\u{2069}').contains(&it));
         assert!(!told.contains(is_odd), "{told:?}");

@@ -1,4 +1,4 @@
-//! The rendezvous in service: one thread that waits for all its streams at once.
+//! The rendezvous in service: one thread, which waits for all streams at once.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -6,10 +6,12 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rustix::event::PollFlags;
 
-use crate::serve::rendezvous::RendezvousArgs;
-use crate::serve::rendezvous::inputs::{Brought, Folder, Stream};
-use crate::serve::rendezvous::mailboxes::{Effect, Event, Mailboxes, NewRequest};
+use crate::serve::rendezvous::args::RendezvousArgs;
+use crate::serve::rendezvous::inputs::{LiveStream, ScoreFolder};
+use crate::serve::rendezvous::mailboxes::{MailboxEffect, MailboxEvent, Mailboxes, NewRequest};
+use crate::serve::rendezvous::pace::ReadGain;
 use crate::serve::rendezvous::policy::Policy;
+use crate::serve::rendezvous::policy_files::store_policy;
 use crate::serve::rendezvous::routes::Routes;
 use crate::stage::Stop;
 use crate::stage::backlog::Backlog;
@@ -24,28 +26,28 @@ use crate::wire::message::{Request, Score};
 use crate::wire::micros::Micros;
 use crate::wire::reject::Reject;
 
-/// While this much of the responses is not taken, nothing is read: the reader
-/// of the responses sets the pace.
+/// Nothing is read while so many bytes of responses wait for their reader. So that
+/// reader sets the pace.
 const PENDING_BYTES_MAX: usize = 1 << 20;
 
 /// Answers requests until they end.
 pub fn run(stage: &mut Stage, args: &RendezvousArgs, policy: Policy) -> Result<()> {
     let output = Output::open(&args.output.output)?;
-    let requests = Stream::open(args.live_requests()?, args.follow, stage)?;
+    let requests = LiveStream::open(args.requests()?, args.follow, stage)?;
     let (mut scores, mut folders) = (Vec::new(), Vec::new());
     for path in &args.scores {
-        match Folder::watch(path)? {
+        match ScoreFolder::watch(path)? {
             Some(folder) => {
                 folder.update(&mut scores, stage)?;
                 folders.push(folder);
             }
-            None => scores.push(Stream::open(path, args.follow, stage)?),
+            None => scores.push(LiveStream::open(path, args.follow, stage)?),
         }
     }
-    args.keep_policy(&policy)?;
+    store_if_wanted(args, &policy)?;
     let clock = Clock::system();
     let mut live = Live {
-        mailboxes: Mailboxes::new(Rc::new(policy), args.bounds.limits()),
+        mailboxes: Mailboxes::new(Rc::new(policy), args.bounds.mailbox_limits()),
         effects: Vec::new(),
         pending: Backlog::default(),
         output,
@@ -58,7 +60,7 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, policy: Policy) -> Result<(
         clock,
         started: Instant::now() - clock.monotonic().to_duration(),
         last: Micros(-1),
-        not_kept_said: 0,
+        not_kept_reported: 0,
     };
     if args.output.resume {
         live.pending.tail().push(b'\n');
@@ -75,75 +77,83 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, policy: Policy) -> Result<(
     }
 }
 
+/// Stores a policy that comes into force, if `--keep-policies` wants it.
+fn store_if_wanted(args: &RendezvousArgs, policy: &Policy) -> Result<()> {
+    let folder = args.policy.keep_policies.as_deref();
+    folder.map_or(Ok(()), |folder| store_policy(folder, policy))
+}
+
+/// A rendezvous in service: its mailboxes and all its streams.
 struct Live {
     mailboxes: Mailboxes,
-    effects: Vec<Effect>,
+    effects: Vec<MailboxEffect>,
     /// Responses that are not written yet.
     pending: Backlog,
     output: Output,
     routes: Routes,
-    requests: Stream,
-    scores: Vec<Stream>,
-    folders: Vec<Folder>,
+    requests: LiveStream,
+    scores: Vec<LiveStream>,
+    folders: Vec<ScoreFolder>,
     scores_ended: bool,
-    /// Only lines that were begun are still read.
+    /// SIGTERM came: only lines that were begun are still read, to their ends.
     finishing: bool,
     clock: Clock,
-    /// When the monotonic clock of this program began.
+    /// When the program's monotonic clock was 0.
     started: Instant,
     /// The time of the last wake-up.
     last: Micros,
-    /// How many scores there was no room for when that was said last.
-    not_kept_said: u64,
+    /// How many scores had found no room when that was last reported.
+    not_kept_reported: u64,
 }
 
 impl Live {
-    /// Runs until the requests have ended and every mailbox is closed, or a
-    /// signal ends it. Returns the signal that left no time to finish.
+    /// Runs until the requests have ended and every mailbox is closed, or until a signal
+    /// ends the program. Returns the signal if its grace is over.
     fn serve(&mut self, stage: &mut Stage, args: &RendezvousArgs) -> Result<Option<Stop>> {
         loop {
             self.write_some()?;
             self.routes.write_some(&mut stage.report);
             stage.report.flush()?;
-            self.say_not_kept(stage);
+            self.report_not_kept(stage);
             if stage.signals.take_hangup() {
                 self.reload(stage, args);
             }
             stage.show_stats(|stage| self.snapshot(stage));
             if stage.signals.stop() == Some(Stop::Terminate) {
-                // The lines that were begun are read to their ends, and no byte
-                // further. Until then the deadlines go on.
+                // The lines that were begun are read to their ends and not a byte
+                // further. Deadlines are kept meanwhile.
                 self.finishing = true;
-                if !self.streams().any(Stream::is_inside_line) {
+                if !self.streams().any(LiveStream::is_inside_line) {
                     return Ok(None);
                 }
             }
             if stage.signals.stop() == Some(Stop::Interrupt) {
-                // The sources stop now, so the writers there are now are the last.
+                // The sources stop now, so no further writer comes.
                 for stream in std::iter::once(&mut self.requests).chain(&mut self.scores) {
                     stream.input.stop_following();
                 }
             }
             if let Some(stop) = stage.signals.out_of_time() {
-                self.set_aside_begun_lines(stage)?;
+                self.reject_begun_lines(stage)?;
                 return Ok(Some(stop));
             }
             if self.requests.ended && self.mailboxes.is_empty() {
                 return Ok(None);
             }
             let ready = self.wait(stage)?;
-            // One time for all that is read in this wake-up, and no two wake-ups
-            // at one time: else a replay, which has the times alone, could not
-            // tell what was read together.
+            // Everything that is read in this wake-up has one time, and no two wake-ups
+            // have the same time. A replay knows only the times, and must see by them
+            // what was read together.
             let now = self.now();
             self.read(stage, &ready, now)?;
-            self.mailboxes.step(Event::Tick, now, &mut self.effects);
-            self.render();
+            self.mailboxes
+                .step(MailboxEvent::Tick, now, &mut self.effects);
+            self.write_effects();
         }
     }
 
-    /// Waits for a stream, a deadline or a signal. Says which streams are ready:
-    /// the requests, the scores in their order, the folders in theirs.
+    /// Waits for a stream, a deadline or a signal. Returns which streams are ready: the
+    /// requests, the scores in their order, and the folders in their order.
     fn wait(&mut self, stage: &mut Stage) -> Result<Vec<bool>> {
         let may_read = self.pending.len() < PENDING_BYTES_MAX;
         let mut streams = Vec::with_capacity(self.scores.len() + 2);
@@ -179,7 +189,7 @@ impl Live {
         }
         streams.extend(self.routes.waiting().filter_map(Output::readiness));
         let wake = self.mailboxes.next_wake().map(|wake| self.instant(wake));
-        // While the reader of the responses is behind, nobody is read again.
+        // While the reader of the responses is behind, no stream is read again.
         let rested = rested.filter(|_| may_read).map(|it| self.instant(it));
         let times = [wake, rested, stage.stats.due(), stage.signals.grace_end()];
         let until = times.into_iter().flatten().min();
@@ -191,8 +201,8 @@ impl Live {
     }
 
     fn instant(&self, time: Micros) -> Instant {
-        // A timer set in whole microseconds must not find that it is not time
-        // yet, and wait for nothing.
+        // Times are rounded to microseconds. A timer that fires a fraction too early
+        // would find nothing due and wait again.
         self.started + time.to_duration() + Duration::from_micros(1)
     }
 
@@ -207,10 +217,10 @@ impl Live {
         for (index, _) in of_scores.iter().enumerate().filter(|(_, ready)| **ready) {
             stage.stats.touch();
             let bytes = self.scores[index].read(self.finishing)?;
-            let brought = self.take_scores(index, stage, now)?;
+            let gain = self.take_scores(index, stage, now)?;
             self.scores[index]
                 .pace
-                .note(Brought { bytes, ..brought }, now);
+                .note(ReadGain { bytes, ..gain }, now);
         }
         if of_folders.contains(&true) {
             for folder in &self.folders {
@@ -221,19 +231,19 @@ impl Live {
         if !self.folders.is_empty() {
             self.scores.retain(|stream| !stream.ended);
         }
-        // Into a folder another model may come at any time.
+        // Another model may come into a folder at any time.
         let all_ended = self.folders.is_empty() && self.scores.iter().all(|it| it.ended);
         if !self.scores_ended && all_ended {
             self.scores_ended = true;
             self.mailboxes
-                .step(Event::ScoresEnded, now, &mut self.effects);
+                .step(MailboxEvent::ScoresEnded, now, &mut self.effects);
         }
         Ok(())
     }
 
     fn take_requests(&mut self, stage: &mut Stage, now: Micros) -> Result<()> {
         let wall = self.clock.unix();
-        let Stream {
+        let LiveStream {
             input,
             lines,
             ended,
@@ -251,7 +261,7 @@ impl Live {
                         age: wall - request.timestamp,
                     };
                     self.mailboxes
-                        .step(Event::Request(request), now, &mut self.effects);
+                        .step(MailboxEvent::Request(request), now, &mut self.effects);
                 }
                 Err(reason) => stage.report.reject(input.name(), &line, &reason)?,
             }
@@ -259,26 +269,26 @@ impl Live {
         Ok(())
     }
 
-    /// Takes the scores in that were read. Says what the stream has brought.
-    fn take_scores(&mut self, index: usize, stage: &mut Stage, now: Micros) -> Result<Brought> {
-        let Stream {
+    /// Handles the scores that were read. Returns what the read has brought.
+    fn take_scores(&mut self, index: usize, stage: &mut Stage, now: Micros) -> Result<ReadGain> {
+        let LiveStream {
             input,
             lines,
             ended,
             number,
             ..
         } = &mut self.scores[index];
-        let mut brought = Brought::default();
+        let mut gain = ReadGain::default();
         let (kept, needed) = (self.mailboxes.kept, self.mailboxes.needed);
         while let Some(line) = next_line(lines, *ended) {
-            brought.records += 1;
-            brought.longest = brought.longest.max(line.bytes.len());
+            gain.records += 1;
+            gain.longest = gain.longest.max(line.bytes.len());
             let Some(bytes) = record_of(stage, input.name(), &line)? else {
                 continue;
             };
             match Score::parse(bytes) {
                 Ok(score) => {
-                    let score = Event::Score {
+                    let score = MailboxEvent::Score {
                         score: &score,
                         stream: *number,
                     };
@@ -287,31 +297,31 @@ impl Live {
                 Err(reason) => stage.report.reject(input.name(), &line, &reason)?,
             }
         }
-        brought.kept = self.mailboxes.kept - kept;
-        brought.needed = self.mailboxes.needed - needed;
-        Ok(brought)
+        gain.kept = self.mailboxes.kept - kept;
+        gain.needed = self.mailboxes.needed - needed;
+        Ok(gain)
     }
 
-    /// Says, now and then, that there was no room for scores.
-    fn say_not_kept(&mut self, stage: &mut Stage) {
+    /// Reports, now and then, that scores found no room.
+    fn report_not_kept(&mut self, stage: &mut Stage) {
         let not_kept = self.mailboxes.counts.not_kept;
-        if not_kept > self.not_kept_said {
-            self.not_kept_said = not_kept;
+        if not_kept > self.not_kept_reported {
+            self.not_kept_reported = not_kept;
             let message = format!(
                 "{not_kept} scores were counted and not kept: one request had too many of them, or they \
-                 were past --max-mailbox-bytes or half of --max-open-bytes"
+                 exceeded --max-mailbox-bytes or half of --max-open-bytes"
             );
             stage.report.warn_seldom("not kept", &message);
         }
     }
 
-    /// Turns answers into responses.
-    fn render(&mut self) {
+    /// Writes the answers and decisions of this wake-up to their queues.
+    fn write_effects(&mut self) {
         for effect in self.effects.drain(..) {
-            // The request was read by the same rules, so writing cannot fail.
+            // A request that was read is valid, so writing cannot fail.
             let written = match effect {
-                Effect::Answer(answer) => self.routes.answer(&answer, self.pending.tail()),
-                Effect::Decision(decision) => self.routes.decision(&decision.0, decision.1),
+                MailboxEffect::Answer(answer) => self.routes.answer(&answer, self.pending.tail()),
+                MailboxEffect::Decision(decision) => self.routes.decision(&decision.0, decision.1),
             };
             debug_assert!(written.is_ok(), "{written:?}");
         }
@@ -328,7 +338,7 @@ impl Live {
             .map_err(|error| output_error(&self.output, error))
     }
 
-    /// Puts a changed policy in force, all of it or nothing.
+    /// Reads the policy again. A bad one is reported, and the policy in force stays.
     fn reload(&mut self, stage: &mut Stage, args: &RendezvousArgs) {
         let path = args.policy.policy.as_deref();
         let policy = path
@@ -338,11 +348,11 @@ impl Live {
             Ok(policy) => {
                 let message = format!("policy {} is in force", policy.hash);
                 stage.report.info_if_new("reload", &message);
-                if let Err(error) = args.keep_policy(&policy) {
+                if let Err(error) = store_if_wanted(args, &policy) {
                     stage.report.warn(&format!("{error:#}"));
                 }
                 let now = self.now();
-                let policy = Event::Policy(Rc::new(policy));
+                let policy = MailboxEvent::Policy(Rc::new(policy));
                 self.mailboxes.step(policy, now, &mut self.effects);
             }
             Err(error) => stage
@@ -351,12 +361,12 @@ impl Live {
         }
     }
 
-    fn streams(&self) -> impl Iterator<Item = &Stream> {
+    fn streams(&self) -> impl Iterator<Item = &LiveStream> {
         std::iter::once(&self.requests).chain(&self.scores)
     }
 
-    /// Rejects the lines whose ends did not come in time.
-    fn set_aside_begun_lines(&mut self, stage: &mut Stage) -> Result<()> {
+    /// Rejects the lines whose ends did not come within the grace.
+    fn reject_begun_lines(&mut self, stage: &mut Stage) -> Result<()> {
         for stream in std::iter::once(&mut self.requests).chain(&mut self.scores) {
             if let Some(line) = stream.lines.last_line() {
                 stage
@@ -367,11 +377,12 @@ impl Live {
         Ok(())
     }
 
-    /// Answers what is open, and writes everything.
+    /// Answers the open requests, and writes everything.
     fn finish(&mut self, stage: &mut Stage) -> Result<()> {
         let now = self.now();
-        self.mailboxes.step(Event::Shutdown, now, &mut self.effects);
-        self.render();
+        self.mailboxes
+            .step(MailboxEvent::Shutdown, now, &mut self.effects);
+        self.write_effects();
         stage.write_all(&mut self.output, &mut self.pending.take())?;
         stage.close(&mut self.output)?;
         self.routes.finish(stage)?;
@@ -389,6 +400,7 @@ impl Live {
     }
 }
 
+/// The next whole line. At the end of the stream, also the last one without a newline.
 fn next_line(lines: &mut Lines, ended: bool) -> Option<Line<'_>> {
     if lines.has_whole_line() || !ended {
         lines.next_line()
@@ -397,7 +409,7 @@ fn next_line(lines: &mut Lines, ended: bool) -> Option<Line<'_>> {
     }
 }
 
-/// What there is to parse in a line, if anything.
+/// The bytes of a line that are to be parsed; `None` if it is blank or too long.
 fn record_of<'a>(stage: &mut Stage, input: &str, line: &Line<'a>) -> Result<Option<&'a [u8]>> {
     match line.record() {
         Ok(record) => Ok(record),

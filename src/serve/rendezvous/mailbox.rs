@@ -1,118 +1,82 @@
 //! One mailbox: a request, the scores that came for it, and what became of each.
 
-use std::collections::HashMap;
 use std::rc::Rc;
 
-use crate::serve::rendezvous::counts::Counts;
-use crate::serve::rendezvous::decision::{Arrival, Outcome, Reason, early, outcome};
-use crate::serve::rendezvous::policy::Policy;
+use crate::join::kept_score::{KeptScore, score_text_bytes};
+use crate::serve::rendezvous::answer::Answer;
+use crate::serve::rendezvous::decision::{Arrival, Choice, Reason, choose, choose_early};
+use crate::serve::rendezvous::fate::Fate;
+use crate::serve::rendezvous::policy::{NamedModel, Policy};
+use crate::wire::message::{Outcome, Score};
 use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
 /// The most models of one request that its policy does not name. Scores of further
-/// ones are counted and not kept: a model that changes its name with every score must
+/// models are counted and not kept: a model that changes its name with every score must
 /// not slow the others.
 const UNNAMED_MAX: usize = 256;
 
-/// The most duplicates of one request that are kept for its decision. Further
-/// ones are counted.
+/// The most duplicates of one request that are kept for its decision. Further ones are
+/// counted.
 const DUPLICATES_MAX: usize = 256;
 
-/// Of more models than these, a map finds one.
+/// A mailbox with more models than this finds each by a binary search.
 const FEW_MODELS: usize = 16;
 
-/// About what a mailbox takes beside its texts: itself, its places in the maps of
-/// all mailboxes, its timer, and the heads of its allocations.
+/// About what a mailbox takes beside its texts, in bytes: itself, its entries in the
+/// maps of all mailboxes, its timer, and the headers of its allocations.
 const MAILBOX_BYTES: usize = size_of::<Mailbox>() + 450;
 
-/// About what a score takes beside its texts: its places in two lists that may grow
-/// to twice what they hold, and the heads of its allocations.
-const SCORE_BYTES: usize = 2 * (size_of::<Candidate>() + size_of::<Arrival>()) + 64;
+/// About what a score takes beside its texts, in bytes: its entries in lists that may
+/// have grown to twice what they hold, and the headers of its allocations.
+const SCORE_BYTES: usize = 2 * (size_of::<FirstScore>() + size_of::<u32>()) + 64;
 
-/// A score in a mailbox.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Candidate {
-    /// Which model, and when it came from the request's origin.
-    pub arrival: Arrival,
-    /// The hash of the model's content, where the score names it.
-    pub model_hash: Option<Text>,
-    /// The result, or the error, as JSON text.
-    pub outcome: Text,
+/// About what a score takes in memory, in bytes.
+pub fn score_bytes(score: &KeptScore) -> usize {
+    SCORE_BYTES + score.text_bytes()
 }
 
-impl Candidate {
-    /// About what it takes in memory.
-    pub fn bytes(&self) -> usize {
-        let hash = self.model_hash.as_ref().map_or(0, |hash| hash.len());
-        SCORE_BYTES + self.arrival.model_name.len() + self.outcome.len() + hash
-    }
-}
-
-/// How much the scores of one request may take.
+/// How much memory the scores of one request may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
-    /// All that are kept, in bytes.
+pub struct ScoreRoom {
+    /// For all scores that are kept, in bytes.
     pub bytes: usize,
-    /// Those that no answer needs, in bytes: of models that the policy does not name,
-    /// and duplicates. Less than [`bytes`](Room::bytes), so that nobody can take the
-    /// room of the models that the policy names.
+    /// For scores that no answer needs, in bytes: duplicates, and those of models that
+    /// the policy does not name. It is less than [`bytes`](ScoreRoom::bytes), so that
+    /// these scores cannot take all the room.
     pub spare_bytes: usize,
 }
 
-impl Room {
-    /// As much as there is.
+impl ScoreRoom {
+    /// Room for any number of scores.
     #[cfg(test)]
-    pub const UNBOUNDED: Room = Room {
+    pub const UNBOUNDED: ScoreRoom = ScoreRoom {
         bytes: usize::MAX,
         spare_bytes: usize::MAX,
     };
 
-    /// Half of these bytes is for the models that the policy names.
-    pub fn half_named(bytes: usize) -> Room {
-        Room {
+    /// Room of so many bytes, half of them for the models that the policy names.
+    pub fn half_named(bytes: usize) -> ScoreRoom {
+        ScoreRoom {
             bytes,
             spare_bytes: bytes / 2,
         }
     }
 }
 
-/// What a mailbox does with a score.
+/// What a mailbox did with a score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// It is the first of its model, and may change the outcome.
-    First,
-    /// It is kept for the decision's record.
+    /// It is the first of its model. `can_matter` says whether an answer may depend on
+    /// it.
+    First {
+        /// Whether the policy's steps, shares or `expect` mean the model.
+        can_matter: bool,
+    },
+    /// It is a duplicate, and is kept for the record of the decision.
     Duplicate,
-    /// There is no room: it is counted as this, and not kept.
+    /// There was no room. It has this fate and was not kept.
     Refused(Fate),
-}
-
-/// What became of a score.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It answered.
-    Used,
-    /// It came in time, and another answered.
-    Unused,
-    /// It came after the deadline.
-    Late,
-    /// Its model had reported already.
-    Duplicate,
-    /// The model failed.
-    Failed,
-}
-
-impl Fate {
-    /// As it stands in records.
-    pub fn name(self) -> &'static str {
-        match self {
-            Fate::Used => "used",
-            Fate::Unused => "unused",
-            Fate::Late => "late",
-            Fate::Duplicate => "duplicate",
-            Fate::Failed => "failed",
-        }
-    }
 }
 
 /// A request that waits, or has waited, for its answer.
@@ -124,20 +88,52 @@ pub struct Mailbox {
     pub request: Text,
     /// The policy that was in force when the request came.
     pub policy: Rc<Policy>,
+    /// The request's share, as its place in the policy.
     share: Option<usize>,
-    /// Each model's first score.
-    arrivals: Vec<Arrival>,
-    /// The rest of the same scores, in the same order.
-    firsts: Vec<Candidate>,
-    /// The places of the firsts, where there are many.
-    places: HashMap<(Text, u64), usize>,
-    duplicates: Vec<Candidate>,
+    /// Each model's first score, in the order in which they came.
+    firsts: Vec<FirstScore>,
+    /// The places of the firsts, ordered by the name and version of their models. It is
+    /// empty while there are at most [`FEW_MODELS`].
+    by_model: Vec<u32>,
+    duplicates: Vec<KeptScore>,
     /// How many firsts are of models that the policy does not name.
     unnamed: usize,
     /// About what the scores take in memory.
     scores_bytes: usize,
-    /// Of these bytes, those of scores that no answer needs.
+    /// The part of these bytes that scores take which no answer needs.
     spare_bytes: usize,
+}
+
+/// The first score of a model.
+#[derive(Clone, Debug)]
+struct FirstScore {
+    score: KeptScore,
+    /// The model in the index of the mailbox's policy.
+    named: Option<NamedModel>,
+}
+
+impl FirstScore {
+    fn arrival(&self) -> Arrival<'_> {
+        Arrival {
+            model_name: &self.score.model_name,
+            model_version: self.score.model_version,
+            named: self.named,
+            at: self.score.at,
+            failed: self.score.failed,
+        }
+    }
+
+    fn model(&self) -> (&str, u64) {
+        (&self.score.model_name, self.score.model_version)
+    }
+}
+
+/// A place in a mailbox for one score.
+struct Admission {
+    named: Option<NamedModel>,
+    /// The first score of the same model, as its place.
+    first: Option<usize>,
+    bytes: usize,
 }
 
 impl Mailbox {
@@ -148,9 +144,8 @@ impl Mailbox {
             message_id,
             request,
             policy,
-            arrivals: Vec::new(),
             firsts: Vec::new(),
-            places: HashMap::new(),
+            by_model: Vec::new(),
             duplicates: Vec::new(),
             unnamed: 0,
             scores_bytes: 0,
@@ -158,173 +153,250 @@ impl Mailbox {
         }
     }
 
-    /// Takes a score in, where there is room. Of one model's scores the earliest
-    /// counts; in service that is the first to be read, and in a recording it may
-    /// come later. `text_bytes` is the length of what `whole` adds to the arrival:
-    /// a score that is refused is never copied.
-    pub fn take(
-        &mut self,
-        arrival: Arrival,
+    /// Takes a score, if there is room. The earliest score of a model counts: in
+    /// service that is the one that is read first, and in a recording it may be read
+    /// later.
+    pub fn take(&mut self, score: KeptScore, room: ScoreRoom) -> Taken {
+        let arrival = self.arrival(
+            &score.model_name,
+            score.model_version,
+            score.at,
+            score.failed,
+        );
+        match self.admit(&arrival, score.text_bytes(), room) {
+            Ok(admission) => self.insert(admission, score),
+            Err(fate) => Taken::Refused(fate),
+        }
+    }
+
+    /// Takes a copy of a score that came at `at`, if there is room. A score that is
+    /// refused is not copied.
+    pub fn take_copy(&mut self, score: &Score, at: Micros, room: ScoreRoom) -> Taken {
+        let failed = matches!(score.outcome, Outcome::Error(_));
+        let arrival = self.arrival(&score.model_name, score.model_version, at, failed);
+        match self.admit(&arrival, score_text_bytes(score), room) {
+            Ok(admission) => self.insert(admission, KeptScore::of(score, at)),
+            Err(fate) => Taken::Refused(fate),
+        }
+    }
+
+    fn arrival<'a>(
+        &self,
+        model_name: &'a str,
+        model_version: u64,
+        at: Micros,
+        failed: bool,
+    ) -> Arrival<'a> {
+        Arrival {
+            model_name,
+            model_version,
+            named: self.policy.index.find(model_name, model_version),
+            at,
+            failed,
+        }
+    }
+
+    /// Finds a place for a score whose texts take `text_bytes`. The error is the fate of
+    /// a score for which there is no room.
+    fn admit(
+        &self,
+        arrival: &Arrival,
         text_bytes: usize,
-        room: Room,
-        whole: impl FnOnce(Arrival) -> Candidate,
-    ) -> Taken {
-        let bytes = SCORE_BYTES + arrival.model_name.len() + text_bytes;
+        room: ScoreRoom,
+    ) -> Result<Admission, Fate> {
+        let bytes = SCORE_BYTES + text_bytes;
         let fits = self.scores_bytes.saturating_add(bytes) <= room.bytes;
         let fits_spare = fits && self.spare_bytes.saturating_add(bytes) <= room.spare_bytes;
-        let (name, version) = (&*arrival.model_name, arrival.model_version);
-        match self.place_of(name, version) {
-            None => {
-                let is_named = self.policy.index.names(name, version);
-                if !fits || !is_named && (!fits_spare || self.unnamed >= UNNAMED_MAX) {
-                    return Taken::Refused(self.fate_of(&arrival));
-                }
-                self.unnamed += usize::from(!is_named);
-                self.spare_bytes += if is_named { 0 } else { bytes };
-                self.scores_bytes += bytes;
-                self.put_first(whole(arrival));
-                Taken::First
-            }
-            Some(first) if fits_spare && self.duplicates.len() < DUPLICATES_MAX => {
-                self.spare_bytes += bytes;
-                self.scores_bytes += bytes;
-                let is_earlier = arrival.at < self.arrivals[first].at;
-                let mut candidate = whole(arrival);
-                if is_earlier {
-                    self.arrivals[first] = candidate.arrival.clone();
-                    std::mem::swap(&mut self.firsts[first], &mut candidate);
-                }
-                self.duplicates.push(candidate);
-                if is_earlier {
-                    Taken::First
-                } else {
-                    Taken::Duplicate
-                }
-            }
-            Some(_) => Taken::Refused(Fate::Duplicate),
-        }
-    }
-
-    /// Takes in a score that is there already.
-    pub fn put(&mut self, candidate: Candidate, room: Room) -> Taken {
-        let hash = candidate.model_hash.as_ref().map_or(0, |hash| hash.len());
-        let text_bytes = candidate.outcome.len() + hash;
-        let arrival = candidate.arrival.clone();
-        self.take(arrival, text_bytes, room, |_| candidate)
-    }
-
-    /// The place of a model among the firsts.
-    fn place_of(&self, name: &str, version: u64) -> Option<usize> {
-        if self.arrivals.len() > FEW_MODELS {
-            return self.places.get(&(Text::from(name), version)).copied();
-        }
-        self.arrivals
-            .iter()
-            .position(|it| it.model_version == version && *it.model_name == *name)
-    }
-
-    fn put_first(&mut self, candidate: Candidate) {
-        self.arrivals.push(candidate.arrival.clone());
-        self.firsts.push(candidate);
-        let from = match self.arrivals.len() {
-            0..=FEW_MODELS => return,
-            _ if self.places.is_empty() => 0,
-            count => count - 1,
+        let first = self.find_first(arrival.model_name, arrival.model_version);
+        let has_room = match (first, arrival.named) {
+            (Some(_), _) => fits_spare && self.duplicates.len() < DUPLICATES_MAX,
+            (None, Some(_)) => fits,
+            (None, None) => fits_spare && self.unnamed < UNNAMED_MAX,
         };
-        for (place, arrival) in self.arrivals.iter().enumerate().skip(from) {
-            let model = (arrival.model_name.clone(), arrival.model_version);
-            self.places.insert(model, place);
+        match (has_room, first) {
+            (true, _) => Ok(Admission {
+                named: arrival.named,
+                first,
+                bytes,
+            }),
+            (false, Some(_)) => Err(Fate::Duplicate),
+            (false, None) => Err(self.fate_of_loser(arrival.at, arrival.failed)),
         }
     }
 
-    /// The fate of a score for which there is no room.
-    fn fate_of(&self, arrival: &Arrival) -> Fate {
-        if arrival.at > self.policy.deadline {
+    fn insert(&mut self, admission: Admission, mut score: KeptScore) -> Taken {
+        let Admission {
+            named,
+            first,
+            bytes,
+        } = admission;
+        self.scores_bytes += bytes;
+        let taken = Taken::First {
+            can_matter: self.policy.index.can_matter(named),
+        };
+        let Some(first) = first else {
+            if named.is_none() {
+                self.unnamed += 1;
+                self.spare_bytes += bytes;
+            }
+            self.firsts.push(FirstScore { score, named });
+            self.index_last_first();
+            return taken;
+        };
+        self.spare_bytes += bytes;
+        let earliest = &mut self.firsts[first].score;
+        let is_earlier = score.at < earliest.at;
+        if is_earlier {
+            std::mem::swap(earliest, &mut score);
+        }
+        self.duplicates.push(score);
+        if is_earlier { taken } else { Taken::Duplicate }
+    }
+
+    /// The first score of a model, as its place.
+    fn find_first(&self, name: &str, version: u64) -> Option<usize> {
+        let model = (name, version);
+        if self.by_model.is_empty() {
+            // The versions differ more often than the names, and compare faster.
+            return self.firsts.iter().position(|first| {
+                first.score.model_version == version && *first.score.model_name == *name
+            });
+        }
+        let place = |place: &u32| self.firsts[*place as usize].model().cmp(&model);
+        let found = self.by_model.binary_search_by(place).ok()?;
+        Some(self.by_model[found] as usize)
+    }
+
+    /// Adds the first that was pushed last to the index, if there are many.
+    fn index_last_first(&mut self) {
+        let count = self.firsts.len();
+        if count <= FEW_MODELS {
+            return;
+        }
+        let firsts = &self.firsts;
+        let model = |place: u32| firsts[place as usize].model();
+        if self.by_model.is_empty() {
+            self.by_model = (0..count as u32).collect();
+            self.by_model
+                .sort_unstable_by(|one, other| model(*one).cmp(&model(*other)));
+            return;
+        }
+        let last = count as u32 - 1;
+        let after = self
+            .by_model
+            .partition_point(|place| model(*place) < model(last));
+        self.by_model.insert(after, last);
+    }
+
+    /// The fate of a score that does not answer and is no duplicate.
+    fn fate_of_loser(&self, at: Micros, failed: bool) -> Fate {
+        if at > self.policy.deadline {
             Fate::Late
-        } else if arrival.failed {
+        } else if failed {
             Fate::Failed
         } else {
             Fate::Unused
         }
     }
 
-    /// About what it takes in memory.
+    /// About what it takes in memory, in bytes.
     pub fn bytes(&self) -> usize {
         MAILBOX_BYTES + self.request.len() + self.message_id.len() + self.scores_bytes
     }
 
-    /// Of [`bytes`](Mailbox::bytes), those of scores that no answer needs.
+    /// The part of [`bytes`](Mailbox::bytes) that scores take which no answer needs.
     pub fn spare_bytes(&self) -> usize {
         self.spare_bytes
     }
 
-    /// What comes of the request if no more scores come.
-    pub fn outcome(&self) -> Outcome {
-        outcome(&self.policy, self.share, &self.arrivals)
+    fn arrivals(&self) -> impl Iterator<Item = Arrival<'_>> + Clone {
+        self.firsts.iter().map(FirstScore::arrival)
     }
 
-    /// What comes of it if it has to be answered now.
-    pub fn outcome_now(&self, at: Micros, reason: Reason) -> Outcome {
-        early(&self.policy, &self.arrivals, at, reason)
+    /// How the request is answered if no further score comes.
+    pub fn choice(&self) -> Choice {
+        choose(&self.policy, self.share, self.arrivals())
     }
 
-    /// The answer that an outcome of this mailbox gives.
-    pub fn answer(&self, outcome: Outcome) -> Answer {
-        let winner = outcome.winner.map(|winner| &self.firsts[winner]);
+    /// How the request is answered if it has to be answered at the time `at`.
+    pub fn early_choice(&self, at: Micros, reason: Reason) -> Choice {
+        choose_early(&self.policy, self.arrivals(), at, reason)
+    }
+
+    /// The answer by a choice of this mailbox.
+    pub fn answer(&self, choice: Choice) -> Answer {
+        let winner = choice.winner.map(|winner| &self.firsts[winner].score);
         Answer {
             request: self.request.clone(),
             model_result: match winner {
                 Some(winner) => winner.outcome.clone(),
                 None => self.policy.default.clone(),
             },
-            model: winner.map(|winner| {
-                let arrival = &winner.arrival;
-                (arrival.model_name.clone(), arrival.model_version)
-            }),
-            outcome,
+            model: winner.map(|winner| (winner.model_name.clone(), winner.model_version)),
+            choice,
             policy: Rc::clone(&self.policy),
         }
     }
 
-    /// Counts the fate of every score.
-    pub fn count_fates(&self, outcome: Outcome, counts: &mut Counts) {
-        for (index, arrival) in self.arrivals.iter().enumerate() {
-            counts.fate(self.fate(index, arrival, outcome));
-        }
-        for _ in &self.duplicates {
-            counts.fate(Fate::Duplicate);
-        }
-    }
-
-    fn fate(&self, index: usize, arrival: &Arrival, outcome: Outcome) -> Fate {
-        match self.fate_of(arrival) {
-            Fate::Unused if outcome.winner == Some(index) => Fate::Used,
-            fate => fate,
-        }
-    }
-
-    /// All scores and their fates, in the order of their arrival.
-    pub fn candidates(&self, outcome: Outcome) -> Vec<(&Candidate, Fate)> {
+    /// The scores that are kept, each with its fate.
+    pub fn fates(&self, choice: Choice) -> impl Iterator<Item = (&KeptScore, Fate)> {
         let firsts = self.firsts.iter().enumerate();
-        let firsts = firsts.map(|(index, it)| (it, self.fate(index, &it.arrival, outcome)));
-        let duplicates = self.duplicates.iter().map(|it| (it, Fate::Duplicate));
-        let mut all: Vec<_> = firsts.chain(duplicates).collect();
-        all.sort_by_key(|(candidate, _)| candidate.arrival.at);
+        let firsts = firsts.map(move |(place, FirstScore { score, .. })| {
+            let fate = match self.fate_of_loser(score.at, score.failed) {
+                Fate::Unused if choice.winner == Some(place) => Fate::Used,
+                fate => fate,
+            };
+            (score, fate)
+        });
+        let duplicates = self.duplicates.iter();
+        firsts.chain(duplicates.map(|score| (score, Fate::Duplicate)))
+    }
+
+    /// The same in the order in which the scores came.
+    pub fn fates_by_arrival(&self, choice: Choice) -> Vec<(&KeptScore, Fate)> {
+        let mut all: Vec<_> = self.fates(choice).collect();
+        all.sort_by_key(|(score, _)| score.at);
         all
     }
 }
 
-/// The answer to one request.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Answer {
-    /// The request, whole.
-    pub request: Text,
-    /// The winning result, or the policy's default, as JSON text.
-    pub model_result: Text,
-    /// The model that won; `None` for the default.
-    pub model: Option<(Text, u64)>,
-    /// When and by which rule.
-    pub outcome: Outcome,
-    /// The policy that was in force when the request came.
-    pub policy: Rc<Policy>,
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn score(model: u64, at: i64) -> KeptScore {
+        KeptScore {
+            model_name: format!("m{}", model % 7).into(),
+            model_version: model,
+            model_hash: None,
+            at: Micros(at),
+            failed: false,
+            outcome: "1".into(),
+        }
+    }
+
+    #[test]
+    fn each_of_many_models_is_found_again() {
+        let policy = "deadline_ms = 1\n[[prefer]]\nafter_ms = 0\nmodels = [\"m0@0\"]";
+        let policy = Rc::new(Policy::parse(policy, "p").unwrap());
+        let mut mailbox = Mailbox::new("a".into(), "{}".into(), policy);
+        // Every number below 101 comes once, in an order that is not sorted.
+        for model in (0..101).map(|number| number * 37 % 101) {
+            let first = Taken::First {
+                can_matter: model == 0,
+            };
+            let mut take = |at| mailbox.take(score(model, at), ScoreRoom::UNBOUNDED);
+            assert_eq!(take(5), first, "{model}");
+            assert_eq!(take(5), Taken::Duplicate, "{model}");
+            // The earlier score takes the place of the first.
+            assert_eq!(take(4), first, "{model}");
+        }
+        assert_eq!((mailbox.firsts.len(), mailbox.duplicates.len()), (101, 202));
+        assert!(
+            mailbox
+                .firsts
+                .iter()
+                .all(|first| first.score.at == Micros(4))
+        );
+    }
 }

@@ -1,88 +1,93 @@
-//! Scores that wait for their requests, bounded in bytes and in age.
+//! Scores that came before their requests, bounded in bytes and in age.
 //!
-//! Every score is in two linked lists: that of its stream, in the order of arrival,
-//! and that of its id. So each operation costs the same however many scores wait.
-//! Past the bound the stream that holds the most loses its oldest score, so a stream
-//! that floods pushes out its own scores and nobody else's.
+//! Each score is in two linked lists, both in the order of arrival: the list of its
+//! stream, and the list of its id. So no operation gets slower when many scores wait.
+//! Past the bound, the stream that holds the most loses its oldest score. So a stream
+//! that floods loses its own scores, and the other streams keep theirs.
 
 use std::collections::{BTreeMap, HashMap};
 
-use crate::serve::rendezvous::mailbox::Candidate;
+use crate::join::kept_score::KeptScore;
+use crate::serve::rendezvous::mailbox::score_bytes;
 use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
-/// The most scores of one id that wait from one stream: adopting them is the work of
-/// one moment. Further ones are orphaned at once.
+/// The most scores with one id that wait from one stream. Further ones are orphaned at
+/// once. When the request comes it takes all of them in one wake-up, which must stay
+/// short.
 const OF_ONE_ID_MAX: u32 = 512;
 
-/// About what a waiting score takes beside its texts: its slot, its places in the
-/// lists and the map, and the heads of its allocations.
-const SLOT_BYTES: usize = size_of::<Slot>() + size_of::<Group>() + 160;
+/// About what a held score takes beside its texts, in bytes: its slot, its entries in
+/// the lists and the map, and the headers of its allocations.
+const SLOT_BYTES: usize = size_of::<Slot>() + size_of::<IdQueue>() + 160;
 
-/// Where there is no slot.
+/// The place of no slot.
 const NOWHERE: usize = usize::MAX;
 
-/// The scores that wait.
+/// The scores that wait for their requests.
 #[derive(Debug)]
 pub struct Orphans {
     bytes_max: usize,
     slots: Vec<Slot>,
-    /// The first of the free slots, which are linked by `of_id.next`.
+    /// The first free slot. Free slots are linked by `of_id.next`.
     free: usize,
-    by_id: HashMap<Text, Group>,
-    /// Only streams of which scores wait.
-    by_stream: BTreeMap<u32, Line>,
+    by_id: HashMap<Text, IdQueue>,
+    /// Streams without a waiting score are left out.
+    by_stream: BTreeMap<u32, StreamQueue>,
     bytes: usize,
     count: usize,
 }
 
+/// The place of one score, in both of its lists; or a free place.
 #[derive(Debug)]
 struct Slot {
-    waiting: Option<Waiting>,
-    of_stream: Links,
-    of_id: Links,
+    held: Option<HeldScore>,
+    of_stream: SlotLinks,
+    of_id: SlotLinks,
 }
 
-/// A score that waits.
+/// A score that waits for its request.
 #[derive(Debug)]
-struct Waiting {
+struct HeldScore {
     message_id: Text,
     stream: u32,
-    /// Its arrival counts from the program's start until it has a request.
-    score: Candidate,
+    /// Its time `at` is measured from the program's start.
+    score: KeptScore,
     bytes: usize,
 }
 
+/// The neighbours of a slot in one list.
 #[derive(Clone, Copy, Debug)]
-struct Links {
+struct SlotLinks {
     previous: usize,
     next: usize,
 }
 
-/// The scores of one stream, the oldest first.
+/// The scores of one stream, oldest first.
 #[derive(Debug, Default)]
-struct Line {
-    ends: Ends,
+struct StreamQueue {
+    ends: QueueEnds,
     bytes: usize,
 }
 
-/// The scores of one id, the oldest first.
+/// The scores with one id, oldest first.
 #[derive(Debug, Default)]
-struct Group {
-    ends: Ends,
-    /// How many are of which stream.
+struct IdQueue {
+    ends: QueueEnds,
+    /// How many of them each stream brought: (stream, count).
     counts: Vec<(u32, u32)>,
 }
 
+/// The first and the last slot of a list.
 #[derive(Clone, Copy, Debug)]
-struct Ends {
+struct QueueEnds {
     first: usize,
     last: usize,
 }
 
-impl Default for Ends {
-    fn default() -> Ends {
-        Ends {
+impl Default for QueueEnds {
+    fn default() -> QueueEnds {
+        QueueEnds {
             first: NOWHERE,
             last: NOWHERE,
         }
@@ -90,7 +95,7 @@ impl Default for Ends {
 }
 
 impl Orphans {
-    /// No score waits yet. `bytes_max` bounds them all.
+    /// No score waits yet. All of them may take `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Orphans {
         Orphans {
             bytes_max,
@@ -103,44 +108,44 @@ impl Orphans {
         }
     }
 
-    /// How many bytes they take.
+    /// About how much memory they take, in bytes.
     #[cfg(test)]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// When the oldest one came.
+    /// When the oldest one came, measured from the program's start.
     pub fn oldest(&self) -> Option<Micros> {
-        let firsts = self.by_stream.values().map(|line| line.ends.first);
+        let firsts = self.by_stream.values().map(|queue| queue.ends.first);
         firsts.filter_map(|first| self.came(first)).min()
     }
 
     fn came(&self, slot: usize) -> Option<Micros> {
-        let waiting = self.slots.get(slot)?.waiting.as_ref()?;
-        Some(waiting.score.arrival.at)
+        let held = self.slots.get(slot)?.held.as_ref()?;
+        Some(held.score.at)
     }
 
-    /// Whether one more score of this id may wait, from this stream.
+    /// Whether this stream may hold one more score with this id.
     pub fn has_room(&self, message_id: &str, stream: u32) -> bool {
-        let group = self.by_id.get(message_id);
-        group.is_none_or(|group| group.count(stream) < OF_ONE_ID_MAX)
+        let same_id = self.by_id.get(message_id);
+        same_id.is_none_or(|same_id| same_id.count(stream) < OF_ONE_ID_MAX)
     }
 
-    /// Keeps a score. Returns how many were given up for it, itself too where it is
-    /// over the bound alone.
-    pub fn hold(&mut self, message_id: &str, stream: u32, score: Candidate) -> u64 {
+    /// Holds a score. Returns how many scores were dropped to make room. The score
+    /// itself is dropped, too, if it is larger than the bound.
+    pub fn hold(&mut self, message_id: &str, stream: u32, score: KeptScore) -> u64 {
         let message_id = match self.by_id.get_key_value(message_id) {
             Some((shared, _)) => shared.clone(),
             None => message_id.into(),
         };
-        let bytes = SLOT_BYTES + message_id.len() + score.bytes();
-        let line = self.by_stream.entry(stream).or_default();
-        let group = self.by_id.entry(message_id.clone()).or_default();
-        group.add(stream);
+        let bytes = SLOT_BYTES + message_id.len() + score_bytes(&score);
+        let queue = self.by_stream.entry(stream).or_default();
+        let same_id = self.by_id.entry(message_id.clone()).or_default();
+        same_id.add(stream);
         let slot = Slot {
-            of_stream: line.ends.before_new(),
-            of_id: group.ends.before_new(),
-            waiting: Some(Waiting {
+            of_stream: queue.ends.next_links(),
+            of_id: same_id.ends.next_links(),
+            held: Some(HeldScore {
                 message_id,
                 stream,
                 score,
@@ -156,10 +161,10 @@ impl Orphans {
             self.slots[place] = slot;
             place
         };
-        let before = (line.ends.last, group.ends.last);
-        line.ends.append(place);
-        line.bytes += bytes;
-        group.ends.append(place);
+        let before = (queue.ends.last, same_id.ends.last);
+        queue.ends.append(place);
+        queue.bytes += bytes;
+        same_id.ends.append(place);
         if let Some(of_stream) = self.slots.get_mut(before.0) {
             of_stream.of_stream.next = place;
         }
@@ -168,87 +173,88 @@ impl Orphans {
         }
         self.bytes += bytes;
         self.count += 1;
-        let mut given_up = 0;
-        while self.bytes > self.bytes_max && self.give_up_of_largest() {
-            given_up += 1;
+        let mut dropped = 0;
+        while self.bytes > self.bytes_max && self.drop_oldest_of_largest() {
+            dropped += 1;
         }
-        given_up
+        dropped
     }
 
-    /// Gives up the oldest score of the stream that holds the most. The number of
-    /// streams is that of the pipes, each of which is polled before every wake-up.
-    fn give_up_of_largest(&mut self) -> bool {
-        let largest = self.by_stream.values().max_by_key(|line| line.bytes);
-        let first = largest.map(|line| line.ends.first);
+    /// Drops the oldest score of the stream that holds the most. There are as many
+    /// streams as pipes, and each pipe is polled at every wake-up anyway, so going
+    /// through the streams is cheap.
+    fn drop_oldest_of_largest(&mut self) -> bool {
+        let largest = self.by_stream.values().max_by_key(|queue| queue.bytes);
+        let first = largest.map(|queue| queue.ends.first);
         first.is_some_and(|first| self.remove(first).is_some())
     }
 
-    /// Takes out all scores of an id, in the order in which they came.
-    pub fn adopt(&mut self, message_id: &str) -> Vec<Candidate> {
-        let mut adopted = Vec::new();
-        // The last one takes the group away.
-        while let Some(group) = self.by_id.get(message_id) {
-            let first = group.ends.first;
+    /// Takes out all scores with an id, in the order in which they came.
+    pub fn take_all(&mut self, message_id: &str) -> Vec<KeptScore> {
+        let mut taken = Vec::new();
+        // The list goes away with its last score.
+        while let Some(same_id) = self.by_id.get(message_id) {
+            let first = same_id.ends.first;
             match self.remove(first) {
-                Some(score) => adopted.push(score),
+                Some(score) => taken.push(score),
                 None => break,
             }
         }
-        adopted
+        taken
     }
 
-    /// Gives up the scores that came up to a time. Returns how many.
-    pub fn give_up_to(&mut self, time: Micros) -> u64 {
-        let mut given_up = 0;
+    /// Drops the scores that came up to a time. Returns their number.
+    pub fn drop_up_to(&mut self, time: Micros) -> u64 {
+        let mut dropped = 0;
         loop {
-            let mut firsts = self.by_stream.values().map(|line| line.ends.first);
+            let mut firsts = self.by_stream.values().map(|queue| queue.ends.first);
             let old = firsts.find(|first| self.came(*first).is_some_and(|came| came <= time));
             match old.and_then(|old| self.remove(old)) {
-                Some(_) => given_up += 1,
-                None => return given_up,
+                Some(_) => dropped += 1,
+                None => return dropped,
             }
         }
     }
 
-    /// Takes the score of a slot out of all lists.
-    fn remove(&mut self, place: usize) -> Option<Candidate> {
+    /// Takes the score of a slot out of both lists.
+    fn remove(&mut self, place: usize) -> Option<KeptScore> {
         let slot = self.slots.get_mut(place)?;
-        let Waiting {
+        let HeldScore {
             message_id,
             stream,
             score,
             bytes,
-        } = slot.waiting.take()?;
+        } = slot.held.take()?;
         let (of_stream, of_id) = (slot.of_stream, slot.of_id);
         slot.of_id.next = self.free;
         self.free = place;
         self.unlink(of_stream, |slot| &mut slot.of_stream);
         self.unlink(of_id, |slot| &mut slot.of_id);
-        if let Some(line) = self.by_stream.get_mut(&stream) {
-            line.ends.forget(place, of_stream);
-            line.bytes -= bytes;
-            if line.ends.first == NOWHERE {
+        if let Some(queue) = self.by_stream.get_mut(&stream) {
+            queue.ends.remove(place, of_stream);
+            queue.bytes -= bytes;
+            if queue.ends.first == NOWHERE {
                 self.by_stream.remove(&stream);
             }
         }
-        if let Some(group) = self.by_id.get_mut(&message_id) {
-            group.ends.forget(place, of_id);
-            group.remove(stream);
-            if group.ends.first == NOWHERE {
+        if let Some(same_id) = self.by_id.get_mut(&message_id) {
+            same_id.ends.remove(place, of_id);
+            same_id.remove(stream);
+            if same_id.ends.first == NOWHERE {
                 self.by_id.remove(&message_id);
             }
         }
         self.bytes -= bytes;
         self.count -= 1;
         if self.count == 0 {
-            // One flood must not cost its memory for ever.
+            // This frees the memory that a flood took.
             *self = Orphans::new(self.bytes_max);
         }
         Some(score)
     }
 
-    /// Joins the neighbours of a slot in one of its lists.
-    fn unlink(&mut self, links: Links, of: fn(&mut Slot) -> &mut Links) {
+    /// Links the neighbours of a slot to each other, in one of its lists.
+    fn unlink(&mut self, links: SlotLinks, of: fn(&mut Slot) -> &mut SlotLinks) {
         if let Some(previous) = self.slots.get_mut(links.previous) {
             of(previous).next = links.next;
         }
@@ -258,10 +264,10 @@ impl Orphans {
     }
 }
 
-impl Ends {
-    /// The links of a slot that is about to be appended.
-    fn before_new(self) -> Links {
-        Links {
+impl QueueEnds {
+    /// The links of a slot that is appended next.
+    fn next_links(self) -> SlotLinks {
+        SlotLinks {
             previous: self.last,
             next: NOWHERE,
         }
@@ -274,8 +280,8 @@ impl Ends {
         self.last = place;
     }
 
-    /// Takes a slot with these links out of the ends.
-    fn forget(&mut self, place: usize, links: Links) {
+    /// Moves the ends past a slot with these links, which is removed.
+    fn remove(&mut self, place: usize, links: SlotLinks) {
         if self.first == place {
             self.first = links.next;
         }
@@ -285,7 +291,7 @@ impl Ends {
     }
 }
 
-impl Group {
+impl IdQueue {
     fn count(&self, stream: u32) -> u32 {
         let of_stream = self.counts.iter().find(|(of, _)| *of == stream);
         of_stream.map_or(0, |(_, count)| *count)
@@ -309,23 +315,20 @@ impl Group {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::serve::rendezvous::decision::Arrival;
     use proptest::prelude::*;
 
-    fn score(at: i64, text: &str) -> Candidate {
-        Candidate {
-            arrival: Arrival {
-                model_name: "dt".into(),
-                model_version: 1,
-                at: Micros(at),
-                failed: false,
-            },
+    fn score(at: i64, text: &str) -> KeptScore {
+        KeptScore {
+            model_name: "dt".into(),
+            model_version: 1,
             model_hash: None,
+            at: Micros(at),
+            failed: false,
             outcome: text.into(),
         }
     }
 
-    fn texts(scores: Vec<Candidate>) -> Vec<String> {
+    fn texts(scores: Vec<KeptScore>) -> Vec<String> {
         let texts = scores.iter().map(|score| score.outcome.to_string());
         texts.collect()
     }
@@ -334,13 +337,13 @@ mod tests {
     fn a_flood_pushes_out_its_own_scores_and_nobody_elses() {
         let mut orphans = Orphans::new(100_000);
         assert_eq!(orphans.hold("early", 1, score(0, "early")), 0);
-        let mut given_up = 0;
+        let mut dropped = 0;
         for number in 0..10_000 {
-            given_up += orphans.hold(&format!("r{number}"), 2, score(1, "junk"));
+            dropped += orphans.hold(&format!("r{number}"), 2, score(1, "junk"));
             assert!(orphans.bytes() <= 100_000);
         }
-        assert!(given_up > 9_000, "{given_up}");
-        assert_eq!(texts(orphans.adopt("early")), ["early"]);
+        assert!(dropped > 9_000, "{dropped}");
+        assert_eq!(texts(orphans.take_all("early")), ["early"]);
     }
 
     #[test]
@@ -352,7 +355,7 @@ mod tests {
         }
         assert!(!orphans.has_room("a", 1));
         assert!(orphans.has_room("a", 2) && orphans.has_room("b", 1));
-        assert_eq!(orphans.adopt("a").len(), OF_ONE_ID_MAX as usize);
+        assert_eq!(orphans.take_all("a").len(), OF_ONE_ID_MAX as usize);
         assert_eq!((orphans.bytes(), orphans.slots.len()), (0, 0));
     }
 
@@ -372,7 +375,7 @@ mod tests {
     }
 
     proptest! {
-        /// Against a list that is gone through from end to end.
+        /// Compares it with a plain list.
         #[test]
         fn it_holds_what_a_plain_list_would_hold(acts in proptest::collection::vec(any_act(), 0..200)) {
             const MANY: usize = 20;
@@ -387,29 +390,29 @@ mod tests {
                 match *act {
                     Act::Hold { id, stream } => {
                         list.push((id, stream, now));
-                        let mut given_up = 0;
+                        let mut dropped = 0;
                         while list.len() > MANY {
-                            // Of streams that hold as much, the last one.
+                            // If two streams hold as much, the last one drops a score.
                             let held = |stream: u32| list.iter().filter(|it| it.1 == stream).count();
                             let largest = (0..4).max_by_key(|stream| held(*stream)).unwrap();
                             let oldest = list.iter().position(|it| it.1 == largest).unwrap();
                             list.remove(oldest);
-                            given_up += 1;
+                            dropped += 1;
                         }
                         let text = format!("{now:03}");
-                        prop_assert_eq!(orphans.hold(&id.to_string(), stream, score(now, &text)), given_up);
+                        prop_assert_eq!(orphans.hold(&id.to_string(), stream, score(now, &text)), dropped);
                     }
                     Act::Adopt { id } => {
                         let expected: Vec<String> =
                             list.iter().filter(|it| it.0 == id).map(|it| format!("{:03}", it.2)).collect();
                         list.retain(|it| it.0 != id);
-                        prop_assert_eq!(texts(orphans.adopt(&id.to_string())), expected);
+                        prop_assert_eq!(texts(orphans.take_all(&id.to_string())), expected);
                     }
                     Act::GiveUp { age } => {
                         let before = list.len();
                         list.retain(|it| it.2 > now - age);
-                        let given_up = (before - list.len()) as u64;
-                        prop_assert_eq!(orphans.give_up_to(Micros(now - age)), given_up);
+                        let dropped = (before - list.len()) as u64;
+                        prop_assert_eq!(orphans.drop_up_to(Micros(now - age)), dropped);
                     }
                 }
                 prop_assert_eq!(orphans.bytes(), list.len() * one);

@@ -1,11 +1,12 @@
-//! Where responses and decisions go. A stuck route, or a stuck reader of the
-//! decisions, holds nobody up.
+//! The outputs of responses and decisions. In service, a stuck route or a stuck reader
+//! of the decisions delays nobody.
 
 use anyhow::Result;
 
-use crate::serve::rendezvous::RendezvousArgs;
-use crate::serve::rendezvous::decision::Outcome;
-use crate::serve::rendezvous::mailbox::{Answer, Mailbox};
+use crate::serve::rendezvous::answer::Answer;
+use crate::serve::rendezvous::args::RendezvousArgs;
+use crate::serve::rendezvous::decision::Choice;
+use crate::serve::rendezvous::mailbox::Mailbox;
 use crate::serve::rendezvous::record::{write_decision, write_response};
 use crate::stage::Stage;
 use crate::stage::queue::Queue;
@@ -16,24 +17,25 @@ use crate::stream::output::Output;
 use crate::wire::message::{Field, Record};
 use crate::wire::object::decode_string;
 
-/// The ways out beside the output itself.
+/// The outputs beside the standard one: a queue for each route, and one for decisions.
 #[derive(Debug)]
 pub struct Routes {
-    /// By return address.
+    /// The queues of the routes, by return address.
     by_address: Vec<(String, Queue)>,
     decisions: Option<Queue>,
-    /// Responses whose address has no route.
+    /// How many responses name an address without a route.
     unrouted: u64,
 }
 
 impl Routes {
-    /// Opens what the flags ask for, for a replay: nothing is dropped.
+    /// Opens the outputs for a replay, in which nothing is dropped.
     pub fn open(args: &RendezvousArgs) -> Result<Routes> {
         Routes::open_with(args, |path| Queue::open(path, usize::MAX))
     }
 
-    /// The same for a live run. Each way out holds `bytes_max` bytes, and drops the
-    /// oldest past it, so that neither a reader nor a disk holds anybody up.
+    /// Opens the outputs for a live run. Each queue holds at most `bytes_max` bytes and
+    /// drops the oldest records past it, so that neither a reader nor a disk delays an
+    /// answer.
     pub fn open_live(args: &RendezvousArgs, bytes_max: usize) -> Result<Routes> {
         Routes::open_with(args, |path| Queue::open_with_thread(path, bytes_max))
     }
@@ -57,7 +59,8 @@ impl Routes {
         })
     }
 
-    /// Writes a response where its request wants it, or to `output`.
+    /// Appends a response to the queue of its route. Without a route it goes to `output`.
+    /// The error is that of [`write_response`].
     pub fn answer(&mut self, answer: &Answer, output: &mut Vec<u8>) -> Result<(), String> {
         if self.by_address.is_empty() {
             return write_response(answer, output);
@@ -76,16 +79,17 @@ impl Routes {
         written
     }
 
-    /// Writes the decision of a closed mailbox, where decisions are wanted.
-    pub fn decision(&mut self, mailbox: &Mailbox, outcome: Outcome) -> Result<(), String> {
+    /// Appends the decision of a closed mailbox, if decisions are wanted. The error is
+    /// that of [`write_decision`].
+    pub fn decision(&mut self, mailbox: &Mailbox, choice: Choice) -> Result<(), String> {
         let mut written = Ok(());
         if let Some(queue) = &mut self.decisions {
-            queue.push(|bytes| written = write_decision(mailbox, outcome, bytes));
+            queue.push(|bytes| written = write_decision(mailbox, choice, bytes));
         }
         written
     }
 
-    /// How much waits to be written.
+    /// The bytes that wait to be written.
     pub fn waiting_bytes(&self) -> usize {
         let routes = self.by_address.iter().map(|(_, queue)| queue);
         routes.chain(&self.decisions).map(Queue::len).sum()
@@ -96,21 +100,20 @@ impl Routes {
         routes.chain(self.decisions.as_mut())
     }
 
-    /// The outputs that have something to take.
+    /// The outputs for which records wait.
     pub fn waiting(&self) -> impl Iterator<Item = &Output> {
         let routes = self.by_address.iter().map(|(_, queue)| queue);
         routes.chain(&self.decisions).filter_map(Queue::output)
     }
 
-    /// Writes what is taken at once.
+    /// Writes as much as the outputs take without waiting.
     pub fn write_some(&mut self, report: &mut Report) {
         for queue in self.queues() {
             queue.write_some(report);
         }
     }
 
-    /// Writes all that waits, as long as it takes: for a replay, in which nobody
-    /// is in a hurry.
+    /// Writes everything, however long it takes. For a replay.
     pub fn write_all(&mut self, stage: &mut Stage) -> Result<()> {
         for queue in self.queues() {
             queue.write_all(stage)?;
@@ -118,7 +121,7 @@ impl Routes {
         Ok(())
     }
 
-    /// Writes the rest, as far as readers take it within the grace of a signal.
+    /// Writes the rest, as much as readers take within the grace of a signal.
     pub fn finish(&mut self, stage: &mut Stage) -> Result<()> {
         for queue in self.queues() {
             queue.finish(stage)?;
@@ -127,7 +130,7 @@ impl Routes {
         Ok(())
     }
 
-    /// Adds what was lost and misdirected to the counts.
+    /// Adds the dropped records, and the responses without a route, to the counts.
     pub fn snapshot(&self, snapshot: Snapshot) -> Snapshot {
         let dropped = self.by_address.iter().map(|(_, queue)| queue.dropped).sum();
         let decisions = self.decisions.as_ref().map_or(0, |queue| queue.dropped);

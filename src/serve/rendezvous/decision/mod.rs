@@ -1,21 +1,24 @@
 //! Which score answers a request, and when: the rules, as a pure function.
 //!
-//! The outcome is asked for as if nothing more were to come. What comes later
-//! than the outcome's time cannot change it, and what comes before is asked
-//! about again. So the same function says what to answer and when to wake.
+//! [`choose`] says what the answer is if no further score comes. A score that comes
+//! after the time of that choice cannot change it, and when a score comes before that
+//! time, [`choose`] is asked again. So one function gives both the answer and the time
+//! to wake.
 
-use crate::serve::rendezvous::policy::{Accepting, Policy, Share, step_at};
+use crate::serve::rendezvous::policy::{AcceptingSteps, NamedModel, Policy, Share};
 use crate::wire::micros::Micros;
-use crate::wire::text::Text;
 
 /// A score as the rules see it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Arrival {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival<'a> {
     /// The model's name.
-    pub model_name: Text,
+    pub model_name: &'a str,
     /// The model's version.
     pub model_version: u64,
-    /// When it came, from the request's origin.
+    /// The model in the index of the policy that decides; `None` if that policy does
+    /// not name it.
+    pub named: Option<NamedModel>,
+    /// When the score came, measured from the request's origin.
     pub at: Micros,
     /// Whether the model failed.
     pub failed: bool,
@@ -23,32 +26,34 @@ pub struct Arrival {
 
 /// How a request is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// The score that answers, by its place among the arrivals; `None` is the
-    /// policy's default.
+pub struct Choice {
+    /// The score that answers, as its place among the arrivals; `None` is the policy's
+    /// default.
     pub winner: Option<usize>,
-    /// When, from the request's origin.
+    /// When the answer is given, measured from the request's origin.
     pub at: Micros,
-    /// By which rule.
+    /// The rule that gave it.
     pub reason: Reason,
 }
 
-/// The rule that gave the answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// The rule that gave an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
 pub enum Reason {
-    /// By the model of the request's share, in its time.
+    /// The model of the request's share answered, in the time of the share.
     Share,
-    /// By the first step.
+    /// The first step accepted the score.
     Preferred,
-    /// By a later step.
+    /// A later step accepted the score.
     Fallback,
-    /// By a later step before its time, since nothing more could come.
+    /// Nothing more could come, so a later step counted before its time.
     Settled,
-    /// By no model.
+    /// No acceptable score came.
     Default,
-    /// Before its time, since there were too many requests.
+    /// Too many requests were open, so this one was answered before its time.
     Overflow,
-    /// Before its time, since the rendezvous or all models ended.
+    /// The rendezvous or all models ended, so this request was answered before its
+    /// time.
     Shutdown,
 }
 
@@ -64,7 +69,7 @@ impl Reason {
         Reason::Shutdown,
     ];
 
-    /// As it stands in records.
+    /// The name in records.
     pub fn name(self) -> &'static str {
         match self {
             Reason::Share => "share",
@@ -78,30 +83,34 @@ impl Reason {
     }
 }
 
-/// What comes of a request if no score comes but `arrivals`, each model's first.
-/// `share` is the place of the request's share in the policy.
-pub fn outcome(policy: &Policy, share: Option<usize>, arrivals: &[Arrival]) -> Outcome {
+/// The answer to a request if no further score comes. `arrivals` holds each model's
+/// first score. `share` is the request's share, as its place in the policy.
+pub fn choose<'a>(
+    policy: &Policy,
+    share: Option<usize>,
+    arrivals: impl Iterator<Item = Arrival<'a>> + Clone,
+) -> Choice {
     let share = share.map(|share| &policy.shares[share]);
-    let steps_from = match share.map(|share| share_ends(share, arrivals)) {
-        Some(ShareEnds::Answers(winner)) => {
-            return Outcome {
+    let steps_from = match share.map(|share| share_end(share, arrivals.clone())) {
+        Some(ShareEnd::Answer(winner, at)) => {
+            return Choice {
                 winner: Some(winner),
-                at: arrivals[winner].at,
+                at,
                 reason: Reason::Share,
             };
         }
-        Some(ShareEnds::Gives(at)) => at,
+        Some(ShareEnd::StepsFrom(at)) => at,
         None => Micros(0),
     };
-    let settles = settles_at(policy, steps_from, arrivals);
+    let settles = settles_at(policy, steps_from, arrivals.clone());
     let first = arrivals
-        .iter()
-        .filter_map(|arrival| acceptable_from(policy, steps_from, arrival))
+        .clone()
+        .filter_map(|arrival| acceptable_from(policy, steps_from, &arrival))
         .min();
     if let Some((at, step)) = first
         && settles.is_none_or(|settles| at <= settles)
     {
-        return Outcome {
+        return Choice {
             winner: best(policy, step, arrivals, at),
             at,
             reason: match step {
@@ -111,8 +120,8 @@ pub fn outcome(policy: &Policy, share: Option<usize>, arrivals: &[Arrival]) -> O
         };
     }
     match settles {
-        Some(at) => early(policy, arrivals, at, Reason::Settled),
-        None => Outcome {
+        Some(at) => choose_early(policy, arrivals, at, Reason::Settled),
+        None => Choice {
             winner: None,
             at: policy.deadline,
             reason: Reason::Default,
@@ -120,45 +129,51 @@ pub fn outcome(policy: &Policy, share: Option<usize>, arrivals: &[Arrival]) -> O
     }
 }
 
-/// The answer at once, at the time `at`, by the walk through the steps in force
-/// and to come.
-pub fn early(policy: &Policy, arrivals: &[Arrival], at: Micros, reason: Reason) -> Outcome {
+/// The answer to a request that has to be answered at the time `at`: the step in force
+/// and those after it are tried at once, in order.
+pub fn choose_early<'a>(
+    policy: &Policy,
+    arrivals: impl Iterator<Item = Arrival<'a>> + Clone,
+    at: Micros,
+    reason: Reason,
+) -> Choice {
     let at = at.min(policy.deadline);
-    let from = step_at(&policy.steps, at);
+    let from = policy.step_at(at);
     let step = arrivals
-        .iter()
+        .clone()
         .filter(|arrival| arrival.at <= at)
-        .filter_map(|arrival| accepting(policy, arrival)?.first_from(from))
+        .filter_map(|arrival| accepting(policy, &arrival)?.first_from(from))
         .min();
     let winner = step.and_then(|step| best(policy, step, arrivals, at));
     let reason = match (winner, reason) {
-        // A settled request that no step answers is like one at its deadline.
+        // A settled request without an acceptable score is like one at its deadline.
         (None, Reason::Settled) => Reason::Default,
         (_, reason) => reason,
     };
-    Outcome { winner, at, reason }
+    Choice { winner, at, reason }
 }
 
-/// How the time of a share ends.
-enum ShareEnds {
-    /// With the answer of its model.
-    Answers(usize),
-    /// Without, and from this time on the steps apply.
-    Gives(Micros),
+/// How the wait for the model of a share ends.
+enum ShareEnd {
+    /// The model answers: the place of its score, and when the score came.
+    Answer(usize, Micros),
+    /// The model does not answer, and the steps apply from this time on.
+    StepsFrom(Micros),
 }
 
-fn share_ends(share: &Share, arrivals: &[Arrival]) -> ShareEnds {
-    let its_model = arrivals.iter().position(|arrival| {
-        share.model.is(&arrival.model_name, arrival.model_version) && arrival.at <= share.until
+fn share_end<'a>(share: &Share, arrivals: impl Iterator<Item = Arrival<'a>>) -> ShareEnd {
+    let of_model = arrivals.enumerate().find(|(_, arrival)| {
+        share.model.is(arrival.model_name, arrival.model_version) && arrival.at <= share.until
     });
-    match its_model {
-        Some(index) if arrivals[index].failed => ShareEnds::Gives(arrivals[index].at),
-        Some(index) => ShareEnds::Answers(index),
-        None => ShareEnds::Gives(share.until),
+    match of_model {
+        Some((_, arrival)) if arrival.failed => ShareEnd::StepsFrom(arrival.at),
+        Some((place, arrival)) => ShareEnd::Answer(place, arrival.at),
+        None => ShareEnd::StepsFrom(share.until),
     }
 }
 
-/// When this score becomes acceptable, from `steps_from` on, and by which step.
+/// When a score becomes acceptable, and the step that accepts it. No step applies
+/// before `steps_from`.
 fn acceptable_from(
     policy: &Policy,
     steps_from: Micros,
@@ -168,60 +183,53 @@ fn acceptable_from(
     if there > policy.deadline {
         return None;
     }
-    let in_force = step_at(&policy.steps, there);
+    let in_force = policy.step_at(there);
     let step = accepting(policy, arrival)?.first_from(in_force)?;
     Some((there.max(policy.steps[step].after), step))
 }
 
-/// When nothing more can come, since every expected model has reported and no
-/// share waits.
-fn settles_at(policy: &Policy, steps_from: Micros, arrivals: &[Arrival]) -> Option<Micros> {
+/// When nothing more can come: every expected model has reported, and the wait for the
+/// share's model is over.
+fn settles_at<'a>(
+    policy: &Policy,
+    steps_from: Micros,
+    arrivals: impl Iterator<Item = Arrival<'a>>,
+) -> Option<Micros> {
     if policy.expect.is_empty() {
         return None;
     }
-    // Each arrival is of another model.
+    // No two arrivals are of one model, so they can be counted.
     let mut settles = steps_from;
     let mut reported = 0;
-    for arrival in arrivals {
-        if policy
-            .index
-            .expects(&arrival.model_name, arrival.model_version)
-        {
-            reported += 1;
-            settles = settles.max(arrival.at);
-        }
+    for arrival in arrivals.filter(|arrival| policy.index.expects(arrival.named)) {
+        reported += 1;
+        settles = settles.max(arrival.at);
     }
     (reported == policy.expect.len() && settles <= policy.deadline).then_some(settles)
 }
 
-/// The score that a step prefers of those that were there at `at`.
-fn best(policy: &Policy, step: usize, arrivals: &[Arrival], at: Micros) -> Option<usize> {
+/// The score that a step prefers, among those that had come at `at`.
+fn best<'a>(
+    policy: &Policy,
+    step: usize,
+    arrivals: impl Iterator<Item = Arrival<'a>>,
+    at: Micros,
+) -> Option<usize> {
     arrivals
-        .iter()
         .enumerate()
         .filter(|(_, arrival)| arrival.at <= at)
-        .filter_map(|(index, arrival)| {
-            let rank = accepting(policy, arrival)?.rank_in(step)?;
-            let key = (
-                rank,
-                arrival.at,
-                &*arrival.model_name,
-                arrival.model_version,
-            );
-            Some((key, index))
+        .filter_map(|(place, arrival)| {
+            let rank = accepting(policy, &arrival)?.rank_in(step)?;
+            let order = (rank, arrival.at, arrival.model_name, arrival.model_version);
+            Some((order, place))
         })
         .min()
-        .map(|(_, index)| index)
+        .map(|(_, place)| place)
 }
 
-/// The steps that accept a score; `None` for a failure, which none accepts.
-fn accepting<'a>(policy: &'a Policy, arrival: &Arrival) -> Option<Accepting<'a>> {
-    let of = || {
-        policy
-            .index
-            .accepting(&arrival.model_name, arrival.model_version)
-    };
-    (!arrival.failed).then(of)
+/// The steps that accept a score; `None` for a failure, which no step accepts.
+fn accepting<'p>(policy: &'p Policy, arrival: &Arrival) -> Option<AcceptingSteps<'p>> {
+    (!arrival.failed).then(|| policy.index.accepting(arrival.named))
 }
 
 #[cfg(test)]
@@ -252,31 +260,43 @@ mod tests {
         until_ms = 80
     "#;
 
-    fn arrival(model_name: &str, model_version: u64, at_ms: i64) -> Arrival {
+    /// The model is found in the policy when the policy is asked.
+    fn arrival(model_name: &str, model_version: u64, at_ms: i64) -> Arrival<'_> {
         Arrival {
-            model_name: model_name.into(),
+            model_name,
             model_version,
+            named: None,
             at: Micros(at_ms * 1000),
             failed: false,
         }
     }
 
-    fn failure(model_name: &str, model_version: u64, at_ms: i64) -> Arrival {
+    fn failure(model_name: &str, model_version: u64, at_ms: i64) -> Arrival<'_> {
         Arrival {
             failed: true,
             ..arrival(model_name, model_version, at_ms)
         }
     }
 
+    fn found<'a>(
+        policy: &Policy,
+        arrivals: &[Arrival<'a>],
+    ) -> impl Iterator<Item = Arrival<'a>> + Clone {
+        arrivals.iter().map(|arrival| Arrival {
+            named: policy.index.find(arrival.model_name, arrival.model_version),
+            ..*arrival
+        })
+    }
+
     /// (winner, answered after ms, reason)
     fn ask(policy: &str, share: Option<usize>, arrivals: &[Arrival]) -> (String, i64, Reason) {
         let policy = Policy::parse(policy, "policy").unwrap();
-        let outcome = outcome(&policy, share, arrivals);
-        let winner = outcome.winner.map_or("default".to_owned(), |winner| {
+        let choice = choose(&policy, share, found(&policy, arrivals));
+        let winner = choice.winner.map_or("default".to_owned(), |winner| {
             let winner = &arrivals[winner];
             format!("{}@{}", winner.model_name, winner.model_version)
         });
-        (winner, outcome.at.0 / 1000, outcome.reason)
+        (winner, choice.at.0 / 1000, choice.reason)
     }
 
     fn said(winner: &str, at_ms: i64, reason: Reason) -> (String, i64, Reason) {
@@ -448,12 +468,14 @@ mod tests {
     fn an_early_answer_walks_through_the_steps_to_come() {
         let policy = Policy::parse(POLICY, "policy").unwrap();
         let arrivals = [arrival("lr", 0, 3)];
-        let cut = early(&policy, &arrivals, Micros(4_000), Reason::Overflow);
+        let arrivals = found(&policy, &arrivals);
+        let cut = choose_early(&policy, arrivals, Micros(4_000), Reason::Overflow);
         assert_eq!(
             (cut.winner, cut.at, cut.reason),
             (Some(0), Micros(4_000), Reason::Overflow)
         );
-        let cut = early(&policy, &[], Micros(400_000), Reason::Shutdown);
+        let nothing = found(&policy, &[]);
+        let cut = choose_early(&policy, nothing, Micros(400_000), Reason::Shutdown);
         assert_eq!(
             (cut.winner, cut.at, cut.reason),
             (None, Micros(100_000), Reason::Shutdown)

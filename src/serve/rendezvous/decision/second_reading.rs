@@ -1,14 +1,15 @@
-//! The decision against a second reading of its rules: one that goes through the
-//! time millisecond by millisecond and asks at each what the rules say.
+//! The rules of the decision, implemented a second time: this implementation goes
+//! through the time millisecond by millisecond, and asks at each what the rules say. A
+//! property test compares it with [`choose`].
 
-use crate::serve::rendezvous::decision::{Arrival, Reason, outcome};
+use crate::serve::rendezvous::decision::{Arrival, Reason, choose};
 use crate::serve::rendezvous::policy::Policy;
 use crate::wire::micros::Micros;
 use proptest::prelude::*;
 
 const DEADLINE: i64 = 12;
 
-/// Everything in whole milliseconds, as it was drawn.
+/// A random policy and random scores. Times are whole milliseconds.
 #[derive(Clone, Debug)]
 struct Case {
     expect: Vec<&'static str>,
@@ -27,22 +28,15 @@ impl Case {
             text += &format!("[[prefer]]\nafter_ms = {after}\nmodels = {models:?}\n");
         }
         text += "[split]\nkey = \"messageId\"\n";
-        // Where there is no share of this request, another one names the model.
-        let (from, to) = if self.share_until.is_some() {
-            (0, 1)
-        } else {
-            (1, 1)
-        };
-        if from < to {
-            let until = self.share_until.unwrap();
-            text += &format!(
-                "[[share]]\nmodel = \"c@1\"\nfrom = {from}.0\nto = {to}.0\nuntil_ms = {until}\n"
-            );
+        // A request outside of all shares gets a policy without any.
+        if let Some(until) = self.share_until {
+            text +=
+                &format!("[[share]]\nmodel = \"c@1\"\nfrom = 0.0\nto = 1.0\nuntil_ms = {until}\n");
         }
         Policy::parse(&text, "drawn").unwrap_or_else(|error| panic!("{error}\n{text}"))
     }
 
-    /// Each model's earliest score; of several at one time the first.
+    /// Each model's earliest score; if several came at one time, the first of them.
     fn firsts(&self) -> Vec<(&'static str, u64, i64, bool)> {
         let mut firsts: Vec<(&'static str, u64, i64, bool)> = Vec::new();
         for score in &self.scores {
@@ -58,7 +52,7 @@ impl Case {
         firsts
     }
 
-    /// (winner, at, reason) by the rules, read a second time.
+    /// (winner, at, reason) by the rules.
     fn naive(&self) -> (Option<(&'static str, u64)>, i64, &'static str) {
         let scores = self.firsts();
         for now in 0..=DEADLINE {
@@ -160,23 +154,24 @@ proptest! {
             .firsts()
             .into_iter()
             .map(|(name, version, at, failed)| Arrival {
-                model_name: name.into(),
+                model_name: name,
                 model_version: version,
+                named: policy.index.find(name, version),
                 at: Micros(at * 1000),
                 failed,
             })
             .collect();
-        // The order in which the scores were read is nothing to the rules.
+        // The order in which the scores were read must not matter.
         let count = arrivals.len().max(1);
         arrivals.rotate_left(turn % count);
         let share = case.share_until.map(|_| 0);
-        let outcome = outcome(&policy, share, &arrivals);
-        let winner = outcome.winner.map(|index| {
+        let choice = choose(&policy, share, arrivals.iter().copied());
+        let winner = choice.winner.map(|index| {
             (arrivals[index].model_name.to_string(), arrivals[index].model_version)
         });
         let (expected, at, reason) = case.naive();
         let expected = expected.map(|(name, version)| (name.to_owned(), version));
-        prop_assert_eq!((winner, outcome.at, outcome.reason.name()), (expected, Micros(at * 1000), reason));
+        prop_assert_eq!((winner, choice.at, choice.reason.name()), (expected, Micros(at * 1000), reason));
     }
 }
 

@@ -1,109 +1,115 @@
-//! All mailboxes of a rendezvous in service. Pure: the time is an argument, and
-//! what is to be done comes back as effects.
+//! All mailboxes of a rendezvous in service, as a pure function: the time is an
+//! argument, and [`Mailboxes::step`] returns what is to be done as effects.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
-use crate::serve::rendezvous::counts::Counts;
-use crate::serve::rendezvous::decision::{Arrival, Outcome, Reason};
-use crate::serve::rendezvous::mailbox::{Answer, Candidate, Mailbox, Room, Taken};
+use crate::join::kept_score::KeptScore;
+use crate::join::remembered_ids::RememberedIds;
+use crate::serve::rendezvous::answer::Answer;
+use crate::serve::rendezvous::counts::RendezvousCounts;
+use crate::serve::rendezvous::decision::{Choice, Reason};
+use crate::serve::rendezvous::mailbox::{Mailbox, ScoreRoom, Taken};
 use crate::serve::rendezvous::orphans::Orphans;
 use crate::serve::rendezvous::policy::{MeasureFrom, Policy};
-use crate::serve::rendezvous::remembered::Remembered;
-use crate::wire::message::{self, Score};
+use crate::wire::message::Score;
 use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
 /// What happens to a rendezvous.
 #[derive(Debug)]
-pub enum Event<'a> {
+pub enum MailboxEvent<'a> {
     /// A request was read.
     Request(NewRequest<'a>),
     /// A score was read.
     Score {
         /// The score.
         score: &'a Score<'a>,
-        /// The number of the stream that brought it. A stream is not older than the
-        /// run, and no two have one number.
+        /// The number of the stream that brought it. Each stream of a run has its own.
         stream: u32,
     },
-    /// All that was ready has been read. Answers are given now and not before,
-    /// so that scores read together count together.
+    /// Everything that was ready has been read. Answers are given now and not before,
+    /// so that scores which are read together count together.
     Tick,
-    /// Every stream of scores has ended: who waits, waits for nothing.
+    /// Every stream of scores has ended, so no request needs to wait.
     ScoresEnded,
-    /// The program is to end: nothing stays open.
+    /// The program is to end. Every request is answered, and every mailbox closed.
     Shutdown,
-    /// Another policy is in force for the requests to come.
+    /// This policy is in force for requests that come from now on.
     Policy(Rc<Policy>),
 }
 
-/// A request as a mailbox takes it.
+/// A request that was read.
 #[derive(Clone, Copy, Debug)]
 pub struct NewRequest<'a> {
     /// Its id, decoded.
     pub message_id: &'a str,
     /// The whole record.
     pub text: &'a str,
-    /// How old it is by the wall clock, from its own `timestamp`.
+    /// Its age by the wall clock: the time since its own `timestamp`.
     pub age: Micros,
 }
 
-/// What a rendezvous wants done.
+/// What a rendezvous has to write.
 #[derive(Clone, Debug)]
-pub enum Effect {
-    /// This request has its answer.
+pub enum MailboxEffect {
+    /// A request was answered.
     Answer(Box<Answer>),
-    /// This mailbox is closed; its scores are all that came.
-    Decision(Box<(Mailbox, Outcome)>),
+    /// A mailbox was closed. It holds all scores of its request that were kept.
+    Decision(Box<(Mailbox, Choice)>),
 }
 
-/// What is kept, and for how long.
+/// How much the mailboxes keep, and for how long.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// How many mailboxes there may be, the answered ones too.
+pub struct MailboxLimits {
+    /// The most mailboxes, open and answered ones together.
     pub mailboxes_max: usize,
-    /// How much memory they may take, in bytes.
+    /// The most memory that all mailboxes take, in bytes.
     pub mailbox_bytes_max: usize,
-    /// How much memory the scores of one of them may take, in bytes.
+    /// The most memory that the scores of one mailbox take, in bytes.
     pub scores_bytes_max: usize,
-    /// For how long a mailbox stays after its deadline, to see who was late.
+    /// How long a mailbox is kept after its deadline, so that late scores are counted.
     pub linger: Micros,
-    /// How many ids of requests are known after their mailboxes.
+    /// The number of closed requests whose ids are remembered.
     pub remembered_max: usize,
-    /// What makes their hashes nobody's to guess.
+    /// The seed of the hashes of these ids. Clients must not be able to guess it.
     pub seed: u64,
-    /// How much of scores may wait for their requests.
+    /// The most memory of scores that wait for their requests, in bytes.
     pub orphan_bytes_max: usize,
-    /// For how long a score waits for its request.
+    /// How long a score waits for its request.
     pub orphan_age_max: Micros,
 }
 
 /// A mailbox and its times.
 #[derive(Debug)]
-struct Timed {
+struct TimedMailbox {
     mailbox: Mailbox,
-    /// On the program's monotonic clock; before its start for a request that was
-    /// accepted before.
+    /// The request's origin on the program's monotonic clock. It is negative for a
+    /// request that is older than the program.
     origin: Micros,
-    /// When to look at it next.
+    /// When its timer fires; [`NEVER`] without a timer.
     due: Micros,
-    /// Whether it is among those that are decided at the next tick.
+    /// Whether it is in [`Mailboxes::changed`].
     changed: bool,
 }
 
-/// An answered mailbox, which waits for late scores.
+/// An answered mailbox, which is kept for late scores.
 #[derive(Debug)]
-struct Answered {
-    timed: Timed,
-    outcome: Outcome,
+struct AnsweredMailbox {
+    timed: TimedMailbox,
+    choice: Choice,
 }
 
-/// The time of no timer.
+/// The time of a timer that is not set.
 const NEVER: Micros = Micros(i64::MAX);
 
-/// Puts a mailbox's timer from the time it was set to, if any, to another, if any.
-fn set_timer(timers: &mut BTreeSet<(Micros, u64)>, number: u64, timed: &mut Timed, due: Micros) {
+/// Sets the timer of a mailbox to `due`. [`NEVER`] removes it.
+fn set_timer(
+    timers: &mut BTreeSet<(Micros, u64)>,
+    number: u64,
+    timed: &mut TimedMailbox,
+    due: Micros,
+) {
     if timed.due != NEVER {
         timers.remove(&(timed.due, number));
     }
@@ -113,42 +119,17 @@ fn set_timer(timers: &mut BTreeSet<(Micros, u64)>, number: u64, timed: &mut Time
     timed.due = due;
 }
 
-impl Limits {
-    /// The room for the next score of a mailbox. Scores that no answer needs take at
-    /// most half of what all mailboxes may take, `spare_bytes` of it already, so that
-    /// no flood of them pushes a request out.
-    fn room(&self, mailbox: &Mailbox, spare_bytes: usize) -> Room {
-        let of_one = Room::half_named(self.scores_bytes_max.min(self.mailbox_bytes_max));
+impl MailboxLimits {
+    /// The room for the scores of a mailbox. Scores that no answer needs take at most
+    /// half of the memory of all mailboxes, so that no flood of them evicts a request.
+    /// `spare_bytes` is what they take now.
+    fn room(&self, mailbox: &Mailbox, spare_bytes: usize) -> ScoreRoom {
+        let of_one = ScoreRoom::half_named(self.scores_bytes_max.min(self.mailbox_bytes_max));
         let left = (self.mailbox_bytes_max / 2).saturating_sub(spare_bytes);
-        Room {
+        ScoreRoom {
             spare_bytes: of_one.spare_bytes.min(mailbox.spare_bytes() + left),
             ..of_one
         }
-    }
-}
-
-/// A score as the rules see it.
-fn arrival_of(score: &Score, at: Micros) -> Arrival {
-    Arrival {
-        model_name: Text::from(&*score.model_name),
-        model_version: score.model_version,
-        at,
-        failed: matches!(score.outcome, message::Outcome::Error(_)),
-    }
-}
-
-/// How long the texts of a score are beside its model's name.
-fn text_bytes(score: &Score) -> usize {
-    let (message::Outcome::Result(text) | message::Outcome::Error(text)) = score.outcome;
-    text.len() + score.model_hash.as_ref().map_or(0, |hash| hash.len())
-}
-
-fn candidate_of(score: &Score, arrival: Arrival) -> Candidate {
-    let (message::Outcome::Result(text) | message::Outcome::Error(text)) = score.outcome;
-    Candidate {
-        arrival,
-        model_hash: score.model_hash.as_deref().map(Text::from),
-        outcome: text.into(),
     }
 }
 
@@ -156,41 +137,43 @@ fn candidate_of(score: &Score, arrival: Arrival) -> Candidate {
 #[derive(Debug)]
 pub struct Mailboxes {
     policy: Rc<Policy>,
-    limits: Limits,
-    /// The numbers of those that are not closed.
-    known: HashMap<Text, u64>,
-    remembered: Remembered,
-    /// By the order in which they were opened.
-    open: BTreeMap<u64, Timed>,
-    answered: BTreeMap<u64, Answered>,
+    limits: MailboxLimits,
+    /// The numbers of the mailboxes that are not closed, by id.
+    numbers: HashMap<Text, u64>,
+    remembered: RememberedIds,
+    /// Requests without an answer, by number.
+    open: BTreeMap<u64, TimedMailbox>,
+    answered: BTreeMap<u64, AnsweredMailbox>,
+    /// How many mailboxes were opened: the number of the next one.
     opened: u64,
-    /// Of all mailboxes.
+    /// About what all mailboxes take in memory.
     bytes: usize,
-    /// Of these bytes, those of scores that no answer needs.
+    /// The part of these bytes that scores take which no answer needs.
     spare_bytes: usize,
-    /// When to look at which mailbox: one time each, or none.
+    /// When each mailbox is due, and its number. A mailbox has one timer at most.
     timers: BTreeSet<(Micros, u64)>,
-    /// Mailboxes whose outcome may have changed in this wake-up.
+    /// The numbers of mailboxes whose choice may have changed in this wake-up.
     changed: Vec<u64>,
     orphans: Orphans,
     scores_ended: bool,
     /// What became of all that was read.
-    pub counts: Counts,
-    /// Scores so far that came into a mailbox, duplicates left out. A stream that brings
-    /// few of them is read more slowly, and so is one of which few are needed.
+    pub counts: RendezvousCounts,
+    /// How many scores were put into a mailbox, without duplicates. A stream that brings
+    /// few such scores is read more slowly.
     pub kept: u64,
-    /// Of these, scores that could matter to an answer.
+    /// How many of them can matter to an answer. A stream that brings few such scores is
+    /// read more slowly, too.
     pub needed: u64,
 }
 
 impl Mailboxes {
     /// No mailbox is open yet.
-    pub fn new(policy: Rc<Policy>, limits: Limits) -> Mailboxes {
+    pub fn new(policy: Rc<Policy>, limits: MailboxLimits) -> Mailboxes {
         Mailboxes {
             policy,
             limits,
-            known: HashMap::new(),
-            remembered: Remembered::new(limits.remembered_max, limits.seed),
+            numbers: HashMap::new(),
+            remembered: RememberedIds::new(limits.remembered_max, limits.seed),
             open: BTreeMap::new(),
             answered: BTreeMap::new(),
             opened: 0,
@@ -200,38 +183,38 @@ impl Mailboxes {
             changed: Vec::new(),
             orphans: Orphans::new(limits.orphan_bytes_max),
             scores_ended: false,
-            counts: Counts::default(),
+            counts: RendezvousCounts::default(),
             kept: 0,
             needed: 0,
         }
     }
 
-    /// Takes an event at the time `now`, which never goes back, and appends what
-    /// is to be done to `effects`.
-    pub fn step(&mut self, event: Event, now: Micros, effects: &mut Vec<Effect>) {
+    /// Handles an event at the time `now`, and appends what is to be done to `effects`.
+    /// `now` is on the program's monotonic clock, and never goes back.
+    pub fn step(&mut self, event: MailboxEvent, now: Micros, effects: &mut Vec<MailboxEffect>) {
         match event {
-            Event::Request(request) => self.request(request, now, effects),
-            Event::Score { score, stream } => self.score(score, stream, now, effects),
-            Event::Tick => self.tick(now, effects),
-            Event::ScoresEnded => {
+            MailboxEvent::Request(request) => self.request(request, now, effects),
+            MailboxEvent::Score { score, stream } => self.score(score, stream, now, effects),
+            MailboxEvent::Tick => self.tick(now, effects),
+            MailboxEvent::ScoresEnded => {
                 self.scores_ended = true;
                 self.changed.extend(self.open.keys());
                 self.tick(now, effects);
                 self.close_answered(effects);
             }
-            Event::Shutdown => {
+            MailboxEvent::Shutdown => {
                 self.tick(now, effects);
                 while let Some((number, _)) = self.open.first_key_value() {
                     self.answer_early(*number, now, Reason::Shutdown, effects);
                 }
                 self.close_answered(effects);
-                self.counts.orphaned += self.orphans.give_up_to(Micros(i64::MAX));
+                self.counts.orphaned += self.orphans.drop_up_to(Micros(i64::MAX));
             }
-            Event::Policy(policy) => self.policy = policy,
+            MailboxEvent::Policy(policy) => self.policy = policy,
         }
     }
 
-    /// When a [`Tick`](Event::Tick) is due though nothing is read.
+    /// When a [`Tick`](MailboxEvent::Tick) is due even if nothing is read.
     pub fn next_wake(&self) -> Option<Micros> {
         let timer = self.timers.first().map(|(due, _)| *due);
         let orphan = self.orphans.oldest();
@@ -239,19 +222,19 @@ impl Mailboxes {
         timer.into_iter().chain(orphan).min()
     }
 
-    /// Whether every request is answered and every mailbox closed.
+    /// Whether every request is answered and every mailbox is closed.
     pub fn is_empty(&self) -> bool {
         self.open.is_empty() && self.answered.is_empty()
     }
 
-    /// How many requests wait for their answer.
+    /// How many requests have no answer yet.
     pub fn open(&self) -> usize {
         self.open.len()
     }
 
-    fn request(&mut self, request: NewRequest, now: Micros, effects: &mut Vec<Effect>) {
+    fn request(&mut self, request: NewRequest, now: Micros, effects: &mut Vec<MailboxEffect>) {
         self.counts.requests += 1;
-        if self.known.contains_key(request.message_id)
+        if self.numbers.contains_key(request.message_id)
             || self.remembered.contains(request.message_id)
         {
             self.counts.repeated += 1;
@@ -266,17 +249,17 @@ impl Mailboxes {
         let number = self.opened;
         self.opened += 1;
         let message_id: Text = request.message_id.into();
-        self.known.insert(message_id.clone(), number);
-        let orphans = self.orphans.adopt(request.message_id);
+        self.numbers.insert(message_id.clone(), number);
+        let orphans = self.orphans.take_all(request.message_id);
         let mut mailbox = Mailbox::new(message_id, request.text.into(), policy);
         for mut orphan in orphans {
-            orphan.arrival.at = (orphan.arrival.at - origin).max(Micros(0));
-            let taken = mailbox.put(orphan, self.limits.room(&mailbox, self.spare_bytes));
-            self.count_taken(taken);
+            orphan.at = (orphan.at - origin).max(Micros(0));
+            let taken = mailbox.take(orphan, self.limits.room(&mailbox, self.spare_bytes));
+            self.count_refused(taken);
         }
         self.bytes += mailbox.bytes();
         self.spare_bytes += mailbox.spare_bytes();
-        let timed = Timed {
+        let timed = TimedMailbox {
             mailbox,
             origin,
             due: NEVER,
@@ -287,9 +270,9 @@ impl Mailboxes {
         self.make_room(now, effects);
     }
 
-    /// Keeps the mailboxes within their bounds. Those that have answered go first,
-    /// then the oldest; what came last always stays.
-    fn make_room(&mut self, now: Micros, effects: &mut Vec<Effect>) {
+    /// Keeps the mailboxes within their bounds. Answered ones are closed first, then the
+    /// oldest open one is answered. The newest one always stays.
+    fn make_room(&mut self, now: Micros, effects: &mut Vec<MailboxEffect>) {
         while self.open.len() + self.answered.len() > self.limits.mailboxes_max
             || self.bytes > self.limits.mailbox_bytes_max
         {
@@ -308,10 +291,10 @@ impl Mailboxes {
         }
     }
 
-    fn score(&mut self, score: &Score, stream: u32, now: Micros, effects: &mut Vec<Effect>) {
+    fn score(&mut self, score: &Score, stream: u32, now: Micros, effects: &mut Vec<MailboxEffect>) {
         self.counts.scores += 1;
-        let Some(number) = self.known.get(&*score.message_id).copied() else {
-            return self.hold(score, stream, now);
+        let Some(number) = self.numbers.get(&*score.message_id).copied() else {
+            return self.hold_early(score, stream, now);
         };
         let limits = self.limits;
         let is_open = self.open.contains_key(&number);
@@ -325,42 +308,38 @@ impl Mailboxes {
         let mailbox = &mut timed.mailbox;
         let room = limits.room(mailbox, self.spare_bytes);
         let (bytes, spare_bytes) = (mailbox.bytes(), mailbox.spare_bytes());
-        let arrival = arrival_of(score, (now - timed.origin).max(Micros(0)));
-        let index = &mailbox.policy.index;
-        let concerns = index.concerns(&score.model_name, score.model_version);
-        let taken = mailbox.take(arrival, text_bytes(score), room, |arrival| {
-            candidate_of(score, arrival)
-        });
+        let at = (now - timed.origin).max(Micros(0));
+        let taken = mailbox.take_copy(score, at, room);
         self.bytes += mailbox.bytes() - bytes;
         self.spare_bytes += mailbox.spare_bytes() - spare_bytes;
-        if taken == Taken::First {
+        if let Taken::First { can_matter } = taken {
             self.kept += 1;
-            self.needed += u64::from(concerns);
+            self.needed += u64::from(can_matter);
             if is_open && !timed.changed {
                 timed.changed = true;
                 self.changed.push(number);
             }
         }
-        self.count_taken(taken);
+        self.count_refused(taken);
         self.make_room(now, effects);
     }
 
-    /// Counts a score that there was no room for; the others are counted when their
+    /// Counts a score for which there was no room. The others are counted when their
     /// mailbox is closed.
-    fn count_taken(&mut self, taken: Taken) {
+    fn count_refused(&mut self, taken: Taken) {
         if let Taken::Refused(fate) = taken {
             self.counts.fate(fate);
             self.counts.not_kept += 1;
         }
     }
 
-    /// Keeps a score that came before its request.
-    fn hold(&mut self, score: &Score, stream: u32, now: Micros) {
+    /// Holds a score that came before its request.
+    fn hold_early(&mut self, score: &Score, stream: u32, now: Micros) {
         let id = &*score.message_id;
         if self.remembered.contains(id) {
             self.counts.orphaned += 1;
         } else if self.orphans.has_room(id, stream) {
-            let orphan = candidate_of(score, arrival_of(score, now));
+            let orphan = KeptScore::of(score, now);
             self.counts.orphaned += self.orphans.hold(id, stream, orphan);
         } else {
             self.counts.orphaned += 1;
@@ -368,7 +347,7 @@ impl Mailboxes {
         }
     }
 
-    fn tick(&mut self, now: Micros, effects: &mut Vec<Effect>) {
+    fn tick(&mut self, now: Micros, effects: &mut Vec<MailboxEffect>) {
         for number in std::mem::take(&mut self.changed) {
             self.decide(number, now, effects);
         }
@@ -386,19 +365,19 @@ impl Mailboxes {
             }
         }
         let old = now - self.limits.orphan_age_max;
-        self.counts.orphaned += self.orphans.give_up_to(old);
+        self.counts.orphaned += self.orphans.drop_up_to(old);
     }
 
-    /// Answers a request whose time has come, or sets its timer.
-    fn decide(&mut self, number: u64, now: Micros, effects: &mut Vec<Effect>) {
+    /// Answers a request if its time has come, or sets its timer.
+    fn decide(&mut self, number: u64, now: Micros, effects: &mut Vec<MailboxEffect>) {
         let Some(timed) = self.open.get_mut(&number) else {
             return;
         };
         timed.changed = false;
-        let outcome = timed.mailbox.outcome();
-        let due = timed.origin + outcome.at;
+        let choice = timed.mailbox.choice();
+        let due = timed.origin + choice.at;
         if due <= now {
-            self.answer(number, outcome, effects);
+            self.answer(number, choice, effects);
         } else if self.scores_ended {
             self.answer_early(number, now, Reason::Shutdown, effects);
         } else if timed.due != due {
@@ -411,47 +390,50 @@ impl Mailboxes {
         number: u64,
         now: Micros,
         reason: Reason,
-        effects: &mut Vec<Effect>,
+        effects: &mut Vec<MailboxEffect>,
     ) {
         if let Some(timed) = self.open.get(&number) {
-            // A timer that is due already fires first.
-            let outcome = timed.mailbox.outcome();
-            let outcome = if timed.origin + outcome.at <= now {
-                outcome
+            // If a timer is due already, it fires first.
+            let choice = timed.mailbox.choice();
+            let choice = if timed.origin + choice.at <= now {
+                choice
             } else {
-                timed.mailbox.outcome_now(now - timed.origin, reason)
+                timed.mailbox.early_choice(now - timed.origin, reason)
             };
-            self.answer(number, outcome, effects);
+            self.answer(number, choice, effects);
         }
     }
 
-    fn answer(&mut self, number: u64, outcome: Outcome, effects: &mut Vec<Effect>) {
+    fn answer(&mut self, number: u64, choice: Choice, effects: &mut Vec<MailboxEffect>) {
         let Some(mut timed) = self.open.remove(&number) else {
             return;
         };
-        let answer = timed.mailbox.answer(outcome);
+        let answer = timed.mailbox.answer(choice);
         self.counts.answer(&answer);
-        effects.push(Effect::Answer(Box::new(answer)));
+        effects.push(MailboxEffect::Answer(Box::new(answer)));
         let due = timed.origin + timed.mailbox.policy.deadline + self.limits.linger;
         set_timer(&mut self.timers, number, &mut timed, due);
-        self.answered.insert(number, Answered { timed, outcome });
+        self.answered
+            .insert(number, AnsweredMailbox { timed, choice });
     }
 
-    fn close_answered(&mut self, effects: &mut Vec<Effect>) {
+    fn close_answered(&mut self, effects: &mut Vec<MailboxEffect>) {
         while let Some((number, mut answered)) = self.answered.pop_first() {
             set_timer(&mut self.timers, number, &mut answered.timed, NEVER);
             self.close(answered, effects);
         }
     }
 
-    fn close(&mut self, answered: Answered, effects: &mut Vec<Effect>) {
-        let Answered { timed, outcome } = answered;
+    fn close(&mut self, answered: AnsweredMailbox, effects: &mut Vec<MailboxEffect>) {
+        let AnsweredMailbox { timed, choice } = answered;
         self.bytes -= timed.mailbox.bytes();
         self.spare_bytes -= timed.mailbox.spare_bytes();
-        timed.mailbox.count_fates(outcome, &mut self.counts);
-        self.known.remove(&timed.mailbox.message_id);
+        for (_, fate) in timed.mailbox.fates(choice) {
+            self.counts.fate(fate);
+        }
+        self.numbers.remove(&timed.mailbox.message_id);
         self.remembered.insert(&timed.mailbox.message_id);
-        effects.push(Effect::Decision(Box::new((timed.mailbox, outcome))));
+        effects.push(MailboxEffect::Decision(Box::new((timed.mailbox, choice))));
     }
 }
 

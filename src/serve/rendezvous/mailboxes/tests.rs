@@ -1,12 +1,13 @@
-//! The mailboxes by example, and against random histories, with a clock that the
-//! test moves.
+//! Tests of the mailboxes: examples, and random histories. The tests move the clock.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 
 use super::*;
-use crate::serve::rendezvous::record::{Decided, write_decision};
+use crate::serve::rendezvous::record::write_decision;
+use crate::wire::decision::Decision;
+use crate::wire::message;
 
 const POLICY: &str = r#"
     deadline_ms = 100
@@ -20,7 +21,7 @@ const POLICY: &str = r#"
     modelResult = { modelName = "default", result = 0 }
 "#;
 
-const LIMITS: Limits = Limits {
+const LIMITS: MailboxLimits = MailboxLimits {
     mailboxes_max: 3,
     mailbox_bytes_max: 1 << 20,
     scores_bytes_max: 1 << 20,
@@ -31,11 +32,11 @@ const LIMITS: Limits = Limits {
     orphan_age_max: Micros(1_000_000),
 };
 
-/// A rendezvous and the time, which the test moves.
+/// A rendezvous and its clock, which the test moves.
 struct Bench {
     mailboxes: Mailboxes,
     now: Micros,
-    effects: Vec<Effect>,
+    effects: Vec<MailboxEffect>,
 }
 
 impl Bench {
@@ -43,7 +44,7 @@ impl Bench {
         Bench::with(LIMITS)
     }
 
-    fn with(limits: Limits) -> Bench {
+    fn with(limits: MailboxLimits) -> Bench {
         let policy = Policy::parse(POLICY, "policy").unwrap();
         Bench {
             mailboxes: Mailboxes::new(Rc::new(policy), limits),
@@ -59,7 +60,7 @@ impl Bench {
             age: Micros(age_ms * 1000),
         };
         self.mailboxes
-            .step(Event::Request(request), self.now, &mut self.effects);
+            .step(MailboxEvent::Request(request), self.now, &mut self.effects);
         self
     }
 
@@ -99,7 +100,7 @@ impl Bench {
             outcome,
         };
         self.mailboxes.step(
-            Event::Score {
+            MailboxEvent::Score {
                 score: &score,
                 stream,
             },
@@ -109,25 +110,25 @@ impl Bench {
         self
     }
 
-    /// Ends this wake-up, and says what was answered in it.
+    /// Ends this wake-up. Returns the answers that were given in it.
     fn tick(&mut self) -> Vec<String> {
-        self.event(Event::Tick)
+        self.event(MailboxEvent::Tick)
     }
 
-    fn event(&mut self, event: Event) -> Vec<String> {
+    fn event(&mut self, event: MailboxEvent) -> Vec<String> {
         self.mailboxes.step(event, self.now, &mut self.effects);
         self.effects
             .drain(..)
             .filter_map(|effect| {
-                let Effect::Answer(answer) = effect else {
+                let MailboxEffect::Answer(answer) = effect else {
                     return None;
                 };
                 let id = crate::wire::object::at_pointer(&answer.request, "/messageId").unwrap();
                 let model = answer
                     .model
                     .map_or("default".into(), |(_, version)| format!("v{version}"));
-                let at = answer.outcome.at.as_millis();
-                let reason = answer.outcome.reason.name();
+                let at = answer.choice.at.as_millis();
+                let reason = answer.choice.reason.name();
                 Some(format!("{id} {model} {at} {reason}"))
             })
             .collect()
@@ -161,7 +162,7 @@ fn a_late_wake_up_answers_as_if_it_had_been_in_time() {
     bench.request("a", 0).tick();
     bench.at(20).score("a", "lr", 0);
     assert_eq!(bench.tick(), NOTHING);
-    // The step began at 50; the preferred one came at 70, and was read at 70.
+    // The step began at 50. The preferred model reported at 70, and was read at 70.
     bench.at(70).score("a", "dt", 1);
     assert_eq!(bench.tick(), ["\"a\" v0 50.000 fallback"]);
 }
@@ -179,10 +180,10 @@ fn scores_may_come_before_their_request() {
     let mut bench = Bench::new();
     bench.at(1000).score("a", "lr", 0).tick();
     bench.at(1010).score("a", "dt", 1).tick();
-    // Accepted at 990: lr came 20 ms later, dt 30.
+    // The request was accepted at 990. lr reported 10 ms later, and dt 20 ms later.
     bench.at(1050).request("a", 60);
     assert_eq!(bench.tick(), ["\"a\" v1 20.000 preferred"]);
-    bench.event(Event::Shutdown);
+    bench.event(MailboxEvent::Shutdown);
     bench.mailboxes.counts.assert_balanced();
 }
 
@@ -237,7 +238,10 @@ fn when_all_scores_have_ended_nobody_waits() {
     let mut bench = Bench::new();
     bench.request("a", 0).tick();
     bench.at(3).score("a", "lr", 0).tick();
-    assert_eq!(bench.event(Event::ScoresEnded), ["\"a\" v0 3.000 shutdown"]);
+    assert_eq!(
+        bench.event(MailboxEvent::ScoresEnded),
+        ["\"a\" v0 3.000 shutdown"]
+    );
     assert_eq!(
         bench.request("b", 0).tick(),
         ["\"b\" default 0.000 shutdown"]
@@ -263,14 +267,14 @@ fn large(bytes: usize) -> String {
     format!("\"{}\"", "x".repeat(bytes))
 }
 
-const MANY: Limits = Limits {
+const MANY: MailboxLimits = MailboxLimits {
     mailboxes_max: 100_000,
     ..LIMITS
 };
 
 #[test]
 fn the_scores_of_one_request_are_bounded_and_the_models_of_the_policy_have_their_room() {
-    let mut bench = Bench::with(Limits {
+    let mut bench = Bench::with(MailboxLimits {
         mailbox_bytes_max: 8 << 20,
         ..MANY
     });
@@ -279,7 +283,7 @@ fn the_scores_of_one_request_are_bounded_and_the_models_of_the_policy_have_their
     for version in 0..100 {
         let outcome = message::Outcome::Result(&result);
         bench.at(1).outcome("a", "shadow", version, outcome);
-        // Its own duplicates are not needed either.
+        // No answer needs the duplicates of lr either.
         bench.outcome("a", "lr", 0, message::Outcome::Result(&result));
         assert!(bench.mailboxes.bytes < 1 << 20, "{}", bench.mailboxes.bytes);
     }
@@ -292,10 +296,10 @@ fn the_scores_of_one_request_are_bounded_and_the_models_of_the_policy_have_their
         answers,
         ["\"a\" v1 2.000 preferred", "\"b\" v1 2.000 preferred"]
     );
-    bench.event(Event::Shutdown);
+    bench.event(MailboxEvent::Shutdown);
     let counts = &bench.mailboxes.counts;
     assert_eq!((counts.used, counts.duplicate), (2, 99));
-    // Those that were kept and those that were not, and the first one of lr.
+    // The 100 scores of shadow, kept or not, and the first score of lr.
     assert_eq!(counts.unused, 101);
     assert!(counts.not_kept > 180, "{}", counts.not_kept);
     counts.assert_balanced();
@@ -311,7 +315,7 @@ fn a_model_of_many_versions_takes_no_place_of_another() {
     assert_eq!(bench.tick(), NOTHING);
     bench.at(2).score("a", "dt", 1);
     assert_eq!(bench.tick(), ["\"a\" v1 2.000 preferred"]);
-    bench.event(Event::Shutdown);
+    bench.event(MailboxEvent::Shutdown);
     assert_eq!(bench.mailboxes.counts.not_kept, 10_000 - 256);
     bench.mailboxes.counts.assert_balanced();
 }
@@ -340,7 +344,7 @@ fn no_flood_of_scores_pushes_a_request_out() {
         answers.iter().all(|it| it.ends_with("v1 2.000 preferred")),
         "{answers:?}"
     );
-    bench.event(Event::Shutdown);
+    bench.event(MailboxEvent::Shutdown);
     bench.mailboxes.counts.assert_balanced();
 }
 
@@ -356,7 +360,7 @@ fn a_flood_of_scores_that_nobody_asked_for_leaves_early_scores_in_place() {
     }
     bench.request("a", 0);
     assert_eq!(bench.tick(), ["\"a\" v1 0.000 preferred"]);
-    bench.event(Event::Shutdown);
+    bench.event(MailboxEvent::Shutdown);
     let counts = &bench.mailboxes.counts;
     assert_eq!((counts.orphaned, counts.used), (10_000, 1));
     counts.assert_balanced();
@@ -364,7 +368,7 @@ fn a_flood_of_scores_that_nobody_asked_for_leaves_early_scores_in_place() {
 
 #[test]
 fn of_equal_early_scores_only_so_many_are_adopted() {
-    let mut bench = Bench::with(Limits {
+    let mut bench = Bench::with(MailboxLimits {
         orphan_bytes_max: 1 << 30,
         ..LIMITS
     });
@@ -372,7 +376,7 @@ fn of_equal_early_scores_only_so_many_are_adopted() {
         bench.score("a", "lr", 0);
     }
     bench.request("a", 0).tick();
-    bench.event(Event::Shutdown);
+    bench.event(MailboxEvent::Shutdown);
     let counts = &bench.mailboxes.counts;
     assert_eq!(
         (counts.orphaned, counts.used, counts.duplicate),
@@ -393,9 +397,11 @@ fn memory_is_bounded_in_bytes_and_the_oldest_is_answered() {
             text: &text,
             age: Micros(0),
         };
-        bench
-            .mailboxes
-            .step(Event::Request(request), bench.now, &mut bench.effects);
+        bench.mailboxes.step(
+            MailboxEvent::Request(request),
+            bench.now,
+            &mut bench.effects,
+        );
         assert!(bench.mailboxes.bytes <= MANY.mailbox_bytes_max);
     }
     let answers = bench.tick();
@@ -406,9 +412,9 @@ fn memory_is_bounded_in_bytes_and_the_oldest_is_answered() {
 
 #[test]
 fn a_million_requests_leave_nothing_behind() {
-    // A tenth of it, so that it is quick in a debug build; scripts/bench/mailboxes.sh
-    // does all of it.
-    let mut bench = Bench::with(Limits {
+    // A tenth of a million, because a debug build is slow. scripts/bench/mailboxes.sh
+    // takes a million.
+    let mut bench = Bench::with(MailboxLimits {
         mailboxes_max: 5_000,
         mailbox_bytes_max: 1 << 30,
         remembered_max: 1_000,
@@ -425,19 +431,19 @@ fn a_million_requests_leave_nothing_behind() {
         }
         let all = bench.mailboxes.open.len() + bench.mailboxes.answered.len();
         assert!(all <= 5_000 && bench.mailboxes.timers.len() <= all);
-        assert!(bench.mailboxes.known.len() == all && bench.mailboxes.bytes < all * 2_000);
+        assert!(bench.mailboxes.numbers.len() == all && bench.mailboxes.bytes < all * 2_000);
     }
-    answers += bench.event(Event::Shutdown).len();
+    answers += bench.event(MailboxEvent::Shutdown).len();
     assert_eq!(answers, 100_000);
     let Mailboxes {
-        known,
+        numbers,
         timers,
         bytes,
         spare_bytes,
         ..
     } = &bench.mailboxes;
     assert_eq!(
-        (known.len(), timers.len(), *bytes, *spare_bytes),
+        (numbers.len(), timers.len(), *bytes, *spare_bytes),
         (0, 0, 0, 0)
     );
     bench.mailboxes.counts.assert_balanced();
@@ -451,7 +457,7 @@ fn an_open_mailbox_keeps_its_policy() {
         &POLICY.replace("dt@1", "lr@0").replace(", \"lr@0\"", ""),
         "p",
     );
-    bench.event(Event::Policy(Rc::new(other.unwrap())));
+    bench.event(MailboxEvent::Policy(Rc::new(other.unwrap())));
     bench.request("b", 0).tick();
     bench.at(1).score("a", "lr", 0).score("b", "lr", 0);
     assert_eq!(bench.tick(), ["\"b\" v0 1.000 preferred"]);
@@ -501,7 +507,7 @@ proptest! {
         mailboxes_max in 1usize..30,
         scores_bytes_max in prop_oneof![Just(1usize << 20), 400usize..4000],
     ) {
-        let limits = Limits { mailboxes_max, scores_bytes_max, remembered_max: 1000, ..LIMITS };
+        let limits = MailboxLimits { mailboxes_max, scores_bytes_max, remembered_max: 1000, ..LIMITS };
         let policies = [POLICY, OTHER_POLICY].map(|text| Rc::new(Policy::parse(text, "p").unwrap()));
         let mut mailboxes = Mailboxes::new(Rc::clone(&policies[0]), limits);
         let (mut now, mut effects) = (Micros(0), Vec::new());
@@ -512,7 +518,7 @@ proptest! {
                     let id = id.to_string();
                     let text = format!("{{\"messageId\":\"{id}\",\"timestamp\":1,\"modelInput\":{{}},\"x\":1.10}}");
                     let request = NewRequest { message_id: &id, text: &text, age: Micros(age_ms * 1000) };
-                    mailboxes.step(Event::Request(request), now, &mut effects);
+                    mailboxes.step(MailboxEvent::Request(request), now, &mut effects);
                     requested.insert(id);
                 }
                 Act::Score { id, model, failed } => {
@@ -531,19 +537,19 @@ proptest! {
                         timestamp: None,
                         outcome,
                     };
-                    mailboxes.step(Event::Score { score: &score, stream: u32::from(*model) }, now, &mut effects);
+                    mailboxes.step(MailboxEvent::Score { score: &score, stream: u32::from(*model) }, now, &mut effects);
                 }
                 Act::Policy { which } => {
                     let policy = Rc::clone(&policies[usize::from(*which)]);
-                    mailboxes.step(Event::Policy(policy), now, &mut effects);
+                    mailboxes.step(MailboxEvent::Policy(policy), now, &mut effects);
                 }
                 Act::Wait { us } => {
-                    mailboxes.step(Event::Tick, now, &mut effects);
+                    mailboxes.step(MailboxEvent::Tick, now, &mut effects);
                     let until = now + Micros(*us);
-                    // As a loop would that sleeps until something is due.
+                    // A rendezvous in service sleeps until something is due.
                     while let Some(wake) = mailboxes.next_wake().filter(|wake| *wake < until) {
                         now = now.max(wake) + Micros(1);
-                        mailboxes.step(Event::Tick, now, &mut effects);
+                        mailboxes.step(MailboxEvent::Tick, now, &mut effects);
                     }
                     now = now.max(until);
                 }
@@ -551,7 +557,7 @@ proptest! {
             prop_assert!(mailboxes.open.len() + mailboxes.answered.len() <= mailboxes_max);
             prop_assert!(mailboxes.orphans.bytes() <= limits.orphan_bytes_max);
             let open = mailboxes.open.values();
-            let all: Vec<&Timed> = open.chain(mailboxes.answered.values().map(|it| &it.timed)).collect();
+            let all: Vec<&TimedMailbox> = open.chain(mailboxes.answered.values().map(|it| &it.timed)).collect();
             prop_assert_eq!(mailboxes.bytes, all.iter().map(|it| it.mailbox.bytes()).sum::<usize>());
             let spare = all.iter().map(|it| it.mailbox.spare_bytes());
             prop_assert_eq!(mailboxes.spare_bytes, spare.sum::<usize>());
@@ -559,7 +565,7 @@ proptest! {
             let timers: BTreeSet<Micros> = mailboxes.timers.iter().map(|(due, _)| *due).collect();
             prop_assert_eq!(timed, timers);
         }
-        mailboxes.step(Event::Shutdown, now, &mut effects);
+        mailboxes.step(MailboxEvent::Shutdown, now, &mut effects);
         prop_assert!(mailboxes.is_empty());
         prop_assert_eq!((mailboxes.bytes, mailboxes.orphans.bytes()), (0, 0));
         prop_assert!(mailboxes.counts.is_balanced(), "{:#?}", mailboxes.counts);
@@ -567,30 +573,31 @@ proptest! {
         let mut answers: BTreeMap<String, Answer> = BTreeMap::new();
         for effect in effects {
             match effect {
-                Effect::Answer(answer) => {
+                MailboxEffect::Answer(answer) => {
                     let id = crate::wire::object::at_pointer(&answer.request, "/messageId").unwrap();
                     let again = answers.insert(id.to_owned(), *answer.clone());
                     prop_assert!(again.is_none(), "answered twice");
                 }
-                Effect::Decision(decision) => {
-                    let (mailbox, outcome) = *decision;
+                MailboxEffect::Decision(decision) => {
+                    let (mailbox, choice) = *decision;
                     let mut line = Vec::new();
-                    write_decision(&mailbox, outcome, &mut line).unwrap();
-                    let decided = Decided::parse(line.trim_ascii_end()).unwrap();
-                    prop_assert_eq!(&*decided.request, &*mailbox.request);
+                    write_decision(&mailbox, choice, &mut line).unwrap();
+                    let decision = Decision::parse(line.trim_ascii_end()).unwrap();
+                    let request = decision.request().unwrap();
+                    prop_assert_eq!(&*request, &*mailbox.request);
                     let id = format!("\"{}\"", mailbox.message_id);
                     let answer = &answers[&id];
-                    prop_assert_eq!(&*answer.model_result, decided.model_result.as_str());
+                    prop_assert_eq!(&*answer.model_result, decision.model_result);
                     let mut replayed = Mailbox::new(
-                        decided.message_id.clone(),
-                        decided.request.as_str().into(),
+                        Text::from(&*decision.message_id),
+                        request.into(),
                         Rc::clone(&mailbox.policy),
                     );
-                    for (candidate, _) in decided.candidates {
-                        replayed.put(candidate, Room::UNBOUNDED);
+                    for score in decision.candidates(KeptScore::of_candidate).unwrap() {
+                        replayed.take(score, ScoreRoom::UNBOUNDED);
                     }
-                    if !matches!(outcome.reason, Reason::Overflow | Reason::Shutdown) {
-                        prop_assert_eq!(replayed.answer(replayed.outcome()), answer.clone());
+                    if !matches!(choice.reason, Reason::Overflow | Reason::Shutdown) {
+                        prop_assert_eq!(replayed.answer(replayed.choice()), answer.clone());
                     }
                 }
             }

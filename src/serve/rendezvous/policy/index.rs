@@ -1,137 +1,116 @@
-//! A policy turned round: from a model to the steps that accept it, and from a draw
-//! to its share. Each question costs a binary search, however long the policy is.
+//! Finds what a policy says about a model, and the share of a draw. Each question
+//! costs a binary search, however long the policy is.
 
-use crate::serve::rendezvous::policy::{ModelId, Selector, Share, Step};
-use crate::wire::micros::Micros;
+use crate::serve::rendezvous::policy::parts::{ModelId, Selector, Share, Step};
 
-/// Where a policy names each model.
+/// What a policy says about each model.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Index {
-    /// Ordered by name and version.
-    models: Vec<(ModelId, Uses)>,
-    /// The places of `"*"`, ordered by step.
-    any: Vec<Place>,
-    /// The starts of the shares' draws in ascending order, and each share's place in
-    /// the policy.
+pub struct PolicyIndex {
+    /// The models that the policy names, ordered by name and version.
+    models: Vec<(ModelId, ModelUses)>,
+    /// The entries `"*"`, ordered by step.
+    any: Vec<StepRank>,
+    /// Where the draws of each share begin, in ascending order, and the share's place
+    /// in the policy.
     shares: Vec<(f64, usize)>,
 }
 
-/// What a policy says of one model.
+/// A model that the policy names, as its place in the index of that policy. A caller
+/// that asks several questions about a model finds it once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamedModel(usize);
+
+/// What a policy says about one model.
 #[derive(Clone, Debug, Default, PartialEq)]
-struct Uses {
-    /// Ordered by step.
-    places: Vec<Place>,
+struct ModelUses {
+    /// The entries that name the model, ordered by step.
+    ranks: Vec<StepRank>,
     is_expected: bool,
     has_share: bool,
 }
 
-/// A place in the preference of a step.
+/// An entry in the preference of a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Place {
+struct StepRank {
     step: usize,
+    /// 0 is preferred to 1.
     rank: usize,
 }
 
 /// The steps that accept one model.
 #[derive(Clone, Copy, Debug)]
-pub struct Accepting<'a> {
-    by_name: &'a [Place],
-    by_any: &'a [Place],
+pub struct AcceptingSteps<'a> {
+    by_name: &'a [StepRank],
+    by_any: &'a [StepRank],
 }
 
-impl Index {
-    /// Reads the parts of a checked policy.
-    pub fn new(expect: &[ModelId], steps: &[Step], shares: &[Share]) -> Index {
-        let mut uses: Vec<(&ModelId, Uses)> = Vec::new();
+impl PolicyIndex {
+    /// Makes the index from the parts of a policy that was checked.
+    pub fn new(expect: &[ModelId], steps: &[Step], shares: &[Share]) -> PolicyIndex {
+        let mut uses: Vec<(&ModelId, ModelUses)> = Vec::new();
         let mut any = Vec::new();
         for (step, selectors) in steps.iter().map(|step| &step.selectors).enumerate() {
             for (rank, selector) in selectors.iter().enumerate() {
-                let place = Place { step, rank };
+                let entry = StepRank { step, rank };
                 match selector {
-                    Selector::Any => any.push(place),
-                    Selector::Model(model) => uses.push((
-                        model,
-                        Uses {
-                            places: vec![place],
-                            ..Uses::default()
-                        },
-                    )),
+                    Selector::Any => any.push(entry),
+                    Selector::Model(model) => uses.push((model, ModelUses::step(entry))),
                 }
             }
         }
-        for model in expect {
-            let is_expected = true;
-            uses.push((
-                model,
-                Uses {
-                    is_expected,
-                    ..Uses::default()
-                },
-            ));
-        }
-        for share in shares {
-            let has_share = true;
-            uses.push((
-                &share.model,
-                Uses {
-                    has_share,
-                    ..Uses::default()
-                },
-            ));
-        }
-        // The sort is stable, so the places of one model stay in the order of the
+        uses.extend(expect.iter().map(|model| (model, ModelUses::expected())));
+        uses.extend(
+            shares
+                .iter()
+                .map(|share| (&share.model, ModelUses::share())),
+        );
+        // The sort is stable, so the entries of one model stay in the order of the
         // steps.
         uses.sort_by_key(|(model, _)| *model);
-        let mut models: Vec<(ModelId, Uses)> = Vec::new();
+        let mut models: Vec<(ModelId, ModelUses)> = Vec::new();
         for (model, more) in uses {
             match models.last_mut() {
                 Some((last, uses)) if last == model => uses.add(more),
                 _ => models.push((model.clone(), more)),
             }
         }
-        let mut by_draw: Vec<(f64, usize)> = shares
-            .iter()
-            .enumerate()
-            .map(|(place, share)| (share.draws.start, place))
-            .collect();
+        let draws = shares.iter().map(|share| share.draws.start);
+        let mut by_draw: Vec<(f64, usize)> = draws.zip(0..).collect();
         by_draw.sort_by(|(one, _), (other, _)| one.total_cmp(other));
-        Index {
+        PolicyIndex {
             models,
             any,
             shares: by_draw,
         }
     }
 
-    fn uses(&self, name: &str, version: u64) -> Option<&Uses> {
+    /// Finds a model that a step, a share or `expect` names. `"*"` names no model.
+    pub fn find(&self, name: &str, version: u64) -> Option<NamedModel> {
         let order = |model: &ModelId| {
             let by_name = model.name.as_str().cmp(name);
             by_name.then(model.version.cmp(&version))
         };
         let found = self.models.binary_search_by(|(model, _)| order(model));
-        found.ok().map(|place| &self.models[place].1)
+        found.ok().map(NamedModel)
     }
 
-    /// Whether a step, a share or `expect` names this model. `"*"` names none.
-    pub fn names(&self, name: &str, version: u64) -> bool {
-        self.uses(name, version).is_some()
-    }
-
-    /// Whether anything that this model reports can matter to an answer.
-    pub fn concerns(&self, name: &str, version: u64) -> bool {
-        !self.any.is_empty() || self.names(name, version)
+    /// Whether a score of this model can change an answer. `None` is a model that the
+    /// policy does not name.
+    pub fn can_matter(&self, model: Option<NamedModel>) -> bool {
+        !self.any.is_empty() || model.is_some()
     }
 
     /// Whether this model is in `expect`.
-    pub fn expects(&self, name: &str, version: u64) -> bool {
-        self.uses(name, version)
-            .is_some_and(|uses| uses.is_expected)
+    pub fn expects(&self, model: Option<NamedModel>) -> bool {
+        model.is_some_and(|model| self.uses(model).is_expected)
     }
 
-    /// The steps that accept this model.
-    pub fn accepting(&self, name: &str, version: u64) -> Accepting<'_> {
-        let uses = self.uses(name, version);
-        Accepting {
-            by_name: uses.map_or(&[], |uses| &uses.places),
+    /// The steps that accept this model. `None` is a model that the policy does not
+    /// name.
+    pub fn accepting(&self, model: Option<NamedModel>) -> AcceptingSteps<'_> {
+        let uses = model.map(|model| self.uses(model));
+        AcceptingSteps {
+            by_name: uses.map_or(&[], |uses| &uses.ranks),
             by_any: match uses {
                 Some(uses) if uses.has_share => &[],
                 _ => &self.any,
@@ -139,47 +118,66 @@ impl Index {
         }
     }
 
-    /// The place in the policy of the last share whose draws begin at `draw` or
-    /// before.
+    fn uses(&self, model: NamedModel) -> &ModelUses {
+        &self.models[model.0].1
+    }
+
+    /// The last share whose draws begin at `draw` or before, as its place in the
+    /// policy.
     pub fn share_from(&self, draw: f64) -> Option<usize> {
         let after = self.shares.partition_point(|(start, _)| *start <= draw);
         Some(self.shares[after.checked_sub(1)?].1)
     }
 }
 
-impl Uses {
-    fn add(&mut self, mut more: Uses) {
-        self.places.append(&mut more.places);
+impl ModelUses {
+    fn step(entry: StepRank) -> ModelUses {
+        ModelUses {
+            ranks: vec![entry],
+            ..ModelUses::default()
+        }
+    }
+
+    fn expected() -> ModelUses {
+        ModelUses {
+            is_expected: true,
+            ..ModelUses::default()
+        }
+    }
+
+    fn share() -> ModelUses {
+        ModelUses {
+            has_share: true,
+            ..ModelUses::default()
+        }
+    }
+
+    fn add(&mut self, mut more: ModelUses) {
+        self.ranks.append(&mut more.ranks);
         self.is_expected |= more.is_expected;
         self.has_share |= more.has_share;
     }
 }
 
-impl Accepting<'_> {
+impl AcceptingSteps<'_> {
     /// The first step from `from` on that accepts the model.
     pub fn first_from(self, from: usize) -> Option<usize> {
-        let first = |places: &[Place]| {
-            let before = places.partition_point(|place| place.step < from);
-            places.get(before).map(|place| place.step)
+        let first = |ranks: &[StepRank]| {
+            let before = ranks.partition_point(|entry| entry.step < from);
+            ranks.get(before).map(|entry| entry.step)
         };
         let steps = [first(self.by_name), first(self.by_any)];
         steps.into_iter().flatten().min()
     }
 
-    /// The model's place in the preference of a step; `None` where the step does not
-    /// accept it.
+    /// The model's rank in the preference of a step, 0 first; `None` if the step does
+    /// not accept the model.
     pub fn rank_in(self, step: usize) -> Option<usize> {
-        let rank = |places: &[Place]| {
-            let found = places.binary_search_by_key(&step, |place| place.step);
-            found.ok().map(|place| places[place].rank)
+        let rank = |ranks: &[StepRank]| {
+            let found = ranks.binary_search_by_key(&step, |entry| entry.step);
+            found.ok().map(|place| ranks[place].rank)
         };
         let ranks = [rank(self.by_name), rank(self.by_any)];
         ranks.into_iter().flatten().min()
     }
-}
-
-/// The step in force at `at`; before the first one, the first.
-pub fn step_at(steps: &[Step], at: Micros) -> usize {
-    let begun = steps.partition_point(|step| step.after <= at);
-    begun.saturating_sub(1)
 }

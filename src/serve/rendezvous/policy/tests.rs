@@ -1,4 +1,6 @@
-//! Policies by example: what they mean, and what is refused.
+//! Tests of policies: what they mean, and which are refused.
+
+use std::time::Duration;
 
 use super::*;
 
@@ -61,9 +63,10 @@ fn a_whole_policy_is_read() {
         r#"{"result":0.5,"modelName":"default","more":[1,true]}"#
     );
     assert_eq!(policy.hash.len(), 16);
-    // A model with a share is not among any models.
-    assert_eq!(policy.index.accepting("x", 9).rank_in(1), Some(2));
-    assert_eq!(policy.index.accepting("dt", 2).rank_in(1), None);
+    let accepting = |name, version| policy.index.accepting(policy.index.find(name, version));
+    // "*" does not accept a model that has a share.
+    assert_eq!(accepting("x", 9).rank_in(1), Some(2));
+    assert_eq!(accepting("dt", 2).rank_in(1), None);
 }
 
 #[test]
@@ -191,8 +194,8 @@ fn the_draw_of_a_request_is_fixed_by_salt_and_key() {
         Policy::parse(&text, "p").unwrap()
     };
     let request = |key: &str| format!(r#"{{"modelInput":{{"customer":{key}}}}}"#);
-    // xxh3_64(b"rollout-7\0alice") / 2**64 and xxh3_64(b"rollout-7\x0017") / 2**64
-    // by the reference implementation in Python.
+    // The draws are xxh3_64(b"rollout-7\0alice") / 2**64 and
+    // xxh3_64(b"rollout-7\x0017") / 2**64, by the reference implementation in Python.
     for (key, draw) in DRAWS {
         let (below, above) = (draw - 1e-9, draw + 1e-9);
         assert_eq!(
@@ -219,8 +222,9 @@ const DRAWS: [(&str, f64); 3] = [
 const ALICE: f64 = 0.876_049_729_269_474_3;
 const SEVENTEEN: f64 = 0.241_120_278_130_805_2;
 
-/// Policies of 30,000 parts, one kind each. What grows with the square of
-/// that takes minutes in a debug build; scripts/bench/policy.sh measures 100,000.
+/// Policies with 30,000 parts, each policy with parts of one kind. If the time grew with
+/// the square of that, it would be minutes in a debug build. scripts/bench/policy.sh
+/// measures 100,000 parts.
 fn long_policies() -> Vec<String> {
     const PARTS: usize = 30_000;
     let lines = |line: &dyn Fn(usize) -> String| -> String { (0..PARTS).map(line).collect() };
@@ -259,23 +263,25 @@ fn long_policies() -> Vec<String> {
 
 #[test]
 fn the_time_of_a_long_policy_does_not_grow_with_its_square() {
-    use crate::serve::rendezvous::decision::{Arrival, outcome};
+    use crate::serve::rendezvous::decision::{Arrival, choose};
     let began = std::time::Instant::now();
-    let arrivals: Vec<Arrival> = (0..200)
-        .map(|number| Arrival {
-            model_name: format!("m{}", 29_999 - number).into(),
-            model_version: 1,
-            at: Micros(1_000),
-            failed: number % 2 == 0,
-        })
+    let names: Vec<String> = (0..200)
+        .map(|number| format!("m{}", 29_999 - number))
         .collect();
     for text in long_policies() {
         let policy = Policy::parse(&text, "p").unwrap_or_else(|error| panic!("{error}"));
+        let arrivals = names.iter().enumerate().map(|(number, name)| Arrival {
+            model_name: name,
+            model_version: 1,
+            named: policy.index.find(name, 1),
+            at: Micros(1_000),
+            failed: number % 2 == 0,
+        });
         for number in 0..100 {
             let request = format!("{{\"messageId\":\"{number}\"}}");
             let share = policy.share_of(&request);
             assert_eq!(share.is_some(), !policy.shares.is_empty());
-            outcome(&policy, share, &arrivals);
+            choose(&policy, share, arrivals.clone());
         }
     }
     assert!(

@@ -1,5 +1,5 @@
-//! Decisions -> responses. A decision holds all that a replay needs, so each is
-//! decided on its own.
+//! Recorded decisions -> responses. A decision holds all scores of its request, so no
+//! join is needed.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -7,49 +7,62 @@ use std::rc::Rc;
 
 use anyhow::{Context, Result};
 
+use crate::join::kept_score::KeptScore;
+use crate::serve::rendezvous::args::RendezvousArgs;
 use crate::serve::rendezvous::mailbox::Mailbox;
 use crate::serve::rendezvous::policy::Policy;
-use crate::serve::rendezvous::record::Decided;
-use crate::serve::rendezvous::replay::Replay;
-use crate::serve::rendezvous::{RendezvousArgs, load_policy, policy_path};
+use crate::serve::rendezvous::policy_files::{load_policy, stored_policy};
+use crate::serve::rendezvous::replay::responder::Responder;
 use crate::stage::Stage;
 use crate::stage::recording::Recording;
 use crate::stream::address::Address;
+use crate::wire::decision::Decision;
 use crate::wire::reject::Reject;
 use crate::wire::text::Text;
 
-/// Where the policy of a decision comes from.
-enum Policies {
-    /// One for all.
+/// The policies by which decisions are replayed.
+enum PolicySource {
+    /// One policy for all decisions.
     One(Rc<Policy>),
-    /// Each decision has its own, in a folder by its hash.
-    Own {
+    /// The policy of each decision, in a folder by its hash.
+    Stored {
         folder: PathBuf,
         loaded: HashMap<String, Rc<Policy>>,
     },
 }
 
-impl Policies {
-    fn of(&mut self, hash: &str) -> Result<Rc<Policy>> {
+impl PolicySource {
+    fn open(args: &RendezvousArgs) -> Result<PolicySource> {
+        Ok(match &args.replaying.policies {
+            Some(folder) => PolicySource::Stored {
+                folder: folder.clone(),
+                loaded: HashMap::new(),
+            },
+            None => PolicySource::One(Rc::new(args.policy.load()?)),
+        })
+    }
+
+    /// The policy for a decision that was given by the policy with this hash.
+    fn policy(&mut self, hash: &str) -> Result<Rc<Policy>> {
         let (folder, loaded) = match self {
-            Policies::One(policy) => return Ok(Rc::clone(policy)),
-            Policies::Own { folder, loaded } => (folder, loaded),
+            PolicySource::One(policy) => return Ok(Rc::clone(policy)),
+            PolicySource::Stored { folder, loaded } => (folder, loaded),
         };
         if let Some(policy) = loaded.get(hash) {
             return Ok(Rc::clone(policy));
         }
-        // A hash is a name of a file here: only what a hash can be gets that far.
+        // The hash comes from the input and becomes a part of a path.
         let is_hash = hash.len() == 16 && hash.bytes().all(|it| it.is_ascii_hexdigit());
         anyhow::ensure!(is_hash, "{hash:?} is no hash of a policy");
-        let path = policy_path(folder, hash);
+        let path = stored_policy(folder, hash);
         let path = path.to_string_lossy();
         let policy = load_policy(&path).context(
-            "a decision's own policy is missing; --keep-policies keeps them, or replay under one \
-             with --policy",
+            "a decision's own policy is missing; --keep-policies stores them, or replay under one \
+             policy with --policy",
         )?;
         anyhow::ensure!(
             policy.hash == hash,
-            "{path}: holds policy {}, not the one of its name",
+            "{path}: holds policy {}, not the one that its name says",
             policy.hash
         );
         let policy = Rc::new(policy);
@@ -58,47 +71,66 @@ impl Policies {
     }
 }
 
-/// Replays decision by decision, in their order.
-pub fn run(stage: &mut Stage, args: &RendezvousArgs, replay: &mut Replay) -> Result<()> {
-    let mut policies = match &args.replaying.policies {
-        Some(folder) => Policies::Own {
-            folder: folder.clone(),
-            loaded: HashMap::new(),
-        },
-        None => Policies::One(Rc::new(args.policy.load()?)),
-    };
+/// The parts of a decision that are decided again.
+struct RecordedDecision<'a> {
+    decision: Decision<'a>,
+    request: String,
+    scores: Vec<KeptScore>,
+}
+
+impl RecordedDecision<'_> {
+    fn parse(line: &[u8]) -> Result<RecordedDecision<'_>, Reject> {
+        let decision = Decision::parse(line)?;
+        Ok(RecordedDecision {
+            request: decision.request()?,
+            scores: decision.candidates(KeptScore::of_candidate)?,
+            decision,
+        })
+    }
+}
+
+/// Replays each decision, in the order in which they were recorded.
+pub fn run(stage: &mut Stage, args: &RendezvousArgs, responder: &mut Responder) -> Result<()> {
+    let mut policies = PolicySource::open(args)?;
     let address = args.replaying.input.as_ref().unwrap_or(&Address::Standard);
     let mut recording = Recording::open(address, stage)?;
     let is_pipe = recording.is_pipe();
     loop {
         if is_pipe && !recording.has_line() {
-            replay.flush(stage)?;
+            responder.flush(stage)?;
         }
         let Some((line, name)) = recording.next_line(stage)? else {
             break;
         };
-        let decided = match line.record() {
+        let recorded = match line.record() {
             Ok(None) => continue,
-            Ok(Some(bytes)) => Decided::parse(bytes).map_err(Reject::Field),
+            Ok(Some(bytes)) => RecordedDecision::parse(bytes),
             Err(reject) => Err(reject),
         };
-        let decided = match decided {
-            Ok(decided) => decided,
-            Err(reject) => {
-                stage.report.reject(name, &line, &reject)?;
-                continue;
-            }
-        };
-        let policy = policies.of(&decided.policy_hash)?;
-        let message_id = decided.message_id.clone();
-        let mut mailbox = Mailbox::new(message_id, Text::from(&*decided.request), policy);
-        replay.counts.requests += 1;
-        for (candidate, _) in &decided.candidates {
-            replay.counts.scores += 1;
-            replay.take(&mut mailbox, candidate.clone());
+        match recorded {
+            Ok(recorded) => replay(recorded, &mut policies, responder, stage)?,
+            Err(reject) => stage.report.reject(name, &line, &reject)?,
         }
-        let answer = replay.close(&mailbox, stage)?;
-        replay.changes.compare(&decided, &answer);
     }
+    Ok(())
+}
+
+fn replay(
+    recorded: RecordedDecision,
+    policies: &mut PolicySource,
+    responder: &mut Responder,
+    stage: &mut Stage,
+) -> Result<()> {
+    let decision = &recorded.decision;
+    let policy = policies.policy(&decision.policy_hash)?;
+    let message_id = Text::from(&*decision.message_id);
+    let mut mailbox = Mailbox::new(message_id, Text::from(recorded.request), policy);
+    responder.counts.requests += 1;
+    for score in recorded.scores {
+        responder.counts.scores += 1;
+        responder.take(&mut mailbox, score);
+    }
+    let answer = responder.respond(&mailbox, stage)?;
+    responder.changes.compare(decision, &answer);
     Ok(())
 }

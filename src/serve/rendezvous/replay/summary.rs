@@ -1,53 +1,53 @@
-//! What a replay says at its end.
+//! The summary at the end of a replay.
 
 use std::collections::BTreeMap;
 
-use crate::serve::rendezvous::counts::Counts;
+use crate::serve::rendezvous::answer::Answer;
+use crate::serve::rendezvous::counts::RendezvousCounts;
 use crate::serve::rendezvous::decision::Reason;
-use crate::serve::rendezvous::mailbox::Answer;
-use crate::serve::rendezvous::record::Decided;
 use crate::stage::stats::Snapshot;
+use crate::wire::decision::Decision;
 
-/// The most kinds of change that are told one by one.
-const KINDS_SHOWN: usize = 20;
+/// The most pairs of models that the summary shows.
+const PAIRS_SHOWN: usize = 20;
 
-/// How many kinds of change are counted; further ones are counted together.
-const KINDS_MAX: usize = 1000;
+/// The most pairs of models that are counted each; further ones are counted together.
+const PAIRS_MAX: usize = 1000;
 
-/// How the answers differ from those that were recorded.
+/// How the answers of a replay differ from the recorded ones.
 #[derive(Debug, Default)]
-pub struct Changes {
+pub struct AnswerChanges {
     compared: u64,
     changed: u64,
-    /// Of these, those in which the same model or none answers with another
-    /// text, or another model.
-    kinds: BTreeMap<(String, String), u64>,
+    /// The changed answers by the model that answered before, and the one that answers
+    /// now. Both may be the same, with another result.
+    by_models: BTreeMap<(String, String), u64>,
 }
 
-impl Changes {
-    /// Compares an answer with the one that was recorded.
-    pub fn compare(&mut self, recorded: &Decided, answer: &Answer) {
+impl AnswerChanges {
+    /// Compares an answer with the recorded one.
+    pub fn compare(&mut self, recorded: &Decision, answer: &Answer) {
         self.compared += 1;
         let model = answer
             .model
             .as_ref()
             .map(|(name, version)| format!("{name}@{version}"));
-        if recorded.model == model && recorded.model_result == *answer.model_result {
+        if recorded.model == model && *recorded.model_result == *answer.model_result {
             return;
         }
         self.changed += 1;
         let default = || "the default".to_owned();
-        let mut kind = (
+        let mut models = (
             recorded.model.clone().unwrap_or_else(default),
             model.unwrap_or_else(default),
         );
-        if self.kinds.len() >= KINDS_MAX && !self.kinds.contains_key(&kind) {
-            kind = ("others".to_owned(), "others".to_owned());
+        if self.by_models.len() >= PAIRS_MAX && !self.by_models.contains_key(&models) {
+            models = ("others".to_owned(), "others".to_owned());
         }
-        *self.kinds.entry(kind).or_default() += 1;
+        *self.by_models.entry(models).or_default() += 1;
     }
 
-    /// Adds them to the counts, where there was anything to compare with.
+    /// Adds the changes to the counts.
     pub fn snapshot(&self, snapshot: Snapshot) -> Snapshot {
         snapshot
             .count("compared", self.compared)
@@ -55,8 +55,8 @@ impl Changes {
     }
 }
 
-/// The summary, line by line.
-pub fn lines(counts: &Counts, changes: &Changes) -> Vec<String> {
+/// The lines of the summary.
+pub fn lines(counts: &RendezvousCounts, changes: &AnswerChanges) -> Vec<String> {
     let mut lines = vec![format!(
         "{} requests: {} answered by models, {} by the default, {} repeated",
         counts.requests, counts.by_models, counts.defaults, counts.repeated
@@ -70,8 +70,8 @@ pub fn lines(counts: &Counts, changes: &Changes) -> Vec<String> {
         lines.push(format!("by model: {}", models.join(", ")));
     }
     let reasons = Reason::ALL.iter().filter_map(|reason| {
-        let count = counts.by_reason.get(reason)?;
-        Some(format!("{} {count}", reason.name()))
+        let count = counts.by_reason(*reason);
+        (count > 0).then(|| format!("{} {count}", reason.name()))
     });
     let reasons: Vec<_> = reasons.collect();
     if !reasons.is_empty() {
@@ -97,13 +97,13 @@ pub fn lines(counts: &Counts, changes: &Changes) -> Vec<String> {
     ));
     if changes.compared > 0 {
         lines.push(format!(
-            "{} of {} answers differ from those recorded",
+            "{} of {} answers differ from the recorded ones",
             changes.changed, changes.compared
         ));
     }
-    let mut kinds: Vec<_> = changes.kinds.iter().collect();
-    kinds.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
-    for ((from, to), count) in kinds.into_iter().take(KINDS_SHOWN) {
+    let mut by_models: Vec<_> = changes.by_models.iter().collect();
+    by_models.sort_by_key(|(_, count)| std::cmp::Reverse(**count));
+    for ((from, to), count) in by_models.into_iter().take(PAIRS_SHOWN) {
         lines.push(format!("  {count} from {from} to {to}"));
     }
     lines

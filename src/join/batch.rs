@@ -1,62 +1,51 @@
-//! Records taken apart, in batches.
+//! Records of one recording, taken apart, in batches.
 //!
-//! A batch goes from the thread that reads a recording to the one that decides.
-//! Its records are plain values, and all their texts stand in one, so that none of
-//! them needs memory of its own.
+//! A batch goes from the thread that reads a recording to the thread that joins them.
+//! Its records are plain values, and all their texts are pieces of one text, so that no
+//! record allocates memory of its own.
 
-use std::hash::{Hash, Hasher};
 use std::ops::Range;
 use std::rc::Rc;
 
 use anyhow::Result;
 
-use crate::serve::rendezvous::decision::Arrival;
-use crate::serve::rendezvous::mailbox::Candidate;
-use crate::serve::rendezvous::remembered;
+use crate::join::kept_score::{KeptScore, outcome_text};
+use crate::join::request_id::{RECORDING_SEED, RequestId, hash_id};
 use crate::stage::Stage;
 use crate::wire::lines::{KeptLine, Line};
-use crate::wire::message::{Outcome, Request, Score};
+use crate::wire::message::{Request, Score};
 use crate::wire::micros::Micros;
 use crate::wire::reject::Reject;
 use crate::wire::text::Text;
 
-/// The same input gives the same output: the seed of the hashes is fixed.
-pub const SEED: u64 = 0;
-
-/// What the records of a recording are.
+/// What a recording holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum RecordKind {
+    /// Requests.
     Requests,
+    /// Scores.
     Scores,
 }
 
-/// A record to be decided on.
+/// A record of a recording.
 #[derive(Debug)]
-pub struct Next {
+pub struct RecordedEntry {
     /// The `timestamp` of its request.
     pub time: Micros,
-    pub id: Id,
-    pub what: What,
+    /// The id of its request.
+    pub id: RequestId,
+    /// The record.
+    pub record: Recorded,
 }
 
+/// What was recorded.
 #[derive(Debug)]
-pub enum What {
-    /// The whole request.
+pub enum Recorded {
+    /// A request, whole.
     Request(Text),
-    Score(Candidate),
-}
-
-/// The id of a request, which knows its hash.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Id {
-    pub hash: u64,
-    pub text: Text,
-}
-
-impl Hash for Id {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.hash);
-    }
+    /// A score. Its arrival is what it says itself: its `elapsedTimeAfterRequest`, or 0
+    /// if it has none.
+    Score(KeptScore),
 }
 
 /// A line that is no record.
@@ -68,65 +57,67 @@ pub struct BadLine {
 }
 
 impl BadLine {
-    /// Sets it aside.
+    /// Sets the line aside.
     pub fn reject(self, stage: &mut Stage) -> Result<()> {
         let line = self.line.line();
         stage.report.reject(&self.input, &line, &self.reject)
     }
 }
 
-/// Records in the order in which they came.
+/// Records in the order in which they were recorded.
 #[derive(Debug, Default)]
 pub struct Batch {
     text: String,
-    items: Vec<Item>,
-    /// What the lines that are no records take.
+    entries: Vec<BatchEntry>,
+    /// The bytes of the lines that are no records.
     bad_bytes: usize,
-    /// What was wrong with the files that were read for it.
+    /// What was wrong with the files from which it was read.
     pub faults: Vec<String>,
 }
 
-/// Where a text stands in the text of the batch.
-type Place = Range<usize>;
+/// A piece of the text of a batch.
+type Piece = Range<usize>;
 
 #[derive(Debug)]
-enum Item {
+enum BatchEntry {
     Request {
         time: Micros,
-        id: (u64, Place),
-        text: Place,
+        id: (u64, Piece),
+        text: Piece,
     },
     Score {
         time: Micros,
-        id: (u64, Place),
-        model_name: Place,
+        id: (u64, Piece),
+        model_name: Piece,
         model_version: u64,
-        model_hash: Option<Place>,
+        model_hash: Option<Piece>,
         at: Micros,
         failed: bool,
-        outcome: Place,
+        outcome: Piece,
     },
     Bad(Box<BadLine>),
 }
 
 impl Batch {
+    /// Whether nothing was added.
     pub fn is_empty(&self) -> bool {
-        self.items.is_empty()
+        self.entries.is_empty()
     }
 
-    /// About what it takes in memory.
+    /// About how much memory it takes, in bytes.
     pub fn bytes(&self) -> usize {
-        self.text.len() + self.items.len() * size_of::<Item>() + self.bad_bytes
+        self.text.len() + self.entries.len() * size_of::<BatchEntry>() + self.bad_bytes
     }
 
-    /// Adds what a line holds; nothing where it is blank. `last` is the time of the
-    /// last record, and what a score without one has.
-    pub fn add(&mut self, kind: Kind, input: &str, line: &Line, last: &mut Micros) {
+    /// Adds the record of a line. A blank line adds nothing. `last` is the time of the
+    /// record before, and becomes the time of this one; a score without a timestamp
+    /// takes that of the record before.
+    pub fn add(&mut self, kind: RecordKind, input: &str, line: &Line, last: &mut Micros) {
         let read = match line.record() {
             Ok(None) => return,
             Ok(Some(bytes)) => match kind {
-                Kind::Requests => self.add_request(bytes),
-                Kind::Scores => self.add_score(bytes, *last),
+                RecordKind::Requests => self.add_request(bytes),
+                RecordKind::Scores => self.add_score(bytes, *last),
             },
             Err(reject) => Err(reject),
         };
@@ -134,7 +125,7 @@ impl Batch {
             Ok(time) => *last = time,
             Err(reject) => {
                 self.bad_bytes += line.bytes.len() + size_of::<BadLine>();
-                self.items.push(Item::Bad(Box::new(BadLine {
+                self.entries.push(BatchEntry::Bad(Box::new(BadLine {
                     input: input.to_owned(),
                     line: line.into(),
                     reject,
@@ -145,12 +136,12 @@ impl Batch {
 
     fn add_request(&mut self, line: &[u8]) -> Result<Micros, Reject> {
         let request = Request::parse(line)?;
-        let item = Item::Request {
+        let entry = BatchEntry::Request {
             time: request.timestamp,
             id: self.put_id(&request.message_id),
             text: self.put(request.text),
         };
-        self.items.push(item);
+        self.entries.push(entry);
         Ok(request.timestamp)
     }
 
@@ -166,12 +157,9 @@ impl Batch {
                 )
             })?,
         };
-        let (failed, outcome) = match score.outcome {
-            Outcome::Result(result) => (false, result),
-            Outcome::Error(error) => (true, error),
-        };
+        let (failed, outcome) = outcome_text(score.outcome);
         let time = score.timestamp.unwrap_or(last);
-        let item = Item::Score {
+        let entry = BatchEntry::Score {
             time,
             id: self.put_id(&score.message_id),
             model_name: self.put(&score.model_name),
@@ -181,65 +169,66 @@ impl Batch {
             failed,
             outcome: self.put(outcome),
         };
-        self.items.push(item);
+        self.entries.push(entry);
         Ok(time)
     }
 
-    fn put_id(&mut self, id: &str) -> (u64, Place) {
-        (remembered::hash(id, SEED), self.put(id))
+    fn put_id(&mut self, id: &str) -> (u64, Piece) {
+        (hash_id(id, RECORDING_SEED), self.put(id))
     }
 
-    fn put(&mut self, text: &str) -> Place {
+    fn put(&mut self, text: &str) -> Piece {
         let start = self.text.len();
         self.text.push_str(text);
         start..self.text.len()
     }
 }
 
-/// A batch on its way out, record by record.
+/// The records of a batch, one after the other.
 #[derive(Debug)]
-pub struct Records {
+pub struct BatchRecords {
     text: Rc<str>,
-    items: std::vec::IntoIter<Item>,
+    entries: std::vec::IntoIter<BatchEntry>,
 }
 
-impl From<Batch> for Records {
-    fn from(batch: Batch) -> Records {
-        Records {
+impl From<Batch> for BatchRecords {
+    fn from(batch: Batch) -> BatchRecords {
+        BatchRecords {
             text: batch.text.into(),
-            items: batch.items.into_iter(),
+            entries: batch.entries.into_iter(),
         }
     }
 }
 
-impl Records {
+impl BatchRecords {
+    /// Whether all records were taken.
     pub fn is_empty(&self) -> bool {
-        self.items.as_slice().is_empty()
+        self.entries.as_slice().is_empty()
     }
 
-    fn id(&self, (hash, place): (u64, Place)) -> Id {
-        Id {
+    fn id(&self, (hash, piece): (u64, Piece)) -> RequestId {
+        RequestId {
             hash,
-            text: self.text(place),
+            text: self.text(piece),
         }
     }
 
-    fn text(&self, place: Place) -> Text {
-        Text::piece(&self.text, place)
+    fn text(&self, piece: Piece) -> Text {
+        Text::piece(&self.text, piece)
     }
 }
 
-impl Iterator for Records {
-    type Item = Result<Next, Box<BadLine>>;
+impl Iterator for BatchRecords {
+    type Item = Result<RecordedEntry, Box<BadLine>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        Some(Ok(match self.items.next()? {
-            Item::Request { time, id, text } => Next {
+        Some(Ok(match self.entries.next()? {
+            BatchEntry::Request { time, id, text } => RecordedEntry {
                 time,
                 id: self.id(id),
-                what: What::Request(self.text(text)),
+                record: Recorded::Request(self.text(text)),
             },
-            Item::Score {
+            BatchEntry::Score {
                 time,
                 id,
                 model_name,
@@ -248,21 +237,19 @@ impl Iterator for Records {
                 at,
                 failed,
                 outcome,
-            } => Next {
+            } => RecordedEntry {
                 time,
                 id: self.id(id),
-                what: What::Score(Candidate {
-                    arrival: Arrival {
-                        model_name: self.text(model_name),
-                        model_version,
-                        at,
-                        failed,
-                    },
+                record: Recorded::Score(KeptScore {
+                    model_name: self.text(model_name),
+                    model_version,
                     model_hash: model_hash.map(|hash| self.text(hash)),
+                    at,
+                    failed,
                     outcome: self.text(outcome),
                 }),
             },
-            Item::Bad(line) => return Some(Err(line)),
+            BatchEntry::Bad(line) => return Some(Err(line)),
         }))
     }
 }
@@ -273,7 +260,7 @@ mod tests {
     use crate::wire::lines::Lines;
 
     /// A batch of these lines, and the time of its last record.
-    fn batch(kind: Kind, text: &str) -> (Batch, Micros) {
+    fn batch(kind: RecordKind, text: &str) -> (Batch, Micros) {
         let (mut batch, mut last) = (Batch::default(), Micros(7));
         let mut lines = Lines::new(1000);
         let mut rest = text.as_bytes();
@@ -290,50 +277,36 @@ mod tests {
     fn records_come_out_as_they_went_in() {
         let request = r#"{"messageId":"a","timestamp":1,"modelInput":"\u00e4"}"#;
         let again = r#"{"messageId":"\u0061","timestamp":2,"modelInput":"ä"}"#;
-        let (requests, last) = batch(
-            Kind::Requests,
-            &format!(
-                "{request}
-
-{again}
-"
-            ),
-        );
+        let (requests, last) = batch(RecordKind::Requests, &format!("{request}\n\n{again}\n"));
         assert_eq!(last, Micros(2_000_000));
         let mut ids = Vec::new();
-        for (next, text) in Records::from(requests).zip([request, again]) {
+        for (next, text) in BatchRecords::from(requests).zip([request, again]) {
             let next = next.unwrap();
-            assert!(matches!(next.what, What::Request(it) if *it == *text));
+            assert!(matches!(next.record, Recorded::Request(it) if *it == *text));
             ids.push(next.id);
         }
         assert_eq!(ids.len(), 2);
         assert_eq!(ids[0], ids[1]);
 
-        let score = r#"{"messageId":"a","error":{"modelName":"d\u0074"}}"#;
-        let (scores, last) = batch(
-            Kind::Scores,
-            &format!(
-                "{score}
-"
-            ),
-        );
-        // It has no time, and takes that of the last record.
+        let line = r#"{"messageId":"a","error":{"modelName":"d\u0074"}}"#;
+        let (scores, last) = batch(RecordKind::Scores, &format!("{line}\n"));
+        // It has no timestamp, and takes that of the record before.
         assert_eq!(last, Micros(7));
-        let next = Records::from(scores).next().unwrap().unwrap();
+        let next = BatchRecords::from(scores).next().unwrap().unwrap();
         assert_eq!((&next.id, next.time), (&ids[0], Micros(7)));
-        let What::Score(candidate) = next.what else {
-            panic!("a score: {:?}", next.what);
+        let Recorded::Score(score) = next.record else {
+            panic!("a score: {:?}", next.record);
         };
-        assert_eq!(&*candidate.arrival.model_name, "dt");
-        assert_eq!(&*candidate.outcome, r#"{"modelName":"d\u0074"}"#);
-        assert!(candidate.arrival.failed && candidate.model_hash.is_none());
+        assert_eq!(&*score.model_name, "dt");
+        assert_eq!(&*score.outcome, r#"{"modelName":"d\u0074"}"#);
+        assert!(score.failed && score.model_hash.is_none());
     }
 
     #[test]
     fn what_is_set_aside_counts_as_memory() {
-        let (bad, last) = batch(Kind::Scores, &format!("\"{}\n", "x".repeat(900)));
+        let (bad, last) = batch(RecordKind::Scores, &format!("\"{}\n", "x".repeat(900)));
         assert_eq!(last, Micros(7));
         assert!(bad.bytes() > 900);
-        assert!(Records::from(bad).all(|it| it.is_err()));
+        assert!(BatchRecords::from(bad).all(|it| it.is_err()));
     }
 }

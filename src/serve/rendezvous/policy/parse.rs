@@ -1,35 +1,77 @@
-//! A policy as it is written, and what has to hold for it to be one.
+//! Reads a policy from its TOML text, and checks it.
 
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
+use std::time::Duration;
 
 use serde::Deserialize;
 use toml::Spanned;
 
 use crate::serve::rendezvous::policy::{
-    Index, MeasureFrom, ModelId, Policy, Selector, Share, Split, Step,
+    MeasureFrom, ModelId, Policy, PolicyIndex, Selector, Share, Split, Step,
 };
 use crate::wire::hash::sha256_hex;
 use crate::wire::message::{MODEL_NAME_BYTES_MAX, is_model_name};
 use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
-/// The longest deadline, so that times in microseconds stay far from their
-/// bounds.
+/// The longest deadline. With it, sums of times in microseconds cannot overflow.
 const DEADLINE_MAX: Micros = Micros(24 * 3600 * 1_000_000);
 
-/// Reads and checks a policy. The error says where in the text something is
-/// wrong, and what.
-pub fn read(text: &str) -> Result<Policy, Fault> {
-    let written: Written = toml::from_str(text)
+/// The most models of a preference on the command line. Each step names all models
+/// before it, so the text grows with the square of their number.
+const PREFERRED_MAX: usize = 256;
+
+impl Policy {
+    /// Reads a policy. `name` stands for the policy in the error, which names the line,
+    /// what is wrong and the remedy.
+    pub fn parse(text: &str, name: &str) -> Result<Policy, String> {
+        read(text).map_err(|(span, message)| {
+            let line = 1 + text[..span.start.min(text.len())].matches('\n').count();
+            format!("{name}:{line}: {message}")
+        })
+    }
+
+    /// The policy of `--prefer` and `--deadline`: the first model alone may answer from
+    /// the start, and each next one joins at an equal part of the deadline.
+    pub fn from_preference(models: &[String], deadline: Duration) -> Result<Policy, String> {
+        if models.len() > PREFERRED_MAX {
+            return Err(format!(
+                "--prefer names {} models, more than {PREFERRED_MAX}: write a policy file",
+                models.len()
+            ));
+        }
+        let deadline = Micros::from_duration(deadline);
+        let mut text = format!("deadline_ms = {}\n", deadline.as_millis());
+        for count in 1..=models.len() {
+            let after = deadline.0 / models.len() as i64 * (count as i64 - 1);
+            let names: Vec<String> = models[..count]
+                .iter()
+                .map(|name| format!("{name:?}"))
+                .collect();
+            text += &format!(
+                "\n[[prefer]]\nafter_ms = {}\nmodels = [{}]\n",
+                Micros(after).as_millis(),
+                names.join(", ")
+            );
+        }
+        Policy::parse(&text, "--prefer")
+    }
+}
+
+/// What is wrong with a policy: where in its text, in bytes, and the message.
+type PolicyFault = (Range<usize>, String);
+
+fn read(text: &str) -> Result<Policy, PolicyFault> {
+    let written: WrittenPolicy = toml::from_str(text)
         .map_err(|error| (error.span().unwrap_or_default(), error.message().to_owned()))?;
     Checker { written: &written }.check(text)
 }
 
-/// A policy as it is written.
+/// A policy as its author wrote it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Written {
+struct WrittenPolicy {
     deadline_ms: Spanned<f64>,
     #[serde(default = "timestamp")]
     measure_from: MeasureFrom,
@@ -80,15 +122,12 @@ struct WrittenDefault {
     modelResult: Spanned<toml::Table>,
 }
 
-/// Where something is wrong, and what.
-pub type Fault = (Range<usize>, String);
-
 struct Checker<'a> {
-    written: &'a Written,
+    written: &'a WrittenPolicy,
 }
 
 impl Checker<'_> {
-    fn check(&self, text: &str) -> Result<Policy, Fault> {
+    fn check(&self, text: &str) -> Result<Policy, PolicyFault> {
         let written = self.written;
         self.check_versions()?;
         let deadline = self.time("deadline_ms", &written.deadline_ms)?;
@@ -105,7 +144,7 @@ impl Checker<'_> {
         let split = self.split()?;
         let shares = self.shares(deadline)?;
         Ok(Policy {
-            index: Index::new(&expect, &steps, &shares),
+            index: PolicyIndex::new(&expect, &steps, &shares),
             deadline,
             measure_from: written.measure_from,
             expect,
@@ -118,7 +157,7 @@ impl Checker<'_> {
         })
     }
 
-    fn check_versions(&self) -> Result<(), Fault> {
+    fn check_versions(&self) -> Result<(), PolicyFault> {
         for name in self.written.versions.keys() {
             let text = name.get_ref();
             if text.is_empty() || text.contains('@') || text == "*" {
@@ -129,7 +168,7 @@ impl Checker<'_> {
         Ok(())
     }
 
-    fn time(&self, key: &str, written: &Spanned<f64>) -> Result<Micros, Fault> {
+    fn time(&self, key: &str, written: &Spanned<f64>) -> Result<Micros, PolicyFault> {
         let millis = *written.get_ref();
         if millis.is_finite() && (0.0..=1e12).contains(&millis) {
             Ok(Micros::from_millis(millis))
@@ -141,7 +180,7 @@ impl Checker<'_> {
         }
     }
 
-    fn model(&self, written: &Spanned<String>) -> Result<ModelId, Fault> {
+    fn model(&self, written: &Spanned<String>) -> Result<ModelId, PolicyFault> {
         let text = written.get_ref().as_str();
         if text == "*" {
             let message = "\"*\" stands for any model, and only in the `models` of a step";
@@ -184,7 +223,7 @@ impl Checker<'_> {
         })
     }
 
-    fn expect(&self) -> Result<Vec<ModelId>, Fault> {
+    fn expect(&self) -> Result<Vec<ModelId>, PolicyFault> {
         let mut expect = Vec::new();
         let mut seen = HashSet::new();
         for written in &self.written.expect {
@@ -197,7 +236,7 @@ impl Checker<'_> {
         Ok(expect)
     }
 
-    fn steps(&self, deadline: Micros) -> Result<Vec<Step>, Fault> {
+    fn steps(&self, deadline: Micros) -> Result<Vec<Step>, PolicyFault> {
         let mut steps: Vec<Step> = Vec::new();
         for written in &self.written.prefer {
             let WrittenStep { after_ms, models } = written.get_ref();
@@ -237,7 +276,7 @@ impl Checker<'_> {
         Ok(steps)
     }
 
-    fn split(&self) -> Result<Option<Split>, Fault> {
+    fn split(&self) -> Result<Option<Split>, PolicyFault> {
         let Some(written) = &self.written.split else {
             return match self.written.share.first() {
                 None => Ok(None),
@@ -266,7 +305,7 @@ impl Checker<'_> {
         }))
     }
 
-    fn shares(&self, deadline: Micros) -> Result<Vec<Share>, Fault> {
+    fn shares(&self, deadline: Micros) -> Result<Vec<Share>, PolicyFault> {
         let mut shares: Vec<Share> = Vec::new();
         let mut by_start: BTreeMap<u64, usize> = BTreeMap::new();
         for written in &self.written.share {
@@ -276,24 +315,25 @@ impl Checker<'_> {
                 to,
                 until_ms,
             } = written.get_ref();
-            // The bits of numbers from 0 up are in the order of the numbers; the sum
-            // makes 0 of -0.
+            // The bits of numbers that are not negative have the order of the numbers. The
+            // sum turns -0 into 0.
             let draws = *from + 0.0..*to;
             let start = draws.start.to_bits();
-            // Also refuses NaN.
+            // NaN is refused, too.
             if !(0.0 <= *from && from < to && *to <= 1.0) {
                 let message =
                     format!("a share lies within 0 and 1, from < to, and {from}..{to} does not");
                 return Err((written.span(), message));
             }
-            // Shares do not overlap, so only the neighbours can meet this one.
+            // The shares before this one do not overlap, so only its two neighbours can
+            // overlap it.
             let before = by_start.range(..=start).next_back();
             let behind = by_start.range(start..).next();
             let neighbours = before.into_iter().chain(behind);
-            let met = neighbours
+            let overlapped = neighbours
                 .map(|(_, place)| &shares[*place])
                 .find(|other| other.draws.start < draws.end && draws.start < other.draws.end);
-            if let Some(other) = met {
+            if let Some(other) = overlapped {
                 let message = format!(
                     "overlaps the share {}..{} of {}: a request has one draw and waits for one \
                      model",
@@ -323,7 +363,7 @@ impl Checker<'_> {
         Ok(shares)
     }
 
-    fn default(&self) -> Result<Text, Fault> {
+    fn default(&self) -> Result<Text, PolicyFault> {
         let Some(default) = &self.written.default else {
             return Ok("null".into());
         };
@@ -335,7 +375,7 @@ impl Checker<'_> {
     }
 }
 
-/// A TOML value as JSON text; `None` for a date or a number that JSON has not.
+/// A TOML value as JSON text; `None` for dates and for numbers that JSON cannot hold.
 fn json(value: &toml::Value) -> Option<String> {
     use toml::Value;
     let quoted = |text: &str| serde_json::to_string(text).ok();

@@ -1,15 +1,15 @@
-//! One recording of a replay and its next record.
+//! One recording and its next record.
 //!
-//! Most of a replay's work is to take records apart. For files a thread a
-//! recording does it, a few batches ahead; a pipe is read when its turn comes, so
-//! that a signal finds nobody waiting for it elsewhere.
+//! Most of the work on recordings is to take records apart. Each file has a thread
+//! that does it, a few batches ahead. A pipe has none and is read when its next record
+//! is needed: only the main thread may wait for a pipe, because it obeys signals.
 
 use std::thread;
 
 use anyhow::{Result, anyhow};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::serve::rendezvous::replay::batch::{Batch, Kind, Next, Records};
+use crate::join::batch::{Batch, BatchRecords, RecordKind, RecordedEntry};
 use crate::stage::recording::Recording;
 use crate::stage::{EndedEarly, Stage};
 use crate::stream::address::Address;
@@ -18,39 +18,43 @@ use crate::wire::micros::Micros;
 /// How many batches a thread may be ahead.
 const BATCHES_AHEAD: usize = 4;
 
-/// When a batch is large enough.
+/// A batch of so many bytes is sent.
 const BATCH_BYTES: usize = 64 * 1024;
 
 /// A recording and its next record.
-pub struct Track {
-    source: Source,
-    records: Records,
-    pub next: Option<Next>,
+pub struct RecordedStream {
+    source: BatchSource,
+    records: BatchRecords,
+    /// The next record; `None` at the end. [`advance`](RecordedStream::advance) sets it.
+    pub next: Option<RecordedEntry>,
 }
 
-enum Source {
-    Here(Box<Reader>),
+/// Where the batches come from.
+enum BatchSource {
+    /// A pipe, which this thread reads.
+    Pipe(Box<BatchReader>),
+    /// A file or a folder, which a thread reads.
     Thread(Receiver<Result<Batch>>),
 }
 
-impl Track {
+impl RecordedStream {
     /// Opens a recording.
-    pub fn open(address: &Address, kind: Kind, stage: &Stage) -> Result<Track> {
-        let reader = Box::new(Reader {
+    pub fn open(address: &Address, kind: RecordKind, stage: &Stage) -> Result<RecordedStream> {
+        let reader = Box::new(BatchReader {
             recording: Recording::open(address, stage)?,
             kind,
             last: Micros(i64::MIN),
         });
         let source = if reader.recording.is_pipe() {
-            Source::Here(reader)
+            BatchSource::Pipe(reader)
         } else {
             let (sender, batches) = bounded(BATCHES_AHEAD);
             thread::Builder::new()
                 .name("reading".to_owned())
                 .spawn(move || reader.read_ahead(&sender))?;
-            Source::Thread(batches)
+            BatchSource::Thread(batches)
         };
-        Ok(Track {
+        Ok(RecordedStream {
             source,
             records: Batch::default().into(),
             next: None,
@@ -59,15 +63,15 @@ impl Track {
 
     /// Whether it is a pipe, which another program fills while it is read.
     pub fn is_pipe(&self) -> bool {
-        matches!(self.source, Source::Here(_))
+        matches!(self.source, BatchSource::Pipe(_))
     }
 
-    /// Whether [`advance`](Track::advance) may wait for another program.
+    /// Whether [`advance`](RecordedStream::advance) may wait for another program.
     pub fn may_wait(&self) -> bool {
         self.is_pipe() && self.records.is_empty()
     }
 
-    /// Goes on to the next record. Lines that are none are set aside.
+    /// Goes on to the next record. Lines that are no records are set aside.
     pub fn advance(&mut self, stage: &mut Stage) -> Result<()> {
         self.next = None;
         while self.next.is_none() {
@@ -84,17 +88,17 @@ impl Track {
     }
 }
 
-impl Source {
+impl BatchSource {
     /// The next batch; `None` at the end.
     fn next_batch(&mut self, stage: &mut Stage) -> Result<Option<Batch>> {
         match self {
-            Source::Here(reader) => reader.read_waiting(stage),
-            Source::Thread(batches) => {
+            BatchSource::Pipe(reader) => reader.read_waiting(stage),
+            BatchSource::Thread(batches) => {
                 if let Some(stop) = stage.signals.stop() {
                     return Err(EndedEarly::Signal(stop).into());
                 }
                 stage.stats.touch();
-                // A thread that has gone has sent all there was.
+                // A thread that has ended has sent everything before.
                 let batch = batches.recv().ok().transpose()?;
                 for fault in batch.iter().flat_map(|batch| &batch.faults) {
                     stage.report.damaged(fault)?;
@@ -105,16 +109,16 @@ impl Source {
     }
 }
 
-/// Reads and takes apart.
-struct Reader {
+/// Reads a recording and takes its records apart.
+struct BatchReader {
     recording: Recording,
-    kind: Kind,
+    kind: RecordKind,
     /// The time of the last record.
     last: Micros,
 }
 
-impl Reader {
-    /// Sends batch by batch until the recording ends or nobody listens.
+impl BatchReader {
+    /// Sends batch by batch until the recording ends or the receiver is gone.
     fn read_ahead(mut self, batches: &Sender<Result<Batch>>) {
         loop {
             let mut batch = Batch::default();
@@ -132,7 +136,7 @@ impl Reader {
         }
     }
 
-    /// Fills a batch from a file. False at its end.
+    /// Fills a batch from a file. Returns false at the end of the file.
     fn fill(&mut self, batch: &mut Batch) -> Result<bool> {
         while batch.bytes() < BATCH_BYTES {
             let Some((line, name)) = self.recording.next_line_of_file()? else {
@@ -143,7 +147,7 @@ impl Reader {
         Ok(true)
     }
 
-    /// What a pipe has to give, once it has any; `None` at its end.
+    /// What a pipe holds now. Waits while it holds nothing; `None` at its end.
     fn read_waiting(&mut self, stage: &mut Stage) -> Result<Option<Batch>> {
         let mut batch = Batch::default();
         while batch.is_empty() || self.recording.has_line() {

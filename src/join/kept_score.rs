@@ -1,0 +1,74 @@
+//! A score that is kept until its request is decided.
+
+use crate::wire::decision::Candidate;
+use crate::wire::message::{Outcome, Score};
+use crate::wire::micros::Micros;
+use crate::wire::text::Text;
+
+/// A score without the request that it carries.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeptScore {
+    /// The model's name.
+    pub model_name: Text,
+    /// The model's version.
+    pub model_version: u64,
+    /// The hash of the model's content, if the score names it.
+    pub model_hash: Option<Text>,
+    /// When the score came, measured from its request's origin.
+    pub at: Micros,
+    /// Whether the model failed.
+    pub failed: bool,
+    /// The result, or the error, as JSON text.
+    pub outcome: Text,
+}
+
+impl KeptScore {
+    /// A copy of a score that came at `at`.
+    pub fn of(score: &Score, at: Micros) -> KeptScore {
+        let (failed, outcome) = outcome_text(score.outcome);
+        KeptScore {
+            model_name: Text::from(&*score.model_name),
+            model_version: score.model_version,
+            model_hash: score.model_hash.as_deref().map(Text::from),
+            at,
+            failed,
+            outcome: outcome.into(),
+        }
+    }
+
+    /// A copy of a decision's candidate. The error says what is wrong with it.
+    pub fn of_candidate(candidate: &Candidate) -> Result<KeptScore, String> {
+        let (failed, outcome) = outcome_text(candidate.outcome()?);
+        // A decision without the fate of a score was not written by a rendezvous.
+        candidate.fate()?;
+        Ok(KeptScore {
+            model_name: Text::from(&*candidate.model_name()?),
+            model_version: candidate.model_version()?,
+            model_hash: candidate.model_hash().map(|hash| Text::from(&*hash)),
+            at: candidate.arrived_after()?,
+            failed,
+            outcome: outcome.into(),
+        })
+    }
+
+    /// The bytes of its texts.
+    pub fn text_bytes(&self) -> usize {
+        let hash = self.model_hash.as_ref().map_or(0, |hash| hash.len());
+        self.model_name.len() + self.outcome.len() + hash
+    }
+}
+
+/// The bytes of the texts of a score's copy.
+pub fn score_text_bytes(score: &Score) -> usize {
+    let (_, outcome) = outcome_text(score.outcome);
+    let hash = score.model_hash.as_ref().map_or(0, |hash| hash.len());
+    score.model_name.len() + outcome.len() + hash
+}
+
+/// Whether an outcome is a failure, and its JSON text.
+pub fn outcome_text(outcome: Outcome<'_>) -> (bool, &str) {
+    match outcome {
+        Outcome::Result(text) => (false, text),
+        Outcome::Error(text) => (true, text),
+    }
+}

@@ -1,0 +1,63 @@
+//! Several recordings, read as one stream in the order of their requests' timestamps.
+
+use anyhow::Result;
+
+use crate::join::batch::RecordKind;
+pub use crate::join::batch::{Recorded, RecordedEntry};
+use crate::join::recorded_stream::RecordedStream;
+use crate::stage::{Stage, usage};
+use crate::stream::address::Address;
+
+/// Recorded requests, and the recorded scores of one or more streams.
+pub struct MergedStreams {
+    streams: Vec<RecordedStream>,
+    /// The stream that gave the last record. It has to advance before the next one.
+    taken: Option<usize>,
+}
+
+impl MergedStreams {
+    /// Opens all recordings and reads the first record of each. At most one of them may
+    /// be a pipe: two pipes that one program fills would block each other.
+    pub fn open(
+        requests: &Address,
+        scores: &[Address],
+        stage: &mut Stage,
+    ) -> Result<MergedStreams> {
+        let mut streams = vec![RecordedStream::open(requests, RecordKind::Requests, stage)?];
+        for address in scores {
+            streams.push(RecordedStream::open(address, RecordKind::Scores, stage)?);
+        }
+        if streams.iter().filter(|stream| stream.is_pipe()).count() > 1 {
+            return Err(usage(
+                "recordings are read in step, and two pipes that one program fills would block \
+                 each other: write all but one of them to files first",
+            ));
+        }
+        for stream in &mut streams {
+            stream.advance(stage)?;
+        }
+        Ok(MergedStreams {
+            streams,
+            taken: None,
+        })
+    }
+
+    /// Whether [`next`](MergedStreams::next) may wait for another program.
+    pub fn may_wait(&self) -> bool {
+        self.taken
+            .is_some_and(|index| self.streams[index].may_wait())
+    }
+
+    /// The record with the oldest request; `None` at the end of all recordings. If
+    /// several are equally old, the first recording goes first, so that a request comes
+    /// before its scores.
+    pub fn next(&mut self, stage: &mut Stage) -> Result<Option<RecordedEntry>> {
+        if let Some(index) = self.taken.take() {
+            self.streams[index].advance(stage)?;
+        }
+        let times = self.streams.iter().enumerate();
+        let times = times.filter_map(|(index, stream)| Some((stream.next.as_ref()?.time, index)));
+        self.taken = times.min().map(|(_, index)| index);
+        Ok(self.taken.and_then(|index| self.streams[index].next.take()))
+    }
+}

@@ -1,0 +1,191 @@
+//! The requests of a merged stream that may still get scores.
+//!
+//! Records may be out of order by the disorder. When the stream has passed a request by
+//! more than that, no score of the request can follow, and the request is closed.
+
+use std::collections::VecDeque;
+use std::collections::hash_map::Entry;
+
+use crate::join::remembered_ids::RememberedIds;
+use crate::join::request_id::{ById, RECORDING_SEED, RequestId};
+use crate::wire::micros::Micros;
+use crate::wire::text::Text;
+
+/// Past the time of every record: closes all requests.
+pub const END_OF_STREAM: Micros = Micros(i64::MAX);
+
+/// Open requests, and scores that came before their request. `R` is what is kept of a
+/// request, and `S` what is kept of a score that has no request yet.
+#[derive(Debug)]
+pub struct JoinWindow<R, S> {
+    disorder: Micros,
+    /// In the order in which they were opened.
+    open: VecDeque<OpenRequest<R>>,
+    /// The number of the first of them. Numbers count the opened requests.
+    first: u64,
+    /// The numbers of the open requests.
+    numbers: ById<u64>,
+    closed: RememberedIds,
+    early: ById<Vec<S>>,
+    /// An entry for each early score, in the order in which they came, also after its
+    /// request has taken it.
+    early_order: VecDeque<(Micros, RequestId)>,
+}
+
+#[derive(Debug)]
+struct OpenRequest<R> {
+    time: Micros,
+    id: RequestId,
+    request: R,
+}
+
+/// What the window knows about the request of a score.
+#[derive(Debug, PartialEq)]
+pub enum ScoreMatch<'w, R, S> {
+    /// The request is open, and gets the score.
+    Open(&'w mut R, S),
+    /// The request has not come yet. The window keeps the score.
+    Early,
+    /// The request is closed.
+    Closed,
+}
+
+impl<R, S> JoinWindow<R, S> {
+    /// No request is open yet. `remembered_max` is the number of closed requests whose
+    /// ids are known.
+    pub fn new(disorder: Micros, remembered_max: usize) -> JoinWindow<R, S> {
+        JoinWindow {
+            disorder,
+            open: VecDeque::new(),
+            first: 0,
+            numbers: ById::default(),
+            closed: RememberedIds::new(remembered_max, RECORDING_SEED),
+            early: ById::default(),
+            early_order: VecDeque::new(),
+        }
+    }
+
+    /// Opens a request, and returns it with the scores that came before it. Returns
+    /// `None` if its id is known: then the request is a repetition.
+    pub fn open(
+        &mut self,
+        time: Micros,
+        id: RequestId,
+        request: impl FnOnce(&Text) -> R,
+    ) -> Option<(&mut R, Vec<S>)> {
+        let number = self.first + self.open.len() as u64;
+        match self.numbers.entry(id.clone()) {
+            Entry::Vacant(place) if !self.closed.contains_hash(id.hash) => {
+                place.insert(number);
+            }
+            _ => return None,
+        }
+        let early = match self.early.is_empty() {
+            true => Vec::new(),
+            false => self.early.remove(&id).unwrap_or_default(),
+        };
+        let request = request(&id.text);
+        self.open.push_back(OpenRequest { time, id, request });
+        let opened = self.open.back_mut()?;
+        Some((&mut opened.request, early))
+    }
+
+    /// Finds the request of a score.
+    pub fn find(&mut self, time: Micros, id: RequestId, score: S) -> ScoreMatch<'_, R, S> {
+        if let Some(number) = self.numbers.get(&id) {
+            let place = (number - self.first) as usize;
+            return ScoreMatch::Open(&mut self.open[place].request, score);
+        }
+        if self.closed.contains_hash(id.hash) {
+            return ScoreMatch::Closed;
+        }
+        self.early_order.push_back((time, id.clone()));
+        self.early.entry(id).or_default().push(score);
+        ScoreMatch::Early
+    }
+
+    /// Closes the oldest request, if a stream at `time` has passed it by the disorder.
+    pub fn close_before(&mut self, time: Micros) -> Option<R> {
+        if !self.has_passed(self.open.front()?.time, time) {
+            return None;
+        }
+        let OpenRequest { id, request, .. } = self.open.pop_front()?;
+        self.first += 1;
+        self.numbers.remove(&id);
+        self.closed.insert_hash(id.hash);
+        Some(request)
+    }
+
+    /// Drops the early scores that a stream at `time` has passed by the disorder.
+    /// Returns their number.
+    pub fn drop_early_before(&mut self, time: Micros) -> u64 {
+        let mut dropped = 0;
+        while let Some((of, id)) = self.early_order.front()
+            && self.has_passed(*of, time)
+        {
+            // The first entry of a request takes all its scores.
+            let scores = self.early.remove(id);
+            dropped += scores.map_or(0, |scores| scores.len() as u64);
+            self.early_order.pop_front();
+        }
+        dropped
+    }
+
+    fn has_passed(&self, of: Micros, time: Micros) -> bool {
+        time == END_OF_STREAM || of + self.disorder < time
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::join::request_id::hash_id;
+
+    fn id(text: &str) -> RequestId {
+        RequestId {
+            hash: hash_id(text, RECORDING_SEED),
+            text: text.into(),
+        }
+    }
+
+    /// Requests are the lists of their scores.
+    fn window() -> JoinWindow<Vec<u32>, u32> {
+        JoinWindow::new(Micros(10), 2)
+    }
+
+    #[test]
+    fn a_request_gets_its_scores_from_before_and_after() {
+        let mut window = window();
+        assert_eq!(window.find(Micros(1), id("a"), 7), ScoreMatch::Early);
+        let (request, early) = window.open(Micros(1), id("a"), |_| vec![1]).unwrap();
+        assert_eq!((&*request, early), (&vec![1], vec![7]));
+        let ScoreMatch::Open(request, 8) = window.find(Micros(5), id("a"), 8) else {
+            panic!("the request is open");
+        };
+        request.push(8);
+        assert_eq!(window.open(Micros(6), id("a"), |_| vec![2]), None);
+        assert_eq!(window.close_before(Micros(11)), None);
+        assert_eq!(window.close_before(Micros(12)), Some(vec![1, 8]));
+        assert_eq!(window.find(Micros(12), id("a"), 9), ScoreMatch::Closed);
+        assert_eq!(window.open(Micros(12), id("a"), |_| vec![]), None);
+        assert_eq!(window.drop_early_before(END_OF_STREAM), 0);
+    }
+
+    #[test]
+    fn early_scores_are_dropped_after_the_disorder_and_ids_after_their_number() {
+        let mut window = window();
+        for score in 0..3 {
+            assert_eq!(window.find(Micros(score), id("x"), 1), ScoreMatch::Early);
+        }
+        assert_eq!(window.drop_early_before(Micros(10)), 0);
+        assert_eq!(window.drop_early_before(Micros(11)), 3);
+        assert_eq!(window.drop_early_before(END_OF_STREAM), 0);
+        for name in ["a", "b", "c"] {
+            window.open(Micros(20), id(name), |_| vec![]).unwrap();
+        }
+        let closed = std::iter::from_fn(|| window.close_before(END_OF_STREAM));
+        assert_eq!(closed.count(), 3);
+        assert_eq!(window.find(Micros(20), id("c"), 1), ScoreMatch::Closed);
+        assert_eq!(window.find(Micros(20), id("a"), 1), ScoreMatch::Early);
+    }
+}

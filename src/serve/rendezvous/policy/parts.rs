@@ -1,0 +1,79 @@
+//! The parts of a policy: its steps, its shares, and the models that they name.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::Deserialize;
+
+use crate::wire::micros::Micros;
+
+/// The moment from which the times of a request are counted: its origin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MeasureFrom {
+    /// The request's own `timestamp`.
+    Timestamp,
+    /// The moment at which the rendezvous read the request.
+    Arrival,
+}
+
+/// One model: a name and a version.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ModelId {
+    /// The model's name.
+    pub name: String,
+    /// The version. No other version of the model is meant.
+    pub version: u64,
+}
+
+impl ModelId {
+    /// Whether this is the model of that name and version.
+    pub fn is(&self, name: &str, version: u64) -> bool {
+        self.version == version && self.name == name
+    }
+}
+
+impl fmt::Display for ModelId {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        write!(formatter, "{}@{}", self.name, self.version)
+    }
+}
+
+/// The models that may answer from a moment on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// When the step begins, measured from the request's origin.
+    pub after: Micros,
+    /// The models, in order of preference.
+    pub selectors: Vec<Selector>,
+}
+
+/// One entry in the preference of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Selector {
+    /// One model.
+    Model(ModelId),
+    /// Any model that no share names.
+    Any,
+}
+
+/// How the draw of a request is made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// The key that is hashed: a JSON pointer into the request.
+    pub pointer: String,
+    /// A text that is hashed with the key. Policies with different salts draw
+    /// independently of each other.
+    pub salt: String,
+}
+
+/// A part of the requests that waits for one model before the steps apply.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Share {
+    /// The model.
+    pub model: ModelId,
+    /// A request belongs to the share if its draw lies in this range, within 0 to 1.
+    pub draws: Range<f64>,
+    /// How long its requests wait for the model, measured from their origin.
+    pub until: Micros,
+}

@@ -1,0 +1,106 @@
+//! Decides mailboxes that have all their scores; writes and counts the answers.
+
+use anyhow::Result;
+
+use crate::join::kept_score::KeptScore;
+use crate::serve::rendezvous::answer::Answer;
+use crate::serve::rendezvous::args::RendezvousArgs;
+use crate::serve::rendezvous::counts::RendezvousCounts;
+use crate::serve::rendezvous::mailbox::{Mailbox, ScoreRoom, Taken};
+use crate::serve::rendezvous::replay::summary::{self, AnswerChanges};
+use crate::serve::rendezvous::routes::Routes;
+use crate::stage::Stage;
+use crate::stage::stats::Snapshot;
+use crate::stream::output::Output;
+
+/// Responses are written when so many bytes are gathered.
+const WRITE_BYTES: usize = 256 * 1024;
+
+/// The outputs and the counts of a replay.
+pub struct Responder {
+    output: Output,
+    routes: Routes,
+    /// Responses that are not written yet.
+    pending: Vec<u8>,
+    /// The room for the scores of one request.
+    room: ScoreRoom,
+    /// What became of requests and scores.
+    pub counts: RendezvousCounts,
+    /// How the answers differ from the recorded ones.
+    pub changes: AnswerChanges,
+}
+
+impl Responder {
+    /// Opens the outputs.
+    pub fn open(args: &RendezvousArgs) -> Result<Responder> {
+        Ok(Responder {
+            output: Output::open(&args.output.output)?,
+            routes: Routes::open(args)?,
+            pending: if args.output.resume {
+                b"\n".to_vec()
+            } else {
+                Vec::new()
+            },
+            room: args.bounds.score_room(),
+            counts: RendezvousCounts::default(),
+            changes: AnswerChanges::default(),
+        })
+    }
+
+    /// Puts a score into its mailbox, or counts it if there is no room.
+    pub fn take(&mut self, mailbox: &mut Mailbox, score: KeptScore) {
+        if let Taken::Refused(fate) = mailbox.take(score, self.room) {
+            self.counts.fate(fate);
+            self.counts.not_kept += 1;
+        }
+    }
+
+    /// Answers a request that gets no more scores.
+    pub fn respond(&mut self, mailbox: &Mailbox, stage: &mut Stage) -> Result<Answer> {
+        let choice = mailbox.choice();
+        let answer = mailbox.answer(choice);
+        self.counts.answer(&answer);
+        for (_, fate) in mailbox.fates(choice) {
+            self.counts.fate(fate);
+        }
+        let written = self
+            .routes
+            .answer(&answer, &mut self.pending)
+            .and_then(|()| self.routes.decision(mailbox, choice));
+        // A request that was read is valid, so writing cannot fail.
+        debug_assert!(written.is_ok(), "{written:?}");
+        if self.pending.len() + self.routes.waiting_bytes() >= WRITE_BYTES {
+            self.flush(stage)?;
+        }
+        Ok(answer)
+    }
+
+    /// Writes what is gathered. Unlike in service, it waits for every reader: a replay
+    /// drops no record.
+    pub fn flush(&mut self, stage: &mut Stage) -> Result<()> {
+        stage.report.flush()?;
+        stage.show_stats(|stage| self.snapshot(stage));
+        stage.write_all(&mut self.output, &mut self.pending)?;
+        self.routes.write_all(stage)
+    }
+
+    /// Writes the rest and the summary, and closes the outputs.
+    pub fn finish(mut self, stage: &mut Stage) -> Result<()> {
+        self.flush(stage)?;
+        stage.close(&mut self.output)?;
+        self.routes.finish(stage)?;
+        stage.has_findings |= self.counts.orphaned > 0;
+        for line in summary::lines(&self.counts, &self.changes) {
+            stage.report.info(&line);
+        }
+        let snapshot = self.snapshot(stage);
+        stage.final_stats(&snapshot);
+        Ok(())
+    }
+
+    fn snapshot(&self, stage: &Stage) -> Snapshot {
+        let counts = self.counts.snapshot(0);
+        let counts = counts.rejected(&stage.report);
+        self.routes.snapshot(self.changes.snapshot(counts))
+    }
+}
