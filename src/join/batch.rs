@@ -206,6 +206,15 @@ impl BatchRecords {
         self.entries.as_slice().is_empty()
     }
 
+    /// The time of the next record; `None` if the next line is no record, or if there is
+    /// none.
+    pub fn next_time(&self) -> Option<Micros> {
+        match self.entries.as_slice().first()? {
+            BatchEntry::Request { time, .. } | BatchEntry::Score { time, .. } => Some(*time),
+            BatchEntry::Bad(_) => None,
+        }
+    }
+
     fn id(&self, (hash, piece): (u64, Piece)) -> RequestId {
         RequestId {
             hash,
@@ -221,6 +230,8 @@ impl BatchRecords {
 impl Iterator for BatchRecords {
     type Item = Result<RecordedEntry, Box<BadLine>>;
 
+    // Inlined, like the calls of it: a record is large, and each call would copy it.
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         Some(Ok(match self.entries.next()? {
             BatchEntry::Request { time, id, text } => RecordedEntry {

@@ -11,7 +11,7 @@ use crate::stream::address::Address;
 /// Recorded requests, and the recorded scores of one or more streams.
 pub struct MergedStreams {
     streams: Vec<RecordedStream>,
-    /// The stream that gave the last record. It has to advance before the next one.
+    /// The stream that gave the last record. It has to read ahead before the next one.
     taken: Option<usize>,
 }
 
@@ -34,7 +34,7 @@ impl MergedStreams {
             ));
         }
         for stream in &mut streams {
-            stream.advance(stage)?;
+            stream.read_ahead(stage)?;
         }
         Ok(MergedStreams {
             streams,
@@ -51,13 +51,14 @@ impl MergedStreams {
     /// The record with the oldest request; `None` at the end of all recordings. If
     /// several are equally old, the first recording goes first, so that a request comes
     /// before its scores.
+    #[inline]
     pub fn next(&mut self, stage: &mut Stage) -> Result<Option<RecordedEntry>> {
         if let Some(index) = self.taken.take() {
-            self.streams[index].advance(stage)?;
+            self.streams[index].read_ahead(stage)?;
         }
         let times = self.streams.iter().enumerate();
-        let times = times.filter_map(|(index, stream)| Some((stream.next.as_ref()?.time, index)));
+        let times = times.filter_map(|(index, stream)| Some((stream.next_time()?, index)));
         self.taken = times.min().map(|(_, index)| index);
-        Ok(self.taken.and_then(|index| self.streams[index].next.take()))
+        Ok(self.taken.and_then(|index| self.streams[index].take()))
     }
 }

@@ -25,8 +25,6 @@ const BATCH_BYTES: usize = 64 * 1024;
 pub struct RecordedStream {
     source: BatchSource,
     records: BatchRecords,
-    /// The next record; `None` at the end. [`advance`](RecordedStream::advance) sets it.
-    pub next: Option<RecordedEntry>,
 }
 
 /// Where the batches come from.
@@ -51,13 +49,12 @@ impl RecordedStream {
             let (sender, batches) = bounded(BATCHES_AHEAD);
             thread::Builder::new()
                 .name("reading".to_owned())
-                .spawn(move || reader.read_ahead(&sender))?;
+                .spawn(move || reader.send_batches(&sender))?;
             BatchSource::Thread(batches)
         };
         Ok(RecordedStream {
             source,
             records: Batch::default().into(),
-            next: None,
         })
     }
 
@@ -66,25 +63,36 @@ impl RecordedStream {
         matches!(self.source, BatchSource::Pipe(_))
     }
 
-    /// Whether [`advance`](RecordedStream::advance) may wait for another program.
+    /// Whether [`read_ahead`](RecordedStream::read_ahead) may wait for another program.
     pub fn may_wait(&self) -> bool {
         self.is_pipe() && self.records.is_empty()
     }
 
-    /// Goes on to the next record. Lines that are no records are set aside.
-    pub fn advance(&mut self, stage: &mut Stage) -> Result<()> {
-        self.next = None;
-        while self.next.is_none() {
+    /// Reads on until the next record is there, or until the end. Lines that are no
+    /// records are set aside.
+    pub fn read_ahead(&mut self, stage: &mut Stage) -> Result<()> {
+        while self.records.next_time().is_none() {
             match self.records.next() {
-                Some(Ok(next)) => self.next = Some(next),
                 Some(Err(bad)) => bad.reject(stage)?,
-                None => match self.source.next_batch(stage)? {
+                _ => match self.source.next_batch(stage)? {
                     Some(batch) => self.records = batch.into(),
                     None => break,
                 },
             }
         }
         Ok(())
+    }
+
+    /// The time of the next record; `None` at the end.
+    /// [`read_ahead`](RecordedStream::read_ahead) has to come before.
+    pub fn next_time(&self) -> Option<Micros> {
+        self.records.next_time()
+    }
+
+    /// The next record; `None` at the end.
+    #[inline]
+    pub fn take(&mut self) -> Option<RecordedEntry> {
+        self.records.next()?.ok()
     }
 }
 
@@ -119,7 +127,7 @@ struct BatchReader {
 
 impl BatchReader {
     /// Sends batch by batch until the recording ends or the receiver is gone.
-    fn read_ahead(mut self, batches: &Sender<Result<Batch>>) {
+    fn send_batches(mut self, batches: &Sender<Result<Batch>>) {
         loop {
             let mut batch = Batch::default();
             let more = self.fill(&mut batch);

@@ -39,17 +39,6 @@ struct OpenRequest<R> {
     request: R,
 }
 
-/// What the window knows about the request of a score.
-#[derive(Debug, PartialEq)]
-pub enum ScoreMatch<'w, R, S> {
-    /// The request is open, and gets the score.
-    Open(&'w mut R, S),
-    /// The request has not come yet. The window keeps the score.
-    Early,
-    /// The request is closed.
-    Closed,
-}
-
 impl<R, S> JoinWindow<R, S> {
     /// No request is open yet. `remembered_max` is the number of closed requests whose
     /// ids are known.
@@ -90,30 +79,38 @@ impl<R, S> JoinWindow<R, S> {
         Some((&mut opened.request, early))
     }
 
-    /// Finds the request of a score.
-    pub fn find(&mut self, time: Micros, id: RequestId, score: S) -> ScoreMatch<'_, R, S> {
-        if let Some(number) = self.numbers.get(&id) {
-            let place = (number - self.first) as usize;
-            return ScoreMatch::Open(&mut self.open[place].request, score);
-        }
+    /// The open request with this id.
+    pub fn find(&mut self, id: &RequestId) -> Option<&mut R> {
+        let number = self.numbers.get(id)?;
+        let place = (number - self.first) as usize;
+        Some(&mut self.open[place].request)
+    }
+
+    /// Holds a score whose request is not open. Returns false, and drops the score, if
+    /// its request is closed.
+    pub fn hold_early(&mut self, time: Micros, id: RequestId, score: S) -> bool {
         if self.closed.contains_hash(id.hash) {
-            return ScoreMatch::Closed;
+            return false;
         }
         self.early_order.push_back((time, id.clone()));
         self.early.entry(id).or_default().push(score);
-        ScoreMatch::Early
+        true
     }
 
-    /// Closes the oldest request, if a stream at `time` has passed it by the disorder.
-    pub fn close_before(&mut self, time: Micros) -> Option<R> {
-        if !self.has_passed(self.open.front()?.time, time) {
-            return None;
+    /// The oldest request, if a stream at `time` has passed it by the disorder.
+    pub fn passed(&self, time: Micros) -> Option<&R> {
+        let oldest = self.open.front()?;
+        self.has_passed(oldest.time, time)
+            .then_some(&oldest.request)
+    }
+
+    /// Closes the oldest request.
+    pub fn close_oldest(&mut self) {
+        if let Some(OpenRequest { id, .. }) = self.open.pop_front() {
+            self.first += 1;
+            self.numbers.remove(&id);
+            self.closed.insert_hash(id.hash);
         }
-        let OpenRequest { id, request, .. } = self.open.pop_front()?;
-        self.first += 1;
-        self.numbers.remove(&id);
-        self.closed.insert_hash(id.hash);
-        Some(request)
     }
 
     /// Drops the early scores that a stream at `time` has passed by the disorder.
@@ -153,20 +150,29 @@ mod tests {
         JoinWindow::new(Micros(10), 2)
     }
 
+    /// Closes what a stream at `time` has passed.
+    fn close(window: &mut JoinWindow<Vec<u32>, u32>, time: Micros) -> Vec<Vec<u32>> {
+        let mut closed = Vec::new();
+        while let Some(request) = window.passed(time) {
+            closed.push(request.clone());
+            window.close_oldest();
+        }
+        closed
+    }
+
     #[test]
     fn a_request_gets_its_scores_from_before_and_after() {
         let mut window = window();
-        assert_eq!(window.find(Micros(1), id("a"), 7), ScoreMatch::Early);
+        assert_eq!(window.find(&id("a")), None);
+        assert!(window.hold_early(Micros(1), id("a"), 7));
         let (request, early) = window.open(Micros(1), id("a"), |_| vec![1]).unwrap();
-        assert_eq!((&*request, early), (&vec![1], vec![7]));
-        let ScoreMatch::Open(request, 8) = window.find(Micros(5), id("a"), 8) else {
-            panic!("the request is open");
-        };
-        request.push(8);
+        assert_eq!((request.as_slice(), early), (&[1][..], vec![7]));
+        window.find(&id("a")).unwrap().push(8);
         assert_eq!(window.open(Micros(6), id("a"), |_| vec![2]), None);
-        assert_eq!(window.close_before(Micros(11)), None);
-        assert_eq!(window.close_before(Micros(12)), Some(vec![1, 8]));
-        assert_eq!(window.find(Micros(12), id("a"), 9), ScoreMatch::Closed);
+        assert_eq!(window.passed(Micros(11)), None);
+        assert_eq!(close(&mut window, Micros(12)), [[1, 8]]);
+        assert_eq!(window.find(&id("a")), None);
+        assert!(!window.hold_early(Micros(12), id("a"), 9));
         assert_eq!(window.open(Micros(12), id("a"), |_| vec![]), None);
         assert_eq!(window.drop_early_before(END_OF_STREAM), 0);
     }
@@ -175,7 +181,7 @@ mod tests {
     fn early_scores_are_dropped_after_the_disorder_and_ids_after_their_number() {
         let mut window = window();
         for score in 0..3 {
-            assert_eq!(window.find(Micros(score), id("x"), 1), ScoreMatch::Early);
+            assert!(window.hold_early(Micros(score), id("x"), 1));
         }
         assert_eq!(window.drop_early_before(Micros(10)), 0);
         assert_eq!(window.drop_early_before(Micros(11)), 3);
@@ -183,9 +189,8 @@ mod tests {
         for name in ["a", "b", "c"] {
             window.open(Micros(20), id(name), |_| vec![]).unwrap();
         }
-        let closed = std::iter::from_fn(|| window.close_before(END_OF_STREAM));
-        assert_eq!(closed.count(), 3);
-        assert_eq!(window.find(Micros(20), id("c"), 1), ScoreMatch::Closed);
-        assert_eq!(window.find(Micros(20), id("a"), 1), ScoreMatch::Early);
+        assert_eq!(close(&mut window, END_OF_STREAM).len(), 3);
+        assert!(!window.hold_early(Micros(20), id("c"), 1));
+        assert!(window.hold_early(Micros(20), id("a"), 1));
     }
 }

@@ -18,7 +18,7 @@ pub struct PolicyIndex {
 /// A model that the policy names, as its place in the index of that policy. A caller
 /// that asks several questions about a model finds it once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NamedModel(usize);
+pub struct NamedModel(u32);
 
 /// What a policy says about one model.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -91,7 +91,7 @@ impl PolicyIndex {
             by_name.then(model.version.cmp(&version))
         };
         let found = self.models.binary_search_by(|(model, _)| order(model));
-        found.ok().map(NamedModel)
+        found.ok().map(|place| NamedModel(place as u32))
     }
 
     /// Whether a score of this model can change an answer. `None` is a model that the
@@ -119,7 +119,7 @@ impl PolicyIndex {
     }
 
     fn uses(&self, model: NamedModel) -> &ModelUses {
-        &self.models[model.0].1
+        &self.models[model.0 as usize].1
     }
 
     /// The last share whose draws begin at `draw` or before, as its place in the

@@ -3,7 +3,6 @@
 use anyhow::Result;
 
 use crate::join::kept_score::KeptScore;
-use crate::serve::rendezvous::answer::Answer;
 use crate::serve::rendezvous::args::RendezvousArgs;
 use crate::serve::rendezvous::counts::RendezvousCounts;
 use crate::serve::rendezvous::mailbox::{Mailbox, ScoreRoom, Taken};
@@ -12,6 +11,7 @@ use crate::serve::rendezvous::routes::Routes;
 use crate::stage::Stage;
 use crate::stage::stats::Snapshot;
 use crate::stream::output::Output;
+use crate::wire::decision::Decision;
 
 /// Responses are written when so many bytes are gathered.
 const WRITE_BYTES: usize = 256 * 1024;
@@ -26,8 +26,7 @@ pub struct Responder {
     room: ScoreRoom,
     /// What became of requests and scores.
     pub counts: RendezvousCounts,
-    /// How the answers differ from the recorded ones.
-    pub changes: AnswerChanges,
+    changes: AnswerChanges,
 }
 
 impl Responder {
@@ -55,11 +54,20 @@ impl Responder {
         }
     }
 
-    /// Answers a request that gets no more scores.
-    pub fn respond(&mut self, mailbox: &Mailbox, stage: &mut Stage) -> Result<Answer> {
+    /// Answers a request that gets no more scores. If the request was answered before,
+    /// the answers are compared.
+    pub fn respond(
+        &mut self,
+        mailbox: &Mailbox,
+        before: Option<&Decision>,
+        stage: &mut Stage,
+    ) -> Result<()> {
         let choice = mailbox.choice();
         let answer = mailbox.answer(choice);
         self.counts.answer(&answer);
+        if let Some(before) = before {
+            self.changes.compare(before, &answer);
+        }
         for (_, fate) in mailbox.fates(choice) {
             self.counts.fate(fate);
         }
@@ -72,7 +80,7 @@ impl Responder {
         if self.pending.len() + self.routes.waiting_bytes() >= WRITE_BYTES {
             self.flush(stage)?;
         }
-        Ok(answer)
+        Ok(())
     }
 
     /// Writes what is gathered. Unlike in service, it waits for every reader: a replay

@@ -4,13 +4,15 @@ use std::rc::Rc;
 
 use anyhow::Result;
 
+use crate::join::kept_score::KeptScore;
 use crate::join::merged_streams::{MergedStreams, Recorded};
-use crate::join::window::{END_OF_STREAM, JoinWindow, ScoreMatch};
+use crate::join::window::{END_OF_STREAM, JoinWindow};
 use crate::serve::rendezvous::args::RendezvousArgs;
 use crate::serve::rendezvous::mailbox::Mailbox;
 use crate::serve::rendezvous::replay::responder::Responder;
 use crate::stage::Stage;
 use crate::wire::micros::Micros;
+use crate::wire::text::Text;
 
 /// Replays recorded streams.
 pub fn run(stage: &mut Stage, args: &RendezvousArgs, responder: &mut Responder) -> Result<()> {
@@ -27,14 +29,11 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, responder: &mut Responder) 
         let Some(next) = records.next(stage)? else {
             break;
         };
-        responder.counts.orphaned += window.drop_early_before(next.time);
-        while let Some(mailbox) = window.close_before(next.time) {
-            responder.respond(&mailbox, stage)?;
-        }
+        close_passed(&mut window, next.time, responder, stage)?;
         match next.record {
             Recorded::Request(text) => {
                 responder.counts.requests += 1;
-                let mailbox = |id: &_| Mailbox::new(Clone::clone(id), text, Rc::clone(&policy));
+                let mailbox = |id: &Text| Mailbox::new(id.clone(), text, Rc::clone(&policy));
                 match window.open(next.time, next.id, mailbox) {
                     None => responder.counts.repeated += 1,
                     Some((mailbox, early)) => {
@@ -46,17 +45,29 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, responder: &mut Responder) 
             }
             Recorded::Score(score) => {
                 responder.counts.scores += 1;
-                match window.find(next.time, next.id, score) {
-                    ScoreMatch::Open(mailbox, score) => responder.take(mailbox, score),
-                    ScoreMatch::Early => {}
-                    ScoreMatch::Closed => responder.counts.orphaned += 1,
+                if let Some(mailbox) = window.find(&next.id) {
+                    responder.take(mailbox, score);
+                } else if !window.hold_early(next.time, next.id, score) {
+                    responder.counts.orphaned += 1;
                 }
             }
         }
     }
-    responder.counts.orphaned += window.drop_early_before(END_OF_STREAM);
-    while let Some(mailbox) = window.close_before(END_OF_STREAM) {
-        responder.respond(&mailbox, stage)?;
+    close_passed(&mut window, END_OF_STREAM, responder, stage)
+}
+
+/// Decides the requests that the recordings have passed, and drops scores whose requests
+/// did not come.
+fn close_passed(
+    window: &mut JoinWindow<Mailbox, KeptScore>,
+    time: Micros,
+    responder: &mut Responder,
+    stage: &mut Stage,
+) -> Result<()> {
+    responder.counts.orphaned += window.drop_early_before(time);
+    while let Some(mailbox) = window.passed(time) {
+        responder.respond(mailbox, None, stage)?;
+        window.close_oldest();
     }
     Ok(())
 }
