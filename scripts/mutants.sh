@@ -1,16 +1,25 @@
 #!/usr/bin/env bash
-# Changes the code in one place, runs the fast tests, and sees whether one fails:
-# what no test sees is a promise that nobody keeps. Each change is a mutant.
+# Changes the code in one place, runs the fast tests, and sees whether one fails.
+# Each change is a mutant. A mutant that no test fails for shows a promise that no
+# test checks.
 #
-#   scripts/mutants.sh [--sample N] [--seed S] [--from K] [FOLDER]...
+#   scripts/mutants.sh [--sample N] [--seed S] [--from K] [--unit] [--seconds T] [FOLDER]...
 #   scripts/mutants.sh --table
 #
-# FOLDER is wire, serve/tee, serve/rendezvous or observe, and all of them where none
-# is given. --sample takes N mutants of each at random, the same ones for the same
-# seed, from the K-th on: so a sample can be run in pieces. Without --sample all of
-# them run, about 3200, which takes many hours. What comes of each is kept in
-# target/mutants/results.tsv while the code stays as it is; the table is of all that
-# is there, and --table prints it again.
+# FOLDER is wire, stream, serve/rendezvous, observe or serve/tee. Without one, all of
+# them run. --sample takes N mutants of each folder at random, from the K-th on. The
+# same seed gives the same order, so a sample can run in pieces. Without --sample all
+# mutants run, about 4100, which takes many hours.
+#
+# Each mutant meets the unit tests of its folder first. Only a mutant that they miss
+# meets the programs as well, which takes ten times as long. --unit leaves the
+# programs out.
+#
+# --seconds ends the run after about that time. The next run with the same arguments
+# goes on from there, because each outcome is kept in target/mutants/results.tsv. An
+# outcome is dropped once the file of the mutant changes, its unit tests aside. What
+# was missed is dropped once any file in src/ or tests/ changes. --table prints the
+# table of all outcomes again.
 #
 # A mutant that no test can tell from the code is equivalent. It stands in
 # scripts/mutants.explained with the reason, and does not count.
@@ -20,25 +29,46 @@ set -euo pipefail
 cd -- "$(dirname -- "$(realpath -- "$0")")/.."
 
 readonly TARGET=$PWD/target/mutants
+readonly TREE=$TARGET/tree
 readonly RESULTS=$TARGET/results.tsv
-# A test that hangs is as good as one that fails; it must only not take long.
-readonly TEST_SECONDS=90
 readonly BUILD_SECONDS=240
+readonly FOLDERS=(wire stream serve/rendezvous observe serve/tee)
 
 usage() {
   sed --quiet '2,/^set -euo/{/^set -euo/d;s/^# \{0,1\}//p}' "$0" >&2
   exit 2
 }
 
-# The tests that are asked about a folder: those of the modules themselves first,
-# then the programs.
-tests_of() {
+# The unit tests that see a folder, as arguments of the test program.
+unit_tests_of() {
   case $1 in
-    wire) echo wire:: stage:: conventions:: golden:: records:: streams:: ;;
-    serve/tee) echo serve::tee:: stage::backlog stage::queue tee:: ;;
-    serve/rendezvous) echo serve::rendezvous:: rendezvous:: decision:: replay:: golden:: ;;
-    observe) echo observe:: archive:: es_sink:: conventions:: ;;
+    wire) echo wire:: ;;
+    # The longest test of stage/ goes through no stream.
+    stream) echo stream:: stage:: --skip stage::queue ;;
+    serve/rendezvous | observe | serve/tee) echo "${1/\//::}::" ;;
     *) usage ;;
+  esac
+}
+
+# The tests of the programs that see a folder.
+program_tests_of() {
+  case $1 in
+    wire) echo conventions:: golden:: records:: streams:: forms:: schemas:: ;;
+    stream) echo streams:: conventions:: signals:: archive --skip conventions::every ;;
+    serve/rendezvous) echo rendezvous:: replay:: golden:: ;;
+    observe) echo archive es_sink:: ;;
+    serve/tee) echo tee:: ;;
+    *) usage ;;
+  esac
+}
+
+# cargo-mutants passes what stands behind its `--` to the test phase alone. What the
+# build phase shall build, too, has to be a --cargo-arg: without one it links every
+# program and every test for each mutant, 40 s instead of 4.
+cargo_args_of() {
+  case $1 in
+    unit) echo --locked --lib ;;
+    programs) echo --locked --test stages ;;
   esac
 }
 
@@ -46,52 +76,125 @@ tests_of() {
 # Only what has changed is copied, so that only that is built again.
 copy_checkout() {
   local file
-  mkdir --parents "$TARGET/tree"
-  git ls-files --cached --others --exclude-standard | while IFS= read -r file; do
-    if [[ -f $file ]] && ! cmp --silent "$file" "$TARGET/tree/$file"; then
-      mkdir --parents "$TARGET/tree/$(dirname "$file")"
+  mkdir --parents "$TREE"
+  while IFS= read -r file; do
+    [[ -f $file ]] || rm --force "$TREE/$file"
+    if [[ -f $file ]] && ! cmp --silent "$file" "$TREE/$file"; then
+      mkdir --parents "$TREE/$(dirname "$file")"
       # A new time of change: cargo goes by that.
-      cp --no-preserve=timestamps "$file" "$TARGET/tree/$file"
+      cp --no-preserve=timestamps "$file" "$TREE/$file"
     fi
+  done < <(git ls-files --cached --others --exclude-standard)
+  # What is gone from the checkout would be mutated still.
+  (cd "$TREE" && find src tests -type f) | while IFS= read -r file; do
+    [[ -f $file ]] || rm "$TREE/$file"
   done
 }
 
-# Outcomes of other code say nothing of this.
+# A checksum of the code of a file, without its unit tests.
+code_of() {
+  sed '/^mod tests {$/,$d' "$TREE/$1" 2> /dev/null | sha256sum | cut --characters=-16
+}
+
+# Drops the outcomes of code that has changed.
 forget_other_code() {
-  local code
-  code=$(git ls-files --cached --others --exclude-standard -z src | xargs --null cat | sha256sum)
-  if [[ "$(cat "$TARGET/code" 2> /dev/null)" != "$code" ]]; then
-    : > "$RESULTS"
-    echo "$code" > "$TARGET/code"
+  local all known file code
+  all=$(cd "$TREE" && find src tests Cargo.lock -type f -print0 | sort --zero-terminated |
+    xargs --null sha256sum | sha256sum)
+  known=$(cat "$TARGET/code" 2> /dev/null || true)
+  if [[ $all != "$known" ]]; then
+    echo "$all" > "$TARGET/code"
+    rm --force "$TARGET"/baseline.*
+    sed --in-place '/\tmissed/d' "$RESULTS"
   fi
+  cut --fields=3 "$RESULTS" | sort --unique | while read -r file; do
+    code=$(code_of "$file")
+    awk -F '\t' -v OFS='\t' -v file="$file" -v code="$code" '$3 != file || $4 == code' \
+      "$RESULTS" > "$RESULTS.new"
+    mv "$RESULTS.new" "$RESULTS"
+  done
+}
+
+# Notes an outcome of each mutant on stdin, in place of the one it had.
+note() {
+  local folder=$1 outcome=$2 mutant file
+  while IFS= read -r mutant; do
+    file=${mutant%%:*}
+    awk -F '\t' -v mutant="$mutant" '$5 != mutant' "$RESULTS" > "$RESULTS.new"
+    printf '%s\t%s\t%s\t%s\t%s\n' "$folder" "$outcome" "$file" "$(code_of "$file")" "$mutant" \
+      >> "$RESULTS.new"
+    mv "$RESULTS.new" "$RESULTS"
+  done
 }
 
 # The mutants of a folder, in the order of the seed.
 choose() {
-  cargo mutants --dir "$TARGET/tree" --list --file "src/$1/**" --file "src/$1.rs" |
+  cargo mutants --dir "$TREE" --list --file "src/$1/**" --file "src/$1.rs" |
     { if ((sample)); then shuf --random-source=<(yes "$seed"); else cat; fi; } |
     tail --lines="+$((from + 1))" | { if ((sample)); then head --lines="$sample"; else cat; fi; }
 }
 
+# Those of the mutants on stdin that have no outcome, or with `missed-by-unit` those
+# that only the unit tests have seen.
+without_outcome() {
+  awk -F '\t' -v wanted="${1:-}" '
+    FILENAME == ARGV[1] { outcome[$5] = $2; next }
+    outcome[$0] == wanted' "$RESULTS" -
+}
+
+seconds_left() {
+  echo $((seconds ? seconds - SECONDS : 1000000))
+}
+
+# Runs the tests on the code as it is, and says how many seconds they take. Where
+# they fail without a mutant, each mutant would count as caught.
+baseline() {
+  local kind=$1 folder=$2 file since args tests
+  shift 2
+  file=$TARGET/baseline.$kind.${folder//\//-}
+  if [[ ! -f $file ]]; then
+    read -ra args <<< "$(cargo_args_of "$kind")"
+    (cd "$TREE" && cargo test --quiet "${args[@]}" --no-run) >&2
+    since=$SECONDS
+    (cd "$TREE" && cargo test --quiet "${args[@]}" -- "$@") > "$TARGET/baseline.log" 2>&1 || {
+      cat "$TARGET/baseline.log" >&2
+      echo "mutants: the $kind tests of $folder fail without a mutant" >&2
+      exit 1
+    }
+    echo $((SECONDS - since)) > "$file"
+  fi
+  cat "$file"
+}
+
+# Runs the mutants on stdin against tests of a kind, and notes the outcomes.
 run() {
-  local folder=$1 chosen=() wanted=() mutant outcome tests since=$SECONDS
-  mapfile -t chosen < <(choose "$folder")
-  for mutant in "${chosen[@]}"; do
+  local kind=$1 folder=$2 wanted=() mutant outcome tests args least left since
+  while IFS= read -r mutant; do
     # shellcheck disable=SC2001 # a class of characters, each with what stood there
     wanted+=(--re "^$(sed 's/[][().*+?^${}|\\]/\\&/g' <<< "$mutant")\$")
   done
   ((${#wanted[@]})) || return 0
-  read -ra tests <<< "$(tests_of "$folder")"
-  echo "== $folder: ${#chosen[@]} mutants" >&2
-  # Its status says that some were missed, which the table says, too.
-  cargo mutants --dir "$TARGET/tree" --in-place --output "$TARGET" --no-shuffle --colors never \
-    --baseline "$baseline" --timeout "$TEST_SECONDS" --build-timeout "$BUILD_SECONDS" \
+  read -ra tests <<< "$("${kind/programs/program}_tests_of" "$folder")"
+  least=$(baseline "$kind" "$folder" "${tests[@]}")
+  left=$(seconds_left)
+  ((left > 0)) || return 0
+  echo "== $folder, $kind: $((${#wanted[@]} / 2)) mutants" >&2
+  read -ra args <<< "$(cargo_args_of "$kind")"
+  since=$SECONDS
+  # Its status says that some were missed, which the table says, too. On SIGINT it
+  # puts back the code.
+  timeout --signal=INT "$left" \
+    cargo mutants --dir "$TREE" --in-place --output "$TARGET" --no-shuffle --colors never \
+    --baseline skip --timeout $((3 * least + 10)) --build-timeout "$BUILD_SECONDS" \
     --file "src/$folder/**" --file "src/$folder.rs" "${wanted[@]}" \
-    -- --locked --lib --test stages -- "${tests[@]}" >&2 || true
-  for outcome in caught missed unviable timeout; do
-    sed "s|^|$folder\t$outcome\t|" "$TARGET/mutants.out/$outcome.txt" >> "$RESULTS"
+    "${args[@]/#/--cargo-arg=}" -- -- "${tests[@]}" >&2 || true
+  for outcome in caught unviable timeout; do
+    note "$folder" "$outcome" < "$TARGET/mutants.out/$outcome.txt"
   done
-  echo "== $folder: $(((SECONDS - since) / ${#chosen[@]})) s a mutant" >&2
+  outcome=missed
+  [[ $kind == programs ]] || outcome=missed-by-unit
+  note "$folder" "$outcome" < "$TARGET/mutants.out/missed.txt"
+  echo "== $folder, $kind: $((SECONDS - since)) s for $(cat "$TARGET"/mutants.out/{caught,unviable,timeout,missed}.txt | wc --lines)" >&2
 }
 
 # Names without places, which move: file: change in function.
@@ -105,22 +208,23 @@ table() {
     exit 1
   }
   explained > "$TARGET/explained"
-  awk -F '\t' '
-    FNR == NR { explained[$0] = 1; next }
-    { outcome[$3] = $2; folder[$3] = $1 }
+  awk -F '\t' -v order="${FOLDERS[*]}" '
+    FILENAME == ARGV[1] { explained[$0] = 1; next }
+    {
+      mutant = name = $5
+      sub(/:[0-9]+:[0-9]+:/, ":", name)
+      what = $2
+      if (what ~ /^missed/ && name in explained) what = "explained"
+      if (what == "missed-by-unit") print "missed by the unit tests: " mutant > "/dev/stderr"
+      if (what == "missed") print "missed: " mutant > "/dev/stderr"
+      sub(/-by-unit/, "", what)
+      count[$1, what]++
+      count["all", what]++
+    }
     END {
-      for (mutant in outcome) {
-        name = mutant
-        sub(/:[0-9]+:[0-9]+:/, ":", name)
-        what = outcome[mutant]
-        if (what == "missed" && name in explained) what = "explained"
-        if (what == "missed") print "missed: " mutant > "/dev/stderr"
-        count[folder[mutant], what]++
-        count["all", what]++
-        folders[folder[mutant]] = 1
-      }
       printf "%-18s %7s %7s %8s %8s %9s %7s\n", "folder", "caught", "missed", "timeout", "unviable", "explained", "share"
-      for (it in folders) show(it)
+      folders = split(order, folder, " ")
+      for (at = 1; at <= folders; at++) show(folder[at])
       show("all")
     }
     function show(it,    good, all) {
@@ -131,7 +235,7 @@ table() {
     }' "$TARGET/explained" "$RESULTS"
 }
 
-sample=0 seed=1 from=0 only_table='' folders=()
+sample=0 seed=1 from=0 seconds=0 only_table='' only_unit='' folders=()
 while (($#)); do
   case $1 in
     --sample)
@@ -146,10 +250,15 @@ while (($#)); do
       from=${2:?}
       shift
       ;;
+    --seconds)
+      seconds=${2:?}
+      shift
+      ;;
+    --unit) only_unit=yes ;;
     --table) only_table=yes ;;
     -*) usage ;;
     *)
-      tests_of "$1" > /dev/null
+      unit_tests_of "$1" > /dev/null
       folders+=("$1")
       ;;
   esac
@@ -163,17 +272,17 @@ if [[ -z $only_table ]]; then
       echo "mutants: install it first: cargo install --locked --version 27.1.0 cargo-mutants" >&2
       exit 3
     }
-  ((${#folders[@]})) || folders=(wire serve/tee serve/rendezvous observe)
+  ((${#folders[@]})) || folders=("${FOLDERS[@]}")
   copy_checkout
   forget_other_code
   # Nobody debugs a mutant: what is not written need not be linked.
   export CARGO_TARGET_DIR=$TARGET/build CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0
-  export CARGO_INCREMENTAL=1 RV_TEST_SECONDS=$((TEST_SECONDS - 30))
-  # Where the tests fail without a mutant, each mutant would count as caught.
-  baseline=run
-  [[ -z "${RV_MUTANTS_SKIP_BASELINE:-}" ]] || baseline=skip
+  export CARGO_INCREMENTAL=1 RV_TEST_SECONDS=60
   for folder in "${folders[@]}"; do
-    run "$folder"
+    run unit "$folder" < <(choose "$folder" | without_outcome)
+    if [[ -z $only_unit ]]; then
+      run programs "$folder" < <(choose "$folder" | without_outcome missed-by-unit)
+    fi
   done
 fi
 table
