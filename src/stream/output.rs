@@ -6,7 +6,7 @@
 use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::mpsc;
+use std::sync::{Arc, OnceLock, mpsc};
 use std::thread;
 
 use anyhow::{Context, Result};
@@ -35,6 +35,9 @@ enum Sink {
         done: OwnedFd,
         /// The pipe itself, whatever bears its name later.
         pipe: OwnedFd,
+        /// A reader that ends the thread's wait. It stays open until the thread is done:
+        /// the thread may be just about to open the pipe.
+        release: Arc<OnceLock<OwnedFd>>,
     },
     Open {
         fd: OwnedFd,
@@ -232,9 +235,10 @@ impl Output {
 
     /// Ends the wait for a reader that cannot come any more, and its thread.
     pub fn give_up_opening(self) {
-        if let Sink::Opening { pipe, .. } = &self.sink {
-            // A reader lets the thread through, even one that goes at once.
-            let _ = descriptor::reopen(pipe, OFlags::RDONLY);
+        if let Sink::Opening { pipe, release, .. } = &self.sink
+            && let Ok(reader) = descriptor::reopen(pipe, OFlags::RDONLY)
+        {
+            let _ = release.set(reader);
         }
     }
 
@@ -270,6 +274,8 @@ fn opening(path: &str, pipe: OwnedFd) -> Result<Sink> {
     let wake = done.try_clone()?;
     let held = pipe.try_clone()?;
     let (sender, opened) = mpsc::channel();
+    let release = Arc::new(OnceLock::new());
+    let held_for_thread = Arc::clone(&release);
     let path = path.to_owned();
     thread::Builder::new()
         .name("opening".to_owned())
@@ -290,6 +296,172 @@ fn opening(path: &str, pipe: OwnedFd) -> Result<Sink> {
             // The program may have ended its wait: then nobody listens.
             let _ = sender.send(fd);
             let _ = rustix::io::write(&wake, &1u64.to_ne_bytes());
+            drop(held_for_thread);
         })?;
-    Ok(Sink::Opening { opened, done, pipe })
+    Ok(Sink::Opening {
+        opened,
+        done,
+        pipe,
+        release,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::Read;
+    use std::path::Path;
+
+    use rustix::event::{PollFd, Timespec, poll};
+
+    use super::*;
+
+    fn fifo(path: &Path) {
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, path, mode).unwrap();
+    }
+
+    /// A folder, and the path of a named pipe in it.
+    fn pipe() -> (tempfile::TempDir, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        fifo(&path);
+        let path = path.to_str().unwrap().to_owned();
+        (folder, path)
+    }
+
+    /// A reader that does not wait for a writer.
+    fn reader(path: &str) -> File {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK;
+        File::from(rustix::fs::open(path, flags, Mode::empty()).unwrap())
+    }
+
+    fn wait(output: &Output) {
+        let (fd, flags) = output.readiness().unwrap();
+        let patience = Timespec {
+            tv_sec: 30,
+            tv_nsec: 0,
+        };
+        let ready = poll(&mut [PollFd::new(&fd, flags)], Some(&patience));
+        assert_eq!(ready, Ok(1), "{output:?}");
+    }
+
+    #[test]
+    fn a_named_pipe_is_written_to_once_its_reader_is_there_and_never_waits() {
+        let (_folder, path) = pipe();
+        let mut output = Output::open(&Address::from(&*path)).unwrap();
+        assert_eq!(output.name(), path);
+        assert!(output.is_named_pipe() && !output.is_open().unwrap());
+        assert_eq!(output.try_write(b"early\n").unwrap(), 0);
+        let mut reader = reader(&path);
+        wait(&output);
+        assert!(output.is_open().unwrap() && output.is_named_pipe());
+        assert_eq!(output.try_write(b"line\n").unwrap(), 5);
+        let mut found = [0; 64];
+        assert_eq!(reader.read(&mut found).unwrap(), 5);
+        let block = [b'x'; 4096];
+        let mut written = 0;
+        loop {
+            match output.try_write(&block).unwrap() {
+                0 => break,
+                count => written += count,
+            }
+        }
+        assert!(written >= block.len());
+        let ready = |output: &Output| {
+            let (fd, flags) = output.readiness().unwrap();
+            descriptor::is_ready(fd, flags).unwrap()
+        };
+        assert!(!ready(&output));
+        assert!(output.sync().is_ok());
+        drop(reader);
+        assert!(ready(&output));
+        let error = output.try_write(b"late\n").unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        output.close();
+        assert!(!output.is_named_pipe() && output.readiness().is_none());
+    }
+
+    #[test]
+    fn before_a_reader_has_come_another_pipe_may_take_the_name() {
+        let (_folder, path) = pipe();
+        let mut output = Output::open_pipe(&path).unwrap().unwrap();
+        assert!(!output.is_replaced());
+        fs::remove_file(&path).unwrap();
+        fifo(Path::new(&path));
+        assert!(output.is_replaced());
+        // The thread waits for a reader of the first pipe, which nobody can open.
+        assert!(!output.is_open().unwrap());
+        let Sink::Opening { done, .. } = &output.sink else {
+            panic!("{output:?}");
+        };
+        let done = done.try_clone().unwrap();
+        output.give_up_opening();
+        let patience = Timespec {
+            tv_sec: 30,
+            tv_nsec: 0,
+        };
+        let ended = poll(&mut [PollFd::new(&done, PollFlags::IN)], Some(&patience));
+        assert_eq!(ended, Ok(1), "the thread has ended");
+    }
+
+    #[test]
+    fn what_is_no_named_pipe_is_not_opened_as_one_nor_made() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let text = path.to_str().unwrap();
+        assert!(Output::open_pipe(text).unwrap().is_none());
+        assert!(!path.exists());
+        fs::write(&path, "kept").unwrap();
+        assert!(Output::open_pipe(text).unwrap().is_none());
+        assert_eq!(fs::read_to_string(&path).unwrap(), "kept");
+    }
+
+    #[test]
+    fn a_file_is_emptied_or_appended_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        let address = Address::from(path.to_str().unwrap());
+        let open: fn(&Address) -> Result<Output> = Output::open;
+        for (open, text, expected) in [
+            (open, "a long line\n", "a long line\n"),
+            (open, "x\n", "x\n"),
+            (Output::append, "y\n", "x\ny\n"),
+        ] {
+            let mut output = open(&address).unwrap();
+            assert!(output.readiness().is_none() && !output.is_named_pipe());
+            assert!(output.is_open().unwrap() && !output.is_replaced());
+            assert_eq!(output.try_write(text.as_bytes()).unwrap(), text.len());
+            output.sync().unwrap();
+            assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_shared_pipe_is_written_to_in_pieces_that_never_wait() {
+        let (mut reader, fd) = {
+            let (reader, writer) = rustix::pipe::pipe().unwrap();
+            (File::from(reader), writer)
+        };
+        rustix::pipe::fcntl_setpipe_size(&fd, 4096).unwrap();
+        let mut output = Output {
+            name: "shared".to_owned(),
+            sink: Sink::Open {
+                fd,
+                writes: Writes::InPieces,
+            },
+        };
+        assert!(!output.is_named_pipe());
+        assert_eq!(output.try_write(&[b'x'; 10_000]).unwrap(), PIECE_BYTES);
+        assert_eq!(output.try_write(b"more").unwrap(), 0);
+        reader.read_exact(&mut [0; PIECE_BYTES]).unwrap();
+        assert_eq!(output.try_write(b"more").unwrap(), 4);
+    }
+
+    #[test]
+    fn nowhere_takes_everything() {
+        let mut output = Output::nowhere();
+        assert_eq!(output.try_write(b"line\n").unwrap(), 5);
+        assert!(output.readiness().is_none() && !output.is_named_pipe());
+    }
 }
