@@ -436,4 +436,200 @@ mod tests {
             assert_eq!(Kind::of(foreign), None, "{foreign}");
         }
     }
+
+    /// A folder with these files in it.
+    fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, content) in files {
+            fs::write(folder.path().join(name), content).unwrap();
+        }
+        folder
+    }
+
+    /// Reads to the end: the text, and the faults on the way.
+    fn read(recorded: &mut Recorded) -> (String, Vec<String>) {
+        let (mut text, mut faults) = (String::new(), Vec::new());
+        let mut room = [0; 7];
+        loop {
+            match recorded.read(&mut room) {
+                Ok(0) => return (text, faults),
+                Ok(count) => text += std::str::from_utf8(&room[..count]).unwrap(),
+                Err(error) => {
+                    assert_eq!(error.kind(), io::ErrorKind::Interrupted);
+                    faults.extend(recorded.take_fault());
+                    assert_eq!(recorded.take_fault(), None);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_files_of_a_folder_come_by_their_ids_and_each_once() {
+        let folder = folder(&[
+            ("log-b.gz", b""),
+            ("part-b.ndjson", b""),
+            ("part-a.ndjson", b""),
+            ("log-c.gz", b""),
+            ("part-d.gz.tmp", b""),
+            ("notes.txt", b""),
+        ]);
+        let path = folder.path();
+        let part = RecordedFile::Part {
+            folder: path.to_owned(),
+            id: "a".to_owned(),
+        };
+        let complete = |name| RecordedFile::Complete(path.join(name));
+        let expected = [part, complete("log-b.gz"), complete("log-c.gz")];
+        assert_eq!(recorded_files(path).unwrap(), expected);
+        let notes = path.join("notes.txt");
+        let named = vec![RecordedFile::File(notes.clone())];
+        assert_eq!(recorded_files(&notes).unwrap(), named);
+        assert!(recorded_files(&path.join("missing")).is_err());
+    }
+
+    #[test]
+    fn a_folder_without_files_is_an_archive_only_by_its_lock() {
+        let empty = folder(&[("notes.txt", b"")]);
+        let error = recorded_files(empty.path()).unwrap_err();
+        assert!(error.to_string().contains("holds no archive"), "{error}");
+        let locked = folder(&[(LOCK_NAME, b"")]);
+        assert_eq!(recorded_files(locked.path()).unwrap(), []);
+    }
+
+    #[test]
+    fn files_are_one_stream_of_whole_lines() {
+        let folder = folder(&[
+            ("log-a", b"one\ntwo"),
+            ("part-b.ndjson", b"three\nhalf a li"),
+            ("log-c", b"four\n"),
+        ]);
+        let path = |name: &str| folder.path().join(name);
+        let part = RecordedFile::Part {
+            folder: folder.path().to_owned(),
+            id: "b".to_owned(),
+        };
+        let missing = RecordedFile::Complete(path("log-bb.gz"));
+        let files = [
+            RecordedFile::File(path("log-a")),
+            part,
+            missing,
+            RecordedFile::Complete(path("log-c")),
+        ];
+        let mut recorded = Recorded::open(files).unwrap();
+        assert_eq!((recorded.length(), recorded.position()), (7 + 15 + 5, 0));
+        assert_eq!(recorded.read(&mut []).unwrap(), 0);
+        assert_eq!(recorded.read(&mut [0; 3]).unwrap(), 3);
+        assert_eq!((recorded.length(), recorded.position()), (7 + 15 + 5, 3));
+        let (text, faults) = read(&mut recorded);
+        assert_eq!(text, "\ntwo\nthree\nfour\n");
+        let removed = format!(
+            "{}: was removed before it was read",
+            path("log-bb.gz").display()
+        );
+        assert_eq!(faults, [removed]);
+        assert_eq!((recorded.length(), recorded.position()), (27, 27));
+    }
+
+    #[test]
+    fn a_damaged_file_costs_itself_alone() {
+        let folder = folder(&[("log-a.gz", b"no gzip"), ("log-b", b"one\n")]);
+        let complete = |name| RecordedFile::Complete(folder.path().join(name));
+        let mut recorded = Recorded::open([complete("log-a.gz"), complete("log-b")]).unwrap();
+        let (text, faults) = read(&mut recorded);
+        assert_eq!(text, "one\n");
+        let fault =
+            "is damaged: it does not begin as a gzip file does; the rest of it is passed over";
+        let place = folder.path().join("log-a.gz");
+        assert_eq!(faults, [format!("{}: {fault}", place.display())]);
+        assert_eq!(recorded.position(), 11);
+        // One that somebody has named has to be there.
+        let named = RecordedFile::File(folder.path().join("missing"));
+        assert!(Recorded::open([named]).is_err());
+    }
+
+    #[test]
+    fn a_part_may_be_completed_or_cut_before_it_is_read() {
+        let folder = folder(&[("part-a.ndjson", b"one\ntwo\n")]);
+        let part = RecordedFile::Part {
+            folder: folder.path().to_owned(),
+            id: "a".to_owned(),
+        };
+        let path = part.path();
+        let mut opened = part.open().unwrap();
+        assert_eq!((opened.length(), opened.position()), (8, 0));
+        File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(4)
+            .unwrap();
+        let mut text = Vec::new();
+        let error = opened.read_to_end(&mut text).unwrap_err();
+        assert_eq!((&*text, opened.position()), (&b"one\n"[..], 4));
+        assert_eq!(
+            fault(&error),
+            "is damaged: it became shorter while it was read"
+        );
+        fs::rename(&path, folder.path().join("log-a.gz")).unwrap();
+        let error = part.open().unwrap().read(&mut [0; 8]).unwrap_err();
+        assert!(error.to_string().contains("gzip"), "{error}");
+        fs::remove_file(folder.path().join("log-a.gz")).unwrap();
+        let error = part.open().unwrap_err();
+        assert_eq!(not_opened(&error), "was removed before it was read");
+    }
+
+    #[test]
+    fn only_regular_files_are_opened_and_the_others_are_named() {
+        let folder = folder(&[("file", b"text")]);
+        let path = |name: &str| folder.path().join(name);
+        std::os::unix::fs::symlink(path("file"), path("link")).unwrap();
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, path("pipe"), mode).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(path("socket")).unwrap();
+        for follow in [false, true] {
+            let (_, metadata) = open_regular(&path("file"), follow).unwrap();
+            assert_eq!(metadata.len(), 4);
+            for (name, what) in [
+                (path("pipe"), "is a named pipe, and no file"),
+                (path("socket"), "is a socket, and no file"),
+                (folder.path().to_owned(), "is a folder, and no file"),
+                (PathBuf::from("/dev/null"), "is a device, and no file"),
+            ] {
+                let error = open_regular(&name, follow).unwrap_err();
+                assert_eq!(not_opened(&error), format!("{what}; it is passed over"));
+            }
+        }
+        assert!(open_regular(&path("link"), true).is_ok());
+        let error = open_regular(&path("link"), false).unwrap_err();
+        let link = "is a link, which is not followed; it is passed over";
+        assert_eq!(not_opened(&error), link);
+        let became = io::Error::from_raw_os_error(Errno::LOOP.raw_os_error());
+        assert_eq!(not_opened(&became), link);
+        let denied = io::Error::from(io::ErrorKind::PermissionDenied);
+        assert_eq!(
+            not_opened(&denied),
+            format!("cannot open: {denied}; it is passed over")
+        );
+        assert_eq!(
+            fault(&io::ErrorKind::UnexpectedEof.into()),
+            "is damaged: it ends too early"
+        );
+        assert_eq!(fault(&denied), format!("cannot read: {denied}"));
+    }
+
+    #[test]
+    fn the_last_newline_is_found_however_far_from_the_end() {
+        const BLOCK: usize = 64 * 1024;
+        for before in [0, 1, 5, BLOCK, 2 * BLOCK + 3] {
+            for behind in [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK] {
+                let text = [&vec![b'x'; before][..], b"\n", &vec![b'y'; behind]].concat();
+                let folder = folder(&[("file", &text), ("none", &vec![b'y'; behind])]);
+                let open = |name| File::open(folder.path().join(name)).unwrap();
+                let found = end_of_last_line(&open("file"), text.len() as u64).unwrap();
+                assert_eq!(found, before as u64 + 1, "{before} {behind}");
+                let found = end_of_last_line(&open("none"), behind as u64).unwrap();
+                assert_eq!(found, 0, "{behind}");
+            }
+        }
+    }
 }

@@ -280,4 +280,20 @@ mod tests {
         assert_eq!(lines(&mut cursor), ["begun"]);
         assert!(cursor.is_done() && cursor.has_ended());
     }
+    #[test]
+    fn a_stop_tells_how_much_it_has_read_of_a_line_that_pauses() {
+        let (_folder, mut cursor, mut writer) = pipe(100);
+        writer.write_all(b"be").unwrap();
+        cursor.read().unwrap();
+        cursor.stop_at_line_end();
+        writer.write_all(b"gun").unwrap();
+        assert_eq!(cursor.read().unwrap(), Progress::Bytes(3));
+        assert_eq!(cursor.read().unwrap(), Progress::Nothing);
+        assert!(cursor.wants_more() && !cursor.has_line());
+        // Not more than asked for, however long the line is.
+        writer.write_all(b" long").unwrap();
+        assert_eq!(cursor.read_up_to(2).unwrap(), Progress::Bytes(2));
+        let line = cursor.unfinished_line().unwrap();
+        assert_eq!(line.bytes, b"begun l");
+    }
 }

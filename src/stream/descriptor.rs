@@ -49,3 +49,26 @@ pub(super) fn poll_now(fd: impl AsFd, flags: PollFlags) -> io::Result<PollFlags>
         Err(errno) => Err(errno.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::FdFlags;
+
+    use super::*;
+
+    #[test]
+    fn a_description_of_its_own_neither_waits_nor_goes_to_children() {
+        let (reader, _writer) = rustix::pipe::pipe().unwrap();
+        let own = reopen(&reader, OFlags::RDONLY).unwrap();
+        let flags = rustix::fs::fcntl_getfl(&own).unwrap();
+        assert!(flags.contains(OFlags::NONBLOCK), "{flags:?}");
+        assert_eq!(rustix::io::fcntl_getfd(&own).unwrap(), FdFlags::CLOEXEC);
+        let shared = rustix::fs::fcntl_getfl(&reader).unwrap();
+        assert!(!shared.contains(OFlags::NONBLOCK), "{shared:?}");
+        let own = reopen_blocking(&reader, OFlags::WRONLY).unwrap();
+        let flags = rustix::fs::fcntl_getfl(&own).unwrap();
+        assert!(!flags.contains(OFlags::NONBLOCK), "{flags:?}");
+        assert!(flags.contains(OFlags::WRONLY), "{flags:?}");
+        assert_eq!(rustix::io::fcntl_getfd(&own).unwrap(), FdFlags::CLOEXEC);
+    }
+}

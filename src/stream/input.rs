@@ -325,3 +325,166 @@ fn is_temporary(error: &io::Error) -> bool {
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io::Write;
+    use std::os::fd::AsRawFd;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    fn fifo(path: &str) {
+        let mode = Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, path, mode).unwrap();
+    }
+
+    /// A folder, and the path of a named pipe in it.
+    fn pipe() -> (tempfile::TempDir, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe").to_str().unwrap().to_owned();
+        fifo(&path);
+        (folder, path)
+    }
+
+    fn open(path: &str, follow: bool) -> Input {
+        Input::open(&Address::from(path), follow).unwrap()
+    }
+
+    #[test]
+    fn a_pipe_knows_whether_it_has_a_writer_and_something_to_read() {
+        let (_folder, path) = pipe();
+        let mut input = open(&path, false);
+        let mut lines = Lines::new(100);
+        assert_eq!(input.name(), path);
+        assert!(input.is_pipe() && !input.is_file() && !input.is_terminal());
+        assert_eq!(input.file_bytes(), None);
+        // Before the first writer nobody can tell.
+        assert!(input.has_writer() && !input.has_more().unwrap());
+        input.mark_without_writer().unwrap();
+        assert!(!input.has_writer() && input.has_more().unwrap());
+        let mut writer = File::options().write(true).open(&path).unwrap();
+        assert!(input.has_writer() && !input.has_more().unwrap());
+        assert_eq!(input.read(&mut lines).unwrap(), Progress::Nothing);
+        writer.write_all(b"left\n").unwrap();
+        drop(writer);
+        assert!(input.has_writer() && input.has_more().unwrap());
+        assert_eq!(input.read(&mut lines).unwrap(), Progress::Bytes(5));
+        assert!(!input.has_writer() && input.has_more().unwrap());
+        assert_eq!(input.read(&mut lines).unwrap(), Progress::End);
+    }
+
+    #[test]
+    fn a_pipe_that_is_followed_ends_only_when_told() {
+        let (_folder, path) = pipe();
+        let mut input = open(&path, true);
+        let mut lines = Lines::new(100);
+        drop(File::options().write(true).open(&path).unwrap());
+        assert_eq!(input.read(&mut lines).unwrap(), Progress::Nothing);
+        input.stop_following();
+        assert_eq!(input.read(&mut lines).unwrap(), Progress::End);
+    }
+
+    #[test]
+    fn a_pipe_made_anew_under_the_name_is_another_one() {
+        let (_folder, path) = pipe();
+        let input = open(&path, false);
+        assert!(!input.is_replaced());
+        fs::remove_file(&path).unwrap();
+        assert!(!input.is_replaced());
+        fifo(&path);
+        assert!(input.is_replaced());
+    }
+
+    #[test]
+    fn a_wide_pipe_takes_more() {
+        let (_folder, path) = pipe();
+        let input = open(&path, false);
+        let Source::Plain { fd, .. } = &input.source else {
+            panic!("{input:?}");
+        };
+        let before = rustix::pipe::fcntl_getpipe_size(fd).unwrap();
+        input.widen();
+        assert!(rustix::pipe::fcntl_getpipe_size(fd).unwrap() > before);
+    }
+
+    #[test]
+    fn an_inherited_pipe_whose_writer_has_gone_ends_at_once() {
+        let (reader, writer) = rustix::pipe::pipe().unwrap();
+        drop(writer);
+        let mut input = open(&format!("/dev/fd/{}", reader.as_raw_fd()), false);
+        assert!(input.has_more().unwrap() && !input.has_writer());
+        assert_eq!(input.read(&mut Lines::new(100)).unwrap(), Progress::End);
+    }
+
+    #[test]
+    fn reading_a_shared_pipe_never_waits() {
+        let (fd, writer) = rustix::pipe::pipe().unwrap();
+        let mut input = Input {
+            name: "shared".to_owned(),
+            source: Source::Plain {
+                fd,
+                file_type: FileType::Fifo,
+                shared: true,
+            },
+            held_open: None,
+            faults: Vec::new(),
+        };
+        let mut lines = Lines::new(100);
+        assert_eq!(input.read(&mut lines).unwrap(), Progress::Nothing);
+        rustix::io::write(&writer, b"one\n").unwrap();
+        assert_eq!(input.read(&mut lines).unwrap(), Progress::Bytes(4));
+        drop(writer);
+        assert_eq!(input.read(&mut lines).unwrap(), Progress::End);
+    }
+
+    #[test]
+    fn a_file_knows_its_length_and_how_far_it_was_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        fs::write(&path, "one\ntwo\n").unwrap();
+        let mut input = open(path.to_str().unwrap(), true);
+        let mut lines = Lines::new(100);
+        assert!(input.is_file() && !input.is_pipe() && !input.is_replaced());
+        assert_eq!((input.file_bytes(), input.position()), (Some(8), 0));
+        assert_eq!(input.read_up_to(&mut lines, 5).unwrap(), Progress::Bytes(5));
+        assert_eq!(input.read_one_byte(&mut lines).unwrap(), Progress::Bytes(1));
+        assert_eq!((input.file_bytes(), input.position()), (Some(8), 6));
+        assert_eq!(input.read(&mut lines).unwrap(), Progress::Bytes(2));
+        // Its end is something to read, too.
+        assert!(input.has_more().unwrap());
+        input.mark_without_writer().unwrap();
+        assert_eq!(input.read(&mut lines).unwrap(), Progress::End);
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_compressed_file_is_told_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("cut.gz");
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+        encoder.write_all(b"one\ntorn").unwrap();
+        let whole = encoder.finish().unwrap();
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        let mut input = open(path.to_str().unwrap(), false);
+        let mut lines = Lines::new(100);
+        assert!(!input.has_writer() && !input.is_replaced() && !input.is_terminal());
+        assert_eq!(input.file_bytes(), Some(whole.len() as u64 - 1));
+        assert_eq!(input.read(&mut lines).unwrap(), Progress::Bytes(8));
+        assert_eq!(input.take_faults(), Vec::<String>::new());
+        assert_eq!(input.read(&mut lines).unwrap(), Progress::Nothing);
+        let fault = format!(
+            "{}: is damaged: it ends too early; the rest of it is passed over, with 4 bytes of a \
+             line whose end is missing",
+            path.display()
+        );
+        assert_eq!(input.take_faults(), [fault]);
+        assert_eq!(input.read(&mut lines).unwrap(), Progress::End);
+        assert_eq!(input.take_faults(), Vec::<String>::new());
+        assert_eq!(input.position(), whole.len() as u64 - 1);
+        assert_eq!(lines.next_line().unwrap().bytes, b"one");
+        assert!(lines.last_line().is_none());
+    }
+}

@@ -71,3 +71,73 @@ pub fn named_pipes(folder: &Path) -> Result<BTreeMap<String, u64>> {
     }
     Ok(pipes)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use rustix::event::PollFlags;
+
+    use super::*;
+    use crate::stream::descriptor::is_ready;
+
+    fn fifo(path: &Path) {
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, path, mode).unwrap();
+    }
+
+    /// Whether something has changed; then it is acknowledged.
+    fn has_changed(watch: &PipeWatch) -> bool {
+        let changed = is_ready(watch.readiness(), PollFlags::IN).unwrap();
+        watch.acknowledge();
+        changed
+    }
+
+    #[test]
+    fn a_name_that_comes_or_leaves_is_a_change_however_it_does() {
+        let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let (here, there) = (folder.path().join("pipe"), elsewhere.path().join("pipe"));
+        let watch = PipeWatch::new().unwrap();
+        watch.folder(folder.path().to_str().unwrap()).unwrap();
+        assert!(!has_changed(&watch));
+        fifo(&here);
+        assert!(has_changed(&watch), "made");
+        assert!(!has_changed(&watch));
+        fs::rename(&here, &there).unwrap();
+        assert!(has_changed(&watch), "moved away");
+        fs::rename(&there, &here).unwrap();
+        assert!(has_changed(&watch), "moved here");
+        fs::remove_file(&here).unwrap();
+        assert!(has_changed(&watch), "removed");
+        assert!(!has_changed(&watch));
+        assert!(watch.folder("/nowhere").is_err());
+    }
+
+    #[test]
+    fn whoever_opens_a_pipe_is_a_change() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        fifo(&path);
+        let watch = PipeWatch::new().unwrap();
+        watch.opening(path.to_str().unwrap()).unwrap();
+        assert!(!has_changed(&watch));
+        let opened = File::options().read(true).write(true).open(&path).unwrap();
+        assert!(has_changed(&watch));
+        drop(opened);
+        assert!(!has_changed(&watch));
+        assert!(watch.opening("/nowhere/pipe").is_err());
+    }
+
+    #[test]
+    fn a_folder_lists_its_named_pipes_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        fifo(&path);
+        fs::write(folder.path().join("file"), "").unwrap();
+        let inode = fs::metadata(&path).unwrap().ino();
+        let found = named_pipes(folder.path()).unwrap();
+        let expected = BTreeMap::from([(path.to_str().unwrap().to_owned(), inode)]);
+        assert_eq!(found, expected);
+        assert!(named_pipes(&path).is_err());
+    }
+}
