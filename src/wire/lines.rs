@@ -572,4 +572,109 @@ mod tests {
         }
         assert_eq!(rest, b"next");
     }
+
+    /// Fills the buffer with `text` and nothing else.
+    fn fill(lines: &mut Lines, text: &[u8]) {
+        let copy = |room: &mut [u8]| {
+            room[..text.len()].copy_from_slice(text);
+            Ok(text.len())
+        };
+        lines.fill(copy).unwrap();
+    }
+
+    #[test]
+    fn a_line_that_is_kept_is_the_same_line() {
+        let line = Line {
+            bytes: b"abc",
+            number: 7,
+            offset: 20,
+            oversized: Some(9),
+        };
+        let kept = KeptLine::from(&line);
+        assert_eq!(kept.line(), line);
+        assert_eq!(kept.kept_bytes(), 3);
+    }
+
+    #[test]
+    fn an_oversized_line_is_rejected_and_its_head_is_shown() {
+        let line = |oversized| Line {
+            bytes: b"{} \r",
+            number: 2,
+            offset: 0,
+            oversized,
+        };
+        assert_eq!(line(None).whole(), Ok(&b"{} \r"[..]));
+        assert_eq!(line(None).head(), b"{} ");
+        assert_eq!(line(Some(9)).whole(), Err(Reject::Oversized));
+        assert_eq!(line(Some(9)).record(), Err(Reject::Oversized));
+        assert_eq!(line(Some(9)).head(), b"{} ");
+    }
+
+    #[test]
+    fn a_buffer_doubles_for_a_long_line_and_gives_the_memory_back() {
+        let mut lines = Lines::new(64 << 20);
+        let mut lengths = Vec::new();
+        for _ in 0..100 {
+            lines.fill(|room| Ok(room.len())).unwrap();
+            assert!(lines.next_line().is_none());
+            lengths.push(lines.buffer.len());
+        }
+        assert!(lengths[0] <= 2 * BLOCK_BYTES && lengths[99] <= 200 * BLOCK_BYTES);
+        lengths.dedup();
+        assert!(lengths.len() <= 8, "{lengths:?}");
+        fill(&mut lines, b"\n");
+        let line = lines.next_line().unwrap();
+        assert_eq!(line.bytes.len(), 100 * BLOCK_BYTES);
+        fill(&mut lines, b"short\n");
+        assert!(lines.buffer.len() <= 2 * BLOCK_BYTES);
+        assert_eq!(lines.next_line().unwrap().bytes, b"short");
+        // A buffer of usual size is used again.
+        let before = lines.buffer.as_ptr();
+        fill(&mut lines, b"next\n");
+        assert_eq!(lines.buffer.as_ptr(), before);
+    }
+
+    #[test]
+    fn a_reader_gets_exactly_the_room_that_was_asked_for() {
+        let mut lines = Lines::new(100);
+        let room_of = |room: &mut [u8]| Ok(room.len());
+        assert_eq!(lines.fill_up_to(3, room_of).unwrap(), 3);
+        assert_eq!(lines.fill_one_byte(room_of).unwrap(), 1);
+        assert_eq!(lines.fill(room_of).unwrap(), BLOCK_BYTES);
+        assert_eq!(lines.end, 4 + BLOCK_BYTES);
+    }
+
+    #[test]
+    fn what_was_read_of_a_line_without_an_end_is_dropped_behind_the_whole_ones() {
+        let mut lines = Lines::new(4);
+        assert_eq!(lines.drop_unfinished_line(), 0);
+        fill(&mut lines, b"one\ntwo");
+        assert!(!lines.ends_a_line());
+        assert_eq!(lines.drop_unfinished_line(), 3);
+        assert!(lines.ends_a_line() && lines.has_whole_line());
+        assert_eq!(
+            lines.next_line().map(owned),
+            Some((b"one".to_vec(), 1, 0, None))
+        );
+        assert!(!lines.is_inside_line() && !lines.ends_a_line());
+        // The same of one that is skipped already.
+        fill(&mut lines, b"too long");
+        assert!(lines.next_line().is_none());
+        fill(&mut lines, b", still");
+        assert_eq!(lines.drop_unfinished_line(), 15);
+        assert!(!lines.is_inside_line());
+        fill(&mut lines, b"two\n");
+        assert_eq!(
+            lines.next_line().map(owned),
+            Some((b"two".to_vec(), 2, 4, None))
+        );
+        // Where its end has come, it is no line without an end.
+        fill(&mut lines, b"too long");
+        assert!(lines.next_line().is_none());
+        fill(&mut lines, b"\nrest");
+        assert_eq!(lines.drop_unfinished_line(), 4);
+        let skipped = (b"too long".to_vec(), 3, 8, Some(8));
+        assert_eq!(lines.next_line().map(owned), Some(skipped));
+        assert!(lines.last_line().is_none());
+    }
 }

@@ -424,4 +424,48 @@ mod tests {
             r#"{"provenance":{"other":1.0,"model":{"modelName":"dt","modelVersion":1}}}"#
         );
     }
+
+    #[test]
+    fn a_value_is_found_in_any_object_and_nowhere_else() {
+        let deep = format!("{{\"d\":{}{},\"a\":3}}", "[".repeat(99), "]".repeat(99));
+        for (text, value) in [
+            (r#"{"a":1,"b":{"a":2},"\u0061":3}"#, Some("3")),
+            (r#"{"b":{"a":2}}"#, None),
+            (&*deep, Some("3")),
+            (r#"["a",1]"#, None),
+            (r#"{"a":1"#, None),
+        ] {
+            assert_eq!(value_of(text, "a"), value, "{text}");
+        }
+        let names = |text| {
+            let mut names = Vec::new();
+            each_member(text, |member| names.push(member.name().into_owned()))?;
+            Some(names)
+        };
+        assert_eq!(
+            names(r#"{"a":1,"\u0062":[2]}"#),
+            Some(vec!["a".into(), "b".into()])
+        );
+        assert_eq!(names(&deep), None);
+        assert_eq!(array_items("[1.10, {}]"), Some(vec!["1.10", "{}"]));
+        assert_eq!(array_items("{}"), None);
+    }
+
+    #[test]
+    fn members_are_written_one_after_the_other() {
+        let mut out = Vec::new();
+        let mut writer = ObjectWriter::new(&mut out);
+        writer.raw("a", "1.10").string("b", "\"").display("c", 3);
+        writer.members(&["\"d\":", "4"]).append(&[",\"e\":5"]);
+        writer.object("f", |inner| {
+            inner.raw("x", "1").raw("y", "2");
+        });
+        writer.array("g", [6, 7], |item, number| {
+            item.display("z", number);
+        });
+        writer.array("h", [0; 0], |_, _| {});
+        writer.end();
+        let expected = r#"{"a":1.10,"b":"\"","c":3,"d":4,"e":5,"f":{"x":1,"y":2},"g":[{"z":6},{"z":7}],"h":[]}"#;
+        assert_eq!(std::str::from_utf8(&out), Ok(expected));
+    }
 }

@@ -99,4 +99,15 @@ mod tests {
         assert_eq!(piece, Text::piece(&whole, 4..6));
         assert_eq!(Rc::strong_count(&whole), 2);
     }
+
+    #[test]
+    fn a_piece_is_found_and_sorted_by_its_text() {
+        let whole: Rc<str> = "ab".into();
+        let (a, b) = (Text::piece(&whole, 0..1), Text::piece(&whole, 1..2));
+        let known = std::collections::HashMap::from([(a.clone(), 1), (b.clone(), 2)]);
+        assert_eq!((known.get("a"), known.get("b")), (Some(&1), Some(&2)));
+        assert_eq!(known.get("ab"), None);
+        assert!(a < b && b > a && a != b);
+        assert_eq!(format!("{a} {b:?}"), "a \"b\"");
+    }
 }
