@@ -417,6 +417,11 @@ mod tests {
                 }
                 prop_assert_eq!(orphans.bytes(), list.len() * one);
                 prop_assert_eq!(orphans.oldest(), list.first().map(|it| Micros(it.2)));
+                for (id, stream) in (0u8..6).flat_map(|id| (0u32..4).map(move |it| (id, it))) {
+                    let held = list.iter().filter(|it| (it.0, it.1) == (id, stream)).count();
+                    let group = orphans.by_id.get(&*id.to_string());
+                    prop_assert_eq!(group.map_or(0, |group| group.count(stream)), held as u32);
+                }
             }
         }
     }
