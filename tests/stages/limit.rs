@@ -172,6 +172,19 @@ mod tests {
         assert!(said.contains("has said:\nsaid so far"), "{said}");
     }
 
+    #[test]
+    fn a_run_of_unit_tests_that_hangs_fails() {
+        let config = fs::read_to_string(checkout().join(".cargo/config.toml")).unwrap();
+        assert!(config.contains("runner = \"scripts/run_in_time.sh\""));
+        let workdir = Workdir::new();
+        let script = "mkdir deps; cp \"$(command -v sleep)\" deps/; exec \"$0\" deps/sleep 60";
+        let mut run = workdir.shell(script);
+        run.command.env("RV_TEST_RUN_SECONDS", "1");
+        let runner = checkout().join("scripts/run_in_time.sh");
+        let finished = run.arg(runner).exits(124);
+        assert!(finished.stderr.contains("sending signal"), "{finished}");
+    }
+
     /// The functions of a file: each name, whether it is a test, and its text.
     fn functions(text: &str) -> Vec<(String, bool, String)> {
         let mut functions = Vec::new();

@@ -1,0 +1,16 @@
+#!/usr/bin/env bash
+# cargo starts every test and program by this script, see .cargo/config.toml. A file of
+# tests that does not end in time fails with status 124. After 60 seconds the test
+# program itself names each test that still runs. A program has no such limit.
+#
+# RV_TEST_RUN_SECONDS is the limit of one file of tests, 1800 unless set.
+set -euo pipefail
+
+case $1 in
+  */deps/*)
+    seconds=$((${RV_TEST_RUN_SECONDS:-1800} + ${RV_CHAOS_SECONDS:-0}))
+    # In the foreground, so that Ctrl-C ends the tests, too.
+    exec timeout --foreground --verbose --kill-after=10 "$seconds" "$@"
+    ;;
+  *) exec "$@" ;;
+esac
