@@ -7,8 +7,6 @@ pub mod clock;
 mod context;
 mod exit;
 pub mod filter;
-#[cfg(test)]
-pub mod limit;
 pub mod program;
 pub mod queue;
 pub mod recording;
