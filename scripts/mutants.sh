@@ -132,10 +132,15 @@ note() {
   done
 }
 
+# All mutants of a folder.
+list() {
+  cargo mutants --dir "$TREE" --list --file "src/$1/**" --file "src/$1.rs"
+}
+
 # The mutants of a folder, in the order of the seed: by a hash of the seed and the
 # name without its place, so that the sample stays nearly the same as the code changes.
 choose() {
-  cargo mutants --dir "$TREE" --list --file "src/$1/**" --file "src/$1.rs" |
+  list "$1" |
     awk '{
       name = $0
       sub(/:[0-9]+:[0-9]+:/, ":", name)
@@ -178,17 +183,21 @@ baseline() {
 
 # Runs the mutants on stdin against tests of a kind, and notes the outcomes.
 run() {
-  local kind=$1 folder=$2 wanted=() mutant outcome tests args least left since
-  while IFS= read -r mutant; do
-    # shellcheck disable=SC2001 # a class of characters, each with what stood there
-    wanted+=(--re "^$(sed 's/[][().*+?^${}|\\]/\\&/g' <<< "$mutant")\$")
-  done
-  ((${#wanted[@]})) || return 0
+  local kind=$1 folder=$2 wanted outcome tests args least left since
+  wanted=$(cat)
+  [[ -n $wanted ]] || return 0
   read -ra tests -d '' <<< "$("${kind/programs/program}_tests_of" "$folder")" || true
   least=$(baseline "$kind" "$folder" "${tests[@]}")
   left=$(seconds_left)
   ((left > 0)) || return 0
-  echo "== $folder, $kind: $((${#wanted[@]} / 2)) mutants" >&2
+  echo "== $folder, $kind: $(wc --lines <<< "$wanted") mutants" >&2
+  # What a former run has caught, --iterate leaves out: all that is not wanted. Some
+  # kinds of mutants disregard --re.
+  rm --recursive --force "$TARGET/mutants.out"
+  mkdir "$TARGET/mutants.out"
+  list "$folder" | grep --fixed-strings --line-regexp --invert-match --file=<(echo "$wanted") \
+    > "$TARGET/mutants.out/previously_caught.txt" || true
+  touch "$TARGET"/mutants.out/{caught,unviable,timeout,missed}.txt
   read -ra args <<< "$(cargo_args_of "$kind")"
   since=$SECONDS
   # Its status says that some were missed, which the table says, too. On SIGINT it
@@ -196,7 +205,7 @@ run() {
   timeout --signal=INT "$left" \
     cargo mutants --dir "$TREE" --in-place --output "$TARGET" --no-shuffle --colors never \
     --baseline skip --timeout $((3 * least + 10)) --build-timeout "$BUILD_SECONDS" \
-    --file "src/$folder/**" --file "src/$folder.rs" "${wanted[@]}" \
+    --file "src/$folder/**" --file "src/$folder.rs" --iterate \
     "${args[@]/#/--cargo-arg=}" -- -- "${tests[@]}" >&2 || true
   for outcome in caught unviable timeout; do
     note "$folder" "$outcome" < "$TARGET/mutants.out/$outcome.txt"
