@@ -1,43 +1,44 @@
-//! Bytes that an output has not taken yet.
+//! Bytes that wait until an output accepts them.
 
 use std::io;
 
 use crate::stream::output::Output;
 
-/// What waits to be written. Writing a part of it moves nothing.
+/// The waiting bytes. Writing some of them does not move the rest.
 #[derive(Debug, Default)]
 pub struct Backlog {
     bytes: Vec<u8>,
-    /// Written up to here.
+    /// The bytes before this index have been written.
     start: usize,
 }
 
 impl Backlog {
-    /// How many bytes wait.
+    /// The number of waiting bytes.
     pub fn len(&self) -> usize {
         self.bytes.len() - self.start
     }
 
-    /// Whether nothing waits.
+    /// Whether no byte waits.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What waits.
+    /// The waiting bytes.
     pub fn waiting(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    /// Where to append what is to be written.
+    /// The buffer to which new bytes are appended.
     pub fn tail(&mut self) -> &mut Vec<u8> {
-        // Half of it is gone: what is moved was paid for by as much written.
+        // Only if over half has been written: then each byte is moved at most once on
+        // average.
         if self.start > self.bytes.len() / 2 {
             self.forget_written();
         }
         &mut self.bytes
     }
 
-    /// Writes what is taken at once.
+    /// Writes as much as the output accepts without waiting.
     pub fn write_some(&mut self, output: &mut Output) -> io::Result<()> {
         while !self.is_empty() {
             match output.try_write(self.waiting())? {
@@ -48,19 +49,18 @@ impl Backlog {
         if self.is_empty() {
             self.bytes.clear();
             self.start = 0;
-            // One burst must not cost its memory for ever.
+            // Frees the memory of a burst.
             self.bytes.shrink_to(1 << 20);
         }
         Ok(())
     }
 
-    /// Drops what was written.
     fn forget_written(&mut self) {
         self.bytes.drain(..self.start);
         self.start = 0;
     }
 
-    /// All that waits, taken away.
+    /// Removes and returns all waiting bytes.
     pub fn take(&mut self) -> Vec<u8> {
         self.forget_written();
         std::mem::take(&mut self.bytes)
@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_waits_is_the_same_however_it_is_taken() {
+    fn the_waiting_bytes_are_the_same_however_many_are_written_at_a_time() {
         let all: Vec<u8> = (0..100_000u32).map(|number| number as u8).collect();
         let mut backlog = Backlog::default();
         backlog.tail().extend_from_slice(&all);

@@ -8,8 +8,8 @@ use clap_complete::Shell;
 
 use crate::wire::lines::LINE_BYTES_MAX_DEFAULT;
 
-/// Reads a span of time such as `100ms`, for every flag that takes one. A bound
-/// keeps sums of times away from their limits.
+/// Parses a duration such as `100ms`, for every flag that takes one. The bound keeps
+/// sums of times from overflowing.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let span = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if span > DURATION_MAX {
@@ -20,44 +20,43 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 
 const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// A size that a flag gives, in bytes. A size that memory cannot have is the largest one
-/// that it can.
+/// The size of a flag in bytes, at most `usize::MAX`.
 pub fn bytes(size: ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }
 
-/// The version of the package and, where it was built in a repository, the
-/// commit.
+/// The version of the package, and the commit if it was built in a repository.
 pub const VERSION: &str = env!("RV_VERSION");
 
 /// Flags of every program.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Common options")]
 pub struct RunArgs {
-    /// Keep rejected records in FILE, one JSON object a line (program, input,
-    /// line, offset, reason, raw)
+    /// Append rejected records to FILE, one JSON object a line (program, input, line,
+    /// offset, reason, raw)
     #[arg(global = true, long, value_name = "FILE")]
     pub rejects: Option<String>,
 
-    /// End at the first rejected record, with status 3
+    /// Exit at the first rejected record, with status 3
     #[arg(global = true, long)]
     pub strict: bool,
 
-    /// Reject longer lines
+    /// Reject lines longer than SIZE
     #[arg(global = true, long, value_name = "SIZE", default_value_t = ByteSize::b(LINE_BYTES_MAX_DEFAULT as u64))]
     pub max_line_bytes: ByteSize,
 
-    /// How long to go on after SIGINT or SIGTERM. SIGTERM again changes nothing, and
-    /// a second SIGINT ends at once
+    /// How long the program may take to finish after SIGINT or SIGTERM. A second
+    /// SIGTERM changes nothing; a second SIGINT ends the program at once
     #[arg(global = true, long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub grace: Duration,
 
-    /// Keep the counts in FILE while running: JSON, or Prometheus text where the
-    /// name ends in .prom
+    /// Rewrite FILE with the current counts while running: as JSON, or as Prometheus
+    /// text if its name ends in .prom
     #[arg(global = true, long, value_name = "FILE")]
     pub stats: Option<String>,
 
-    /// Print a summary at the end even where nobody watches and all went well
+    /// Print a summary at the end even if stderr is no terminal and no record was
+    /// rejected
     #[arg(global = true, short, long, conflicts_with = "quiet")]
     pub verbose: bool,
 
@@ -65,11 +64,11 @@ pub struct RunArgs {
     #[arg(global = true, short, long)]
     pub quiet: bool,
 
-    /// The form of messages on stderr
+    /// The format of messages on stderr
     #[arg(global = true, long, value_enum, value_name = "FORMAT", default_value_t = LogFormat::Text)]
     pub log_format: LogFormat,
 
-    /// Print completions for a shell and exit
+    /// Print completions for SHELL and exit
     #[arg(long, value_name = "SHELL", exclusive = true)]
     pub completions: Option<Shell>,
 
@@ -79,16 +78,16 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// The limit of a line, in bytes.
+    /// The longest line that is accepted, in bytes.
     pub fn line_bytes_max(&self) -> usize {
         bytes(self.max_line_bytes)
     }
 }
 
-/// How messages are written.
+/// The format of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people.
+    /// Plain text.
     Text,
     /// One JSON object a message.
     Json,

@@ -8,7 +8,7 @@ use rustix::event::Timespec;
 
 use crate::wire::micros::Micros;
 
-/// How long it is until `time`, as `poll` takes it.
+/// The time from now until `time`, as a time-out for `poll`.
 pub fn time_left(time: Instant) -> Timespec {
     let left = time.saturating_duration_since(Instant::now());
     Timespec {
@@ -17,15 +17,15 @@ pub fn time_left(time: Instant) -> Timespec {
     }
 }
 
-/// Where a program takes the time from.
+/// The source of a program's times.
 #[derive(Clone, Copy, Debug)]
 pub enum Clock {
     /// The machine's clocks.
     System {
-        /// What monotonic times are measured from.
+        /// The instant from which monotonic times are measured.
         started: Instant,
     },
-    /// A time that stands still, so that the same input gives the same bytes.
+    /// A constant time, so that the same input gives the same output bytes.
     Fixed(Micros),
 }
 
@@ -37,7 +37,7 @@ impl Clock {
         }
     }
 
-    /// The wall clock, since the Unix epoch.
+    /// The wall-clock time since the Unix epoch.
     #[expect(clippy::disallowed_methods, reason = "this is the one clock")]
     pub fn unix(&self) -> Micros {
         match self {
@@ -49,8 +49,8 @@ impl Clock {
         }
     }
 
-    /// The monotonic clock, since the program's start. No step of the wall clock
-    /// changes it.
+    /// The monotonic time since the program's start. Changes of the wall clock do not
+    /// affect it.
     pub fn monotonic(&self) -> Micros {
         match self {
             Clock::System { started } => Micros::from_duration(started.elapsed()),
@@ -75,16 +75,16 @@ impl FromStr for Clock {
     }
 }
 
-/// Where new message ids come from.
+/// The source of new message ids.
 #[derive(Clone, Debug)]
 pub enum Ids {
     /// Random UUIDs.
     Uuid(Random),
-    /// A prefix and a count from 1, for output that is the same every time.
+    /// A prefix and a count from 1, so that the output is the same in every run.
     Sequence {
-        /// In front of the count.
+        /// The text before the count.
         prefix: String,
-        /// The last count given.
+        /// The count of the last id.
         last: u64,
     },
 }
@@ -102,21 +102,22 @@ impl Ids {
     }
 }
 
-/// Random bytes of the system, fetched for many ids at a time: to ask for each id
-/// costs more than the rest of it.
+/// Random bytes from the system, fetched for many ids in one call. One call per id
+/// would cost more than all other work on the id.
 #[derive(Default)]
 pub struct Random {
     bytes: Vec<u8>,
 }
 
 impl Clone for Random {
-    /// A copy fetches its own: no two may make the same ids.
+    /// The copy starts empty and fetches its own bytes, so that two copies never make
+    /// the same ids.
     fn clone(&self) -> Random {
         Random::default()
     }
 }
 
-/// As much as the system gives without a break.
+/// The largest request that a signal cannot interrupt (getrandom(2)).
 const RANDOM_BYTES: usize = 256;
 
 impl Random {
@@ -155,7 +156,7 @@ impl FromStr for Ids {
             return Ok(Ids::Uuid(Random::default()));
         }
         match text.strip_prefix("seq:") {
-            // Room for the digits of any count within the limit of an id.
+            // Leaves room for the digits of any count within the length limit of an id.
             Some(prefix) if prefix.len() <= 200 => Ok(Ids::Sequence {
                 prefix: prefix.to_owned(),
                 last: 0,

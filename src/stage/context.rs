@@ -1,4 +1,4 @@
-//! What every stage holds while it runs: messages, signals and counts.
+//! The state that every stage has while it runs: messages, signals and counts.
 
 use std::time::Instant;
 
@@ -13,24 +13,25 @@ use crate::stage::stats_file::StatsFile;
 use crate::stage::wait::{output_error, wait};
 use crate::stream::output::Output;
 
-/// What every stage holds while it runs.
+/// The state that every stage has while it runs.
 #[derive(Debug)]
 pub struct Stage {
-    /// Messages, and the records set aside.
+    /// Messages and rejected records.
     pub report: Report,
-    /// What the program was asked to do by signals.
+    /// The signals that have come.
     pub signals: Signals,
-    /// Where the counts go while it runs.
+    /// The file of `--stats`.
     pub stats: StatsFile,
-    /// The limit of a line in bytes.
+    /// The longest line that is accepted, in bytes.
     pub line_bytes_max: usize,
-    /// Set if the work is done, and its outcome has faults that are not rejected
-    /// records, such as errors in a rescoring: exit status 1.
+    /// Whether the finished work has faults other than rejected records, such as errors
+    /// of a rescoring. The exit status is then 1.
     pub has_findings: bool,
 }
 
 impl Stage {
-    /// Sets up what the flags ask for. Nothing is read or written yet.
+    /// Sets up messages, signals and counts. Opens the file of `--rejects`, but reads
+    /// and writes nothing.
     pub fn new(program: &'static str, args: &RunArgs) -> Result<Stage> {
         Ok(Stage {
             signals: Signals::new(program, args.log_format, args.grace)?,
@@ -41,8 +42,8 @@ impl Stage {
         })
     }
 
-    /// Reports what was wrong with recorded files. To be called after each read of an
-    /// input that may be an archive.
+    /// Reports damaged recorded files. Call this after each read of an input that may
+    /// be an archive.
     pub fn report_faults(&mut self, faults: Vec<String>) -> Result<()> {
         for fault in faults {
             self.report.damaged(&fault)?;
@@ -50,8 +51,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Writes all of `bytes` and empties it. Waits for the reader as long as it
-    /// takes, but after a signal to stop only to the end of the grace.
+    /// Writes all of `bytes`, then empties `bytes`. Waits for the reader without a
+    /// limit, but after a signal to stop only until the grace period ends.
     pub fn write_all(&mut self, output: &mut Output, bytes: &mut Vec<u8>) -> Result<()> {
         let mut written = 0;
         while written < bytes.len() {
@@ -62,14 +63,16 @@ impl Stage {
             }
         }
         bytes.clear();
-        // One long line must not cost its memory for ever.
+        // Frees the memory of a long line.
         bytes.shrink_to(1 << 20);
         Ok(())
     }
 
-    /// Ends the output: a named pipe has had its reader, a file is on the disk.
+    /// Closes the output. Waits until a named pipe has a reader, and syncs a file to
+    /// disk.
     pub fn close(&mut self, output: &mut Output) -> Result<()> {
-        // A reader that comes later would wait for ever for a first writer.
+        // If the pipe were closed without a reader, a later reader would wait for a
+        // writer for ever.
         while !output
             .is_open()
             .map_err(|error| output_error(output, error))?
@@ -81,8 +84,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until a write may bring something, but after a signal to stop only to
-    /// the end of the grace.
+    /// Waits until `output` can accept bytes, but after a signal to stop only until the
+    /// grace period ends.
     pub fn wait_for_output(&mut self, output: &Output) -> Result<()> {
         if let Some(stop) = self.signals.out_of_time() {
             return Err(EndedEarly::Signal(stop).into());
@@ -94,26 +97,27 @@ impl Stage {
         Ok(())
     }
 
-    /// Does what is due of showing the counts, which `snapshot` takes.
+    /// Prints the counts if SIGUSR1 asked for them, and rewrites the file of `--stats`
+    /// if it is due. `snapshot` takes the counts.
     pub fn show_stats(&mut self, snapshot: impl Fn(&Stage) -> Snapshot) {
         if self.signals.take_print_stats() {
             let running = self.stats.running();
             let text = snapshot(self).json(self.report.program(), running);
-            self.report.tell(text.trim_end());
+            self.report.print_requested(text.trim_end());
         }
         if self.stats.due().is_some_and(|due| due <= Instant::now()) {
             self.write_stats(&snapshot(self));
         }
     }
 
-    /// Shows the counts for the last time.
+    /// Writes the final counts and prints the summary.
     pub fn final_stats(&mut self, snapshot: &Snapshot) {
         self.write_stats(snapshot);
         self.report.summary(&snapshot.summary());
     }
 
-    /// Writes the counts where `--stats` wants them. A place that is full or gone is
-    /// no reason to stop answering.
+    /// Writes the counts to the file of `--stats`. A failure is only a warning, because
+    /// the stage must go on answering.
     pub fn write_stats(&mut self, snapshot: &Snapshot) {
         if let Err(error) = self.stats.write(snapshot) {
             let message = format!("{}: cannot write the stats: {error}", self.stats.path());

@@ -1,37 +1,38 @@
-//! How a program ends: the reasons, and the one mapping of each to an exit status.
+//! The reasons for which a program ends, and the exit status of each.
 
 use std::fmt;
 
 /// The work is done.
 pub const DONE: u8 = 0;
 
-/// The work is done, and something was rejected, or a check says no.
+/// The work is done, but a record was rejected or a check failed.
 pub const DONE_WITH_FINDINGS: u8 = 1;
 
-/// The command line or a file of settings is wrong.
+/// The command line or a configuration file is wrong.
 const USAGE: u8 = 2;
 
 /// The program has failed.
 pub const FAILED: u8 = 3;
 
-/// The reader of the output has gone. A shell sees the same of a program that SIGPIPE
-/// has ended.
+/// The reader of the output has closed it. A shell reports the same status for a
+/// program that SIGPIPE ended.
 pub const DOWNSTREAM_CLOSED: u8 = 141;
 
-/// How a program is told to end.
+/// The signal that tells a program to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// SIGINT reaches all stages of a pipeline: sources stop, the others drain.
+    /// SIGINT reaches all stages of a pipeline: sources stop, and the others read to
+    /// the end of their input.
     Interrupt,
-    /// SIGTERM is meant for this stage: it makes room for a successor.
+    /// SIGTERM is sent to this stage alone, to make room for a successor.
     Terminate,
 }
 
 impl Stop {
-    /// The exit status of a program that the signal cut short.
+    /// The exit status of a program that the signal ended before its work was done.
     pub fn exit_status(self) -> u8 {
         match self {
-            // 128 and the number of the signal, as a shell has it.
+            // 128 plus the number of the signal, as shells report it.
             Stop::Interrupt => 130,
             Stop::Terminate => 143,
         }
@@ -47,16 +48,16 @@ impl fmt::Display for Stop {
     }
 }
 
-/// Why a program ends before its work is done. Everything else is a failure.
+/// The reasons for ending before the work is done. Any other error is a failure.
 #[derive(Debug, thiserror::Error)]
 pub enum EndedEarly {
-    /// The command line or a file of settings is wrong.
+    /// The command line or a configuration file is wrong.
     #[error("{0}")]
     Usage(String),
-    /// The reader of the output has gone, as `head` does.
+    /// The reader of the output has closed it, as `head` does.
     #[error("the reader of the output has gone")]
     DownstreamClosed,
-    /// A signal left no time to finish.
+    /// A signal ended the program before it could finish.
     #[error("cut short by {0}")]
     Signal(Stop),
 }

@@ -1,5 +1,5 @@
-//! The loop of a stage that reads one stream: take what is waiting, work, write,
-//! and only then wait again.
+//! The loop of a stage that reads one stream: it works on all lines that have been
+//! read, writes the output, and only then waits for more input.
 
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
@@ -20,10 +20,10 @@ use crate::stream::output::Output;
 use crate::wire::lines::Line;
 use crate::wire::reject::Reject;
 
-/// What is done with the lines of one input.
+/// A stage's work on the lines of one input.
 pub trait Filter {
-    /// Works on one line, and appends its output to `out`. `input` is what messages
-    /// call the input.
+    /// Works on one line, and appends its output to `out`. `input` is the name of the
+    /// input in messages.
     fn line(
         &mut self,
         stage: &mut Stage,
@@ -32,26 +32,28 @@ pub trait Filter {
         out: &mut Vec<u8>,
     ) -> Result<()>;
 
-    /// Every line that was at hand has been worked on; the next read may wait.
+    /// Called when all lines that were read have been worked on, before a read that may
+    /// wait.
     fn before_wait(&mut self, _stage: &mut Stage) -> Result<()> {
         Ok(())
     }
 
-    /// Work that goes on while the loop waits for input, if there is any.
+    /// The work that continues while the loop waits for input, if any.
     fn background(&mut self) -> Option<&mut dyn Background> {
         None
     }
 
-    /// The program ends early, by an error or a signal. This line was read and not
-    /// worked on.
+    /// Called when the program ends early, by an error or a signal, for each line that
+    /// was read but not worked on.
     fn left_over(&mut self, _input: &str, _line: &Line) {}
 
-    /// SIGHUP has come. An error in what is reloaded is reported, not returned.
+    /// Called after SIGHUP. A fault in a reloaded file is reported, not returned.
     fn hangup(&mut self, _stage: &mut Stage) -> Result<()> {
         Ok(())
     }
 
-    /// The input has ended, or this program is to end. The output is closed.
+    /// Called when the input has ended or the program is to stop. The output is already
+    /// closed.
     fn finish(&mut self, _stage: &mut Stage) -> Result<()> {
         Ok(())
     }
@@ -62,9 +64,9 @@ pub trait Filter {
 
 /// Work of a filter in other threads or programs, or at a later time.
 pub trait Background {
-    /// Appends to `out` what is finished of the oldest lines, and says whether that was
-    /// anything. With `wait` the input has no more to give for now: it hands over the
-    /// lines that are held for a batch, and waits for the oldest ones.
+    /// Appends the finished output of the oldest lines to `out`, and returns whether
+    /// there was any. `wait` is set if no more input is ready: then this hands over the
+    /// lines that are held for a batch, and waits for the oldest lines.
     fn collect(
         &mut self,
         _stage: &mut Stage,
@@ -75,13 +77,13 @@ pub trait Background {
         Ok(false)
     }
 
-    /// When [`Filter::before_wait`] is to be called if nothing comes.
+    /// The time at which to call [`Filter::before_wait`] if no input comes.
     fn due(&self) -> Option<Instant> {
         None
     }
 
-    /// Streams that become readable when some of the work is done. Then
-    /// [`Filter::before_wait`] is called.
+    /// Streams that become readable when some of the work is done. The loop then calls
+    /// [`Filter::before_wait`].
     fn streams(&self) -> Vec<BorrowedFd<'_>> {
         Vec::new()
     }
@@ -104,23 +106,23 @@ pub fn run(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Res
     }
     let outcome = filtering.run(stage);
     if outcome.is_err() {
-        filtering.leave_over();
-        // The counts say how far it came.
+        filtering.hand_over_unprocessed();
+        // The counts show how far the stage came.
         stage.write_stats(&filtering.filter.snapshot(stage));
     }
     outcome
 }
 
-/// How much output is gathered before it is written in the middle of a block.
+/// How many bytes of output are collected before a write, while more lines are ready.
 const WRITE_BYTES: usize = 256 * 1024;
 
-/// A filter at work between its streams.
+/// A filter with its streams.
 struct Filtering<'f, F> {
     cursor: Cursor,
-    /// What messages call the input.
+    /// The name of the input in messages.
     name: String,
     output: Output,
-    /// Output that is not written yet.
+    /// Output that has not been written yet.
     out: Vec<u8>,
     is_source: bool,
     /// The signal that made this stage stop reading.
@@ -133,8 +135,8 @@ impl<F: Filter> Filtering<'_, F> {
     fn run(&mut self, stage: &mut Stage) -> Result<()> {
         loop {
             self.work(stage)?;
-            self.settle(stage)?;
-            self.obey_signals(stage)?;
+            self.write_before_wait(stage)?;
+            self.handle_signals(stage)?;
             if self.cursor.is_done() {
                 break;
             }
@@ -143,7 +145,7 @@ impl<F: Filter> Filtering<'_, F> {
         self.bar.finish_and_clear();
         self.finish(stage)?;
         match self.stopped {
-            // A file has an end, and it was not reached.
+            // A file was not read to its end.
             Some(stop) if self.cursor.input().is_file() && !self.cursor.has_ended() => {
                 Err(EndedEarly::Signal(stop).into())
             }
@@ -151,7 +153,7 @@ impl<F: Filter> Filtering<'_, F> {
         }
     }
 
-    /// Works on every line that is at hand.
+    /// Works on every line that has been read.
     fn work(&mut self, stage: &mut Stage) -> Result<()> {
         while let Some(line) = self.cursor.next_line() {
             self.filter.line(stage, &self.name, &line, &mut self.out)?;
@@ -168,8 +170,8 @@ impl<F: Filter> Filtering<'_, F> {
         Ok(())
     }
 
-    /// Writes what there is, before a wait that may be long.
-    fn settle(&mut self, stage: &mut Stage) -> Result<()> {
+    /// Writes the output so far, before a wait that may be long.
+    fn write_before_wait(&mut self, stage: &mut Stage) -> Result<()> {
         self.filter.before_wait(stage)?;
         stage.report.flush()?;
         stage.write_all(&mut self.output, &mut self.out)?;
@@ -177,14 +179,14 @@ impl<F: Filter> Filtering<'_, F> {
         Ok(())
     }
 
-    /// Does what signals ask for.
-    fn obey_signals(&mut self, stage: &mut Stage) -> Result<()> {
+    /// Acts on signals.
+    fn handle_signals(&mut self, stage: &mut Stage) -> Result<()> {
         if stage.signals.take_hangup() {
             self.filter.hangup(stage)?;
         }
         match stage.signals.stop() {
             Some(Stop::Interrupt) if !self.is_source => {
-                // The sources stop now, so this is the last writer.
+                // The sources stop too, so no other writer will follow the present one.
                 self.cursor.stop_following();
             }
             Some(stop) => {
@@ -207,7 +209,8 @@ impl<F: Filter> Filtering<'_, F> {
         Ok(())
     }
 
-    /// Waits for input, a signal or the background work, and reads what is there.
+    /// Waits for input, a signal or the background work, and reads the input that is
+    /// ready.
     fn read(&mut self, stage: &mut Stage) -> Result<()> {
         if let Some(fd) = self.cursor.readiness() {
             let background = self.filter.background();
@@ -232,7 +235,7 @@ impl<F: Filter> Filtering<'_, F> {
         Ok(())
     }
 
-    /// Writes all output, closes it, and shows the counts for the last time.
+    /// Writes all output, closes it, and shows the final counts.
     fn finish(&mut self, stage: &mut Stage) -> Result<()> {
         while let Some(background) = self.filter.background() {
             if !background.collect(stage, &self.name, &mut self.out, true)? {
@@ -240,7 +243,8 @@ impl<F: Filter> Filtering<'_, F> {
             }
         }
         self.filter.before_wait(stage)?;
-        // To finish may take a while. The reader of the output need not wait for that.
+        // The output closes first, because `finish` may take long and the reader need
+        // not wait for it.
         stage.write_all(&mut self.output, &mut self.out)?;
         stage.close(&mut self.output)?;
         self.filter.finish(stage)?;
@@ -249,12 +253,13 @@ impl<F: Filter> Filtering<'_, F> {
         Ok(())
     }
 
-    /// Hands the lines that were read and not worked on to the filter.
-    fn leave_over(&mut self) {
+    /// Hands the lines that were read but not worked on to the filter.
+    fn hand_over_unprocessed(&mut self) {
         while let Some(line) = self.cursor.next_line() {
             self.filter.left_over(&self.name, &line);
         }
-        // In a file the line stays whole. What a pipe has given is nowhere else.
+        // A file still holds its last line. Bytes that were read from a pipe are
+        // nowhere else.
         if !self.cursor.input().is_file()
             && let Some(line) = self.cursor.unfinished_line()
         {
@@ -263,7 +268,8 @@ impl<F: Filter> Filtering<'_, F> {
     }
 }
 
-/// A progress bar on the terminal, where the length of the input is known.
+/// A progress bar on the terminal if the length of the input is known, else a hidden
+/// one.
 fn progress_bar(input: &Input, stage: &Stage) -> ProgressBar {
     match input.file_bytes() {
         Some(bytes) => progress_bar_of(bytes, stage),
@@ -271,7 +277,7 @@ fn progress_bar(input: &Input, stage: &Stage) -> ProgressBar {
     }
 }
 
-/// A progress bar on the terminal, for so many bytes.
+/// A progress bar on the terminal with a length of `bytes`.
 pub fn progress_bar_of(bytes: u64, stage: &Stage) -> ProgressBar {
     if stage.report.is_quiet() {
         return ProgressBar::hidden();

@@ -10,23 +10,23 @@ use clap_complete::Shell;
 use crate::stage::cli::RunArgs;
 use crate::stage::context::Stage;
 use crate::stage::exit;
-use crate::stage::report::say;
+use crate::stage::report::print_message;
 
-/// One of the programs: its arguments, and what it does with them.
+/// A program: its arguments and its work.
 pub trait Program: Parser {
-    /// What it is called, and how it signs its messages.
+    /// The name of the program, which also starts its messages.
     const NAME: &'static str;
 
-    /// The flags that it shares with the others.
+    /// The flags that all programs share.
     fn run_args(&self) -> &RunArgs;
 
     /// Does the work.
     fn run(self, stage: &mut Stage) -> Result<()>;
 }
 
-/// Runs a program from its command line to its exit status: 0 done; 1 done, but
-/// something was rejected; 2 usage; 3 failure; 130 and 143 cut short by a
-/// signal; 141 the reader of the output has gone.
+/// Runs a program and returns its exit status: 0 done; 1 done, but a record was
+/// rejected or a check failed; 2 wrong usage; 3 failure; 130 and 143 ended early by a
+/// signal; 141 the reader of the output has closed it.
 pub fn main<P: Program>() -> ExitCode {
     let matches = P::command().get_matches();
     if let Some(status) = describe::<P>(&matches) {
@@ -37,8 +37,8 @@ pub fn main<P: Program>() -> ExitCode {
     let status = match Stage::new(P::NAME, &run_args) {
         Ok(mut stage) => {
             let outcome = run_in(&mut stage, args);
-            // The stage lives on while this is said: its signals still end a program
-            // whose stderr nobody reads.
+            // `stage` must outlive this call: its signals can still end the program
+            // while the message waits for stderr.
             status_of::<P>(outcome, &run_args)
         }
         Err(error) => status_of::<P>(Err(error), &run_args),
@@ -49,7 +49,7 @@ pub fn main<P: Program>() -> ExitCode {
 fn run_in<P: Program>(stage: &mut Stage, args: P) -> Result<u8> {
     let outcome = args.run(stage);
     let flushed = stage.report.flush();
-    stage.report.sum_up_damaged();
+    stage.report.warn_of_damaged_total();
     outcome.and(flushed)?;
     let has_findings =
         stage.has_findings || stage.report.rejected() > 0 || stage.report.damaged_files() > 0;
@@ -59,20 +59,21 @@ fn run_in<P: Program>(stage: &mut Stage, args: P) -> Result<u8> {
     })
 }
 
-/// The exit status of what came of a run. An error is said.
+/// The exit status for the outcome of a run. Prints the error, if any.
 fn status_of<P: Program>(outcome: Result<u8>, run_args: &RunArgs) -> u8 {
     outcome.unwrap_or_else(|error| {
         let status = exit::status_of(&error);
-        // The end of the reader is no message; what it costs is one.
+        // A closed reader alone is not reported. An error with context is, because it
+        // tells what was lost.
         if status != exit::DOWNSTREAM_CLOSED || error.chain().len() > 1 {
-            say(P::NAME, run_args.log_format, "error", &format!("{error:#}"));
+            print_message(P::NAME, run_args.log_format, "error", &format!("{error:#}"));
         }
         status
     })
 }
 
-/// Prints the completions or the manual page, where one is asked for. Neither
-/// needs what the program's work needs.
+/// Prints the completions or the manual page, if a flag asks for one. Neither needs the
+/// required arguments of the program.
 fn describe<P: Program>(matches: &ArgMatches) -> Option<ExitCode> {
     let mut text = Vec::new();
     if let Some(shell) = matches.get_one::<Shell>("completions") {

@@ -1,5 +1,5 @@
-//! A bounded queue in front of an output that must not hold anybody up: past its
-//! bound the oldest records are dropped, and counted.
+//! A bounded queue in front of an output that must not delay the program. When the
+//! queue is full, it drops and counts the oldest records.
 
 use std::collections::VecDeque;
 use std::io;
@@ -14,80 +14,82 @@ use crate::stream::address::Address;
 use crate::stream::output::Output;
 use crate::stream::threaded_file::ThreadedFile;
 
-/// Records are kept in pieces of about this size: a record is appended, written or
-/// dropped without moving the others.
-const PIECE_BYTES: usize = 64 * 1024;
+/// The approximate size of a chunk of records. With chunks, a record is appended,
+/// written or dropped without moving the others.
+const CHUNK_BYTES: usize = 64 * 1024;
 
-/// How much is written at once, so that a fast reader of it does not hold up what is
-/// more urgent.
+/// The most bytes that one call writes, so that a fast reader does not delay more
+/// urgent work.
 const WRITE_BYTES: usize = 256 * 1024;
 
-/// How long a reader is waited for at the end of the program.
-const FINISH: Duration = Duration::from_secs(5);
+/// How long the queue waits for its reader or disk at the end of the program.
+const FINISH_TIME: Duration = Duration::from_secs(5);
 
 /// Whole records that wait for an output.
 #[derive(Debug)]
 pub struct Queue {
     output: Output,
-    /// The thread that writes, where the output is a file that nobody may wait for.
-    beside: Option<ThreadedFile>,
+    /// The thread that writes to a regular file, so that the program does not wait for
+    /// the disk.
+    thread: Option<ThreadedFile>,
     address: Address,
-    waiting: Pieces,
+    waiting: Chunks,
     bytes_max: usize,
-    /// Records that were dropped since there was no room or no output.
+    /// Records that were dropped because the queue was full or the output had failed.
     pub dropped: u64,
-    /// Set when the output can never take anything again.
+    /// Whether the output has failed for good.
     failed: bool,
 }
 
 impl Queue {
-    /// A queue of at most `bytes_max` bytes in front of `path`.
+    /// Opens `address` with a queue of at most `bytes_max` bytes.
     pub fn open(address: &Address, bytes_max: usize) -> Result<Queue> {
         Ok(Queue {
             output: Output::open(address)?,
-            beside: None,
+            thread: None,
             address: address.clone(),
-            waiting: Pieces::default(),
+            waiting: Chunks::default(),
             bytes_max,
             dropped: 0,
             failed: false,
         })
     }
 
-    /// The same, where nobody may wait for a disk: a regular file is written by a
-    /// thread.
+    /// Like [`open`](Queue::open), but a thread writes a regular file, so that the
+    /// program never waits for the disk.
     pub fn open_with_thread(address: &Address, bytes_max: usize) -> Result<Queue> {
         if !address.is_file_output() {
             return Queue::open(address, bytes_max);
         }
-        let (output, beside) = ThreadedFile::create(address.as_str())?;
+        let (output, thread) = ThreadedFile::create(address.as_str())?;
         Ok(Queue {
             output,
-            beside: Some(beside),
+            thread: Some(thread),
             address: address.clone(),
-            waiting: Pieces::default(),
+            waiting: Chunks::default(),
             bytes_max,
             dropped: 0,
             failed: false,
         })
     }
 
-    /// The output behind it, to wait for while there is something to write.
+    /// The output to wait for, if records are waiting and it has not failed.
     pub fn output(&self) -> Option<&Output> {
         (!self.is_empty() && !self.failed).then_some(&self.output)
     }
 
-    /// Whether nothing waits.
+    /// Whether no record waits.
     pub fn is_empty(&self) -> bool {
         self.waiting.bytes == 0
     }
 
-    /// How many bytes wait.
+    /// The number of waiting bytes.
     pub fn len(&self) -> usize {
         self.waiting.bytes
     }
 
-    /// Lets `write` append one record, with its newline.
+    /// Lets `write` append one record, with its newline. Drops the oldest records if
+    /// the queue is then too long.
     pub fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.failed {
             self.dropped += 1;
@@ -99,20 +101,20 @@ impl Queue {
         }
     }
 
-    /// Writes what is taken at once, within a bound. An output that fails is said, and
-    /// its records are dropped from then on; a named pipe whose reader has gone waits
-    /// for the next one.
+    /// Writes as much as the output accepts without waiting, within a bound. If the
+    /// output fails, this reports the error and drops its records from then on. If the
+    /// reader of a named pipe has gone, the records wait for the next reader.
     pub fn write_some(&mut self, report: &mut Report) {
-        if let Some(error) = self.beside.as_ref().and_then(ThreadedFile::take_error) {
+        if let Some(error) = self.thread.as_ref().and_then(ThreadedFile::take_error) {
             self.fail(&error, report);
         }
         let mut left = match self.output.readiness() {
             Some(_) => WRITE_BYTES,
-            // Nothing would wake the program for the rest.
+            // No event would wake the program for the rest.
             None => usize::MAX,
         };
         while !self.failed && left > 0 {
-            let bytes = self.waiting.first();
+            let bytes = self.waiting.next_bytes();
             let bytes = &bytes[..bytes.len().min(left)];
             if bytes.is_empty() {
                 break;
@@ -120,7 +122,7 @@ impl Queue {
             match self.output.try_write(bytes) {
                 Ok(0) => break,
                 Ok(count) => {
-                    self.waiting.forget(count);
+                    self.waiting.mark_written(count);
                     left -= count;
                 }
                 Err(error) => self.fail(&error, report),
@@ -130,22 +132,22 @@ impl Queue {
 
     fn fail(&mut self, error: &io::Error, report: &mut Report) {
         if error.kind() == io::ErrorKind::BrokenPipe
-            && self.beside.is_none()
+            && self.thread.is_none()
             && self.output.is_named_pipe()
             && let Ok(output) = Output::open(&self.address)
         {
             let message = format!(
-                "{}: its reader has gone; waiting for the next",
+                "{}: its reader has gone; waiting for the next one",
                 self.address
             );
             report.warn_seldom("queue", &message);
             self.output = output;
-            // What the dead reader left in the pipe may end inside a line.
-            self.waiting.restart();
+            // The bytes that the old reader left in the pipe may end inside a line.
+            self.waiting.prepare_for_next_reader();
             return;
         }
         report.warn(&format!(
-            "{}: cannot write, and nothing more is written there: {error}",
+            "{}: cannot write, and all further records for this output are dropped: {error}",
             self.address
         ));
         self.failed = true;
@@ -153,13 +155,13 @@ impl Queue {
     }
 
     fn drop_all(&mut self) -> u64 {
-        let lost = self.waiting.records();
-        self.waiting = Pieces::default();
+        let lost = self.waiting.count_records();
+        self.waiting = Chunks::default();
         self.dropped += lost;
         lost
     }
 
-    /// Writes all that waits, as long as it takes.
+    /// Writes all waiting records, without a time limit except the grace period.
     pub fn write_all(&mut self, stage: &mut Stage) -> Result<()> {
         loop {
             self.write_some(&mut stage.report);
@@ -170,11 +172,10 @@ impl Queue {
         }
     }
 
-    /// Writes the rest and closes the output. A reader that does not read is
-    /// given five seconds at the most: the program is to end, and all that others
-    /// wait for has been written.
+    /// Writes the waiting records and closes the output. Waits at most five seconds for
+    /// a reader that does not read: by now the program has written everything else.
     pub fn finish(&mut self, stage: &mut Stage) -> Result<()> {
-        let end = Instant::now() + FINISH;
+        let end = Instant::now() + FINISH_TIME;
         loop {
             self.write_some(&mut stage.report);
             let Some(output) = self.output() else {
@@ -183,14 +184,17 @@ impl Queue {
             let out_of_time = stage.signals.out_of_time().is_some() || Instant::now() >= end;
             if out_of_time {
                 let lost = self.drop_all();
-                self.finish_beside(end, &mut stage.report);
+                self.finish_thread(end, &mut stage.report);
                 stage.report.warn(&format!(
-                    "{}: its reader does not read; {lost} records are lost",
+                    "{}: its reader has stopped reading; {lost} records are lost",
                     self.address
                 ));
                 return Ok(());
             }
-            let until = stage.signals.grace_end().map_or(end, |it| it.min(end));
+            let until = stage
+                .signals
+                .grace_end()
+                .map_or(end, |grace| grace.min(end));
             if let Some(readiness) = output.readiness() {
                 wait(&[readiness], &mut stage.signals, Some(until))?;
             }
@@ -202,55 +206,55 @@ impl Queue {
             }
             self.output.close();
         }
-        self.finish_beside(end, &mut stage.report);
+        self.finish_thread(end, &mut stage.report);
         Ok(())
     }
 
-    /// Waits for the thread that writes, where there is one.
-    fn finish_beside(&mut self, end: Instant, report: &mut Report) {
-        let Some(beside) = self.beside.take() else {
+    /// Waits until `end` for the writing thread, if there is one.
+    fn finish_thread(&mut self, end: Instant, report: &mut Report) {
+        let Some(thread) = self.thread.take() else {
             return;
         };
         self.output.close();
-        let is_done = beside.finish(end);
-        if let Some(error) = beside.take_error() {
+        let is_done = thread.finish(end);
+        if let Some(error) = thread.take_error() {
             self.fail(&error, report);
         } else if !is_done {
             report.warn(&format!(
-                "{}: the disk does not take what was written; the last records may be lost",
+                "{}: the disk did not finish in time; the last records may be lost",
                 self.address
             ));
             self.dropped += 1;
         }
-        self.dropped += beside.lost();
+        self.dropped += thread.lost();
     }
 }
 
-/// Whole records in pieces, and the rest of one of which a part was written.
+/// Whole records in chunks, and the rest of one partly written record.
 #[derive(Debug, Default)]
-struct Pieces {
-    /// The rest of a record that was begun, taken out of its piece so that the records
-    /// behind it can be dropped.
-    begun: Vec<u8>,
-    /// Written up to here.
-    begun_start: usize,
-    /// None of them is written whole.
-    pieces: VecDeque<Vec<u8>>,
-    /// The first of them is written, or dropped, up to here.
+struct Chunks {
+    /// A partly written record. It is taken out of its chunk so that the records behind
+    /// it can be dropped.
+    partial: Vec<u8>,
+    /// The bytes of `partial` before this index have been written.
+    partial_start: usize,
+    /// Every chunk still has bytes to write.
+    chunks: VecDeque<Vec<u8>>,
+    /// The bytes of the first chunk before this index have been written or dropped.
     start: usize,
-    /// Whether what was written last ended inside a record.
-    is_inside: bool,
-    /// How many bytes wait.
+    /// Whether the last write ended inside a record.
+    is_inside_record: bool,
+    /// The number of waiting bytes.
     bytes: usize,
 }
 
-impl Pieces {
+impl Chunks {
     fn push(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
-        let has_room = |last: &Vec<u8>| last.len() < PIECE_BYTES;
-        if !self.pieces.back().is_some_and(has_room) {
-            self.pieces.push_back(Vec::new());
+        let has_room = |last: &Vec<u8>| last.len() < CHUNK_BYTES;
+        if !self.chunks.back().is_some_and(has_room) {
+            self.chunks.push_back(Vec::new());
         }
-        if let Some(last) = self.pieces.back_mut() {
+        if let Some(last) = self.chunks.back_mut() {
             let before = last.len();
             write(last);
             self.bytes += last.len() - before;
@@ -258,23 +262,24 @@ impl Pieces {
         self.drop_empty();
     }
 
-    /// What is to be written next. Empty only where nothing waits.
-    fn first(&self) -> &[u8] {
-        if self.begun_start < self.begun.len() {
-            return &self.begun[self.begun_start..];
+    /// The next bytes to write. Empty only if no byte waits.
+    fn next_bytes(&self) -> &[u8] {
+        if self.partial_start < self.partial.len() {
+            return &self.partial[self.partial_start..];
         }
-        let first = self.pieces.front();
+        let first = self.chunks.front();
         first.map_or(&[], |first| &first[self.start..])
     }
 
-    /// Takes away what was written of [`first`](Pieces::first).
-    fn forget(&mut self, count: usize) {
-        self.is_inside = self.first().get(count.wrapping_sub(1)) != Some(&b'\n');
+    /// Removes `count` written bytes from the start of
+    /// [`next_bytes`](Chunks::next_bytes).
+    fn mark_written(&mut self, count: usize) {
+        self.is_inside_record = self.next_bytes().get(count.wrapping_sub(1)) != Some(&b'\n');
         self.bytes -= count;
-        if self.begun_start < self.begun.len() {
-            self.begun_start += count;
-            if self.begun_start == self.begun.len() {
-                (self.begun, self.begun_start) = (Vec::new(), 0);
+        if self.partial_start < self.partial.len() {
+            self.partial_start += count;
+            if self.partial_start == self.partial.len() {
+                (self.partial, self.partial_start) = (Vec::new(), 0);
             }
             return;
         }
@@ -282,26 +287,26 @@ impl Pieces {
         self.drop_empty();
     }
 
-    /// Frees the first piece where nothing of it waits.
+    /// Frees the first chunk if none of its bytes wait.
     fn drop_empty(&mut self) {
         let is_empty = |first: &Vec<u8>| first.len() <= self.start;
-        if self.pieces.front().is_some_and(is_empty) {
-            self.pieces.pop_front();
+        if self.chunks.front().is_some_and(is_empty) {
+            self.chunks.pop_front();
             self.start = 0;
         }
     }
 
-    /// Drops the oldest record that no part of was written yet. The last one stays,
-    /// however large it is.
+    /// Drops the oldest record that has not been partly written, and returns whether
+    /// there was one. The newest record always stays, however long it is.
     fn drop_oldest(&mut self) -> bool {
-        if self.is_inside && self.begun.is_empty() {
-            self.take_begun();
+        if self.is_inside_record && self.partial.is_empty() {
+            self.detach_partial();
         }
-        let Some(first) = self.pieces.front() else {
+        let Some(first) = self.chunks.front() else {
             return false;
         };
         let length = line_length(&first[self.start..]);
-        if self.pieces.len() == 1 && self.start + length == first.len() {
+        if self.chunks.len() == 1 && self.start + length == first.len() {
             return false;
         }
         self.bytes -= length;
@@ -310,39 +315,41 @@ impl Pieces {
         true
     }
 
-    /// Takes the record that was begun out of its piece: once a record, however many
-    /// are dropped behind it. A long one is the last of its piece, and is not copied.
-    fn take_begun(&mut self) {
-        let length = line_length(self.first());
-        let is_last = self.first().len() == length;
-        if is_last && let Some(whole) = self.pieces.pop_front() {
-            (self.begun, self.begun_start) = (whole, self.start);
+    /// Moves the partly written record out of its chunk. This happens once for such a
+    /// record, however many records are dropped behind it. A long record fills the rest
+    /// of its chunk, so the whole chunk moves and no byte is copied.
+    fn detach_partial(&mut self) {
+        let length = line_length(self.next_bytes());
+        let is_last = self.next_bytes().len() == length;
+        if is_last && let Some(whole) = self.chunks.pop_front() {
+            (self.partial, self.partial_start) = (whole, self.start);
             self.start = 0;
         } else {
-            self.begun = self.first()[..length].to_vec();
+            self.partial = self.next_bytes()[..length].to_vec();
             self.start += length;
         }
     }
 
-    /// Begins the present record anew for another reader, who has seen nothing of it.
-    fn restart(&mut self) {
-        if self.is_inside && self.begun.is_empty() {
-            self.take_begun();
+    /// Puts a newline before the rest of a partly written record: the next reader has
+    /// not seen its start.
+    fn prepare_for_next_reader(&mut self) {
+        if self.is_inside_record && self.partial.is_empty() {
+            self.detach_partial();
         }
-        let rest = self.begun.split_off(self.begun_start);
-        self.begun = [b"\n", &*rest].concat();
-        self.begun_start = 0;
+        let rest = self.partial.split_off(self.partial_start);
+        self.partial = [b"\n", &*rest].concat();
+        self.partial_start = 0;
         self.bytes += 1;
-        self.is_inside = false;
+        self.is_inside_record = false;
     }
 
-    fn records(&self) -> u64 {
+    fn count_records(&self) -> u64 {
         let newlines = |bytes: &[u8]| memchr::memchr_iter(b'\n', bytes).count() as u64;
-        let begun = self.begun[self.begun_start..].trim_ascii();
-        let mut records = u64::from(!begun.is_empty());
+        let partial = self.partial[self.partial_start..].trim_ascii();
+        let mut records = u64::from(!partial.is_empty());
         let mut start = self.start;
-        for piece in &self.pieces {
-            records += newlines(&piece[start..]);
+        for chunk in &self.chunks {
+            records += newlines(&chunk[start..]);
             start = 0;
         }
         records
@@ -377,22 +384,22 @@ mod tests {
     }
 
     fn waiting(queue: &Queue) -> String {
-        let Pieces {
-            begun,
-            begun_start,
-            pieces,
+        let Chunks {
+            partial,
+            partial_start,
+            chunks,
             start,
             ..
         } = &queue.waiting;
-        let rest = pieces.iter().flatten().skip(*start);
-        let bytes = begun[*begun_start..].iter().chain(rest).copied();
+        let rest = chunks.iter().flatten().skip(*start);
+        let bytes = partial[*partial_start..].iter().chain(rest).copied();
         let bytes: Vec<u8> = bytes.collect();
         assert_eq!(bytes.len(), queue.len());
         String::from_utf8(bytes).unwrap()
     }
 
     #[test]
-    fn past_its_bound_the_oldest_go_and_are_counted() {
+    fn a_full_queue_drops_and_counts_the_oldest_records() {
         let mut queue = queue(8);
         for text in ["one\n", "two\n", "three\n"] {
             push(&mut queue, text);
@@ -403,7 +410,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_was_begun_is_finished() {
+    fn a_partly_written_record_is_finished() {
         let folder = tempfile::tempdir().unwrap();
         let pipe = folder.path().join("pipe");
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
@@ -413,32 +420,32 @@ mod tests {
         while !queue.output.is_open().unwrap() {
             std::thread::yield_now();
         }
-        // More than the pipe takes, so that it is written in part.
+        // More than the pipe can hold, so that only a part is written.
         let long = "x".repeat(200_000) + "\n";
         push(&mut queue, &long);
-        let count = queue.output.try_write(queue.waiting.first()).unwrap();
-        queue.waiting.forget(count);
+        let count = queue.output.try_write(queue.waiting.next_bytes()).unwrap();
+        queue.waiting.mark_written(count);
         let written = long.len() - queue.len();
         assert!(0 < written && written < long.len());
         push(&mut queue, "two\n");
         push(&mut queue, "three\n");
         assert_eq!(queue.dropped, 1);
         assert_eq!(waiting(&queue), long[written..].to_owned() + "three\n");
-        // What another reader gets does not begin in the middle of a line.
-        queue.waiting.restart();
+        // The next reader must not start in the middle of a line.
+        queue.waiting.prepare_for_next_reader();
         let again = "\n".to_owned() + &long[written..] + "three\n";
         assert_eq!(waiting(&queue), again);
-        assert_eq!(queue.waiting.records(), 2);
-        let mut begun = vec![0; written];
-        std::io::Read::read_exact(&mut reader, &mut begun).unwrap();
-        assert_eq!(begun, long.as_bytes()[..written]);
+        assert_eq!(queue.waiting.count_records(), 2);
+        let mut received = vec![0; written];
+        std::io::Read::read_exact(&mut reader, &mut received).unwrap();
+        assert_eq!(received, long.as_bytes()[..written]);
     }
 
     /// A queue that keeps all its records in one text.
     #[derive(Default)]
     struct Plain {
         text: String,
-        is_inside: bool,
+        is_inside_record: bool,
         dropped: u64,
     }
 
@@ -447,7 +454,7 @@ mod tests {
             self.text += record;
             while self.text.len() > bytes_max {
                 let lines: Vec<&str> = self.text.split_inclusive('\n').collect();
-                let oldest = usize::from(self.is_inside);
+                let oldest = usize::from(self.is_inside_record);
                 if lines.len() < oldest + 2 {
                     break;
                 }
@@ -460,7 +467,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn it_holds_and_writes_what_one_text_would(
+        fn it_holds_and_writes_the_same_bytes_as_one_text(
             acts in proptest::collection::vec((proptest::bool::weighted(0.7), 0usize..60_000), 1..60),
         ) {
             const BYTES_MAX: usize = 150_000;
@@ -472,44 +479,44 @@ mod tests {
                     push(&mut queue, &record);
                     plain.push(&record, BYTES_MAX);
                 } else if !queue.is_empty() {
-                    let first = queue.waiting.first().to_vec();
+                    let first = queue.waiting.next_bytes().to_vec();
                     let count = length.clamp(1, first.len());
                     proptest::prop_assert_eq!(&first[..count], &plain.text.as_bytes()[..count]);
-                    queue.waiting.forget(count);
+                    queue.waiting.mark_written(count);
                     plain.text.drain(..count);
-                    plain.is_inside = first[count - 1] != b'\n';
+                    plain.is_inside_record = first[count - 1] != b'\n';
                 }
                 proptest::prop_assert_eq!(waiting(&queue), plain.text.clone());
                 proptest::prop_assert_eq!(queue.dropped, plain.dropped);
                 let records = plain.text.matches('\n').count() as u64;
-                proptest::prop_assert_eq!(queue.waiting.records(), records);
+                proptest::prop_assert_eq!(queue.waiting.count_records(), records);
             }
         }
     }
 
     #[test]
-    fn behind_a_long_record_that_was_begun_nothing_is_moved() {
+    fn dropping_records_behind_a_long_partly_written_one_moves_no_bytes() {
         let mut queue = queue(1 << 20);
         push(&mut queue, &("x".repeat(8 << 20) + "\n"));
-        queue.waiting.forget(1);
+        queue.waiting.mark_written(1);
         push(&mut queue, "two\n");
         push(&mut queue, "three\n");
-        let begun = queue.waiting.begun.as_ptr();
+        let partial = queue.waiting.partial.as_ptr();
         for number in 0..1000 {
             push(&mut queue, &format!("{number}\n"));
         }
-        assert_eq!(queue.waiting.begun.as_ptr(), begun);
+        assert_eq!(queue.waiting.partial.as_ptr(), partial);
         assert_eq!(queue.dropped, 1001);
     }
 
     #[test]
-    fn a_full_disk_is_no_reason_to_wait() {
+    fn the_program_does_not_wait_for_a_full_disk() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("full");
         std::os::unix::fs::symlink("/dev/full", &path).unwrap();
-        let (output, beside) = ThreadedFile::create(path.to_str().unwrap()).unwrap();
+        let (output, thread) = ThreadedFile::create(path.to_str().unwrap()).unwrap();
         let mut queue = queue(1 << 20);
-        (queue.output, queue.beside) = (output, Some(beside));
+        (queue.output, queue.thread) = (output, Some(thread));
         let flags = Flags::parse_from(["test"]);
         let mut report = Report::new("test", &flags.run).unwrap();
         let mut pushed = 0;
@@ -519,12 +526,12 @@ mod tests {
             queue.write_some(&mut report);
         }
         push(&mut queue, "record\n");
-        queue.finish_beside(Instant::now() + FINISH, &mut report);
+        queue.finish_thread(Instant::now() + FINISH_TIME, &mut report);
         assert_eq!(queue.dropped, pushed + 1);
     }
 
     #[test]
-    fn the_next_reader_gets_a_newline_before_what_the_last_one_may_have_torn() {
+    fn the_next_reader_gets_a_newline_before_a_line_that_the_last_one_may_have_torn() {
         let flags = Flags::parse_from(["test", "--quiet"]);
         let mut report = Report::new("test", &flags.run).unwrap();
         let folder = tempfile::tempdir().unwrap();
@@ -540,10 +547,10 @@ mod tests {
             }
             push(&mut queue, &long);
             queue.write_some(&mut report);
-            let mut begun = vec![0; taken];
-            std::io::Read::read_exact(&mut reader, &mut begun).unwrap();
+            let mut received = vec![0; taken];
+            std::io::Read::read_exact(&mut reader, &mut received).unwrap();
             drop(reader);
-            // That it has gone is only found out by the next write.
+            // Only the next write finds that the reader has gone.
             queue.write_some(&mut report);
             assert!(waiting(&queue).starts_with('\n'), "after {taken}");
         }

@@ -1,4 +1,4 @@
-//! Reads recorded streams record by record: files, archives' folders, a pipe.
+//! Reads recorded streams record by record, from a file, an archive's folder or a pipe.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -15,15 +15,15 @@ use crate::stream::cursor::Cursor;
 use crate::stream::input::Input;
 use crate::wire::lines::Line;
 
-/// A recorded stream and how far it was read.
+/// A recorded stream and the position in it.
 #[derive(Debug)]
 pub struct Recording {
-    /// The present file, or the whole stream if it is not a folder.
+    /// The current file of a folder, or the whole stream.
     cursor: Cursor,
-    /// The files that follow, of a folder.
+    /// The further files of a folder.
     rest: VecDeque<RecordedFile>,
     line_bytes_max: usize,
-    /// What was wrong with files.
+    /// Messages about damaged files.
     faults: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ impl Recording {
             rest.extend(recorded_files(folder)?);
             match rest.pop_front() {
                 Some(first) => open_one(first)?,
-                // A recording without records.
+                // An empty archive.
                 None => Input::recorded(address.as_str(), Vec::new())?,
             }
         } else {
@@ -50,22 +50,23 @@ impl Recording {
         })
     }
 
-    /// Whether it is a pipe, which another program fills while it is read.
+    /// Whether the recording is a pipe, which another program fills meanwhile.
     pub fn is_pipe(&self) -> bool {
         !self.cursor.input().is_file()
     }
 
-    /// Whether the next line is there without a read.
+    /// Whether the next line has already been read.
     pub fn has_line(&self) -> bool {
         self.cursor.has_line()
     }
 
-    /// The next line, and the name of its file; `None` at the end. Waits for a pipe as
-    /// long as it takes. A signal to stop ends the wait with an error.
+    /// Returns the next line and the name of its file; `None` at the end. Waits for a
+    /// pipe without a time limit. A signal to stop ends the wait with an error.
     pub fn next_line(&mut self, stage: &mut Stage) -> Result<Option<(Line<'_>, &str)>> {
         self.fill(|cursor| {
             if let Some(stop) = stage.signals.stop() {
-                // Half a recording is none, so the user is told.
+                // Results from a part of a recording would mislead, so this is an
+                // error.
                 return Err(EndedEarly::Signal(stop).into());
             }
             stage.stats.touch();
@@ -78,22 +79,23 @@ impl Recording {
         Ok(self.cursor.next_line_and_name())
     }
 
-    /// What was wrong with files since the last call.
+    /// Takes the messages about damaged files since the last call.
     pub fn take_faults(&mut self) -> Vec<String> {
         std::mem::take(&mut self.faults)
     }
 
-    /// The next line of files, for a thread that knows no signals. Its owner reports the
-    /// faults.
+    /// Returns the next line, in a thread that does not handle signals. The owner of
+    /// the thread reports the faults.
     pub fn next_line_of_file(&mut self) -> Result<Option<(Line<'_>, &str)>> {
         self.fill(|_| Ok(true))?;
         Ok(self.cursor.next_line_and_name())
     }
 
-    /// Reads until there is a line or no more comes. Asks `is_ready` before each read.
+    /// Reads until a line is complete or the recording ends. Calls `is_ready` before
+    /// each read.
     fn fill(&mut self, mut is_ready: impl FnMut(&Cursor) -> Result<bool>) -> Result<()> {
         while !self.cursor.has_line() {
-            // There is no line, but the call lets go of the bytes of an oversized one.
+            // This returns no line, but frees the memory of an oversized one.
             let _ = self.cursor.next_line();
             if self.cursor.is_done() {
                 let Some(next) = self.rest.pop_front() else {
@@ -110,7 +112,7 @@ impl Recording {
     }
 }
 
-/// One file of several, under its own name in messages.
+/// Opens one file of a folder. Messages name the file, not the folder.
 fn open_one(file: RecordedFile) -> Result<Input> {
     let name = file.path().to_string_lossy().into_owned();
     Input::recorded(&name, vec![file])

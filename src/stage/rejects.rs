@@ -1,5 +1,5 @@
-//! The file of rejected records, and a thread that writes it where the program must
-//! not wait for a disk.
+//! The file of rejected records, and a thread that writes it if the program must not
+//! wait for a disk.
 
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
@@ -8,40 +8,40 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How much may wait for the disk. Records past it are counted and not kept.
+/// How many bytes may wait for the disk. Further records are counted but not kept.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// How much is handed to the thread at once.
+/// How many bytes the thread gets at once.
 const BLOCK_BYTES: usize = 64 * 1024;
 
-/// How long the disk is waited for at the end of the program.
-const FINISH: Duration = Duration::from_secs(5);
+/// How long the program waits for the disk at its end.
+const FINISH_TIME: Duration = Duration::from_secs(5);
 
-/// Where rejected records are kept.
+/// The writer of rejected records.
 #[derive(Debug)]
 pub enum Rejects {
-    /// Written at once. The program waits for the disk, and loses no record.
-    Here(BufWriter<File>),
-    /// Written by a thread. The program waits for nothing.
-    Beside(Beside),
+    /// The program writes itself. It waits for the disk, and loses no record.
+    Direct(BufWriter<File>),
+    /// A thread writes. The program never waits, but may lose records.
+    Thread(RejectsThread),
 }
 
-/// The end of the thread's queue that the program holds.
+/// The program's side of the writing thread.
 #[derive(Debug)]
-pub struct Beside {
+pub struct RejectsThread {
     pending: Vec<u8>,
     pending_records: u64,
     blocks: Option<mpsc::Sender<Block>>,
-    shared: Arc<Shared>,
-    /// Records for which there was no room.
+    progress: Arc<ThreadProgress>,
+    /// Records that were not kept because too many bytes were waiting.
     refused: u64,
 }
 
 type Block = (Vec<u8>, u64);
 
-/// What the thread tells.
+/// The counts that the program and the thread share.
 #[derive(Debug, Default)]
-struct Shared {
+struct ThreadProgress {
     waiting_bytes: AtomicUsize,
     waiting_records: AtomicU64,
     /// Records that could not be written.
@@ -50,38 +50,43 @@ struct Shared {
 }
 
 impl Rejects {
-    /// Records are written at once, until [`write_beside`](Rejects::write_beside).
+    /// Writes directly to `file`, until [`write_in_thread`](Rejects::write_in_thread)
+    /// is called.
     pub fn new(file: File) -> Rejects {
-        Rejects::Here(BufWriter::new(file))
+        Rejects::Direct(BufWriter::new(file))
     }
 
-    /// From now on a thread writes. Fails where there can be no thread.
-    pub fn write_beside(&mut self) -> io::Result<()> {
-        let Rejects::Here(file) = self else {
+    /// Starts a thread that writes from now on. Fails if the thread cannot be started.
+    pub fn write_in_thread(&mut self) -> io::Result<()> {
+        let Rejects::Direct(file) = self else {
             return Ok(());
         };
         file.flush()?;
         let mut file = file.get_ref().try_clone()?;
         let (blocks, taken) = mpsc::channel::<Block>();
-        let shared = Arc::new(Shared::default());
-        let told = Arc::clone(&shared);
+        let progress = Arc::new(ThreadProgress::default());
+        let in_thread = Arc::clone(&progress);
         let write = move || {
             for (block, records) in taken {
                 if file.write_all(&block).is_err() {
-                    told.failed.fetch_add(records, Ordering::Relaxed);
+                    in_thread.failed.fetch_add(records, Ordering::Relaxed);
                 }
-                told.waiting_records.fetch_sub(records, Ordering::Relaxed);
-                told.waiting_bytes.fetch_sub(block.len(), Ordering::Relaxed);
+                in_thread
+                    .waiting_records
+                    .fetch_sub(records, Ordering::Relaxed);
+                in_thread
+                    .waiting_bytes
+                    .fetch_sub(block.len(), Ordering::Relaxed);
             }
-            told.is_done.store(true, Ordering::Release);
+            in_thread.is_done.store(true, Ordering::Release);
         };
-        let thread = thread::Builder::new().name("rejects".to_owned());
-        thread.spawn(write)?;
-        *self = Rejects::Beside(Beside {
+        let builder = thread::Builder::new().name("rejects".to_owned());
+        builder.spawn(write)?;
+        *self = Rejects::Thread(RejectsThread {
             pending: Vec::new(),
             pending_records: 0,
             blocks: Some(blocks),
-            shared,
+            progress,
             refused: 0,
         });
         Ok(())
@@ -90,56 +95,56 @@ impl Rejects {
     /// Keeps one record, with its newline.
     pub fn write(&mut self, record: &[u8]) -> io::Result<()> {
         match self {
-            Rejects::Here(file) => file.write_all(record),
-            Rejects::Beside(beside) => {
-                beside.write(record);
+            Rejects::Direct(file) => file.write_all(record),
+            Rejects::Thread(thread) => {
+                thread.write(record);
                 Ok(())
             }
         }
     }
 
-    /// Hands what was kept so far to the operating system, or to the thread.
+    /// Hands all records so far to the operating system, or to the thread.
     pub fn flush(&mut self) -> io::Result<()> {
         match self {
-            Rejects::Here(file) => file.flush(),
-            Rejects::Beside(beside) => {
-                beside.hand_over();
+            Rejects::Direct(file) => file.flush(),
+            Rejects::Thread(thread) => {
+                thread.hand_over();
                 Ok(())
             }
         }
     }
 
-    /// How many records were not kept, since the disk was full or too slow.
+    /// The number of records that were not kept because the disk was full or too slow.
     pub fn lost(&self) -> u64 {
         match self {
-            Rejects::Here(_) => 0,
-            Rejects::Beside(beside) => beside.lost(),
+            Rejects::Direct(_) => 0,
+            Rejects::Thread(thread) => thread.lost(),
         }
     }
 
-    /// Waits until the thread has written everything, but no longer than five
-    /// seconds. Returns how many records were not kept.
+    /// Waits at most five seconds until the thread has written everything. Returns the
+    /// number of records that were not kept.
     #[expect(
         clippy::disallowed_methods,
-        reason = "bounded by five seconds, and there is nothing else to wait for"
+        reason = "bounded by five seconds, and the program has no other work left"
     )]
     pub fn finish(&mut self) -> u64 {
-        let Rejects::Beside(beside) = self else {
+        let Rejects::Thread(thread) = self else {
             return 0;
         };
-        beside.hand_over();
-        beside.blocks = None;
-        let end = Instant::now() + FINISH;
-        while !beside.shared.is_done.load(Ordering::Acquire) && Instant::now() < end {
+        thread.hand_over();
+        thread.blocks = None;
+        let end = Instant::now() + FINISH_TIME;
+        while !thread.progress.is_done.load(Ordering::Acquire) && Instant::now() < end {
             thread::sleep(Duration::from_millis(1));
         }
-        beside.lost() + beside.shared.waiting_records.load(Ordering::Relaxed)
+        thread.lost() + thread.progress.waiting_records.load(Ordering::Relaxed)
     }
 }
 
-impl Beside {
+impl RejectsThread {
     fn write(&mut self, record: &[u8]) {
-        let waiting = self.shared.waiting_bytes.load(Ordering::Relaxed);
+        let waiting = self.progress.waiting_bytes.load(Ordering::Relaxed);
         if waiting + self.pending.len() + record.len() > WAITING_BYTES_MAX {
             self.refused += 1;
             return;
@@ -157,11 +162,13 @@ impl Beside {
         }
         let block = std::mem::take(&mut self.pending);
         let records = std::mem::take(&mut self.pending_records);
-        let shared = &self.shared;
-        shared
+        let progress = &self.progress;
+        progress
             .waiting_bytes
             .fetch_add(block.len(), Ordering::Relaxed);
-        shared.waiting_records.fetch_add(records, Ordering::Relaxed);
+        progress
+            .waiting_records
+            .fetch_add(records, Ordering::Relaxed);
         let sent = self.blocks.as_ref().map(|it| it.send((block, records)));
         if !matches!(sent, Some(Ok(()))) {
             self.refused += records;
@@ -169,7 +176,7 @@ impl Beside {
     }
 
     fn lost(&self) -> u64 {
-        self.refused + self.shared.failed.load(Ordering::Relaxed)
+        self.refused + self.progress.failed.load(Ordering::Relaxed)
     }
 }
 
@@ -183,7 +190,7 @@ mod tests {
         let path = folder.path().join("rejects");
         let mut rejects = Rejects::new(File::create(&path).unwrap());
         rejects.write(b"before\n").unwrap();
-        rejects.write_beside().unwrap();
+        rejects.write_in_thread().unwrap();
         let mut expected = "before\n".to_owned();
         for number in 0..20_000 {
             let record = format!("record {number}\n");
@@ -195,10 +202,10 @@ mod tests {
     }
 
     #[test]
-    fn where_the_disk_takes_nothing_records_are_counted_and_nobody_waits() {
+    fn records_for_a_full_disk_are_counted_and_the_program_does_not_wait() {
         let full = File::options().write(true).open("/dev/full").unwrap();
         let mut rejects = Rejects::new(full);
-        rejects.write_beside().unwrap();
+        rejects.write_in_thread().unwrap();
         for _ in 0..10 {
             rejects.write(b"record\n").unwrap();
             rejects.flush().unwrap();
@@ -207,11 +214,11 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_a_disk_is_bounded() {
-        // A pipe that nobody reads stands for a disk that has stopped.
+    fn the_bytes_that_wait_for_a_disk_are_bounded() {
+        // A pipe that is never read behaves like a disk that has stopped.
         let (reader, writer) = rustix::pipe::pipe().unwrap();
         let mut rejects = Rejects::new(writer.into());
-        rejects.write_beside().unwrap();
+        rejects.write_in_thread().unwrap();
         let record = [b'x'; 1 << 20];
         for _ in 0..40 {
             rejects.write(&record).unwrap();

@@ -1,4 +1,4 @@
-//! What a program says on stderr, and the records it sets aside.
+//! The messages that a program prints on stderr, and the records that it rejects.
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
@@ -18,23 +18,24 @@ use crate::wire::object::ObjectWriter;
 use crate::wire::reject::Reject;
 use crate::wire::shape::{Shape, is_fragment};
 
-/// How many set-aside records are reported one by one.
+/// How many rejected records are reported one by one.
 const REPORTED_IN_FULL: u64 = 10;
 
-/// For how long the same message is held back.
+/// How long a repeated message is suppressed.
 const REPEAT_AFTER: Duration = Duration::from_secs(10);
 
-/// How many keys of messages are remembered before the quiet ones are forgotten.
-const REPEATED_MAX: usize = 1000;
+/// How many keys of messages are remembered before idle ones are removed.
+const RECENT_WARNINGS_MAX: usize = 1000;
 
-/// Of how many inputs it is remembered that they are JSON in another form.
-const MISSHAPEN_MAX: usize = 100;
+/// For how many inputs the report remembers that they are JSON, but not one object a
+/// line.
+const NON_NDJSON_INPUTS_MAX: usize = 100;
 
-/// How many good lines may stand between two pieces of JSON in another form: the
-/// last item of an array may be a record by itself.
-const MISSHAPEN_GAP_LINES: u64 = 8;
+/// How many good lines may separate two fragments of such JSON: the last item of an
+/// array can be a valid record.
+const NON_NDJSON_GAP_LINES: u64 = 8;
 
-/// The longest piece of input shown in a message, in characters.
+/// The longest part of input that a message shows, in characters.
 const SHOWN_CHARS_MAX: usize = 200;
 
 /// Messages and rejects of one program.
@@ -43,48 +44,49 @@ pub struct Report {
     program: &'static str,
     format: LogFormat,
     quiet: bool,
-    /// Whether the summary at the end is wanted even where all went well.
+    /// Whether the final summary is printed even if no record was rejected.
     summary_wanted: bool,
     strict: bool,
     rejects: Option<(String, Rejects)>,
-    /// Records that were set aside, by [`Reject::LABELS`].
+    /// Rejected records by label, in the order of [`Reject::LABELS`].
     rejected: [u64; Reject::LABELS.len()],
-    /// Files that could not be read, or not to their end.
+    /// Files that could not be read, or not completely.
     damaged: u64,
-    /// How many of them were shown one by one.
+    /// How many rejected records were considered for messages.
     shown: u64,
-    /// The inputs that are JSON in another form than one object a line, and the
-    /// last line of each that was a piece of it.
-    misshapen: HashMap<String, u64>,
-    /// By key: when the message was last printed, and how often it was held
-    /// back since.
-    repeated: HashMap<String, (Instant, u64)>,
-    /// By key: the message that was last printed of what is told only anew.
-    news: HashMap<&'static str, Told>,
+    /// The inputs that are JSON but not one object a line, each with the number of its
+    /// last line that was such a fragment.
+    non_ndjson_inputs: HashMap<String, u64>,
+    /// By key: when the warning was last printed, and how often it was suppressed
+    /// since.
+    recent_warnings: HashMap<String, (Instant, u64)>,
+    /// By key: the last printed message about a state, repeated only if the state
+    /// changes or after a while.
+    state_messages: HashMap<&'static str, LastMessage>,
 }
 
-/// A message that may come again.
+/// The last message under a key.
 #[derive(Debug)]
-struct Told {
+struct LastMessage {
     message: String,
     at: Instant,
-    /// How often it was held back since.
+    /// How often the message was suppressed since.
     held_back: u64,
 }
 
 impl Report {
-    /// Opens the file of rejects, if there is to be one, at its end.
+    /// Opens the file of `--rejects`, if given, for appending.
     pub fn new(program: &'static str, args: &RunArgs) -> Result<Report> {
         let rejects = match &args.rejects {
             Some(path) => {
-                // A pipe whose reader has stopped would stop the program too,
-                // where no signal could end it.
+                // A pipe whose reader has stopped would block the program in a write
+                // that no signal could interrupt.
                 if fs::metadata(path).is_ok_and(|there| there.file_type().is_fifo()) {
                     return Err(usage(format!(
-                        "--rejects {path}: is a pipe; name a file, and follow it with `tail -F`"
+                        "--rejects {path}: is a pipe; give a file, and read it with `tail -F`"
                     )));
                 }
-                // What was refused may be as secret as what was not.
+                // Rejected records may be as secret as accepted ones.
                 let mut options = OpenOptions::new();
                 let file = options.append(true).create(true).mode(0o600).open(path);
                 let file =
@@ -103,13 +105,13 @@ impl Report {
             rejected: [0; Reject::LABELS.len()],
             damaged: 0,
             shown: 0,
-            misshapen: HashMap::new(),
-            repeated: HashMap::new(),
-            news: HashMap::new(),
+            non_ndjson_inputs: HashMap::new(),
+            recent_warnings: HashMap::new(),
+            state_messages: HashMap::new(),
         })
     }
 
-    /// The name under which the program speaks.
+    /// The program's name, as messages show it.
     pub fn program(&self) -> &'static str {
         self.program
     }
@@ -119,37 +121,37 @@ impl Report {
         self.quiet
     }
 
-    /// How many records were set aside so far.
+    /// The number of rejected records so far.
     pub fn rejected(&self) -> u64 {
         self.rejected.iter().sum()
     }
 
-    /// How many records were set aside so far, by the label of the reason. Labels
-    /// without any are left out.
+    /// The number of rejected records so far, by the label of the reason. Labels with a
+    /// count of zero are left out.
     pub fn rejected_by_label(&self) -> impl Iterator<Item = (&'static str, u64)> {
         let counts = self.rejected.iter().copied();
         Reject::LABELS.into_iter().zip(counts).filter(|it| it.1 > 0)
     }
 
-    /// Says something that the user should know. `-q` silences it.
+    /// Prints a warning, unless `-q` is given.
     pub fn warn(&self, message: &str) {
         if !self.quiet {
-            say(self.program, self.format, "warning", message);
+            print_message(self.program, self.format, "warning", message);
         }
     }
 
-    /// Says what is going on. `-q` silences it.
+    /// Prints information, unless `-q` is given.
     pub fn info(&self, message: &str) {
         if !self.quiet {
-            say(self.program, self.format, "info", message);
+            print_message(self.program, self.format, "info", message);
         }
     }
 
-    /// Like [`warn`](Report::warn), for what can come often: under one key, a
-    /// message in 10 s, with the number of those held back.
+    /// Like [`warn`](Report::warn), for frequent events: prints at most one message per
+    /// key in 10 s, with the number of those that were suppressed.
     pub fn warn_seldom(&mut self, key: &str, message: &str) {
         let now = Instant::now();
-        let held_back = match self.repeated.get_mut(key) {
+        let held_back = match self.recent_warnings.get_mut(key) {
             Some((last, held_back)) if now - *last < REPEAT_AFTER => {
                 *held_back += 1;
                 return;
@@ -157,13 +159,14 @@ impl Report {
             Some((_, held_back)) => *held_back,
             None => 0,
         };
-        // A key that has been quiet is a new one next time.
-        if self.repeated.len() >= REPEATED_MAX {
-            self.repeated.retain(|_, (last, held_back)| {
+        // Keys without a message in that time can be removed: their next message is
+        // printed anyway.
+        if self.recent_warnings.len() >= RECENT_WARNINGS_MAX {
+            self.recent_warnings.retain(|_, (last, held_back)| {
                 *held_back > 0 || now.saturating_duration_since(*last) < REPEAT_AFTER
             });
         }
-        self.repeated.insert(key.to_owned(), (now, 0));
+        self.recent_warnings.insert(key.to_owned(), (now, 0));
         if held_back > 0 {
             self.warn(&format!("{message} ({held_back} more like this)"));
         } else {
@@ -171,24 +174,29 @@ impl Report {
         }
     }
 
-    /// Like [`warn`](Report::warn), for what can come often and says each time how
-    /// things are: the same message under one key once in 10 s, with the number of
-    /// those held back, and another one at once.
+    /// Like [`warn`](Report::warn), for frequent messages about a state. A message that
+    /// differs from the last one under `key` is printed at once. The same message is
+    /// printed at most once in 10 s, with the number of those that were suppressed.
     pub fn warn_if_new(&mut self, key: &'static str, message: &str) {
-        if let Some(message) = self.unless_told(key, message, Instant::now()) {
+        if let Some(message) = self.unless_repeated(key, message, Instant::now()) {
             self.warn(&message);
         }
     }
 
-    /// Like [`warn_if_new`](Report::warn_if_new), for what is no reason to worry.
+    /// Like [`warn_if_new`](Report::warn_if_new), for information.
     pub fn info_if_new(&mut self, key: &'static str, message: &str) {
-        if let Some(message) = self.unless_told(key, message, Instant::now()) {
+        if let Some(message) = self.unless_repeated(key, message, Instant::now()) {
             self.info(&message);
         }
     }
 
-    fn unless_told(&mut self, key: &'static str, message: &str, now: Instant) -> Option<String> {
-        let held_back = match self.news.get_mut(key) {
+    fn unless_repeated(
+        &mut self,
+        key: &'static str,
+        message: &str,
+        now: Instant,
+    ) -> Option<String> {
+        let held_back = match self.state_messages.get_mut(key) {
             Some(last) if last.message == message => {
                 if now.saturating_duration_since(last.at) < REPEAT_AFTER {
                     last.held_back += 1;
@@ -198,32 +206,34 @@ impl Report {
             }
             Some(_) | None => 0,
         };
-        let told = Told {
+        let last = LastMessage {
             message: message.to_owned(),
             at: now,
             held_back: 0,
         };
-        self.news.insert(key, told);
+        self.state_messages.insert(key, last);
         Some(match held_back {
             0 => message.to_owned(),
             _ => format!("{message} ({held_back} more like this)"),
         })
     }
 
-    /// Says how the run went, where anybody wants to know.
+    /// Prints the summary of the run if `--verbose`, a terminal or a rejected record
+    /// asks for it.
     pub fn summary(&self, message: &str) {
         if !self.quiet && (self.summary_wanted || self.rejected() > 0) {
-            say(self.program, self.format, "info", message);
+            print_message(self.program, self.format, "info", message);
         }
     }
 
-    /// Says something that was asked for, such as the stats on SIGUSR1.
-    pub fn tell(&self, message: &str) {
-        say(self.program, self.format, "info", message);
+    /// Prints a message that the user asked for, such as the stats on SIGUSR1. `-q`
+    /// does not suppress it.
+    pub fn print_requested(&self, message: &str) {
+        print_message(self.program, self.format, "info", message);
     }
 
-    /// Sets a record aside: counts and reports it, and keeps it whole in the file of
-    /// rejects. With `--strict` it is an error.
+    /// Rejects a record: counts it, reports it, and appends it to the file of rejects.
+    /// An error with `--strict`.
     pub fn reject(&mut self, input: &str, line: &Line, reject: &Reject) -> Result<()> {
         self.rejected[reject.label_index()] += 1;
         let reason = match line.oversized {
@@ -237,13 +247,13 @@ impl Report {
                 .write(&text)
                 .with_context(|| format!("{path}: cannot write a rejected record"))?;
         }
-        let hint = match self.hint(input, line) {
-            Hint::None => String::new(),
-            Hint::First(shape) => format!(
-                "; {}. Lines like this one are counted, not shown",
+        let hint = match self.shape_hint(input, line) {
+            ShapeHint::None => String::new(),
+            ShapeHint::First(shape) => format!(
+                "; {}. Further lines like this one are counted but not shown",
                 shape.remedy()
             ),
-            Hint::Again => return Ok(()),
+            ShapeHint::Suppress => return Ok(()),
         };
         if self.strict {
             self.flush()?;
@@ -253,18 +263,18 @@ impl Report {
         if self.shown <= REPORTED_IN_FULL {
             self.warn(&format!("{input}:{}: {reason}{hint}", line.number));
         } else if self.shown == REPORTED_IN_FULL + 1 {
-            self.warn("further rejected records are counted, not shown");
+            self.warn("further rejected records are counted but not shown");
         }
         Ok(())
     }
 
-    /// How many files could not be read, or not to their end.
+    /// The number of files that could not be read, or not completely.
     pub fn damaged_files(&self) -> u64 {
         self.damaged
     }
 
-    /// Says that a file could not be read, or not to its end, and counts it: the
-    /// others are read all the same. With `--strict` it is an error.
+    /// Counts and reports a file that could not be read, or not completely. The program
+    /// continues with the other files. An error with `--strict`.
     pub fn damaged(&mut self, message: &str) -> Result<()> {
         self.damaged += 1;
         if self.strict {
@@ -274,81 +284,83 @@ impl Report {
         if self.damaged <= REPORTED_IN_FULL {
             self.warn(message);
         } else if self.damaged == REPORTED_IN_FULL + 1 {
-            self.warn("further files that cannot be read are counted, not shown");
+            self.warn("further files that cannot be read are counted but not shown");
         }
         Ok(())
     }
 
-    /// Says at the end how many files that were, where not all were shown.
-    pub fn sum_up_damaged(&self) {
+    /// Prints the number of damaged files at the end, if not all were shown.
+    pub fn warn_of_damaged_total(&self) {
         if self.damaged > REPORTED_IN_FULL {
             self.warn(&format!(
-                "{} files could not be read, or not to their end",
+                "{} files could not be read completely",
                 self.damaged
             ));
         }
     }
 
-    /// What is to be said of a line beside its fault: of JSON in another form, once
-    /// what to do about all of it.
-    fn hint(&mut self, input: &str, line: &Line) -> Hint {
-        if self.shown > REPORTED_IN_FULL && self.misshapen.is_empty() {
-            // Nothing is shown any more.
-            return Hint::None;
+    /// What the message about a rejected line says of its form. For JSON that is not
+    /// one object a line, only the first message of an input names the remedy.
+    fn shape_hint(&mut self, input: &str, line: &Line) -> ShapeHint {
+        if self.shown > REPORTED_IN_FULL && self.non_ndjson_inputs.is_empty() {
+            // No further message is printed.
+            return ShapeHint::None;
         }
         let record = line.head();
         let shape = match line.oversized {
             Some(_) => Shape::of_head(record),
             None => Shape::of(record),
         };
-        if let Some(last) = self.misshapen.get_mut(input)
-            && line.number.saturating_sub(*last) <= MISSHAPEN_GAP_LINES
+        if let Some(last) = self.non_ndjson_inputs.get_mut(input)
+            && line.number.saturating_sub(*last) <= NON_NDJSON_GAP_LINES
             && (shape.is_some() || line.oversized.is_none() && is_fragment(record))
         {
             *last = line.number;
-            return Hint::Again;
+            return ShapeHint::Suppress;
         }
         match shape {
             Some(shape)
-                if self.misshapen.len() < MISSHAPEN_MAX && !self.misshapen.contains_key(input) =>
+                if self.non_ndjson_inputs.len() < NON_NDJSON_INPUTS_MAX
+                    && !self.non_ndjson_inputs.contains_key(input) =>
             {
-                self.misshapen.insert(input.to_owned(), line.number);
-                Hint::First(shape)
+                self.non_ndjson_inputs.insert(input.to_owned(), line.number);
+                ShapeHint::First(shape)
             }
-            _ => Hint::None,
+            _ => ShapeHint::None,
         }
     }
 
-    /// Hands the rejects written so far to the operating system. To be called
-    /// before every wait.
+    /// Hands the rejects so far to the operating system, and warns of lost ones. Call
+    /// this before every wait.
     pub fn flush(&mut self) -> Result<()> {
         if let Some((path, rejects)) = &mut self.rejects {
             rejects
                 .flush()
                 .with_context(|| format!("{path}: cannot write a rejected record"))?;
         }
-        self.say_lost();
+        self.warn_of_lost_rejects();
         Ok(())
     }
 
-    /// From now on a thread writes the rejected records: for a program whose answers
-    /// cannot wait for a disk. What a full or slow disk does not take is counted.
-    pub fn write_rejects_beside(&mut self) -> Result<()> {
+    /// Writes the rejected records in a thread from now on, for a program whose answers
+    /// cannot wait for a disk. Records that a full or slow disk cannot take are
+    /// counted.
+    pub fn write_rejects_in_thread(&mut self) -> Result<()> {
         if let Some((path, rejects)) = &mut self.rejects {
             rejects
-                .write_beside()
+                .write_in_thread()
                 .with_context(|| format!("{path}: cannot write a rejected record"))?;
         }
         Ok(())
     }
 
-    /// How many rejected records the file does not hold.
+    /// The number of rejected records that were not kept in the file.
     pub fn rejects_lost(&self) -> u64 {
         self.rejects.as_ref().map_or(0, |(_, it)| it.lost())
     }
 
-    /// Waits for the thread that writes the rejected records, where there is one, but
-    /// not for ever.
+    /// Waits for the thread that writes the rejected records, if there is one, for a
+    /// limited time.
     pub fn finish_rejects(&mut self) {
         let Some((path, rejects)) = &mut self.rejects else {
             return;
@@ -360,27 +372,27 @@ impl Report {
         }
     }
 
-    fn say_lost(&mut self) {
+    fn warn_of_lost_rejects(&mut self) {
         if let Some((path, rejects)) = &self.rejects
             && rejects.lost() > 0
         {
             let lost = rejects.lost();
             let message = format!(
-                "{path}: the disk is full or too slow; {lost} rejected records were counted and not kept"
+                "{path}: the disk is full or too slow; {lost} rejected records were counted but not kept"
             );
             self.warn_seldom("rejects", &message);
         }
     }
 }
 
-/// What is to be said of a rejected line beside its fault.
-enum Hint {
-    /// Nothing.
+/// What a message says about the form of a rejected line.
+enum ShapeHint {
+    /// Add nothing.
     None,
-    /// It is JSON of this form, which was not said of its input yet.
+    /// The line is the first of its input with JSON of this form: add the remedy.
     First(Shape),
-    /// It is one more piece of JSON of which that was said: nothing at all.
-    Again,
+    /// The line is a further fragment of such JSON: print no message.
+    Suppress,
 }
 
 fn write_reject(out: &mut Vec<u8>, program: &str, input: &str, line: &Line, reason: &str) {
@@ -402,9 +414,9 @@ fn write_reject(out: &mut Vec<u8>, program: &str, input: &str, line: &Line, reas
     out.push(b'\n');
 }
 
-/// Prints one message. The one place of the library that writes to stderr, but
-/// for the progress bar. A stderr that takes nothing is no reason to stop.
-pub fn say(program: &str, format: LogFormat, level: &str, message: &str) {
+/// Prints one message on stderr. Nothing else in the library writes to stderr, except
+/// the progress bar. A failed write is ignored.
+pub fn print_message(program: &str, format: LogFormat, level: &str, message: &str) {
     let mut text = Vec::new();
     match format {
         LogFormat::Text => {
@@ -425,9 +437,9 @@ pub fn say(program: &str, format: LogFormat, level: &str, message: &str) {
     let _ = std::io::stderr().write_all(&text);
 }
 
-/// Whether a character moves the cursor, turns the direction of writing, ends a line
-/// or is not to be seen.
-fn is_hidden(character: char) -> bool {
+/// Whether a character is invisible, moves the cursor, changes the direction of writing
+/// or ends a line.
+fn is_invisible(character: char) -> bool {
     character.is_control()
         || matches!(
             character,
@@ -437,12 +449,12 @@ fn is_hidden(character: char) -> bool {
         )
 }
 
-/// Input as it may be shown: what is hidden is escaped, so that no record can move the
-/// cursor, forge a line or show another text than it is.
+/// Escapes the invisible characters of input, so that a record cannot move the cursor,
+/// forge a line or disguise its text.
 pub fn escaped(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        if is_hidden(character) {
+        if is_invisible(character) {
             let _ = write!(shown, "\\u{{{:x}}}", character as u32);
         } else {
             shown.push(character);
@@ -451,7 +463,7 @@ pub fn escaped(text: &str) -> String {
     shown
 }
 
-/// A piece of input for a message, cut short and in quotes.
+/// Quotes a part of input for a message, and shortens it if it is long.
 pub fn shown(text: &str) -> String {
     let cut: String = text.chars().take(SHOWN_CHARS_MAX).collect();
     let dots = if cut.len() < text.len() { "..." } else { "" };
@@ -468,7 +480,7 @@ mod tests {
             escaped("a\u{1b}[2Jb\rc\u{9b}"),
             "a\\u{1b}[2Jb\\u{d}c\\u{9b}"
         );
-        // Directions of writing, white space of no width, line ends of Unicode, tags.
+        // Marks of direction, zero-width spaces, line ends of Unicode, tags.
         for hidden in [
             '\u{202e}',
             '\u{2066}',
@@ -486,14 +498,14 @@ mod tests {
     }
 
     #[test]
-    fn the_same_news_is_told_seldom_and_others_at_once() {
+    fn the_same_message_is_repeated_seldom_and_another_is_printed_at_once() {
         let args = <crate::serve::decoy::DecoyArgs as clap::Parser>::parse_from(["rv-decoy"]);
         let run = crate::stage::program::Program::run_args(&args).clone();
         let mut report = Report::new("test", &run).unwrap();
         let start = Instant::now();
         let mut told = |message, seconds| {
             let now = start + Duration::from_secs(seconds);
-            report.unless_told("reload", message, now)
+            report.unless_repeated("reload", message, now)
         };
         assert_eq!(told("a", 0).as_deref(), Some("a"));
         assert_eq!(told("a", 1), None);

@@ -1,8 +1,8 @@
-//! What a program is asked to do from outside.
+//! The signals that a program handles.
 //!
-//! A signal sets a flag and makes a descriptor readable, which every wait of a
-//! stage includes. So no signal is lost between a check and a wait. A stage that
-//! neither waits nor checks is ended by its `watchdog`.
+//! A signal sets a flag and makes a descriptor readable. Every wait of a stage includes
+//! that descriptor, so no signal is lost between a check and a wait. If a stage neither
+//! waits nor checks, its `watchdog` ends the program.
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -26,20 +26,20 @@ pub struct Signals {
     shared: Arc<Shared>,
     usr1: Arc<AtomicBool>,
     grace: Duration,
-    /// Whether the stage looks for signals, so that none ends it at once.
-    heeds: bool,
-    /// When the first signal to stop was seen.
+    /// Whether the stage checks for signals itself. Until then a signal to stop ends
+    /// the program at once.
+    handles_signals: bool,
+    /// The signal to stop, and when the stage first saw one.
     stop: Option<(Stop, Instant)>,
     handlers: Vec<SigId>,
 }
 
 impl Signals {
-    /// Takes over SIGINT, SIGTERM, SIGHUP and SIGUSR1. Until the stage asks for
-    /// [`stop`](Signals::stop) for the first time, a signal to stop ends the program
-    /// at once: nothing was read, so nothing can be lost. From then on the stage has
-    /// `grace` to end by itself. A repeated SIGTERM changes nothing; a second SIGINT
-    /// ends the grace. `program` and `format` are for the message of a program that
-    /// had to be ended.
+    /// Handles SIGINT, SIGTERM, SIGHUP and SIGUSR1. Until the stage first calls
+    /// [`stop`](Signals::stop), a signal to stop ends the program at once: no input has
+    /// been read, so none can be lost. After that call, the stage has `grace` to
+    /// finish. A second SIGTERM changes nothing; a second SIGINT ends the grace period.
+    /// The watchdog uses `program` and `format` for its message.
     pub fn new(program: &'static str, format: LogFormat, grace: Duration) -> Result<Signals> {
         let (wake, waker) = pair()?;
         let (interrupts, of_interrupts) = pair()?;
@@ -47,7 +47,8 @@ impl Signals {
         let shared = Arc::new(Shared::default());
         let usr1 = Arc::new(AtomicBool::new(false));
         let mut handlers = Vec::new();
-        // The stage is woken for SIGHUP by the watchdog, which paces it.
+        // SIGHUP wakes only the watchdog. The watchdog limits its rate and then wakes
+        // the stage.
         for (signal, seen, wakes) in [
             (
                 SIGINT,
@@ -78,34 +79,36 @@ impl Signals {
             shared,
             usr1,
             grace,
-            heeds: false,
+            handles_signals: false,
             stop: None,
             handlers,
         })
     }
 
-    /// Readable when a signal has come that was not looked at yet.
+    /// Readable when a signal has come since the last
+    /// [`acknowledge`](Signals::acknowledge).
     pub fn readiness(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
     }
 
-    /// A second descriptor for the same, for a reactor that wants to own one.
+    /// A copy of [`readiness`](Signals::readiness), for a reactor that needs to own its
+    /// descriptor.
     pub fn wake_stream(&self) -> Result<UnixStream> {
         Ok(self.wake.try_clone()?)
     }
 
-    /// Makes [`readiness`](Signals::readiness) quiet until the next signal. The
-    /// flags stay up until they are taken.
+    /// Makes [`readiness`](Signals::readiness) unreadable until the next signal. The
+    /// flags stay set until they are taken.
     pub fn acknowledge(&mut self) {
         let mut bytes = [0; 64];
         while (&self.wake).read(&mut bytes).is_ok_and(|count| count > 0) {}
     }
 
-    /// Whether the program was told to end, and how. SIGTERM after SIGINT makes it
-    /// end sooner, at the end of a line instead of the input.
+    /// The signal that told the program to end, if one has come. SIGTERM after SIGINT
+    /// makes it stop at the end of a line instead of the end of the input.
     pub fn stop(&mut self) -> Option<Stop> {
-        if !self.heeds {
-            self.heeds = true;
+        if !self.handles_signals {
+            self.handles_signals = true;
             self.shared.set_holds(true);
         }
         if let Some(stop) = self.shared.stop() {
@@ -116,23 +119,23 @@ impl Signals {
         self.stop.map(|(stop, _)| stop)
     }
 
-    /// Does work that leaves nothing half done where it is cut short: until it is
-    /// done, a signal to stop ends the program at once. For what takes long and
-    /// cannot look for signals. An error where a signal has come before.
+    /// Runs long work that cannot check for signals and can be interrupted safely.
+    /// During the work, a signal to stop ends the program at once. Returns an error if
+    /// such a signal came before.
     pub fn interruptible<T>(&mut self, work: impl FnOnce() -> T) -> Result<T> {
-        self.heeds = false;
+        self.handles_signals = false;
         self.shared.set_holds(false);
-        // Looked for afterwards, so that none falls between the two.
+        // Checked only after `set_holds`, so that no signal is missed between the two.
         if let Some(stop) = self.shared.stop() {
             return Err(EndedEarly::Signal(stop).into());
         }
         let outcome = work();
-        self.heeds = true;
+        self.handles_signals = true;
         self.shared.set_holds(true);
         Ok(outcome)
     }
 
-    /// When a program that was told to end has to be done.
+    /// The end of the grace period, if the program was told to end.
     pub fn grace_end(&mut self) -> Option<Instant> {
         self.stop();
         let (_, since) = self.stop?;
@@ -142,14 +145,14 @@ impl Signals {
         }
     }
 
-    /// The signal that left no more time, if so.
+    /// The signal to stop, if its grace period is over.
     pub fn out_of_time(&mut self) -> Option<Stop> {
         let end = self.grace_end()?;
         (Instant::now() >= end).then(|| self.stop()).flatten()
     }
 
-    /// Whether SIGHUP has come since the last call. Many that come at once are one,
-    /// and of those that do not end the stage is told twice a second.
+    /// Whether SIGHUP has come since the last call. Signals that come together count as
+    /// one, and a steady series is passed on twice a second.
     pub fn take_hangup(&self) -> bool {
         self.shared.hangup_passed_on.swap(false, Ordering::Relaxed)
     }
@@ -162,15 +165,15 @@ impl Signals {
 
 impl Drop for Signals {
     fn drop(&mut self) {
-        // The last writing ends of the watchdog's streams go with them, and so does
-        // its thread.
+        // The handlers own the last writing ends of the watchdog's streams. Once they
+        // are closed, the watchdog's thread ends.
         for handler in self.handlers.drain(..) {
             low_level::unregister(handler);
         }
     }
 }
 
-/// Two ends of a stream that never block.
+/// A pair of connected streams that never block.
 fn pair() -> Result<(UnixStream, UnixStream)> {
     let (reader, writer) = UnixStream::pair()?;
     reader.set_nonblocking(true)?;

@@ -1,4 +1,4 @@
-//! Counts: kept by each stage, shown on SIGUSR1, in `--stats` and at the end.
+//! The counts of a stage, which SIGUSR1, `--stats` and the final summary show.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -14,7 +14,7 @@ const REJECTED_BY: &str = "rejectedBy";
 
 const QUANTILES: [(f64, &str); 4] = [(0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (0.999, "p999")];
 
-/// The distribution of some span of time.
+/// A distribution of durations.
 #[derive(Clone, Debug)]
 pub struct Latencies {
     histogram: Histogram<u64>,
@@ -33,25 +33,25 @@ impl Default for Latencies {
 }
 
 impl Latencies {
-    /// Counts one span. What lies outside the bounds counts as the bound.
+    /// Adds one duration. A duration outside the bounds counts as the bound.
     pub fn record(&mut self, span: Micros) {
         let span = u64::try_from(span.0).unwrap_or(0);
         self.histogram.saturating_record(span);
         self.sum.0 = self.sum.0.saturating_add_unsigned(span);
     }
 
-    /// The quantile `q` (0 to 1) of what was counted.
+    /// The quantile `q` (0 to 1) of the durations.
     pub fn quantile(&self, q: f64) -> Micros {
         Micros(self.histogram.value_at_quantile(q) as i64)
     }
 
-    /// How many spans were counted.
+    /// The number of durations.
     pub fn count(&self) -> u64 {
         self.histogram.len()
     }
 }
 
-/// The counts of a stage at one moment, in the order in which they are shown.
+/// The counts of a stage at one moment, in the order of output.
 #[derive(Debug, Default)]
 pub struct Snapshot(Vec<Shown>);
 
@@ -64,29 +64,29 @@ struct Shown {
 
 #[derive(Debug)]
 enum Entry {
-    /// Only ever grows.
+    /// A counter, which only grows.
     Count(u64),
-    /// What there is now.
+    /// A current value.
     Gauge(u64),
-    /// Counts of one thing by a label, such as answers by model.
+    /// Counters of one kind of event by a label, such as answers by model.
     ByLabel(&'static str, Vec<(String, u64)>),
-    /// What there is now of one thing by a label.
+    /// Current values by a label.
     GaugeByLabel(&'static str, Vec<(String, u64)>),
     Latencies(Latencies),
 }
 
 impl Snapshot {
-    /// Adds something that was counted since the start.
+    /// Adds a counter: the number of events since the start.
     pub fn count(self, name: &str, count: u64) -> Snapshot {
         self.with(name, Entry::Count(count))
     }
 
-    /// Adds something that there is now.
+    /// Adds a gauge: a current value.
     pub fn gauge(self, name: &str, value: u64) -> Snapshot {
         self.with(name, Entry::Gauge(value))
     }
 
-    /// Adds counts of one thing by a label.
+    /// Adds a counter for each value of a label.
     pub fn by_label(
         self,
         name: &str,
@@ -97,7 +97,7 @@ impl Snapshot {
         self.with(name, Entry::ByLabel(label, counts))
     }
 
-    /// Adds what there is now of one thing by a label.
+    /// Adds a gauge for each value of a label.
     pub fn gauge_by_label(
         self,
         name: &str,
@@ -108,7 +108,7 @@ impl Snapshot {
         self.with(name, Entry::GaugeByLabel(label, values))
     }
 
-    /// Adds the records that were set aside: all of them, and how many for each reason.
+    /// Adds the number of rejected records, in total and by reason.
     pub fn rejected(self, report: &Report) -> Snapshot {
         let by_reason = report.rejected_by_label();
         let by_reason: Vec<_> = by_reason
@@ -126,7 +126,7 @@ impl Snapshot {
         self.with(name, Entry::Latencies(latencies.clone()))
     }
 
-    /// Says in a line what was added last.
+    /// Describes the entry that was added last, in one line.
     pub fn help(mut self, text: &'static str) -> Snapshot {
         if let Some(last) = self.0.last_mut() {
             last.help = text;
@@ -143,7 +143,7 @@ impl Snapshot {
         self
     }
 
-    /// How many there were a second of what is counted first, since the start.
+    /// The rate of the first counter, per second since the start.
     fn rate(&self, running: Duration) -> f64 {
         match self.0.first() {
             Some(Shown {
@@ -185,8 +185,8 @@ impl Snapshot {
         String::from_utf8(text).expect("written from strings")
     }
 
-    /// The text format of Prometheus, version 0.0.4. Spans of time are in seconds
-    /// there, as its readers expect.
+    /// The counts in the text format of Prometheus, version 0.0.4. Durations are in
+    /// seconds, as is usual there.
     pub fn prometheus(&self, program: &str, running: Duration) -> String {
         let prefix = program.replace('-', "_");
         let mut text = String::new();
@@ -196,8 +196,8 @@ impl Snapshot {
                 let _ = writeln!(text, "# HELP {name} {help}");
             }
             let _ = writeln!(text, "# TYPE {name} {kind}");
-            for (behind_name, value) in samples {
-                let _ = writeln!(text, "{name}{behind_name} {value}");
+            for (labels, value) in samples {
+                let _ = writeln!(text, "{name}{labels} {value}");
             }
         };
         let one = |value: String| [(String::new(), value)];
@@ -238,7 +238,7 @@ impl Snapshot {
         text
     }
 
-    /// One line for people: the counts that are not zero, after the first two.
+    /// A readable line: the first two counts, and all others that are not zero.
     pub fn summary(&self) -> String {
         let mut parts = Vec::new();
         for (index, Shown { name, entry, .. }) in self.0.iter().enumerate() {
@@ -247,7 +247,7 @@ impl Snapshot {
                     parts.push(format!("{value} {}", snake_case(name).replace('_', " ")));
                 }
                 Entry::Count(_) | Entry::Gauge(_) => {}
-                // The line has the sum already, and the reasons were shown.
+                // The line already has the total, and the messages gave the reasons.
                 Entry::ByLabel(..) if name == REJECTED_BY => {}
                 Entry::ByLabel(_, counts) | Entry::GaugeByLabel(_, counts) => {
                     let name = snake_case(name).replace('_', " ");
@@ -268,16 +268,16 @@ impl Snapshot {
     }
 }
 
-/// What stands behind the name of a Prometheus sample, and its value.
+/// For each value, the labels of its Prometheus sample and the value itself.
 fn labelled(label: &str, values: &[(String, u64)]) -> Vec<(String, String)> {
     let sample = |(of, value): &(String, u64)| {
-        let behind_name = format!("{{{label}=\"{}\"}}", label_value(of));
-        (behind_name, value.to_string())
+        let labels = format!("{{{label}=\"{}\"}}", label_value(of));
+        (labels, value.to_string())
     };
     values.iter().map(sample).collect()
 }
 
-/// `bytesOut` as `bytes_out`.
+/// Turns `bytesOut` into `bytes_out`.
 fn snake_case(name: &str) -> String {
     let mut snake = String::with_capacity(name.len() + 4);
     for character in name.chars() {
@@ -289,7 +289,7 @@ fn snake_case(name: &str) -> String {
     snake
 }
 
-/// The value of a label as the Prometheus text format has it.
+/// Escapes the value of a label for the Prometheus text format.
 fn label_value(value: &str) -> String {
     let value = value.replace('\\', "\\\\").replace('"', "\\\"");
     value.replace('\n', "\\n")

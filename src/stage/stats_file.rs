@@ -1,4 +1,4 @@
-//! The file in which `--stats` keeps the counts of a running program.
+//! The file of `--stats`, which holds the counts of a running program.
 
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
@@ -10,22 +10,22 @@ use rustix::io::Errno;
 
 use crate::stage::stats::Snapshot;
 
-/// How often a file of stats is rewritten while there is something new.
+/// The time between two writes while counts change.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// The file in which `--stats` wants the counts.
+/// The file of `--stats`, if one is wanted.
 #[derive(Debug)]
 pub struct StatsFile {
     program: &'static str,
     path: Option<String>,
     started: Instant,
     written: Option<Instant>,
-    /// Whether there may be something new since then.
+    /// Whether the counts may have changed since the last write.
     stale: bool,
 }
 
 impl StatsFile {
-    /// Nothing is written yet.
+    /// Prepares the file at `path`. Writes nothing yet.
     pub fn new(program: &'static str, path: Option<String>) -> StatsFile {
         StatsFile {
             program,
@@ -36,7 +36,7 @@ impl StatsFile {
         }
     }
 
-    /// Where the counts go, for messages.
+    /// The path of the file, for messages.
     pub fn path(&self) -> &str {
         self.path.as_deref().unwrap_or_default()
     }
@@ -51,16 +51,16 @@ impl StatsFile {
         self.stale = true;
     }
 
-    /// When the file is to be rewritten; `None` while there is nothing new, so
-    /// that an idle stage sleeps.
+    /// When to rewrite the file; `None` while the counts have not changed, so that an
+    /// idle stage sleeps.
     pub fn due(&self) -> Option<Instant> {
         self.path.as_ref()?;
         self.stale
             .then(|| self.written.map_or(self.started, |at| at + EVERY))
     }
 
-    /// Rewrites the file whole: a reader sees the old counts or the new ones. What
-    /// is no regular file is written to, never replaced.
+    /// Replaces a regular file as a whole: its readers see the old or the new counts.
+    /// Writes into anything else, such as a pipe or a link, without replacing it.
     pub fn write(&mut self, snapshot: &Snapshot) -> io::Result<()> {
         let Some(path) = &self.path else {
             return Ok(());
@@ -82,8 +82,8 @@ impl StatsFile {
     }
 }
 
-/// Writes to a device, a named pipe, or what a link leads to. Where nobody reads,
-/// or the reader is behind, these counts are left out.
+/// Writes to a device, a named pipe or the target of a link. If a pipe has no reader,
+/// or is full, these counts are skipped.
 fn write_into(path: &str, text: &str) -> io::Result<()> {
     let flags = (OFlags::NONBLOCK | OFlags::NOCTTY).bits() as i32;
     let mut options = OpenOptions::new();

@@ -1,4 +1,4 @@
-//! The flags that name the input and the output of a stage, and the opening of both.
+//! The flags for the input and the output of a stage, and the opening of both.
 
 use anyhow::Result;
 use clap::Args;
@@ -8,34 +8,34 @@ use crate::stream::address::Address;
 use crate::stream::input::Input;
 use crate::stream::output::Output;
 
-/// Where a filter reads.
+/// The flags for the input of a filter.
 #[derive(Args, Clone, Debug)]
 pub struct InputArgs {
-    /// Read PATH: a file, `.gz` too, a pipe, or a folder that rv-archive writes;
+    /// Read from PATH: a file (also `.gz`), a pipe, or a folder that rv-archive writes;
     /// `-` is standard input
     #[arg(short, long, value_name = "PATH", default_value_t = Address::Standard)]
     pub input: Address,
 
-    /// Where the input is a pipe, wait for the next writer when the last one
-    /// has closed, until SIGINT or SIGTERM
+    /// If the input is a pipe, wait for the next writer when the last one has closed,
+    /// until SIGINT or SIGTERM
     #[arg(long)]
     pub follow: bool,
 }
 
-/// Where a filter writes.
+/// The flags for the output of a filter.
 #[derive(Args, Clone, Debug)]
 pub struct OutputArgs {
     /// Write to PATH; `-` is standard output
     #[arg(short, long, value_name = "PATH", default_value_t = Address::Standard, value_parser = Address::of_output)]
     pub output: Address,
 
-    /// Begin with a newline: this writer takes the place of one that may have
-    /// died inside a line
+    /// Begin with a newline, because a previous writer may have died in the middle of a
+    /// line
     #[arg(long)]
     pub resume: bool,
 }
 
-/// Refuses an output that is the file of the input.
+/// Refuses an output that is the same file as the input.
 pub fn refuse_same_file(input: &Address, output: &Address) -> Result<()> {
     if input.is_same_file(output) {
         let shown = match output {
@@ -43,31 +43,31 @@ pub fn refuse_same_file(input: &Address, output: &Address) -> Result<()> {
             _ => output,
         };
         return Err(usage(format!(
-            "{shown}: is input and output at once; write another file, and rename it then"
+            "{shown}: is both input and output; write to another file and rename it afterwards"
         )));
     }
     Ok(())
 }
 
-/// Which streams a filter runs on.
+/// The streams of a filter.
 #[derive(Debug)]
 pub struct Streams {
-    /// Where it reads.
+    /// The input.
     pub input: Input,
-    /// Where it writes.
+    /// The output.
     pub output: Output,
-    /// Whether the output begins with a newline.
+    /// Whether to begin the output with a newline.
     pub resume: bool,
-    /// Whether the stage brings records into the pipeline, so that SIGINT stops
-    /// it. The others read on to the end of their input.
+    /// Whether the stage brings records into the pipeline, so that SIGINT makes it stop
+    /// reading. Other stages read to the end of their input.
     pub is_source: bool,
 }
 
 impl Streams {
-    /// Opens both ends of a filter, without waiting for anybody.
+    /// Opens both streams of a filter, without waiting for another program.
     pub fn open(input: &InputArgs, output: &OutputArgs) -> Result<Streams> {
         refuse_same_file(&input.input, &output.output)?;
-        // The output first: its reader may be the writer of the input.
+        // The output opens first: its reader may be the writer of the input.
         let output_end = Output::open(&output.output)?;
         let mut streams = Streams::open_input(input)?;
         streams.output = output_end;

@@ -1,5 +1,5 @@
-//! What a stage waits for besides its input: a time, or work in a thread of its
-//! own. Either wait obeys signals and goes on showing the counts.
+//! Waits of a stage for a time or for work in a thread. During a wait the stage obeys
+//! signals and updates its stats.
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,12 +15,12 @@ use crate::stage::exit::EndedEarly;
 use crate::stage::filter::Filter;
 use crate::stage::wait::wait;
 
-/// One piece of work in a thread.
+/// Work in a thread.
 #[derive(Debug)]
 pub struct Task<T> {
     work: JoinHandle<T>,
-    /// The other end is held by the thread: it hangs up when the work is done,
-    /// also where it panics.
+    /// The thread holds the other end, which closes when the work ends, also by a
+    /// panic.
     done: UnixStream,
 }
 
@@ -42,7 +42,7 @@ impl<T: Send + 'static> Task<T> {
 
     /// Whether [`join`](Task::join) will not wait.
     pub fn is_done(&self) -> bool {
-        // The thread hangs up an instant before it counts as finished.
+        // The stream closes an instant before the thread counts as finished.
         self.work.is_finished() || matches!((&self.done).read(&mut [0]), Ok(0))
     }
 
@@ -51,13 +51,13 @@ impl<T: Send + 'static> Task<T> {
         self.done.as_fd()
     }
 
-    /// What came of it.
+    /// The outcome of the work. Waits until the work ends; an error if it panicked.
     pub fn join(self) -> Result<T> {
         self.work.join().map_err(|_| anyhow!("a thread panicked"))
     }
 
-    /// Waits until the work is done. After a signal to stop, only to the end of
-    /// the grace; the thread then goes with the process.
+    /// Waits until the work is done. After a signal to stop, it waits only until the
+    /// grace period ends; the thread then ends with the process.
     pub fn wait(&self, stage: &mut Stage, filter: &impl Filter) -> Result<()> {
         while !self.is_done() {
             wait_once(stage, filter, &[self.done()], None)?;
@@ -66,7 +66,7 @@ impl<T: Send + 'static> Task<T> {
     }
 }
 
-/// Waits until `until`, or to the end of the grace, which is an error.
+/// Waits until `until`. An error if the grace period ends first.
 pub fn pause(stage: &mut Stage, filter: &impl Filter, until: Instant) -> Result<()> {
     while Instant::now() < until {
         wait_once(stage, filter, &[], Some(until))?;
@@ -74,8 +74,8 @@ pub fn pause(stage: &mut Stage, filter: &impl Filter, until: Instant) -> Result<
     Ok(())
 }
 
-/// Waits for the first of `streams`, `until`, a signal, and what is due of the
-/// stats; after a signal to stop only to the end of the grace, which is an error.
+/// Waits for the first of: a readable stream, `until`, a signal, an update of the
+/// stats. An error if the grace period is over.
 pub fn wait_once(
     stage: &mut Stage,
     filter: &impl Filter,

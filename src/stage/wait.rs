@@ -1,4 +1,4 @@
-//! The one place where a stage waits: for its streams, its signals and the time.
+//! The one function in which a stage waits for its streams, its signals and the time.
 
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
@@ -12,9 +12,9 @@ use crate::stage::exit::EndedEarly;
 use crate::stage::signals::Signals;
 use crate::stream::output::Output;
 
-/// Waits until one of `streams` is ready, a signal comes, or it is `until`. Says
-/// for each stream whether it is ready; at an end or an error it is, so that the
-/// next read or write tells.
+/// Waits until one of `streams` is ready, a signal comes, or the time is `until`.
+/// Returns for each stream whether it is ready. A stream with an end or an error is
+/// ready: the next read or write returns it.
 pub fn wait(
     streams: &[(BorrowedFd<'_>, PollFlags)],
     signals: &mut Signals,
@@ -41,8 +41,8 @@ pub fn wait(
     Ok(ready)
 }
 
-/// A failed write as an error that names its place; a reader that has gone is no
-/// failure.
+/// The error for a failed write, with the name of the output. A closed reader is
+/// [`EndedEarly::DownstreamClosed`].
 pub fn output_error(output: &Output, error: std::io::Error) -> anyhow::Error {
     if error.kind() == std::io::ErrorKind::BrokenPipe {
         EndedEarly::DownstreamClosed.into()

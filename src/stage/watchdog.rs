@@ -1,10 +1,10 @@
-//! Ends a program that a signal could not end otherwise: one that waits inside a
-//! system call, or works on something that cannot be interrupted.
+//! Ends a program that signals cannot end otherwise, because it waits inside a system
+//! call or runs work that cannot be interrupted.
 //!
-//! A thread of its own hears the same signals as the stage. While the stage holds
-//! nothing that would be lost, a signal to stop ends the program at once. A stage
-//! that hears signals itself has until the end of the grace, and a moment more to
-//! set aside what it holds. The thread also passes SIGHUP on, not too often.
+//! The watchdog is a thread that receives the same signals as the stage. While the
+//! stage holds no data that could be lost, a signal to stop ends the program at once.
+//! Otherwise the stage has until the end of the grace period, and a little longer to
+//! save its data. The watchdog also passes SIGHUP on to the stage, at a limited rate.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -22,62 +22,63 @@ use signal_hook::low_level;
 use crate::stage::cli::LogFormat;
 use crate::stage::clock::time_left;
 use crate::stage::exit::Stop;
-use crate::stage::report::say;
+use crate::stage::report::print_message;
 
-/// How long after the grace a stage is ended that has not looked for signals since
-/// one came.
-const UNHEARD_FOR: Duration = Duration::from_secs(1);
+/// How long after the grace period the watchdog ends a stage that has not checked for
+/// signals since one came.
+const END_UNSEEN_AFTER: Duration = Duration::from_secs(1);
 
-/// How long after the grace a stage is ended that has. It may be writing down what
-/// it could not deliver.
-const LAST_WORDS: Duration = Duration::from_secs(5);
+/// How long after the grace period the watchdog ends a stage that has checked for
+/// signals. The stage may be saving the records that it could not deliver.
+const END_SEEN_AFTER: Duration = Duration::from_secs(5);
 
-/// How long after a second SIGINT a stage is ended.
-const AT_ONCE: Duration = Duration::from_secs(1);
+/// How long after a second SIGINT the watchdog ends the program.
+const END_HURRIED_AFTER: Duration = Duration::from_secs(1);
 
-/// How often a stage is told of SIGHUP, when they do not end.
+/// The interval at which a steady series of SIGHUPs is passed on.
 const HANGUP_EVERY: Duration = Duration::from_millis(500);
 
-/// How many it is told of at once before that: for people, and their scripts.
-const HANGUPS_AT_ONCE: u32 = 8;
+/// How many SIGHUPs are passed on without delay before that, for people and their
+/// scripts.
+const HANGUPS_WITHOUT_DELAY: u32 = 8;
 
-/// How long the last message may take. Nobody may read stderr any more.
-const MESSAGE_TIME: Duration = Duration::from_millis(200);
+/// How long the last message may take, because stderr may have no reader.
+const MESSAGE_TIME_MAX: Duration = Duration::from_millis(200);
 
-/// What the signals' handlers, the stage and the thread share.
+/// The state that the signal handlers, the stage and the watchdog share.
 #[derive(Debug, Default)]
 pub struct Shared {
     /// SIGINT has come.
     pub interrupt: Arc<AtomicBool>,
     /// SIGTERM has come.
     pub terminate: Arc<AtomicBool>,
-    /// SIGHUP has come, and the thread does not know of it yet.
+    /// SIGHUP has come, and the watchdog has not seen it yet.
     pub hangup: Arc<AtomicBool>,
-    /// The stage is to act on a SIGHUP.
+    /// The stage must act on a SIGHUP.
     pub hangup_passed_on: AtomicBool,
-    /// SIGINT has come twice: the grace is over.
+    /// SIGINT has come twice, so the grace period is over.
     pub hurry: AtomicBool,
-    /// The stage has looked for signals since one to stop came.
+    /// The stage has checked for signals since a signal to stop came.
     pub seen: AtomicBool,
-    /// Whether the stage holds something, so that a signal does not end the program
-    /// at once.
+    /// Whether the stage holds data, so that a signal must not end the program at once.
     holds: Mutex<bool>,
 }
 
 impl Shared {
-    /// From now on a signal to stop ends the program at once, or no longer does.
+    /// Sets whether the stage holds data. While it holds none, a signal to stop ends
+    /// the program at once.
     pub fn set_holds(&self, holds: bool) {
         *self.lock_holds() = holds;
     }
 
     fn lock_holds(&self) -> MutexGuard<'_, bool> {
-        // Nothing panics while it is locked, and a bool is always whole.
+        // A poisoned lock is harmless: no code panics while it holds the lock.
         self.holds
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The signal that is to end the program, if one has come.
+    /// The signal that tells the program to end, if one has come.
     pub fn stop(&self) -> Option<Stop> {
         if self.hurry.load(Ordering::Relaxed) {
             Some(Stop::Interrupt)
@@ -91,26 +92,26 @@ impl Shared {
     }
 }
 
-/// The thread.
+/// The watchdog before its thread starts.
 pub struct Watchdog {
-    /// What it shares with the handlers and the stage.
+    /// The state that it shares with the handlers and the stage.
     pub shared: Arc<Shared>,
-    /// A byte for every SIGINT.
+    /// Receives a byte for every SIGINT.
     pub interrupts: UnixStream,
-    /// A byte for every SIGTERM and SIGHUP, as far as there is room.
+    /// Receives a byte for every SIGTERM and SIGHUP, unless it is full.
     pub others: UnixStream,
     /// Wakes the stage.
     pub waker: UnixStream,
-    /// How long the stage has after a signal to stop.
+    /// The grace period.
     pub grace: Duration,
     /// The program's name, for its last message.
     pub program: &'static str,
-    /// The form of that message.
+    /// The format of that message.
     pub format: LogFormat,
 }
 
 impl Watchdog {
-    /// Starts the thread. It ends with the handlers that write to its streams.
+    /// Starts the thread. It ends when the handlers close their ends of its streams.
     pub fn start(self) -> Result<()> {
         thread::Builder::new()
             .name("watchdog".to_owned())
@@ -126,7 +127,7 @@ impl Watchdog {
                 return;
             };
             let now = Instant::now();
-            let heard = Heard {
+            let heard = SignalsSeen {
                 interrupts,
                 stop: self.shared.stop(),
                 seen: self.shared.seen.load(Ordering::Relaxed),
@@ -144,11 +145,12 @@ impl Watchdog {
                 self.shared.hangup_passed_on.store(true, Ordering::Relaxed);
             }
             if hurry || pass_hangup_on {
-                // Where there is no room, the stage is being woken already.
+                // If the stream is full, the stage is being woken already.
                 let _ = (&self.waker).write(b"!");
             }
             if let Some(stop) = self.shared.stop() {
-                // Locked until the end, so that nothing is begun any more.
+                // Locked until the program ends, so that the stage cannot start to hold
+                // data.
                 let holds = self.shared.lock_holds();
                 if !*holds {
                     self.end(stop, &format!("cut short by {stop}"));
@@ -163,8 +165,8 @@ impl Watchdog {
         }
     }
 
-    /// Waits for a signal or the time. Says how many SIGINTs have come; `None` where
-    /// no more signals can.
+    /// Waits for a signal or for `until`. Returns the number of SIGINTs that have come;
+    /// `None` if no more signals can come.
     fn wait(&self, until: Option<Instant>) -> Option<usize> {
         let timeout = until.map(time_left);
         let mut fds = [&self.interrupts, &self.others]
@@ -177,22 +179,22 @@ impl Watchdog {
         drain(&self.interrupts)
     }
 
-    /// The one place that ends a program from outside its main thread.
+    /// Ends the program. No other code ends it from outside the main thread.
     fn end(&self, stop: Stop, message: &str) -> ! {
-        let (said, heard) = mpsc::channel();
+        let (printed, is_printed) = mpsc::channel();
         let (program, format, message) = (self.program, self.format, message.to_owned());
-        let saying = thread::Builder::new().spawn(move || {
-            say(program, format, "error", &message);
-            let _ = said.send(());
+        let printing = thread::Builder::new().spawn(move || {
+            print_message(program, format, "error", &message);
+            let _ = printed.send(());
         });
-        if saying.is_ok() {
-            let _ = heard.recv_timeout(MESSAGE_TIME);
+        if printing.is_ok() {
+            let _ = is_printed.recv_timeout(MESSAGE_TIME_MAX);
         }
         low_level::exit(stop.exit_status().into())
     }
 }
 
-/// How many bytes were waiting; `None` where no more can come.
+/// Reads and counts all waiting bytes; `None` if the stream is closed.
 fn drain(mut stream: &UnixStream) -> Option<usize> {
     let mut all = 0;
     let mut bytes = [0; 64];
@@ -205,40 +207,40 @@ fn drain(mut stream: &UnixStream) -> Option<usize> {
     }
 }
 
-/// What there is to know at one moment.
+/// The signals at one moment.
 #[derive(Clone, Copy, Debug, Default)]
-struct Heard {
-    /// SIGINTs since the last one.
+struct SignalsSeen {
+    /// SIGINTs since the last step.
     interrupts: usize,
     stop: Option<Stop>,
     seen: bool,
     hangup: bool,
 }
 
-/// What is to be done at one moment.
+/// The actions that are due at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Step {
-    /// The grace is over from now on.
+    /// The grace period ends now.
     hurry: bool,
     pass_hangup_on: bool,
-    /// The stage has had its time.
+    /// The program must end now.
     end: bool,
 }
 
-/// Decides what is due (pure).
+/// Decides which actions are due. It reads no clock and has no effects.
 #[derive(Debug)]
 struct Timing {
     grace: Duration,
-    /// When the first signal to stop was heard.
+    /// When the first signal to stop came.
     since: Option<Instant>,
     interrupts: usize,
-    /// When the second SIGINT was heard.
+    /// When the second SIGINT came.
     hurried: Option<Instant>,
-    /// Whether the stage was seen to look for signals.
+    /// Whether the stage has checked for signals since.
     seen: bool,
     hangup_waits: bool,
-    /// Up to when those that were passed on would have kept the stage, had each had
-    /// its span.
+    /// The end of the last interval, if each SIGHUP that was passed on had an interval
+    /// of its own.
     hangups_until: Option<Instant>,
 }
 
@@ -255,7 +257,7 @@ impl Timing {
         }
     }
 
-    fn step(&mut self, heard: &Heard, now: Instant) -> Step {
+    fn step(&mut self, heard: &SignalsSeen, now: Instant) -> Step {
         let mut step = Step::default();
         self.seen |= heard.seen;
         self.interrupts += heard.interrupts;
@@ -277,7 +279,7 @@ impl Timing {
         step
     }
 
-    /// When to step though no signal comes.
+    /// When the next step is due if no signal comes.
     fn due(&self) -> Option<Instant> {
         let hangup = self.hangup_due().filter(|_| self.hangup_waits);
         self.end_due().into_iter().chain(hangup).min()
@@ -285,16 +287,20 @@ impl Timing {
 
     fn end_due(&self) -> Option<Instant> {
         if let Some(hurried) = self.hurried {
-            return Some(hurried + AT_ONCE);
+            return Some(hurried + END_HURRIED_AFTER);
         }
-        let more = if self.seen { LAST_WORDS } else { UNHEARD_FOR };
+        let more = if self.seen {
+            END_SEEN_AFTER
+        } else {
+            END_UNSEEN_AFTER
+        };
         Some(self.since? + self.grace + more)
     }
 
-    /// When the next SIGHUP may be passed on; none where that is at any time.
+    /// When the next SIGHUP may be passed on; `None` if it may be at any time.
     fn hangup_due(&self) -> Option<Instant> {
         self.hangups_until?
-            .checked_sub(HANGUP_EVERY * (HANGUPS_AT_ONCE - 1))
+            .checked_sub(HANGUP_EVERY * (HANGUPS_WITHOUT_DELAY - 1))
     }
 }
 
@@ -309,19 +315,20 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_that_does_not_hear_is_ended_after_the_grace_and_one_that_does_a_little_later() {
+    fn a_stage_that_ignores_signals_is_ended_soon_after_the_grace_and_one_that_checks_them_a_little_later()
+     {
         for (seen, end) in [(false, 11.0), (true, 15.0)] {
             let start = Instant::now();
             let mut timing = Timing::new(GRACE);
             assert_eq!(timing.due(), None);
-            let heard = Heard {
+            let heard = SignalsSeen {
                 stop: Some(Stop::Terminate),
                 seen,
-                ..Heard::default()
+                ..SignalsSeen::default()
             };
             assert!(!timing.step(&heard, start).end);
             assert_eq!(timing.due(), Some(start + seconds(end)));
-            // SIGTERM once more changes nothing.
+            // A second SIGTERM changes nothing.
             assert!(!timing.step(&heard, start + seconds(9.0)).end);
             assert!(!timing.step(&heard, start + seconds(end - 0.1)).end);
             assert_eq!(timing.due(), Some(start + seconds(end)));
@@ -333,31 +340,31 @@ mod tests {
     fn a_second_sigint_ends_the_grace_and_a_first_one_after_sigterm_does_not() {
         let start = Instant::now();
         let mut timing = Timing::new(GRACE);
-        let terminated = Heard {
+        let terminated = SignalsSeen {
             stop: Some(Stop::Terminate),
             seen: true,
-            ..Heard::default()
+            ..SignalsSeen::default()
         };
-        let interrupted = Heard {
+        let interrupted = SignalsSeen {
             interrupts: 1,
             ..terminated
         };
         assert_eq!(timing.step(&terminated, start), Step::default());
         assert_eq!(timing.step(&interrupted, start), Step::default());
         assert!(timing.step(&interrupted, start).hurry);
-        assert_eq!(timing.due(), Some(start + AT_ONCE));
-        // Once is enough.
+        assert_eq!(timing.due(), Some(start + END_HURRIED_AFTER));
+        // A third SIGINT changes nothing.
         assert_eq!(timing.step(&interrupted, start), Step::default());
-        assert!(timing.step(&terminated, start + AT_ONCE).end);
+        assert!(timing.step(&terminated, start + END_HURRIED_AFTER).end);
     }
 
     #[test]
-    fn a_storm_of_hangups_is_thinned_and_the_last_one_is_not_lost() {
+    fn frequent_hangups_are_passed_on_at_a_limited_rate_and_the_last_one_is_not_lost() {
         let start = Instant::now();
         let mut timing = Timing::new(GRACE);
-        let hangup = Heard {
+        let hangup = SignalsSeen {
             hangup: true,
-            ..Heard::default()
+            ..SignalsSeen::default()
         };
         let mut passed_on = Vec::new();
         for millis in 0..2000 {
@@ -365,7 +372,7 @@ mod tests {
             let heard = if millis < 1200 {
                 hangup
             } else {
-                Heard::default()
+                SignalsSeen::default()
             };
             if timing.step(&heard, start + now).pass_hangup_on {
                 passed_on.push(millis);
@@ -373,8 +380,8 @@ mod tests {
         }
         assert_eq!(passed_on, [0, 1, 2, 3, 4, 5, 6, 7, 500, 1000, 1500]);
         assert_eq!(timing.due(), None);
-        // Long after, none need wait.
-        for _ in 0..HANGUPS_AT_ONCE {
+        // After a pause, SIGHUPs are passed on without delay again.
+        for _ in 0..HANGUPS_WITHOUT_DELAY {
             assert!(timing.step(&hangup, start + GRACE).pass_hangup_on);
         }
         assert!(!timing.step(&hangup, start + GRACE).pass_hangup_on);

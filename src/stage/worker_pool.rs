@@ -1,5 +1,5 @@
-//! Worker threads for jobs of one thread. Their outcomes come back in the order of
-//! the jobs.
+//! Worker threads for the jobs of one thread. Their outcomes return in the order of the
+//! jobs.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,25 +11,25 @@ use anyhow::{Context, Result, anyhow};
 use crossbeam_channel::Sender;
 use rustix::event::{EventfdFlags, eventfd};
 
-/// How many jobs may be pending per thread. It is enough that no thread waits for
-/// its next job.
+/// How many jobs may be pending per thread: enough that no thread waits for its next
+/// job.
 const JOBS_PER_THREAD: usize = 3;
 
-/// Threads that all do the same work. The number of pending jobs is bounded: where
-/// [`is_full`](WorkerPool::is_full) is true, take an outcome before the next job.
+/// Threads that all do the same work. The number of pending jobs is bounded: if
+/// [`is_full`](WorkerPool::is_full), take an outcome before you submit the next job.
 #[derive(Debug)]
 pub struct WorkerPool<J, D> {
     jobs: Sender<(J, mpsc::SyncSender<D>)>,
-    /// The outcomes that were not taken yet, in the order of their jobs.
+    /// The outcomes that have not been taken yet, in the order of their jobs.
     pending: VecDeque<mpsc::Receiver<D>>,
     pending_max: usize,
-    /// An eventfd that each job makes readable when it ends.
+    /// An eventfd that each job makes readable when the job ends.
     ended: Arc<OwnedFd>,
 }
 
 impl<J: Send + 'static, D: Send + 'static> WorkerPool<J, D> {
-    /// Starts `threads` threads. Each of them works with a function that `worker`
-    /// makes. They end when the pool is dropped.
+    /// Starts `threads` threads. Each thread works with its own function from `worker`.
+    /// The threads end when the pool is dropped.
     pub fn start<W>(name: &str, threads: usize, worker: impl Fn() -> W) -> Result<WorkerPool<J, D>>
     where
         W: FnMut(J) -> D + Send + 'static,
@@ -47,7 +47,7 @@ impl<J: Send + 'static, D: Send + 'static> WorkerPool<J, D> {
                         // then the outcome has been sent, or its channel is closed.
                         let _notify = NotifyOnDrop(&ended);
                         let (job, outcome) = received;
-                        // Nobody receives where the program is about to end.
+                        // The receiver is gone if the program is about to end.
                         let _ = outcome.send(work(job));
                     }
                 })
@@ -80,7 +80,7 @@ impl<J: Send + 'static, D: Send + 'static> WorkerPool<J, D> {
         Ok(())
     }
 
-    /// Waits for the outcome of the oldest job; `None` where no job is pending.
+    /// Waits for the outcome of the oldest job; `None` if no job is pending.
     pub fn wait_for_next(&mut self) -> Result<Option<D>> {
         let Some(oldest) = self.pending.pop_front() else {
             return Ok(None);
@@ -89,8 +89,8 @@ impl<J: Send + 'static, D: Send + 'static> WorkerPool<J, D> {
         Ok(Some(outcome))
     }
 
-    /// The outcome of the oldest job; `None` where no job is pending, or where the job
-    /// does not end within `patience`.
+    /// Waits up to `patience` for the outcome of the oldest job; `None` if no job is
+    /// pending or the job has not ended by then.
     pub fn wait_up_to(&mut self, patience: Duration) -> Result<Option<D>> {
         let Some(oldest) = self.pending.front() else {
             return Ok(None);
@@ -104,13 +104,14 @@ impl<J: Send + 'static, D: Send + 'static> WorkerPool<J, D> {
         Ok(Some(outcome))
     }
 
-    /// The outcome of the oldest job; `None` where the job has not ended.
+    /// The outcome of the oldest job; `None` if no job is pending or the job has not
+    /// ended.
     pub fn next_if_done(&mut self) -> Result<Option<D>> {
         if let Some(outcome) = self.try_next()? {
             return Ok(Some(outcome));
         }
-        // A job that ends from here on makes the eventfd readable again, so the
-        // second look comes after the reset.
+        // Check again after the reset: a job that ends after the reset makes the
+        // eventfd readable again.
         let _ = rustix::io::read(&*self.ended, &mut [0; 8]);
         self.try_next()
     }
@@ -150,7 +151,7 @@ mod tests {
 
     use super::*;
 
-    /// Waits until the pool is readable. A test must not wait for ever.
+    /// Waits until the pool is readable, but not for ever.
     fn wait_until_readable<J: Send + 'static, D: Send + 'static>(pool: &WorkerPool<J, D>) {
         let readiness = pool.readiness();
         let mut fds = [PollFd::from_borrowed_fd(readiness, PollFlags::IN)];
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn outcomes_come_in_the_order_of_their_jobs_and_are_bounded() {
+    fn outcomes_return_in_the_order_of_their_jobs_and_are_bounded() {
         let mut pool = WorkerPool::start("test", 3, || |number: u64| number * 2).unwrap();
         let mut taken = Vec::new();
         for number in 0..1000 {
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pool_is_readable_when_the_outcome_that_was_missing_is_there() {
+    fn a_pool_becomes_readable_when_the_missing_outcome_is_ready() {
         let mut pool = WorkerPool::start("test", 3, || |number: u64| number * 2).unwrap();
         for round in 0..2000 {
             for number in 0..3 {

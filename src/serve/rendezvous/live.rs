@@ -65,7 +65,7 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, policy: Policy) -> Result<(
     if args.output.resume {
         live.pending.tail().push(b'\n');
     }
-    stage.report.write_rejects_beside()?;
+    stage.report.write_rejects_in_thread()?;
     let served = live.serve(stage, args).and_then(|cut_short| {
         live.finish(stage)?;
         Ok(cut_short)
