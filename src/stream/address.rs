@@ -1,4 +1,4 @@
-//! Where a stream is, as a flag names it.
+//! The addresses of streams, as flags give them.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -8,16 +8,15 @@ use anyhow::{Result, bail};
 use rustix::fs::{FileType, Stat};
 use rustix::io::Errno;
 
-/// Where a stream is: what a flag such as `--input` or `--output` names.
+/// The address of a stream, which a flag such as `--input` or `--output` gives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Address {
-    /// `-`: standard input where a program reads, standard output where it writes.
+    /// `-`: standard input for an input, standard output for an output.
     Standard,
-    /// A descriptor that the program was started with, by its path: `/dev/fd/3`,
+    /// A descriptor that the program inherited, by its path: `/dev/fd/3`,
     /// `/proc/self/fd/3`, `/dev/stdin`, `/dev/stdout`.
     Inherited(String),
-    /// Anything else in the file system: a file, a named pipe, a device, the folder of
-    /// an archive.
+    /// Any other path: a file, a named pipe, a device, the folder of an archive.
     Path(String),
 }
 
@@ -49,21 +48,22 @@ impl fmt::Display for Address {
 }
 
 impl Address {
-    /// Reads the address of an output, for every flag that takes one.
+    /// Parses the address of an output, for every flag that takes one.
     pub fn of_output(text: &str) -> std::result::Result<Address, String> {
         let address = Address::from(text);
         if text.ends_with(".gz") && address.is_file_output() {
-            // As an input, such a file is decompressed.
+            // Inputs with this name are decompressed, so a plain file with it could not
+            // be read back.
             return Err(
-                "a stream is written as it is, not compressed; keep it with `rv-archive`, or pipe \
-                 it through `gzip`"
+                "the output is not compressed, so its name must not end in .gz; use `rv-archive`, or pipe \
+                 the output through `gzip`"
                     .to_owned(),
             );
         }
         Ok(address)
     }
 
-    /// The address as it stands on the command line.
+    /// The address as given on the command line.
     pub fn as_str(&self) -> &str {
         match self {
             Address::Standard => "-",
@@ -81,7 +81,7 @@ impl Address {
         matches!(self.as_str(), "-" | "/dev/stdout")
     }
 
-    /// Whether an output here would be a regular file, there already or made for it.
+    /// Whether an output at this address would be a regular file, existing or new.
     pub fn is_file_output(&self) -> bool {
         if self.is_standard_output() {
             return false;
@@ -92,8 +92,8 @@ impl Address {
         }
     }
 
-    /// Whether an input here and an output at `output` are one regular file: it would
-    /// be emptied before it is read, or never end.
+    /// Whether this input and `output` are the same regular file. Such a file would be
+    /// emptied before it is read, or grow for ever.
     pub fn is_same_file(&self, output: &Address) -> bool {
         let input = match self {
             Address::Standard => rustix::fs::fstat(rustix::stdio::stdin()),
@@ -110,14 +110,14 @@ impl Address {
     }
 }
 
-/// Refuses to read `path` once more where it is no regular file: a pipe gives what it
-/// holds once, and reading it could wait for another program for ever.
+/// Refuses to read `path` again if it is no regular file: the bytes of a pipe can be
+/// read only once, and the read could wait for another program for ever.
 pub fn require_rereadable(path: &str) -> Result<()> {
     match rustix::fs::stat(path) {
         Ok(stat) if !is_regular_file(&stat) => {
             bail!("{path}: is no regular file, so it cannot be read again")
         }
-        // Whoever opens a missing file says so.
+        // The caller that opens a missing file reports it.
         _ => Ok(()),
     }
 }
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_says_what_it_names() {
+    fn an_address_is_recognized_by_its_text() {
         let path = |text: &str| Address::Path(text.to_owned());
         let inherited = |text: &str| Address::Inherited(text.to_owned());
         for (text, address) in [
@@ -151,14 +151,14 @@ mod tests {
     }
 
     #[test]
-    fn a_compressed_file_is_no_output_and_a_pipe_of_that_name_is() {
+    fn a_file_that_ends_in_gz_is_no_output_but_a_pipe_of_that_name_is() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("out.gz");
         let text = path.to_str().unwrap();
         assert!(
             Address::of_output(text)
                 .unwrap_err()
-                .contains("not compressed")
+                .contains("is not compressed")
         );
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn one_file_is_known_under_two_names() {
+    fn one_file_is_recognized_under_two_names() {
         let folder = tempfile::tempdir().unwrap();
         let name = |name: &str| Address::from(folder.path().join(name).to_str().unwrap());
         std::fs::write(name("one").as_str(), "").unwrap();

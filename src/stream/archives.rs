@@ -1,7 +1,7 @@
-//! Recordings: folders of files that `rv-archive` writes, and how they are named.
+//! Recordings: the folders that `rv-archive` writes, and the names of their files.
 //!
-//! A file that is damaged, or is none, costs itself alone: what can be read of it
-//! is given, the fault is kept to be told, and the next file follows.
+//! A damaged file does not affect the others: its readable lines are returned, its
+//! fault is kept for the caller, and the next file follows.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::fs::{self, File, Metadata, OpenOptions};
@@ -15,22 +15,24 @@ use rustix::io::Errno;
 
 use crate::stream::gzip::GzipFile;
 
-/// Held under a lock by the one writer of a folder. It stays when the writer goes.
+/// The lock file of a folder. Its single writer holds the lock; the file stays when the
+/// writer ends.
 pub const LOCK_NAME: &str = "rv-archive.lock";
 
-/// What a file is, by its name. The text is its id, or what stands in its place.
+/// The kind of a file, by its name. The text is the file's id, or another text in the
+/// id's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind<'a> {
-    /// `log-<id>.gz`: complete, never changed again.
+    /// `log-<id>.gz`: a complete file, which never changes again.
     Complete(&'a str),
-    /// `part-<id>.ndjson`: lines as they came, and at its end perhaps half a one.
+    /// `part-<id>.ndjson`: lines as they came; the last one may be incomplete.
     Part(&'a str),
-    /// `part-<id>.gz.tmp`: a compression that is at work or was cut short.
+    /// `part-<id>.gz.tmp`: a compression that is running or was interrupted.
     Unfinished(&'a str),
 }
 
 impl<'a> Kind<'a> {
-    /// What `name` says; `None` for files that are not the archive's.
+    /// The kind of the file `name`; `None` for files that do not belong to an archive.
     pub fn of(name: &'a str) -> Option<Kind<'a>> {
         if let Some(rest) = name.strip_prefix("log-") {
             return rest.strip_suffix(".gz").map(Kind::Complete);
@@ -42,7 +44,7 @@ impl<'a> Kind<'a> {
         })
     }
 
-    /// The name of such a file.
+    /// The name of the file.
     pub fn file_name(self) -> String {
         match self {
             Kind::Complete(id) => format!("log-{id}.gz"),
@@ -52,13 +54,13 @@ impl<'a> Kind<'a> {
     }
 }
 
-/// The path of a file in the folder at `folder`.
+/// The path of a file in `folder`.
 pub fn path_of(folder: &Path, kind: Kind) -> PathBuf {
     folder.join(kind.file_name())
 }
 
-/// The names of a folder's files, sorted. Names that are no UTF-8 are not the
-/// archive's.
+/// The names of a folder's files, sorted. Names that are not UTF-8 are left out,
+/// because they cannot belong to an archive.
 pub fn names(folder: &Path) -> Result<Vec<String>> {
     let read = || -> io::Result<Vec<String>> {
         let mut names = Vec::new();
@@ -74,21 +76,21 @@ pub fn names(folder: &Path) -> Result<Vec<String>> {
 /// One file of a recording.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RecordedFile {
-    /// A part of a folder, which may become a complete file before it is opened.
+    /// A part in a folder. It may become a complete file before it is opened.
     Part {
         /// The folder.
         folder: PathBuf,
-        /// What stands for the id in its name.
+        /// The id in its name, or the text in the id's place.
         id: String,
     },
-    /// A complete file of a folder. A link under such a name is not followed.
+    /// A complete file in a folder. A link with such a name is not followed.
     Complete(PathBuf),
-    /// A file that somebody has named.
+    /// A file that the user named.
     File(PathBuf),
 }
 
 impl RecordedFile {
-    /// Where it is.
+    /// The path of the file.
     pub fn path(&self) -> PathBuf {
         match self {
             RecordedFile::Part { folder, id } => path_of(folder, Kind::Part(id)),
@@ -96,9 +98,9 @@ impl RecordedFile {
         }
     }
 
-    /// Opens it, decompressed where it is compressed. Of a part, what ends with the
-    /// last whole line that is in it now. Fails for what is no regular file, and
-    /// waits for nobody.
+    /// Opens the file, and decompresses it if its name ends in `.gz`. A part ends with
+    /// its last whole line at this moment. Fails if the file is no regular file. Does
+    /// not wait for other programs.
     pub fn open(&self) -> io::Result<OpenedFile> {
         let mut path = self.path();
         let follow = matches!(self, RecordedFile::File(_));
@@ -127,8 +129,8 @@ impl RecordedFile {
     }
 }
 
-/// Opens a regular file for reading. Anything else is an error that says what it
-/// is: a device is not touched, and a pipe is not waited for.
+/// Opens a regular file for reading. For anything else this returns an error that names
+/// its type, without opening a device or waiting for a pipe.
 pub fn open_regular(path: &Path, follow: bool) -> io::Result<(File, Metadata)> {
     let looked_at = match follow {
         true => fs::metadata(path)?,
@@ -147,17 +149,18 @@ pub fn open_regular(path: &Path, follow: bool) -> io::Result<(File, Metadata)> {
             .open(path)
     };
     let file = match open(flags | OFlags::NONBLOCK) {
-        // Somebody has a lease on the file, and is given the time to return it.
+        // Another process has a lease on the file. The blocking open gives it the time
+        // to release the lease.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => open(flags)?,
         opened => opened?,
     };
-    // Something else may bear the name by now.
+    // Another file may have taken the name in between.
     let metadata = file.metadata()?;
     refuse_irregular(&metadata)?;
     Ok((file, metadata))
 }
 
-/// Fails where something is no regular file, and says what it is.
+/// Fails if the file is no regular file. The error names its type.
 pub fn refuse_irregular(metadata: &Metadata) -> io::Result<()> {
     let kind = metadata.file_type();
     let what = if kind.is_file() {
@@ -165,32 +168,32 @@ pub fn refuse_irregular(metadata: &Metadata) -> io::Result<()> {
     } else if kind.is_symlink() {
         "is a link, which is not followed"
     } else if kind.is_dir() {
-        "is a folder, and no file"
+        "is a folder, not a file"
     } else if kind.is_fifo() {
-        "is a named pipe, and no file"
+        "is a named pipe, not a file"
     } else if kind.is_socket() {
-        "is a socket, and no file"
+        "is a socket, not a file"
     } else {
-        "is a device, and no file"
+        "is a device, not a file"
     };
     Err(io::Error::other(what))
 }
 
-/// What to say of a file that cannot be opened, without its name.
+/// The message about a file that cannot be opened, without the file's name.
 pub fn not_opened(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "was removed before it was read".to_owned(),
-        // It was looked at, and is told by what it is.
-        io::ErrorKind::Other => format!("{error}; it is passed over"),
-        // It became a link since.
+        // This error comes from `refuse_irregular`, and names the type.
+        io::ErrorKind::Other => format!("{error}; it is skipped"),
+        // The file was replaced by a link in between.
         _ if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
-            "is a link, which is not followed; it is passed over".to_owned()
+            "is a link, which is not followed; it is skipped".to_owned()
         }
-        _ => format!("cannot open: {error}; it is passed over"),
+        _ => format!("cannot open: {error}; it is skipped"),
     }
 }
 
-/// What to say of a file that cannot be read to its end, without its name.
+/// The message about a file that cannot be read completely, without the file's name.
 pub fn fault(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "is damaged: it ends too early".to_owned(),
@@ -209,22 +212,22 @@ pub struct OpenedFile {
 #[derive(Debug)]
 enum Content {
     Plain(File),
-    /// As much of it as was there in whole lines.
+    /// The whole lines that the part held when it was opened.
     Part(io::Take<File>),
     Compressed {
         decoder: Box<GzipFile>,
-        /// The same open file, to be asked how far it was read.
+        /// The same open file, for its position.
         position: File,
     },
 }
 
 impl OpenedFile {
-    /// Its length on disk, in bytes.
+    /// The file's length on disk, in bytes.
     pub fn length(&self) -> u64 {
         self.length
     }
 
-    /// How many bytes of it were read from disk.
+    /// How many bytes of the file were read from disk.
     pub fn position(&self) -> u64 {
         let file = match &self.content {
             Content::Plain(file) => file,
@@ -242,7 +245,7 @@ impl Read for OpenedFile {
             Content::Part(file) => match file.read(room)? {
                 0 if file.limit() > 0 && !room.is_empty() => Err(io::Error::new(
                     io::ErrorKind::InvalidData,
-                    "it became shorter while it was read",
+                    "it was truncated while it was read",
                 )),
                 count => Ok(count),
             },
@@ -251,7 +254,8 @@ impl Read for OpenedFile {
     }
 }
 
-/// Where the last newline of the first `length` bytes of a file ends.
+/// The index behind the last newline in the first `length` bytes of a file; 0 if there
+/// is none.
 pub fn end_of_last_line(file: &File, length: u64) -> io::Result<u64> {
     let mut block = [0; 64 * 1024];
     let mut end = length;
@@ -272,16 +276,16 @@ pub fn end_of_last_line(file: &File, length: u64) -> io::Result<u64> {
 pub struct Recorded {
     rest: VecDeque<RecordedFile>,
     current: Option<(RecordedFile, OpenedFile)>,
-    /// Whether the last byte that was given out ended a line, or none was.
+    /// Whether the last returned byte ended a line, or none has been returned.
     at_line_start: bool,
-    /// How many bytes of finished files were on disk.
+    /// The size on disk of the files that have been read, in bytes.
     finished: u64,
     fault: Option<String>,
 }
 
 impl Recorded {
-    /// Begins with the first of `files`. One that somebody has named has to be
-    /// there.
+    /// Starts with the first of `files`. Fails if the user named that file and it
+    /// cannot be opened.
     pub fn open(files: impl IntoIterator<Item = RecordedFile>) -> Result<Recorded> {
         let mut rest: VecDeque<RecordedFile> = files.into_iter().collect();
         let mut current = None;
@@ -299,7 +303,7 @@ impl Recorded {
         })
     }
 
-    /// How many bytes all files have on disk, so far as they are there.
+    /// The size on disk of all files that exist, in bytes.
     pub fn length(&self) -> u64 {
         let of = |file: &RecordedFile| {
             let found = fs::symlink_metadata(file.path()).ok();
@@ -316,15 +320,14 @@ impl Recorded {
         self.finished + current.map_or(0, |(_, opened)| opened.position())
     }
 
-    /// Why the file that was read last could not be read to its end. Whoever takes
-    /// it drops the line that was begun: its end does not come.
+    /// The fault of the last file, if it could not be read completely. The caller then
+    /// drops the unfinished line, because its end will not come.
     pub fn take_fault(&mut self) -> Option<String> {
         self.fault.take()
     }
 
-    /// Reads what comes next; nothing at the end. Where there is a fault to be
-    /// taken, this is an error of the kind `Interrupted`, and the next call goes on
-    /// with the next file.
+    /// Reads the next bytes; 0 at the end. If a file has a fault, this returns an error
+    /// of the kind `Interrupted`, and the next call continues with the next file.
     pub fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         loop {
             let Some((file, opened)) = &mut self.current else {
@@ -336,7 +339,7 @@ impl Recorded {
                     Err(error) => {
                         let place = next.path();
                         let what = format!("{}: {}", place.display(), not_opened(&error));
-                        return self.broken(what);
+                        return self.fail_file(what);
                     }
                 }
                 continue;
@@ -347,8 +350,8 @@ impl Recorded {
                     self.finished += opened.length;
                     self.current = None;
                     if !self.at_line_start {
-                        // A file that was made elsewhere: its last line is one all
-                        // the same.
+                        // Another program may have made the file without a newline at
+                        // its end. Its last line still counts as a line.
                         room[0] = b'\n';
                         self.at_line_start = true;
                         return Ok(1);
@@ -361,27 +364,27 @@ impl Recorded {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
                 Err(error) => {
                     let what = format!(
-                        "{}: {}; the rest of it is passed over",
+                        "{}: {}; the rest of it is skipped",
                         file.path().display(),
                         fault(&error)
                     );
                     self.finished += opened.length;
                     self.current = None;
                     self.at_line_start = true;
-                    return self.broken(what);
+                    return self.fail_file(what);
                 }
             }
         }
     }
 
-    fn broken(&mut self, fault: String) -> io::Result<usize> {
+    fn fail_file(&mut self, fault: String) -> io::Result<usize> {
         self.fault = Some(fault);
         Err(io::ErrorKind::Interrupted.into())
     }
 }
 
-/// The files of a recording, in their order: those of an archive's folder, or
-/// the one file at `path`.
+/// The files of a recording in order: those of an archive's folder, or the single file
+/// at `path`.
 pub fn recorded_files(path: &Path) -> Result<Vec<RecordedFile>> {
     let metadata =
         fs::metadata(path).with_context(|| format!("{}: cannot open", path.display()))?;
@@ -392,11 +395,11 @@ pub fn recorded_files(path: &Path) -> Result<Vec<RecordedFile>> {
     }
 }
 
-/// What a folder holds, by id. A part whose complete file is there is left out. A
-/// folder without any has to be an archive's all the same.
+/// The files of an archive's folder, by id, without the parts whose complete file
+/// exists. A folder without such files must at least have an archive's lock file.
 fn files_of(folder: &Path) -> Result<Vec<RecordedFile>> {
-    // A file may get its final name while the folder is being read, and be seen
-    // under neither name. Then a second look finds it.
+    // A file that is renamed during the listing may be missed under both names. The
+    // second listing finds it.
     let mut listed: BTreeSet<String> = names(folder)?.into_iter().collect();
     listed.extend(names(folder)?);
     let mut files: Vec<(&str, RecordedFile)> = Vec::new();
@@ -414,7 +417,7 @@ fn files_of(folder: &Path) -> Result<Vec<RecordedFile>> {
     }
     if files.is_empty() && !listed.contains(LOCK_NAME) {
         bail!(
-            "{}: is a directory that holds no archive; name a folder that rv-archive writes, a file, or \
+            "{}: is a directory without an archive; give a folder that rv-archive writes, a file, or \
              a pipe",
             folder.display()
         );
@@ -428,7 +431,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_say_what_they_are() {
+    fn the_kind_of_a_file_follows_from_its_name() {
         for kind in [Kind::Complete("a"), Kind::Part("a"), Kind::Unfinished("a")] {
             assert_eq!(Kind::of(&kind.file_name()), Some(kind));
         }

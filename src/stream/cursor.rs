@@ -1,8 +1,7 @@
-//! A cursor: how far one input was read, line by line.
+//! A cursor: the reading position in one input, line by line.
 //!
-//! Every stage reads by a cursor. So it is decided once what becomes of the last line,
-//! which may lack its newline, and of the line that is begun when a stage is told to
-//! stop.
+//! Every stage reads with a cursor. So one place decides about the last line, which may
+//! lack its newline, and about the unfinished line of a stage that is told to stop.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -12,10 +11,10 @@ use anyhow::Result;
 use crate::stream::input::{Input, Progress};
 use crate::wire::lines::{BLOCK_BYTES, Line, Lines, Run};
 
-/// How many bytes one call reads at the most while it looks for the end of a line.
+/// The most bytes that one call reads in search of the end of a line.
 const LINE_END_BYTES_MAX: usize = 8 * 1024;
 
-/// One input, and what was read of it.
+/// An input, and the bytes that were read from it.
 #[derive(Debug)]
 pub struct Cursor {
     input: Input,
@@ -23,19 +22,19 @@ pub struct Cursor {
     reading: Reading,
 }
 
-/// How much is still to be read.
+/// How far the cursor still has to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
-    /// All there is.
+    /// To the end of the input.
     All,
-    /// Up to the end of the line that was begun.
+    /// To the end of the current line.
     ToLineEnd,
-    /// Nothing: the input has ended.
+    /// No further: the input has ended.
     Ended,
 }
 
 impl Cursor {
-    /// Begins to read `input`. Lines of more than `line_bytes_max` bytes are oversized.
+    /// Starts to read `input`. Lines longer than `line_bytes_max` bytes are oversized.
     pub fn new(input: Input, line_bytes_max: usize) -> Cursor {
         Cursor {
             input,
@@ -44,36 +43,36 @@ impl Cursor {
         }
     }
 
-    /// The input itself.
+    /// The input.
     pub fn input(&self) -> &Input {
         &self.input
     }
 
-    /// What messages call the input.
+    /// The name of the input in messages.
     pub fn name(&self) -> &str {
         self.input.name()
     }
 
-    /// Ends a `follow`: from now on the input ends with its last writer.
+    /// Ends `--follow`: the input now ends when its last writer closes.
     pub fn stop_following(&mut self) {
         self.input.stop_following();
     }
 
-    /// From now on reads to the end of the line that was begun and not a byte further,
-    /// so that a successor on the same pipe finds a whole line.
+    /// Reads only to the end of the current line from now on, so that a successor on
+    /// the same pipe starts with a whole line.
     pub fn stop_at_line_end(&mut self) {
         if self.reading == Reading::All {
             self.reading = Reading::ToLineEnd;
         }
     }
 
-    /// The next line of what was read. At the end of the input also the last line, if
-    /// it has no newline. `None` until more is read.
+    /// The next line that has been read. When the input has ended, also the last line
+    /// without a newline. `None` until more is read.
     pub fn next_line(&mut self) -> Option<Line<'_>> {
         self.next_line_and_name().map(|(line, _)| line)
     }
 
-    /// The same, with what messages call the input.
+    /// Like [`next_line`](Cursor::next_line), with the name of the input in messages.
     pub fn next_line_and_name(&mut self) -> Option<(Line<'_>, &str)> {
         let line = match self.is_at_last_line() {
             true => self.lines.last_line(),
@@ -82,13 +81,13 @@ impl Cursor {
         line.map(|line| (line, self.input.name()))
     }
 
-    /// The whole lines of what was read, in as few pieces as possible. At the end of the
-    /// input the last line comes from [`next_line`](Cursor::next_line).
+    /// All whole lines that have been read, in as few slices as possible. The last line
+    /// without a newline comes from [`next_line`](Cursor::next_line).
     pub fn next_run(&mut self) -> Option<Run<'_>> {
         self.lines.next_run()
     }
 
-    /// Whether [`next_line`](Cursor::next_line) has a line without another read.
+    /// Whether [`next_line`](Cursor::next_line) returns a line without another read.
     pub fn has_line(&self) -> bool {
         self.lines.has_whole_line() || self.is_at_last_line()
     }
@@ -99,7 +98,7 @@ impl Cursor {
             && self.lines.is_inside_line()
     }
 
-    /// Whether anything is still to be read.
+    /// Whether the cursor still has to read.
     pub fn wants_more(&self) -> bool {
         match self.reading {
             Reading::All => true,
@@ -108,17 +107,18 @@ impl Cursor {
         }
     }
 
-    /// Whether every line was handed out, and no further line comes.
+    /// Whether all lines have been returned and no further line will come.
     pub fn is_done(&self) -> bool {
         self.reading != Reading::All && !self.lines.is_inside_line()
     }
 
-    /// Whether the input itself has ended.
+    /// Whether the input has ended.
     pub fn has_ended(&self) -> bool {
         self.reading == Reading::Ended
     }
 
-    /// The line that was begun and whose end did not come. For a stage that ends before.
+    /// The current line, whose end has not come. For a stage that ends before the input
+    /// does.
     pub fn unfinished_line(&mut self) -> Option<Line<'_>> {
         match self.reading {
             Reading::Ended => None,
@@ -126,24 +126,24 @@ impl Cursor {
         }
     }
 
-    /// What to wait on before a read; `None` if a read never waits.
+    /// The descriptor to wait on before a read; `None` if a read never waits.
     pub fn readiness(&self) -> Option<BorrowedFd<'_>> {
         self.input.readiness()
     }
 
-    /// Whether a read would bring something, or the end, without waiting.
+    /// Whether a read would return bytes or the end without waiting.
     pub fn has_more(&self) -> io::Result<bool> {
         Ok(self.wants_more() && self.input.has_more()?)
     }
 
-    /// Reads what is there, a block at the most. Only to be called when
-    /// [`readiness`](Cursor::readiness) says so: before its first writer a pipe looks as
-    /// if it had ended.
+    /// Reads the available bytes, at most a block. Call this only when
+    /// [`readiness`](Cursor::readiness) is readable: without its first writer, a pipe
+    /// looks as if it had ended.
     pub fn read(&mut self) -> Result<Progress> {
         self.read_up_to(BLOCK_BYTES)
     }
 
-    /// Reads what is there, but no more than `limit` bytes.
+    /// Like [`read`](Cursor::read), but at most `limit` bytes.
     pub fn read_up_to(&mut self, limit: usize) -> Result<Progress> {
         let progress = match self.reading {
             Reading::All => self.input.read_up_to(&mut self.lines, limit)?,
@@ -167,7 +167,7 @@ impl Cursor {
                     }
                 }
                 Progress::Nothing if count > 0 => break,
-                // The end comes again at the next call.
+                // The next call finds the end again.
                 Progress::End if count > 0 => break,
                 other => return Ok(other),
             }
@@ -175,8 +175,8 @@ impl Cursor {
         Ok(Progress::Bytes(count))
     }
 
-    /// What was wrong with recorded files since the last call. The caller asks after
-    /// each read, and reports it.
+    /// Takes the faults of recorded files since the last call. The caller must call
+    /// this after each read and report the faults.
     pub fn take_faults(&mut self) -> Vec<String> {
         self.input.take_faults()
     }
@@ -190,7 +190,7 @@ mod tests {
     use super::*;
     use crate::stream::address::Address;
 
-    /// A cursor on a named pipe, and a writer of it.
+    /// A cursor on a named pipe, and a writer to that pipe.
     fn pipe(line_bytes_max: usize) -> (tempfile::TempDir, Cursor, File) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("pipe");
@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_line_comes_with_the_end_and_not_before() {
+    fn the_last_line_is_returned_only_after_the_end() {
         let (_folder, mut cursor, mut writer) = pipe(100);
         writer.write_all(b"one\ntwo").unwrap();
         assert_eq!(cursor.read().unwrap(), Progress::Bytes(7));
@@ -255,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_whose_end_does_not_come_is_no_line() {
+    fn a_line_without_its_end_is_not_returned_as_a_line() {
         let (_folder, mut cursor, mut writer) = pipe(4);
         writer.write_all(b"too long").unwrap();
         cursor.read().unwrap();

@@ -1,4 +1,4 @@
-//! What the streams ask of the operating system about an open descriptor.
+//! Operations on open descriptors.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
@@ -7,14 +7,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-/// Opens another description of the pipe behind `fd`, with `access` and without
-/// blocking. An inherited description is shared: setting O_NONBLOCK on it would change
-/// it for every program that holds it.
+/// Opens a new description of the pipe behind `fd`, with `access` and non-blocking. An
+/// inherited description is shared: setting O_NONBLOCK on it would change it for every
+/// program that holds it.
 pub(super) fn reopen(fd: impl AsFd, access: OFlags) -> rustix::io::Result<OwnedFd> {
     reopen_with(fd, access | OFlags::NONBLOCK | OFlags::CLOEXEC)
 }
 
-/// Opens another description of the pipe behind `fd`, which may wait for its other end.
+/// Opens a new description of the pipe behind `fd`. The call may wait for the pipe's
+/// other end.
 pub(super) fn reopen_blocking(fd: impl AsFd, access: OFlags) -> rustix::io::Result<OwnedFd> {
     reopen_with(fd, access | OFlags::CLOEXEC)
 }
@@ -24,7 +25,7 @@ fn reopen_with(fd: impl AsFd, flags: OFlags) -> rustix::io::Result<OwnedFd> {
     rustix::fs::open(path, flags, Mode::empty())
 }
 
-/// Whether something else than `fd` bears the name by now.
+/// Whether `name` now belongs to another file than `fd`.
 pub(super) fn is_replaced(fd: impl AsFd, name: &str) -> bool {
     let (Ok(own), Ok(there)) = (rustix::fs::fstat(fd), rustix::fs::stat(name)) else {
         return false;
@@ -37,7 +38,7 @@ pub(super) fn is_ready(fd: impl AsFd, flags: PollFlags) -> io::Result<bool> {
     Ok(!poll_now(fd, flags)?.is_empty())
 }
 
-/// What a poll finds without waiting.
+/// The events that poll reports without waiting.
 pub(super) fn poll_now(fd: impl AsFd, flags: PollFlags) -> io::Result<PollFlags> {
     let mut fds = [PollFd::new(&fd, flags)];
     let at_once = Timespec {

@@ -1,5 +1,5 @@
-//! gzip files of several members, read as `gzip` reads them: zeros behind the
-//! last member are padding, and anything else there is a fault.
+//! gzip files of several members. As in `gzip`, zeros behind the last member are
+//! padding, and any other bytes there are a fault.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -7,14 +7,14 @@ use std::mem;
 
 use flate2::bufread::GzDecoder;
 
-/// How much is read from disk at once.
+/// How many bytes one read from disk asks for.
 const BLOCK_BYTES: usize = 128 * 1024;
 
-/// What every member begins with.
+/// The first byte of every member.
 const MAGIC: u8 = 0x1f;
 
-/// Decompresses a file, member by member. After an error it has ended; what it
-/// gave before is what can be read of the file.
+/// Decompresses a file, member by member. The text before an error is all that can be
+/// read; after the error, the file has ended.
 #[derive(Debug)]
 pub struct GzipFile {
     state: State,
@@ -22,7 +22,7 @@ pub struct GzipFile {
 
 #[derive(Debug)]
 enum State {
-    /// In front of a member, or of the end.
+    /// Before a member or the end.
     Between {
         reader: BufReader<File>,
         is_first: bool,
@@ -32,7 +32,7 @@ enum State {
 }
 
 impl GzipFile {
-    /// Reads `file` from where it stands.
+    /// Reads `file` from its current position.
     pub fn new(file: File) -> GzipFile {
         GzipFile {
             state: State::Between {
@@ -44,8 +44,8 @@ impl GzipFile {
 }
 
 impl Read for GzipFile {
-    /// Errors of the kinds `UnexpectedEof` and `InvalidData` are faults of the
-    /// file; the others come from the disk.
+    /// Errors of the kinds `UnexpectedEof` and `InvalidData` are faults of the file;
+    /// other errors come from the disk.
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         if room.is_empty() {
             return Ok(0);
@@ -76,7 +76,7 @@ impl Read for GzipFile {
                         self.state = State::Inside(decoder);
                         return Err(error);
                     }
-                    // What is wrong with the data, it calls wrong input.
+                    // flate2 reports invalid data as invalid input.
                     Err(error) if error.kind() == io::ErrorKind::InvalidInput => {
                         return Err(invalid(error.to_string()));
                     }
@@ -87,7 +87,7 @@ impl Read for GzipFile {
     }
 }
 
-/// Whether a member follows. Where none does, only zeros may.
+/// Whether another member follows. If none does, only zeros may follow.
 fn has_member(reader: &mut BufReader<File>, is_first: bool) -> io::Result<bool> {
     let next = fill(reader)?;
     if next.first() == Some(&MAGIC) {
@@ -97,7 +97,7 @@ fn has_member(reader: &mut BufReader<File>, is_first: bool) -> io::Result<bool> 
         let what = if next.is_empty() {
             "it is empty"
         } else {
-            "it does not begin as a gzip file does"
+            "it does not start like a gzip file"
         };
         return Err(invalid(what));
     }
@@ -111,19 +111,19 @@ fn has_member(reader: &mut BufReader<File>, is_first: bool) -> io::Result<bool> 
         let count = other.unwrap_or(rest.len());
         zeros += count as u64;
         if other.is_some() {
-            let behind = match zeros {
+            let zeros = match zeros {
                 0 => "",
-                _ => " and zeros",
+                _ => "zeros and ",
             };
             return Err(invalid(format!(
-                "behind its last member{behind} stands what is no gzip"
+                "its last member is followed by {zeros}data that is not gzip"
             )));
         }
         reader.consume(count);
     }
 }
 
-/// What is in the buffer, filled where it is empty; nothing at the end.
+/// The buffered bytes, after a read if the buffer was empty; none at the end.
 fn fill(reader: &mut BufReader<File>) -> io::Result<&[u8]> {
     while let Err(error) = reader.fill_buf() {
         if error.kind() != io::ErrorKind::Interrupted {
@@ -153,7 +153,7 @@ mod tests {
         encoder.finish().unwrap()
     }
 
-    /// All that can be read, and the fault that ended it.
+    /// The readable text, and the fault that ended it.
     fn read(bytes: &[u8]) -> (Vec<u8>, Option<io::ErrorKind>) {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_gzip_file_is_told() {
+    fn a_file_that_is_not_gzip_is_reported() {
         for bytes in [&b""[..], b"plain text\n", &[0; 512]] {
             assert_eq!(read(bytes), (Vec::new(), DAMAGED), "{bytes:?}");
         }
@@ -196,7 +196,7 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_before_a_damaged_member_is_given() {
+    fn the_text_before_a_damaged_member_is_returned() {
         let first = member(b"one\n");
         let mut second = member(&[b'x'; 1000]);
         let last = second.len() - 1;
@@ -204,7 +204,7 @@ mod tests {
         let (text, fault) = read(&[&first[..], &second].concat());
         assert!(text.starts_with(b"one\n"));
         assert_eq!(fault, DAMAGED);
-        // A checksum that is wrong at the very end.
+        // A wrong checksum at the very end.
         let mut wrong = first.clone();
         wrong[first.len() - 5] ^= 1;
         assert_eq!(read(&wrong), (b"one\n".to_vec(), DAMAGED));

@@ -1,8 +1,8 @@
 //! The reading end of a stream: standard input, a file, a named pipe, or the files
 //! of an archive's folder.
 //!
-//! Nothing here blocks except on a regular file. So a stage can wait for all its
-//! streams and its signals in one place.
+//! Only reads of regular files block. So a stage can wait for all its streams and its
+//! signals in one place.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
@@ -17,19 +17,19 @@ use crate::stream::archives::{Recorded, RecordedFile, recorded_files};
 use crate::stream::descriptor;
 use crate::wire::lines::Lines;
 
-/// The widest pipe that Linux grants to everybody.
+/// The largest pipe size that Linux allows every user.
 const WIDE_PIPE_BYTES: usize = 1 << 20;
 
 const STDIN_NAME: &str = "<stdin>";
 
-/// What one read brought.
+/// The outcome of one read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// This many bytes.
+    /// The number of bytes that were read.
     Bytes(usize),
-    /// Nothing for now.
+    /// No bytes yet.
     Nothing,
-    /// The end: the last writer has closed.
+    /// The end of the input: its last writer has closed.
     End,
 }
 
@@ -38,10 +38,10 @@ pub enum Progress {
 pub struct Input {
     name: String,
     source: Source,
-    /// A writing end of the program's own. While it is open the input does not
-    /// end when the last writer goes.
+    /// The program's own writing end. While this is open, the input does not end when
+    /// the last writer closes.
     held_open: Option<OwnedFd>,
-    /// What was wrong with recorded files.
+    /// Messages about damaged recorded files.
     faults: Vec<String>,
 }
 
@@ -49,7 +49,7 @@ enum Source {
     Plain {
         fd: OwnedFd,
         file_type: FileType,
-        /// The description is shared with other programs, and may block.
+        /// Whether other programs share the description, so that a read may block.
         shared: bool,
     },
     /// A compressed file, or the files of an archive's folder.
@@ -67,18 +67,18 @@ impl fmt::Debug for Source {
 
 impl Input {
     /// Opens the stream at `address`. A file whose name ends in `.gz` is decompressed,
-    /// all its members. The folder of an archive is read as the stream that was put
-    /// into it. With `follow` a pipe does not end when its last writer closes.
+    /// with all its members. The folder of an archive is read as the stream that was
+    /// archived. With `follow`, a pipe does not end when its last writer closes.
     pub fn open(address: &Address, follow: bool) -> Result<Input> {
         let path = address.as_str();
         let (name, fd, shared) = if address.is_standard_input() {
             let fd = rustix::stdio::stdin().try_clone_to_owned();
-            // Not opened anew: a named pipe whose writer has gone would look as
-            // if the writer were still to come.
+            // The descriptor is not reopened: on a new description, poll would not
+            // report that the writer of a named pipe has gone.
             (STDIN_NAME, fd.context(STDIN_NAME)?, true)
         } else {
-            // Without O_NONBLOCK a pipe would wait here for its writer, and a
-            // program that opens several could wait for the wrong one.
+            // Without O_NONBLOCK, opening a pipe would wait for its writer, and a
+            // program that opens several pipes could wait for the wrong one.
             let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
             let fd = rustix::fs::open(path, flags, Mode::empty());
             let fd = fd.with_context(|| format!("{path}: cannot open for reading"))?;
@@ -91,7 +91,7 @@ impl Input {
             return Input::recorded(name, recorded_files(Path::new(name))?);
         }
         if file_type == FileType::Directory {
-            bail!("{name}: is a directory; name it with --input, or a file or a pipe");
+            bail!("{name}: is a directory; use --input to read a folder, a file or a pipe");
         }
         let held_open = if follow && file_type == FileType::Fifo {
             Some(
@@ -102,11 +102,11 @@ impl Input {
             None
         };
         if file_type == FileType::Fifo && matches!(address, Address::Inherited(_)) && !shared {
-            // The program that handed the pipe down has waited for its writer. A new
-            // description has seen no writer, so poll would never report HUP on it if
-            // the writer has gone already.
+            // The program that passed the pipe on has already waited for its writer.
+            // The new description has seen no writer, so poll would never report HUP on
+            // it if the writer has already closed.
             mark_without_writer(&fd).with_context(|| {
-                format!("{name}: cannot tell whether its writer has gone; name the pipe itself")
+                format!("{name}: cannot tell whether its writer has gone; give the path of the pipe itself")
             })?;
         }
         let source = Source::Plain {
@@ -122,7 +122,7 @@ impl Input {
         })
     }
 
-    /// Opens recorded files, which are read as one stream that messages call `name`.
+    /// Opens recorded files as one stream. `name` is its name in messages.
     pub fn recorded(name: &str, files: Vec<RecordedFile>) -> Result<Input> {
         Ok(Input {
             name: name.to_owned(),
@@ -132,18 +132,18 @@ impl Input {
         })
     }
 
-    /// What messages call it.
+    /// The name of the input in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Ends a `follow`: from now on the input ends with its last writer.
+    /// Ends `--follow`: the input now ends when its last writer closes.
     pub fn stop_following(&mut self) {
         self.held_open = None;
     }
 
-    /// Marks a pipe as having no writer until one opens it: poll reports HUP on it, as
-    /// on a pipe whose writer has gone. Fails where the program may not write to the
+    /// Marks a pipe as having no writer until one opens it. Then poll reports HUP, as
+    /// on a pipe whose writer has closed. Fails if the program may not write to the
     /// pipe.
     pub fn mark_without_writer(&self) -> io::Result<()> {
         match &self.source {
@@ -156,9 +156,8 @@ impl Input {
         }
     }
 
-    /// Whether a pipe has a writer, or holds bytes that a writer has left. Before the
-    /// first writer the answer is right only after
-    /// [`mark_without_writer`](Input::mark_without_writer).
+    /// Whether a pipe has a writer, or holds unread bytes. Before the first writer, the
+    /// answer is right only after [`mark_without_writer`](Input::mark_without_writer).
     pub fn has_writer(&self) -> bool {
         match &self.source {
             Source::Plain { fd, .. } => {
@@ -169,7 +168,7 @@ impl Input {
         }
     }
 
-    /// Whether something else bears the name by now.
+    /// Whether the input's name now belongs to another file.
     pub fn is_replaced(&self) -> bool {
         match &self.source {
             Source::Plain { fd, .. } => descriptor::is_replaced(fd, &self.name),
@@ -177,7 +176,7 @@ impl Input {
         }
     }
 
-    /// What to wait on before a read; `None` where a read never waits.
+    /// The descriptor to wait on before a read; `None` if a read never waits.
     pub fn readiness(&self) -> Option<BorrowedFd<'_>> {
         match &self.source {
             Source::Plain {
@@ -189,13 +188,13 @@ impl Input {
         }
     }
 
-    /// Whether this is a file on disk: its end is known, and it can be read
+    /// Whether the input is on disk, so that its length is known and it can be read
     /// again.
     pub fn is_file(&self) -> bool {
         self.readiness().is_none()
     }
 
-    /// Whether a read would bring something, or the end, without waiting.
+    /// Whether a read would return bytes or the end without waiting.
     pub fn has_more(&self) -> io::Result<bool> {
         match &self.source {
             Source::Plain { fd, .. } if !self.is_file() => descriptor::is_ready(fd, PollFlags::IN),
@@ -203,18 +202,18 @@ impl Input {
         }
     }
 
-    /// Lets the writer of a pipe run ahead by more than usual, where the system
-    /// allows it.
+    /// Enlarges a pipe if the system allows it, so that its writer can run further
+    /// ahead.
     pub fn widen(&self) {
         if let Source::Plain { fd, .. } = &self.source
             && self.is_pipe()
         {
-            // A narrow pipe works too.
+            // A smaller pipe works too.
             let _ = rustix::pipe::fcntl_setpipe_size(fd, WIDE_PIPE_BYTES);
         }
     }
 
-    /// Whether this is a pipe, named or not.
+    /// Whether the input is a pipe, named or unnamed.
     pub fn is_pipe(&self) -> bool {
         matches!(
             self.source,
@@ -225,7 +224,7 @@ impl Input {
         )
     }
 
-    /// Whether a person types here.
+    /// Whether the input is a terminal.
     pub fn is_terminal(&self) -> bool {
         match &self.source {
             Source::Plain { fd, .. } => rustix::termios::isatty(fd),
@@ -233,8 +232,7 @@ impl Input {
         }
     }
 
-    /// The length of what is read in bytes, as it lies on disk; `None` where it is
-    /// no file.
+    /// The length of the input on disk, in bytes; `None` if it is no file.
     pub fn file_bytes(&self) -> Option<u64> {
         match &self.source {
             Source::Plain {
@@ -247,7 +245,7 @@ impl Input {
         }
     }
 
-    /// How many of these bytes were read.
+    /// How many of these bytes have been read.
     pub fn position(&self) -> u64 {
         match &self.source {
             Source::Plain { fd, .. } => rustix::fs::tell(fd).unwrap_or(0),
@@ -255,31 +253,31 @@ impl Input {
         }
     }
 
-    /// Reads what is there into `lines`, a block at the most. Only to be called
-    /// when [`readiness`](Input::readiness) says so: before its first writer a
-    /// pipe looks as if it had ended.
+    /// Reads the available bytes into `lines`, at most a block. Call this only when
+    /// [`readiness`](Input::readiness) is readable: without its first writer, a pipe
+    /// looks as if it had ended.
     pub fn read(&mut self, lines: &mut Lines) -> Result<Progress> {
         let source = &mut self.source;
         let outcome = lines.fill(|room| read_some(source, room));
         self.progress(outcome, lines)
     }
 
-    /// Reads what is there, but no more than `limit` bytes.
+    /// Like [`read`](Input::read), but at most `limit` bytes.
     pub fn read_up_to(&mut self, lines: &mut Lines, limit: usize) -> Result<Progress> {
         let source = &mut self.source;
         let outcome = lines.fill_up_to(limit, |room| read_some(source, room));
         self.progress(outcome, lines)
     }
 
-    /// Reads one byte, for a stage that is to stop behind the present line.
+    /// Reads one byte, for a stage that must stop at the end of the current line.
     pub fn read_one_byte(&mut self, lines: &mut Lines) -> Result<Progress> {
         let source = &mut self.source;
         let outcome = lines.fill_one_byte(|room| read_some(source, room));
         self.progress(outcome, lines)
     }
 
-    /// What was wrong with recorded files since the last call. Whoever reads asks
-    /// after each read, and tells it.
+    /// Takes the faults of recorded files since the last call. The caller must call
+    /// this after each read and report the faults.
     pub fn take_faults(&mut self) -> Vec<String> {
         std::mem::take(&mut self.faults)
     }
@@ -290,7 +288,7 @@ impl Input {
         {
             let torn = lines.drop_unfinished_line();
             if torn > 0 {
-                fault += &format!(", with {torn} bytes of a line whose end is missing");
+                fault += &format!("; this includes {torn} bytes of a line whose end is missing");
             }
             self.faults.push(fault);
         }
@@ -303,8 +301,8 @@ impl Input {
     }
 }
 
-/// Opens the writing end of the pipe behind `fd` and closes it. Once a pipe
-/// description has seen a writer, poll reports HUP exactly while no writer is open.
+/// Opens and closes the writing end of the pipe behind `fd`. Once a pipe description
+/// has seen a writer, poll reports HUP exactly while no writer is open.
 fn mark_without_writer(fd: &OwnedFd) -> rustix::io::Result<()> {
     descriptor::reopen(fd, OFlags::WRONLY).map(drop)
 }

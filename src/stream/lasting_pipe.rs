@@ -1,4 +1,4 @@
-//! The writing end of a named pipe that outlives its readers.
+//! The writing end of a named pipe that stays open when readers close.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,35 +11,35 @@ use rustix::io::Errno;
 use crate::stream::descriptor;
 use crate::stream::pipe_watch::PipeWatch;
 
-/// Opened without waiting for a reader, and kept open when it goes: so the next
-/// one finds a writer, and what the last one left can be taken back.
+/// A pipe that is opened without waiting for a reader and stays open when its reader
+/// closes. So the next reader finds a writer, and unread bytes can be taken back.
 #[derive(Debug)]
 pub struct LastingPipe {
     path: String,
     fd: OwnedFd,
-    /// Tells it from another pipe of its name.
+    /// The inode, which distinguishes the pipe from another one with its name.
     ino: u64,
     has_reader: bool,
-    /// How much it held at the most when it was opened, in bytes.
+    /// The capacity when the pipe was opened, in bytes.
     capacity: usize,
 }
 
 impl LastingPipe {
-    /// Opens the named pipe at `path`. `watch` is going to tell when somebody
-    /// opens it.
+    /// Opens the named pipe at `path`. `watch` then reports when a process opens the
+    /// pipe.
     pub fn open(path: &str, watch: &PipeWatch) -> Result<LastingPipe> {
         let cannot = || format!("{path}: cannot open the pipe for writing");
-        // A pipe cannot be opened for writing without a reader and without waiting:
-        // so for a moment this is its reader.
+        // Without a reader, opening a pipe for writing either fails or waits. So this
+        // function is the reader for a moment.
         let flags = OFlags::NONBLOCK | OFlags::CLOEXEC;
         let reader = rustix::fs::open(path, OFlags::RDONLY | flags, Mode::empty());
         let reader = reader.with_context(cannot)?;
         let stat = rustix::fs::fstat(&reader).with_context(cannot)?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::Fifo {
-            bail!("{path}: is no named pipe; make one with `mkfifo {path}`");
+            bail!("{path}: is not a named pipe; make one with `mkfifo {path}`");
         }
         let fd = descriptor::reopen(&reader, OFlags::WRONLY).with_context(cannot)?;
-        watch.opening(path)?;
+        watch.watch_opening(path)?;
         drop(reader);
         let mut pipe = LastingPipe {
             path: path.to_owned(),
@@ -52,33 +52,33 @@ impl LastingPipe {
         Ok(pipe)
     }
 
-    /// What messages call it.
+    /// The path of the pipe, for messages.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Tells it from another pipe of its name.
+    /// The inode, which distinguishes the pipe from another one with its name.
     pub fn ino(&self) -> u64 {
         self.ino
     }
 
-    /// How much it holds at the most, in bytes. Its reader may have made it wider.
+    /// The capacity in bytes. The reader may have enlarged it.
     pub fn capacity(&self) -> usize {
         rustix::pipe::fcntl_getpipe_size(&self.fd).unwrap_or(self.capacity)
     }
 
-    /// What to wait for. With a reader alone: without one the wait would end at
-    /// once.
+    /// The descriptor to wait on, but only with a reader: without one, the wait would
+    /// end at once.
     pub fn readiness(&self) -> Option<BorrowedFd<'_>> {
         self.has_reader.then(|| self.fd.as_fd())
     }
 
-    /// Whether it had a reader when that was last looked for.
+    /// Whether the pipe had a reader at the last check.
     pub fn has_reader(&self) -> bool {
         self.has_reader
     }
 
-    /// Looks whether there is a reader now.
+    /// Checks whether the pipe has a reader now.
     pub fn look_for_reader(&mut self) -> bool {
         if let Ok(found) = descriptor::poll_now(&self.fd, PollFlags::empty()) {
             self.has_reader = !found.contains(PollFlags::ERR);
@@ -86,7 +86,8 @@ impl LastingPipe {
         self.has_reader
     }
 
-    /// Writes what is taken at once. A reader that has gone is `BrokenPipe`.
+    /// Writes as many bytes as the pipe accepts without waiting. Returns `BrokenPipe`
+    /// if the reader has closed.
     pub fn write_some(&mut self, slices: &[IoSlice]) -> io::Result<usize> {
         match rustix::io::writev(&self.fd, slices) {
             Ok(count) => Ok(count),
@@ -95,11 +96,12 @@ impl LastingPipe {
         }
     }
 
-    /// Takes out what no reader has taken, and looks whether there is a reader now.
+    /// Takes back the bytes that no reader has read, and checks whether the pipe has a
+    /// reader now.
     ///
-    /// One read empties a pipe, and no other read comes in between. So a reader that
-    /// has come meanwhile has taken only what stood before `unread`, and goes on
-    /// behind it.
+    /// A single read empties the pipe, and no other read can come in between. So a
+    /// reader that has opened the pipe in the meantime can have read only bytes before
+    /// `unread`, and will continue behind them.
     pub fn take_back(&mut self) -> io::Result<TakenBack> {
         let reader = descriptor::reopen(&self.fd, OFlags::RDONLY)?;
         let mut unread = Vec::new();
@@ -111,12 +113,13 @@ impl LastingPipe {
             match outcome {
                 Err(Errno::INTR) => {}
                 Ok(count) if count == room => {}
-                // Not the end, which does not come while it is open for writing.
+                // The pipe is empty. A read cannot reach the end while `fd` is open for
+                // writing.
                 Ok(_) | Err(Errno::AGAIN) => break,
                 Err(errno) => return Err(errno.into()),
             }
         }
-        // Before the look, for which it would be a reader.
+        // Closed before the check, which would otherwise count this reader.
         drop(reader);
         Ok(TakenBack {
             unread,
@@ -124,20 +127,22 @@ impl LastingPipe {
         })
     }
 
-    /// Makes it hold `bytes` at the most, rounded up to pages. What is in it stays.
+    /// Reduces the capacity to `bytes`, rounded up to whole pages. Bytes in the pipe
+    /// stay.
     pub fn narrow(&mut self, bytes: usize) {
-        // Where it holds more than that now, or its reader wants it so, it is wider.
+        // This fails if the pipe holds more bytes than that. The pipe then keeps its
+        // capacity.
         let _ = rustix::pipe::fcntl_setpipe_size(&self.fd, bytes);
     }
 }
 
-/// What a reader has left when it went.
+/// The state of a pipe after its reader closed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct TakenBack {
-    /// What no reader has taken.
+    /// The bytes that no reader has read.
     pub unread: Vec<u8>,
-    /// Whether the next reader is there already, and may have taken something that
-    /// stood before that.
+    /// Whether the next reader has already opened the pipe. It may have read bytes that
+    /// stood before `unread`.
     pub next_reader: bool,
 }
 
@@ -157,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn readers_come_and_go_and_what_they_leave_is_taken_back() {
+    fn readers_come_and_go_and_their_unread_bytes_are_taken_back() {
         let (_folder, path, watch) = pipe();
         let mut pipe = LastingPipe::open(&path, &watch).unwrap();
         assert!(!pipe.has_reader());
@@ -179,7 +184,8 @@ mod tests {
         };
         assert_eq!(pipe.take_back().unwrap(), left(b"\ntwo\n", false));
         assert_eq!(pipe.take_back().unwrap(), left(b"", false));
-        // The next one comes before that, and takes something.
+        // The next reader opens the pipe before its bytes are taken back, and reads
+        // some.
         let reader = File::open(&path).unwrap();
         pipe.look_for_reader();
         assert_eq!(pipe.write_some(&[IoSlice::new(text)]).unwrap(), 8);

@@ -1,5 +1,5 @@
-//! What records travel on: standard streams, files, named pipes and archives. One
-//! file a kind; nothing else opens a stream.
+//! The carriers of records: standard streams, files, named pipes and archives. There is
+//! one file for each kind, and only these files open streams.
 
 pub mod address;
 pub mod archives;

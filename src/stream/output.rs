@@ -1,7 +1,7 @@
 //! The writing end of a stream: standard output, a file, or a named pipe.
 //!
-//! Nothing here blocks except on a regular file or a device. A named pipe is opened
-//! without waiting for its reader, in any order.
+//! Only writes to regular files and devices block. A named pipe is opened without
+//! waiting for its reader, so pipes can be opened in any order.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -31,9 +31,9 @@ enum Sink {
     /// A named pipe that has no reader yet. A thread waits for one.
     Opening {
         opened: mpsc::Receiver<rustix::io::Result<OwnedFd>>,
-        /// Becomes readable when the thread is done.
+        /// Becomes readable when the thread has opened the pipe or failed.
         done: OwnedFd,
-        /// The pipe itself, whatever bears its name later.
+        /// The pipe itself, even if its name later belongs to another file.
         pipe: OwnedFd,
         /// A reader that ends the thread's wait. It stays open until the thread is done:
         /// the thread may be just about to open the pipe.
@@ -46,19 +46,19 @@ enum Sink {
     Nowhere,
 }
 
-/// How a descriptor takes what is written to it.
+/// How writes to a descriptor behave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Writes {
-    /// The description is the program's own and does not block.
+    /// The program owns the description, and writes do not block.
     NonBlocking,
-    /// The description is shared, so its flags are not the program's to change.
-    /// After a poll, a piece this small never blocks on a pipe.
+    /// Other programs share the description, so its flags must not change. After poll
+    /// reports room, a write of at most `PIECE_BYTES` never blocks on a pipe.
     InPieces,
-    /// A regular file or a device: a write takes as long as it takes.
+    /// A regular file or a device. A write may block without a limit.
     Blocking { sync: bool },
 }
 
-/// What Linux guarantees to be free in a pipe that polls as writable.
+/// How many bytes are free in a pipe that poll reports as writable, at least (Linux).
 const PIECE_BYTES: usize = 4096;
 
 impl Output {
@@ -92,27 +92,30 @@ impl Output {
         })
     }
 
-    /// Opens a named pipe; `None` where `path` names none. Makes no file.
+    /// Opens a named pipe; `None` if `path` is not one. Creates no file.
     pub fn open_pipe(path: &str) -> Result<Option<Output>> {
-        // Held first and looked at then, whatever bears the name a moment later.
+        // The pipe is opened before it is checked, so a later change of its name does
+        // not matter.
         let flags = OFlags::PATH | OFlags::CLOEXEC;
         let Ok(pipe) = rustix::fs::open(path, flags, Mode::empty()) else {
             return Ok(None);
         };
         let stat = rustix::fs::fstat(&pipe);
-        let is_pipe = stat.is_ok_and(|it| FileType::from_raw_mode(it.st_mode) == FileType::Fifo);
+        let is_pipe =
+            stat.is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
         if !is_pipe {
             return Ok(None);
         }
-        let sink = opening(path, pipe).with_context(|| format!("{path}: cannot open for writing"));
+        let sink =
+            wait_for_reader(path, pipe).with_context(|| format!("{path}: cannot open for writing"));
         Ok(Some(Output {
             name: path.to_owned(),
             sink: sink?,
         }))
     }
 
-    /// The writing end of a pipe of the program's own, which does not block. Messages
-    /// call it `name`.
+    /// Wraps the non-blocking writing end of the program's own pipe. `name` is its name
+    /// in messages.
     pub fn of_pipe(name: &str, fd: OwnedFd) -> Output {
         Output {
             name: name.to_owned(),
@@ -123,7 +126,7 @@ impl Output {
         }
     }
 
-    /// An output that takes everything and keeps nothing.
+    /// An output that discards all bytes.
     pub fn nowhere() -> Output {
         Output {
             name: "nowhere".to_owned(),
@@ -142,7 +145,8 @@ impl Output {
             }
             FileType::Fifo => match descriptor::reopen(&fd, OFlags::WRONLY) {
                 Ok(own) => (own, Writes::NonBlocking),
-                // No /proc, somebody else's pipe, or no reader left.
+                // There is no /proc, another user owns the pipe, or its reader has
+                // closed.
                 Err(_) => (fd, Writes::InPieces),
             },
             _ => (fd, Writes::InPieces),
@@ -153,13 +157,13 @@ impl Output {
         })
     }
 
-    /// What messages call it.
+    /// The name of the output in messages.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// What to wait for before the next write; `None` where a write never
-    /// waits for another program.
+    /// The descriptor and events to wait for before the next write; `None` if a write
+    /// never waits for another program.
     pub fn readiness(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         match &self.sink {
             Sink::Opening { done, .. } => Some((done.as_fd(), PollFlags::IN)),
@@ -172,12 +176,13 @@ impl Output {
         }
     }
 
-    /// Whether the pipe has had its reader. Until then nothing can be written.
+    /// Whether the pipe has had a reader. Until then, no byte can be written.
     pub fn is_open(&mut self) -> io::Result<bool> {
         if let Sink::Opening { opened, .. } = &self.sink {
             match opened.try_recv() {
                 Ok(Ok(fd)) => {
-                    // This description is ours alone: we have just opened it.
+                    // The thread has just opened this description, so no other program
+                    // shares it.
                     rustix::fs::fcntl_setfl(&fd, OFlags::WRONLY | OFlags::NONBLOCK)?;
                     self.sink = Sink::Open {
                         fd,
@@ -191,8 +196,8 @@ impl Output {
         Ok(true)
     }
 
-    /// Writes as much as is taken at once, and says how much that was: 0 where
-    /// the reader is behind, or has not come yet.
+    /// Writes as much as is accepted without waiting, and returns the number of bytes:
+    /// 0 if the pipe is full or has no reader yet.
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !self.is_open()? {
             return Ok(0);
@@ -214,8 +219,8 @@ impl Output {
         }
     }
 
-    /// Whether it goes through a named pipe, which one reader after the other can
-    /// open.
+    /// Whether the output is a named pipe, which can have several readers in
+    /// succession.
     pub fn is_named_pipe(&self) -> bool {
         let by_path = self.name != STDOUT_NAME && !self.name.starts_with("/dev/");
         match &self.sink {
@@ -225,7 +230,8 @@ impl Output {
         }
     }
 
-    /// Whether, before a reader has come, something else bears the name.
+    /// Whether the output still waits for its first reader, and its name now belongs to
+    /// another file.
     pub fn is_replaced(&self) -> bool {
         match &self.sink {
             Sink::Opening { pipe, .. } => descriptor::is_replaced(pipe, &self.name),
@@ -233,7 +239,7 @@ impl Output {
         }
     }
 
-    /// Ends the wait for a reader that cannot come any more, and its thread.
+    /// Ends the wait for a reader that can no longer come, and the thread that waits.
     pub fn give_up_opening(self) {
         if let Sink::Opening { pipe, release, .. } = &self.sink
             && let Ok(reader) = descriptor::reopen(pipe, OFlags::RDONLY)
@@ -242,8 +248,7 @@ impl Output {
         }
     }
 
-    /// What has to be done before an output may count as written: a file named
-    /// on the command line is on the disk.
+    /// Syncs a regular file to disk. For any other output, this does nothing.
     pub fn sync(&mut self) -> io::Result<()> {
         match &self.sink {
             Sink::Open {
@@ -254,22 +259,22 @@ impl Output {
         }
     }
 
-    /// Closes the output, so that its reader sees the end.
+    /// Closes the output, so that its reader sees the end of the stream.
     pub fn close(&mut self) {
         self.sink = Sink::Nowhere;
         if self.name == STDOUT_NAME
             && let Ok(null) = File::options().write(true).open("/dev/null")
         {
-            // The inherited descriptor is a writing end too. Where this fails,
-            // the reader sees the end when the program ends.
+            // The inherited descriptor is a writing end too. If this fails, the reader
+            // sees the end when the program ends.
             let _ = rustix::stdio::dup2_stdout(null);
         }
     }
 }
 
-/// Waits for a reader of the named pipe in a thread of its own: opening a pipe
-/// for writing fails without a reader or blocks, there is no third way.
-fn opening(path: &str, pipe: OwnedFd) -> Result<Sink> {
+/// Starts a thread that waits for a reader of the named pipe: without a reader, opening
+/// a pipe for writing either fails or blocks.
+fn wait_for_reader(path: &str, pipe: OwnedFd) -> Result<Sink> {
     let done = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
     let wake = done.try_clone()?;
     let held = pipe.try_clone()?;
@@ -282,7 +287,7 @@ fn opening(path: &str, pipe: OwnedFd) -> Result<Sink> {
         .spawn(move || {
             let fd = loop {
                 let opened = match descriptor::reopen_blocking(&held, OFlags::WRONLY) {
-                    // No /proc.
+                    // There is no /proc.
                     Err(Errno::NOENT) => {
                         rustix::fs::open(&path, OFlags::WRONLY | OFlags::CLOEXEC, Mode::empty())
                     }
@@ -293,7 +298,7 @@ fn opening(path: &str, pipe: OwnedFd) -> Result<Sink> {
                     outcome => break outcome,
                 }
             };
-            // The program may have ended its wait: then nobody listens.
+            // The receiver is gone if the program no longer waits.
             let _ = sender.send(fd);
             let _ = rustix::io::write(&wake, &1u64.to_ne_bytes());
             drop(held_for_thread);

@@ -1,4 +1,4 @@
-//! Tells when named pipes come, go, and are opened.
+//! Reports when named pipes are created, removed or opened.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -10,14 +10,13 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
-/// A descriptor that becomes readable when something that is watched changes.
-/// What has changed is for the owner to look up: nothing is lost however many
-/// changes come at once.
+/// A descriptor that becomes readable when a watched folder or pipe changes. The owner
+/// then looks up the current state, so no change is missed if many come together.
 #[derive(Debug)]
 pub struct PipeWatch(OwnedFd);
 
 impl PipeWatch {
-    /// Watches nothing yet.
+    /// A watch without folders or pipes.
     pub fn new() -> Result<PipeWatch> {
         let changes = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK);
         Ok(PipeWatch(changes.context(
@@ -25,8 +24,8 @@ impl PipeWatch {
         )?))
     }
 
-    /// Watches for names that come into a folder or leave it.
-    pub fn folder(&self, path: &str) -> Result<()> {
+    /// Watches for names that appear in a folder or disappear from it.
+    pub fn watch_folder(&self, path: &str) -> Result<()> {
         let of_names =
             WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::MOVED_FROM | WatchFlags::MOVED_TO;
         inotify::add_watch(&self.0, path, of_names)
@@ -34,19 +33,19 @@ impl PipeWatch {
         Ok(())
     }
 
-    /// Watches for somebody who opens a named pipe.
-    pub fn opening(&self, path: &str) -> Result<()> {
+    /// Watches for processes that open a named pipe.
+    pub fn watch_opening(&self, path: &str) -> Result<()> {
         inotify::add_watch(&self.0, path, WatchFlags::OPEN)
             .with_context(|| format!("{path}: cannot watch the pipe"))?;
         Ok(())
     }
 
-    /// Readable when something has changed.
+    /// Readable when a watched folder or pipe has changed.
     pub fn readiness(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
 
-    /// Makes `readiness` quiet until the next change.
+    /// Makes `readiness` unreadable until the next change.
     pub fn acknowledge(&self) {
         let mut room = [MaybeUninit::uninit(); 4096];
         let mut reader = inotify::Reader::new(&self.0, &mut room);
@@ -54,14 +53,14 @@ impl PipeWatch {
     }
 }
 
-/// The named pipes of a folder by path, with what tells each from another one of
-/// its name: the number of its inode.
+/// The named pipes of a folder by path, each with its inode, which distinguishes it
+/// from another pipe of the same name.
 pub fn named_pipes(folder: &Path) -> Result<BTreeMap<String, u64>> {
     let mut pipes = BTreeMap::new();
     let list = fs::read_dir(folder);
     for entry in list.with_context(|| format!("{}: cannot list", folder.display()))? {
         let path = entry?.path();
-        // A pipe may go while the folder is being read.
+        // A pipe may be removed during the listing.
         let pipe = fs::metadata(&path)
             .ok()
             .filter(|it| it.file_type().is_fifo());

@@ -1,5 +1,6 @@
-//! A file that a thread writes, so that nobody waits for its disk. The program writes
-//! to a pipe in front of it, which tells when it is full.
+//! A file that a thread writes, so that the program does not wait for its disk. The
+//! program writes to a pipe before the thread, and poll reports whether that pipe has
+//! room.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -14,39 +15,40 @@ use rustix::pipe::PipeFlags;
 
 use crate::stream::output::Output;
 
-/// How much may be under way to the disk.
+/// How many bytes may wait for the disk.
 const PIPE_BYTES: usize = 1 << 20;
 
 const BLOCK_BYTES: usize = 256 * 1024;
 
-/// The thread's end.
+/// A handle to the writing thread.
 #[derive(Debug)]
 pub struct ThreadedFile {
     shared: Arc<Mutex<Shared>>,
 }
 
-/// What the thread tells.
+/// The state that the thread reports.
 #[derive(Debug, Default)]
 struct Shared {
     error: Option<io::Error>,
-    /// Lines that were handed over and are not in the file.
+    /// Lines that the thread received but could not write to the file.
     lost: u64,
     is_done: bool,
 }
 
 impl ThreadedFile {
-    /// Begins a file anew. What is written to the output goes to the file.
+    /// Creates or empties the file at `path`. Bytes written to the returned output go
+    /// to the file.
     pub fn create(path: &str) -> Result<(Output, ThreadedFile)> {
         let create = || -> io::Result<(Output, ThreadedFile)> {
             let file = File::create(path)?;
             let (reader, writer) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)?;
             rustix::fs::fcntl_setfl(&writer, OFlags::WRONLY | OFlags::NONBLOCK)?;
-            // A narrow pipe works too.
+            // A smaller pipe works too.
             let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_BYTES);
             let shared = Arc::new(Mutex::new(Shared::default()));
-            let told = Arc::clone(&shared);
-            let thread = thread::Builder::new().name("disk".to_owned());
-            thread.spawn(move || copy(reader, file, &told))?;
+            let in_thread = Arc::clone(&shared);
+            let builder = thread::Builder::new().name("disk".to_owned());
+            builder.spawn(move || copy(reader, file, &in_thread))?;
             Ok((Output::of_pipe(path, writer), ThreadedFile { shared }))
         };
         create().with_context(|| format!("{path}: cannot open for writing"))
@@ -56,21 +58,21 @@ impl ThreadedFile {
         lock(&self.shared)
     }
 
-    /// The error of the first write that failed, once.
+    /// Takes the error of the first failed write.
     pub fn take_error(&self) -> Option<io::Error> {
         self.shared().error.take()
     }
 
-    /// How many lines were handed over and are not in the file, since a write failed.
+    /// How many lines the thread received but could not write because a write failed.
     pub fn lost(&self) -> u64 {
         self.shared().lost
     }
 
-    /// After the output was closed: waits until everything is on the disk, but no
-    /// longer than to `end`. Returns whether it is.
+    /// Waits until everything is on disk, at most until `end`, and returns whether that
+    /// was reached. Close the output before this.
     #[expect(
         clippy::disallowed_methods,
-        reason = "bounded by `end`, which the caller sets, and there is nothing else to wait for"
+        reason = "bounded by `end`, and the program has no other work left"
     )]
     pub fn finish(&self, end: Instant) -> bool {
         while !self.shared().is_done && Instant::now() < end {
@@ -84,8 +86,7 @@ fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Copies until the pipe ends. After a write that failed nothing more is written, and
-/// what comes is counted.
+/// Copies until the pipe ends. After a failed write, further lines are only counted.
 fn copy(reader: OwnedFd, mut file: File, shared: &Mutex<Shared>) {
     let mut reader = File::from(reader);
     let mut block = vec![0; BLOCK_BYTES];
@@ -125,10 +126,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_written_is_in_the_file() {
+    fn written_lines_reach_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
-        let (mut output, beside) = ThreadedFile::create(path.to_str().unwrap()).unwrap();
+        let (mut output, thread) = ThreadedFile::create(path.to_str().unwrap()).unwrap();
         let mut expected = String::new();
         for number in 0..1000 {
             let line = format!("{number} {}\n", "x".repeat(number));
@@ -139,22 +140,22 @@ mod tests {
             expected += &line;
         }
         output.close();
-        assert!(beside.finish(Instant::now() + Duration::from_secs(30)));
+        assert!(thread.finish(Instant::now() + Duration::from_secs(30)));
         assert_eq!(std::fs::read_to_string(path).unwrap(), expected);
-        assert_eq!(beside.lost(), 0);
+        assert_eq!(thread.lost(), 0);
     }
 
     #[test]
-    fn a_full_disk_is_told_once_and_what_it_does_not_take_is_counted() {
-        let (mut output, beside) = ThreadedFile::create("/dev/full").unwrap();
+    fn a_full_disk_is_reported_once_and_its_lost_lines_are_counted() {
+        let (mut output, thread) = ThreadedFile::create("/dev/full").unwrap();
         for _ in 0..10 {
             assert_eq!(output.try_write(b"line\n").unwrap(), 5);
         }
         output.close();
-        assert!(beside.finish(Instant::now() + Duration::from_secs(30)));
-        assert_eq!(beside.lost(), 10);
-        let error = beside.take_error().unwrap();
+        assert!(thread.finish(Instant::now() + Duration::from_secs(30)));
+        assert_eq!(thread.lost(), 10);
+        let error = thread.take_error().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::StorageFull);
-        assert!(beside.take_error().is_none());
+        assert!(thread.take_error().is_none());
     }
 }

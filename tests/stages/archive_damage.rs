@@ -64,7 +64,7 @@ const DAMAGES: &[Damage] = &[
         name: "garbage",
         harm: |path| append(path, b"junk\n"),
         left: 2,
-        said: "is damaged: behind its last member stands what is no gzip",
+        said: "is damaged: its last member is followed by data that is not gzip",
     },
     Damage {
         name: "padding and garbage",
@@ -82,7 +82,7 @@ const DAMAGES: &[Damage] = &[
         name: "zeros alone",
         harm: |path| instead(path, [0; 512]),
         left: 0,
-        said: "is damaged: it does not begin as a gzip file does",
+        said: "is damaged: it does not start like a gzip file",
     },
     Damage {
         name: "a head alone",
@@ -97,7 +97,7 @@ const DAMAGES: &[Damage] = &[
         name: "plain text",
         harm: |path| instead(path, "{\"messageId\":\"m5\"}\n"),
         left: 0,
-        said: "is damaged: it does not begin as a gzip file does",
+        said: "is damaged: it does not start like a gzip file",
     },
     Damage {
         name: "a checksum that is wrong",
@@ -174,7 +174,7 @@ const DAMAGES: &[Damage] = &[
             rustix::fs::mkfifoat(rustix::fs::CWD, path, mode).unwrap();
         },
         left: 0,
-        said: "is a named pipe, and no file",
+        said: "is a named pipe, not a file",
     },
     Damage {
         name: "a socket",
@@ -183,7 +183,7 @@ const DAMAGES: &[Damage] = &[
             UnixListener::bind(path).unwrap();
         },
         left: 0,
-        said: "is a socket, and no file",
+        said: "is a socket, not a file",
     },
     Damage {
         name: "a folder",
@@ -192,7 +192,7 @@ const DAMAGES: &[Damage] = &[
             fs::create_dir(path).unwrap();
         },
         left: 0,
-        said: "is a folder, and no file",
+        said: "is a folder, not a file",
     },
 ];
 

@@ -104,7 +104,7 @@ impl ScoreFolder {
             return Ok(None);
         }
         let changes = PipeWatch::new()?;
-        changes.folder(path)?;
+        changes.watch_folder(path)?;
         Ok(Some(ScoreFolder {
             path: PathBuf::from(path),
             changes,

@@ -222,7 +222,7 @@ impl Tee {
         for (paths, is_live) in [(&args.live_dir, true), (&args.keep_dir, false)] {
             for path in paths {
                 tee.watch
-                    .folder(path)
+                    .watch_folder(path)
                     .map_err(|error| usage(format!("{error:#}; make it with `mkdir`")))?;
                 tee.folders.push(Folder {
                     path: PathBuf::from(path),
