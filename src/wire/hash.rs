@@ -1,4 +1,4 @@
-//! The hash of a text as it stands in records, files and names.
+//! The hash of a text, as records, files and names show it.
 
 use sha2::{Digest, Sha256};
 
@@ -13,7 +13,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_example_of_the_standard() {
+    fn the_hash_of_the_standards_example_is_right() {
         assert_eq!(
             sha256_hex("abc"),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

@@ -1,42 +1,42 @@
-//! bytes -> lines: the one place that knows where a record ends.
+//! Splits bytes into lines. No other file knows how a record ends.
 //!
-//! [`Lines`] is a buffer between a reader and a stage. It hands out whole lines
-//! as slices of what was read, so that a stage copies a line only where it has
-//! to, and it holds no more than one line and one block however long a line is.
+//! [`Lines`] is a buffer between a reader and a stage. It returns whole lines as slices
+//! of the buffer, so a stage copies a line only if it must. However long a line is, the
+//! buffer holds at most one line and one block.
 
 use std::io;
 
 use crate::wire::reject::Reject;
 
-/// How much is asked of the operating system at once. A Linux pipe holds 64 KiB
-/// unless told otherwise, so a larger block gains nothing there.
+/// How many bytes one read asks for. A Linux pipe holds 64 KiB by default, so a larger
+/// block gains nothing.
 pub const BLOCK_BYTES: usize = 64 * 1024;
 
-/// How much of an oversized line is kept, to be set aside.
+/// How many bytes of an oversized line are kept for the file of rejects.
 pub const OVERSIZED_HEAD_BYTES: usize = 1024;
 
-/// The limit of a line unless told otherwise, in bytes without its newline.
+/// The default limit of a line, in bytes without its newline.
 pub const LINE_BYTES_MAX_DEFAULT: usize = 16 * 1024 * 1024;
 
-/// The byte order mark that some editors put in front of UTF-8.
+/// The byte order mark that some editors write before UTF-8 text.
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
 /// One line of an input, without its newline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Line<'a> {
-    /// The line as it came. Of an oversized one, its first
+    /// The unchanged bytes of the line. For an oversized line, only the first
     /// [`OVERSIZED_HEAD_BYTES`].
     pub bytes: &'a [u8],
-    /// Counted from 1.
+    /// The number of the line, from 1.
     pub number: u64,
-    /// Where the line begins, in bytes from the start of the input.
+    /// The offset of the line's first byte from the start of the input.
     pub offset: u64,
-    /// The whole length in bytes where the line was longer than the limit.
+    /// The full length in bytes, if the line is longer than the limit.
     pub oversized: Option<u64>,
 }
 
 impl<'a> Line<'a> {
-    /// The line as it came. An oversized one is rejected.
+    /// The unchanged bytes of the line. An oversized line is rejected.
     pub fn whole(&self) -> Result<&'a [u8], Reject> {
         match self.oversized {
             None => Ok(self.bytes),
@@ -44,14 +44,14 @@ impl<'a> Line<'a> {
         }
     }
 
-    /// The record in the line, as a parser needs it: without the carriage return of a
-    /// CRLF ending, and without a byte order mark at the start of the input. `None` if
-    /// the line is blank, as after `--resume`. An oversized line is rejected.
+    /// The record in the line, for a parser: without the carriage return of a CRLF
+    /// ending, and without a byte order mark at the start of the input. `None` if the
+    /// line is blank, as after `--resume`. An oversized line is rejected.
     pub fn record(&self) -> Result<Option<&'a [u8]>, Reject> {
         Ok(trimmed(self.number, self.whole()?))
     }
 
-    /// What is kept of the line, as a parser needs it; empty if the line is blank.
+    /// The kept bytes of the line, for a parser; empty if the line is blank.
     pub fn head(&self) -> &'a [u8] {
         trimmed(self.number, self.bytes).unwrap_or_default()
     }
@@ -67,21 +67,22 @@ fn trimmed(number: u64, mut bytes: &[u8]) -> Option<&[u8]> {
     (!bytes.trim_ascii().is_empty()).then_some(bytes)
 }
 
-/// What a stage takes that carries lines without looking into them.
+/// The input of a stage that passes lines on without parsing them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Run<'a> {
-    /// Whole lines, one after the other, each with its newline.
+    /// Consecutive whole lines, each with its newline.
     Lines {
-        /// The lines as they came.
+        /// The unchanged bytes of the lines.
         bytes: &'a [u8],
-        /// How many there are.
+        /// The number of lines.
         count: u64,
     },
-    /// A line over the limit, which is carried nowhere.
+    /// A line over the limit, which is not passed on.
     Oversized(Line<'a>),
 }
 
-/// A line that outlives its buffer, since somebody else is to set it aside.
+/// A copy of a line that outlives the buffer, because another part of the program may
+/// reject it later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeptLine {
     bytes: Vec<u8>,
@@ -102,12 +103,12 @@ impl From<&Line<'_>> for KeptLine {
 }
 
 impl KeptLine {
-    /// How many of its bytes are kept.
+    /// The number of kept bytes.
     pub fn kept_bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// The line itself.
+    /// The line.
     pub fn line(&self) -> Line<'_> {
         Line {
             bytes: &self.bytes,
@@ -118,7 +119,7 @@ impl KeptLine {
     }
 }
 
-/// The rest of a line that is being skipped since it is over the limit.
+/// An oversized line that is being skipped.
 #[derive(Debug, Default)]
 struct Oversized {
     head: Vec<u8>,
@@ -126,8 +127,8 @@ struct Oversized {
 }
 
 impl Oversized {
-    /// Counts the next bytes of the line. The head may come in pieces where the
-    /// limit is shorter than it.
+    /// Adds the next bytes of the line. If the limit is below [`OVERSIZED_HEAD_BYTES`],
+    /// the head may come in several parts.
     fn add(&mut self, bytes: &[u8]) {
         let room = OVERSIZED_HEAD_BYTES - self.head.len();
         self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
@@ -135,30 +136,30 @@ impl Oversized {
     }
 }
 
-/// A buffer that is filled with bytes and emptied by lines.
+/// A buffer that takes bytes and returns lines.
 #[derive(Debug)]
 pub struct Lines {
     buffer: Vec<u8>,
-    /// Handed out up to here.
+    /// The bytes before this index have been returned.
     start: usize,
     /// The first newline from `start` on.
     newline: Option<usize>,
-    /// No further newline between `start` and here.
+    /// The bytes from `start` to this index contain no newline except `newline`.
     searched: usize,
-    /// Filled up to here.
+    /// The buffer is filled up to this index.
     end: usize,
     line_bytes_max: usize,
-    /// The number of the last line handed out.
+    /// The number of the last returned line.
     number: u64,
-    /// Where `start` lies in the input.
+    /// The offset of `start` in the input.
     offset: u64,
     skipping: Option<Oversized>,
-    /// Keeps the head of an oversized line alive while its [`Line`] is in use.
+    /// Holds the head of an oversized line while its [`Line`] is in use.
     head: Vec<u8>,
 }
 
 impl Lines {
-    /// An empty buffer that takes lines of up to `line_bytes_max` bytes.
+    /// An empty buffer for lines of up to `line_bytes_max` bytes.
     pub fn new(line_bytes_max: usize) -> Lines {
         Lines {
             buffer: Vec::new(),
@@ -174,14 +175,14 @@ impl Lines {
         }
     }
 
-    /// Fills the buffer by one call of `read`, which is given room for a block
-    /// and returns how many bytes it has put there.
+    /// Calls `read` once with room for a block. `read` returns how many bytes it has
+    /// written there.
     pub fn fill(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
         self.fill_up_to(BLOCK_BYTES, read)
     }
 
-    /// Fills the buffer by at most one byte: what a stage does that is to stop
-    /// at the end of the line it has begun and leave the rest to its successor.
+    /// Like [`fill`](Lines::fill), but with room for one byte: for a stage that stops
+    /// at the end of the current line and leaves the rest to its successor.
     pub fn fill_one_byte(
         &mut self,
         read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
@@ -189,8 +190,8 @@ impl Lines {
         self.fill_up_to(1, read)
     }
 
-    /// Fills the buffer by one call of `read`, which is given room for `limit` bytes.
-    /// For a stage that shares its time among several inputs.
+    /// Like [`fill`](Lines::fill), but with room for `limit` bytes: for a stage that
+    /// shares its time among several inputs.
     pub fn fill_up_to(
         &mut self,
         limit: usize,
@@ -203,7 +204,7 @@ impl Lines {
         Ok(count)
     }
 
-    /// Looks at each byte once, however often somebody asks for a line.
+    /// Finds the next newline. Each byte is searched only once.
     fn find_newline(&mut self) {
         if self.newline.is_none() {
             let found = memchr::memchr(b'\n', &self.buffer[self.searched..self.end]);
@@ -215,7 +216,7 @@ impl Lines {
     fn make_room(&mut self, wanted: usize) {
         if self.start == self.end {
             (self.start, self.searched, self.end) = (0, 0, 0);
-            // One long line must not cost its memory for ever.
+            // Frees the memory of a long line.
             if self.buffer.len() > 16 * BLOCK_BYTES {
                 self.buffer = Vec::new();
             }
@@ -230,32 +231,32 @@ impl Lines {
         self.start = 0;
         if self.end + wanted > self.buffer.len() {
             let grown = (self.end + wanted).max(2 * BLOCK_BYTES).max(
-                // Doubling keeps the copying linear in the length of a line.
+                // Doubling keeps the cost of copying linear in the length of a line.
                 (2 * self.buffer.len()).min(self.line_bytes_max.saturating_add(2 * BLOCK_BYTES)),
             );
             self.buffer.resize(grown, 0);
         }
     }
 
-    /// The next whole line of what was read, or `None` until more is read.
+    /// The next whole line that has been read; `None` until more is read.
     pub fn next_line(&mut self) -> Option<Line<'_>> {
         match self.newline.take() {
             Some(newline) => {
                 let (from, length) = (self.start, newline - self.start);
                 self.start = newline + 1;
                 self.find_newline();
-                Some(self.hand_out(from, length, 1))
+                Some(self.take_line(from, length, 1))
             }
             None => {
                 if self.skipping.is_some() || self.end - self.start > self.line_bytes_max {
-                    self.skip_what_is_held();
+                    self.skip_held_bytes();
                 }
                 None
             }
         }
     }
 
-    /// The whole lines of what was read, in as few pieces as can be; `None` until
+    /// All whole lines that have been read, in as few slices as possible; `None` until
     /// more is read.
     pub fn next_run(&mut self) -> Option<Run<'_>> {
         let first = self.newline.filter(|newline| self.fits(*newline));
@@ -281,12 +282,12 @@ impl Lines {
         Some(Run::Lines { bytes, count })
     }
 
-    /// Whether the present line, which ends at `newline`, is within the limit.
+    /// Whether the current line, which ends at `newline`, is within the limit.
     fn fits(&self, newline: usize) -> bool {
         self.skipping.is_none() && newline - self.start <= self.line_bytes_max
     }
 
-    /// At the end of the input: the last line, where it has no newline.
+    /// The last line, if it has no newline. Call this at the end of the input.
     pub fn last_line(&mut self) -> Option<Line<'_>> {
         if !self.is_inside_line() {
             return None;
@@ -295,29 +296,29 @@ impl Lines {
         self.start = self.end;
         self.newline = None;
         self.searched = self.end;
-        Some(self.hand_out(from, length, 0))
+        Some(self.take_line(from, length, 0))
     }
 
-    /// Whether part of a line was read and its end was not. Only true of what
-    /// [`next_line`](Lines::next_line) has already been asked for.
+    /// Whether a part of a line has been read, but not its end. Call this only after
+    /// [`next_line`](Lines::next_line) has returned `None`.
     pub fn is_inside_line(&self) -> bool {
         self.skipping.is_some() || self.start < self.end
     }
 
-    /// Whether [`next_line`](Lines::next_line) has a line to give.
+    /// Whether [`next_line`](Lines::next_line) will return a line.
     pub fn has_whole_line(&self) -> bool {
         self.newline.is_some()
     }
 
-    /// Whether the last byte that was read ended a line. For whoever reads byte by
-    /// byte: it looks at that byte alone.
+    /// Whether the last byte read is a newline. For a caller that reads single bytes:
+    /// this looks at that byte only.
     pub fn ends_a_line(&self) -> bool {
         self.start < self.end && self.buffer[self.end - 1] == b'\n'
     }
 
-    /// Drops what was read of a line whose end will not come, behind the whole lines
-    /// that are still to be handed out. Returns how many bytes that is. The offsets
-    /// of later lines do not count them.
+    /// Drops the bytes of an unfinished line, but keeps the whole lines before it.
+    /// Returns the number of dropped bytes. They do not count in the offsets of later
+    /// lines.
     pub fn drop_unfinished_line(&mut self) -> u64 {
         let held = &self.buffer[self.start..self.end];
         let whole = memchr::memrchr(b'\n', held).map_or(0, |newline| newline + 1);
@@ -330,15 +331,15 @@ impl Lines {
         dropped
     }
 
-    /// Drops what was read of the present line into the count of its length.
-    fn skip_what_is_held(&mut self) {
+    /// Drops the bytes of the current line, and adds them to its length.
+    fn skip_held_bytes(&mut self) {
         let held = &self.buffer[self.start..self.end];
         let skipping = self.skipping.get_or_insert_with(Oversized::default);
         skipping.add(held);
         self.start = self.end;
     }
 
-    fn hand_out(&mut self, from: usize, length: usize, newline_bytes: u64) -> Line<'_> {
+    fn take_line(&mut self, from: usize, length: usize, newline_bytes: u64) -> Line<'_> {
         self.number += 1;
         let offset = self.offset;
         let (bytes, oversized) = match self.skipping.take() {
@@ -385,8 +386,8 @@ mod tests {
         )
     }
 
-    /// Reads `input` in pieces of the given sizes, over and over. After a piece of an
-    /// odd size one line is taken at the most, after the others all there are.
+    /// Reads `input` in pieces of the given sizes, in a cycle. After a piece of odd
+    /// size this takes at most one line, after any other all lines.
     fn read_in_pieces(input: &[u8], pieces: &[usize], line_bytes_max: usize) -> Vec<Owned> {
         let mut lines = Lines::new(line_bytes_max);
         let mut found = Vec::new();
@@ -458,7 +459,7 @@ mod tests {
         }
     }
 
-    /// The same by runs: what is carried, and what is not.
+    /// Reads the same lines by runs.
     fn read_in_runs(input: &[u8], pieces: &[usize], line_bytes_max: usize) -> Vec<Owned> {
         let mut lines = Lines::new(line_bytes_max);
         let mut found: Vec<Owned> = Vec::new();
@@ -500,7 +501,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_that_wait_while_more_is_read_stay_as_they_are() {
+    fn reading_more_does_not_change_the_lines_that_wait() {
         let line = |number: usize| [vec![b'a'; 17 * number % 5000], vec![b'\n']].concat();
         let input: Vec<u8> = (0..500).flat_map(line).collect();
         let even = read_in_pieces(&input, &[BLOCK_BYTES - 1], 1 << 20);
@@ -509,7 +510,7 @@ mod tests {
     }
 
     #[test]
-    fn the_head_of_an_oversized_line_is_whole_though_it_came_in_pieces() {
+    fn the_head_of_an_oversized_line_is_complete_even_if_it_was_read_in_pieces() {
         let input = [&[b'a'; 1500][..], b"\nb\n"].concat();
         assert_eq!(read_in_pieces(&input, &[7], 4), expected(&input, 4));
     }

@@ -1,4 +1,4 @@
-//! Times as the records have them: whole microseconds.
+//! Times of records, in whole microseconds.
 
 use std::fmt;
 use std::ops::{Add, Deref, Sub};
@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use chrono::DateTime;
 
-/// A time or a span in whole microseconds. What it is measured from is the
-/// business of whoever holds it: the Unix epoch, a program's start, or a
-/// request.
+/// A time or a duration in whole microseconds. The user of the value knows what the
+/// time is relative to: the Unix epoch, a program's start, or a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Micros(pub i64);
 
@@ -23,20 +22,20 @@ impl Micros {
         Micros((millis * 1e3).round() as i64)
     }
 
-    /// From a decimal number of seconds as it stands in a record. `None` where it
-    /// is none, or more than a hundred thousand years.
+    /// Parses a decimal number of seconds from a record. `None` if `raw` is no number,
+    /// or is more than a hundred thousand years.
     pub fn parse_seconds(raw: &str) -> Option<Micros> {
         plain_decimal(raw, 6).or_else(|| {
             let seconds: f64 = raw.parse().ok()?;
-            // Everything up to here fits with its fraction.
+            // Every value within this bound fits into an `i64` of microseconds.
             (seconds.abs() < 3e12).then(|| Micros::from_seconds(seconds))
         })
     }
 
-    /// When something happened, as a record's `timestamp` has it: a number of
-    /// seconds since 1970, within the years 0 to 9999. This is the one rule for all
-    /// programs. The error goes on from the name of the field: it says what the
-    /// text seems to be instead, and what to do.
+    /// Parses the `timestamp` of a record: a number of seconds since 1970, within the
+    /// years 0 to 9999. All programs use this rule. The error continues a sentence that
+    /// begins with the name of the field: it says what the text seems to be, and how to
+    /// correct it.
     pub fn parse_timestamp(raw: &str) -> Result<Micros, String> {
         match Micros::parse_seconds(raw) {
             Some(time) if (YEAR_0..YEAR_10000).contains(&time) => Ok(time),
@@ -44,7 +43,7 @@ impl Micros {
         }
     }
 
-    /// The same from a number of milliseconds.
+    /// Like [`parse_seconds`](Micros::parse_seconds), for milliseconds.
     pub fn parse_millis(raw: &str) -> Option<Micros> {
         plain_decimal(raw, 3).or_else(|| {
             let millis: f64 = raw.parse().ok()?;
@@ -52,23 +51,23 @@ impl Micros {
         })
     }
 
-    /// From one of the standard library's spans; one too long becomes the
-    /// longest there is.
+    /// Converts a duration of the standard library. One that is too long becomes the
+    /// maximum.
     pub fn from_duration(duration: Duration) -> Micros {
         Micros(i64::try_from(duration.as_micros()).unwrap_or(i64::MAX))
     }
 
-    /// As a span of the standard library; one before zero becomes zero.
+    /// Converts to a duration of the standard library. A negative value becomes zero.
     pub fn to_duration(self) -> Duration {
         Duration::from_micros(u64::try_from(self.0).unwrap_or(0))
     }
 
-    /// Prints as milliseconds with three decimals, as records have it.
+    /// Formats as milliseconds with three decimals, as in records.
     pub fn as_millis(self) -> Decimal {
         Decimal::new(self.0, 3)
     }
 
-    /// Prints as seconds with six decimals, as records have it.
+    /// Formats as seconds with six decimals, as in records.
     pub fn as_seconds(self) -> Decimal {
         Decimal::new(self.0, 6)
     }
@@ -80,7 +79,7 @@ const YEAR_0: Micros = Micros(-62_167_219_200_000_000);
 /// The first moment after the year 9999.
 const YEAR_10000: Micros = Micros(253_402_300_800_000_000);
 
-/// Why `raw` is no timestamp, and the remedy.
+/// Describes why `raw` is no timestamp, with the remedy.
 fn fault_of_timestamp(raw: &str) -> String {
     const WANTED: &str = "is not a number of seconds since 1970";
     if let Some(text) = raw.strip_prefix('"').and_then(|it| it.strip_suffix('"')) {
@@ -118,12 +117,12 @@ fn fault_of_timestamp(raw: &str) -> String {
     }
 }
 
-/// The microseconds of a number of units of ten to the `digits` of them, as most
-/// records have it: digits and perhaps a point, and nothing less than a
-/// microsecond. `None` for other numbers.
+/// Parses the usual form of numbers in records: digits and perhaps a point, without
+/// fractions of a microsecond. `digits` is 6 for seconds and 3 for milliseconds. `None`
+/// for other numbers.
 fn plain_decimal(raw: &str, digits: usize) -> Option<Micros> {
-    // Below it a float is off by less than half a microsecond, and rounds to the
-    // same.
+    // Below this bound, a float differs by less than half a microsecond, so it rounds
+    // to the same value.
     const BOUND: u64 = 1 << 51;
     let (mut number, mut point) = (0u64, None);
     for (place, byte) in raw.bytes().enumerate().take(19) {
@@ -156,20 +155,21 @@ impl Sub for Micros {
     }
 }
 
-/// A decimal number as text, written without the detour of a formatter: every
-/// record has some.
+/// A decimal number as text. It does not use the slower formatter, because every record
+/// contains such numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Decimal {
     text: [u8; TEXT_BYTES],
-    /// Where the number begins; it reaches to the end.
+    /// The index of the number's first character. The number extends to the end.
     start: usize,
 }
 
-/// A sign, the 19 digits of the longest number, a point, and a zero before it.
+/// Room for a sign, the 19 digits of the longest number, a point, and a zero before the
+/// point.
 const TEXT_BYTES: usize = 22;
 
 impl Decimal {
-    /// The number `units` with its point before the last `digits` digits.
+    /// The number `units` with a point before the last `digits` digits.
     pub fn new(units: i64, digits: usize) -> Decimal {
         let mut text = [b'0'; TEXT_BYTES];
         let (mut rest, mut start, mut written) = (units.unsigned_abs(), TEXT_BYTES, 0);

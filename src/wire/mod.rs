@@ -1,5 +1,4 @@
-//! What travels between the stages: lines, the records in them, and the
-//! pipes and files they travel on.
+//! The data that the stages exchange: lines, and the records in them.
 
 pub mod decision;
 pub mod hash;

@@ -1,9 +1,8 @@
-//! JSON objects taken apart and put together without touching what stands in
-//! them.
+//! Parses and writes JSON objects without changing their values.
 //!
 //! A round trip through a JSON value would turn `1.10` into `1.1` and a 23-digit
-//! integer into a float. Here an object is a list of slices of its own text, and
-//! a rewritten object is made of the same slices.
+//! integer into a float. Here, an object is a list of slices of its own text, and a
+//! rewritten object consists of the same slices.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,39 +12,39 @@ use serde_json::value::RawValue;
 
 use crate::wire::scan;
 
-/// One `"key":value` of an object, both as they stand in its text.
+/// One `"key":value` of an object, as slices of its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Member<'a> {
-    /// With its quotes and escapes.
+    /// The key, with its quotes and escapes.
     pub key: &'a str,
-    /// The value's text.
+    /// The value, as JSON text.
     pub value: &'a str,
 }
 
 impl<'a> Member<'a> {
-    /// The key with its escapes decoded. One that cannot be, for a lone
-    /// surrogate, is nobody's name and stays as it stands.
+    /// The key with its escapes decoded. A key that cannot be decoded, because of a
+    /// lone surrogate, stays undecoded: no stage looks for such a name.
     pub fn name(&self) -> Cow<'a, str> {
         decode_string(self.key).unwrap_or(Cow::Borrowed(self.key))
     }
 
-    /// Whether the key, its escapes decoded, is `name`.
+    /// Whether the decoded key is `name`.
     pub fn is(&self, name: &str) -> bool {
         let inner = &self.key[1..self.key.len() - 1];
         inner == name || (memchr::memchr(b'\\', inner.as_bytes()).is_some() && self.name() == name)
     }
 }
 
-/// A JSON object as a list of its members, in their order.
+/// A JSON object as a list of its members, in order.
 #[derive(Clone, Debug)]
 pub struct Object<'a> {
     text: &'a str,
-    /// The members in the order in which they stand.
+    /// The members, in the order of the text.
     pub members: Vec<Member<'a>>,
 }
 
 impl<'a> Object<'a> {
-    /// Takes `text` apart. The error says what is wrong in a few words.
+    /// Parses `text`. The error describes the fault in a few words.
     pub fn parse(text: &'a str) -> Result<Object<'a>, String> {
         let mut members = Vec::with_capacity(8);
         if each_member(text, |member| members.push(member)).is_some() {
@@ -58,20 +57,20 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// The text that was taken apart.
+    /// The text of the object.
     pub fn text(&self) -> &'a str {
         self.text
     }
 
-    /// The text of the value under `name`; of several, the last, as most JSON
-    /// libraries have it.
+    /// The text of the value of `name`. If the key occurs several times, the last one
+    /// counts, as in most JSON libraries.
     pub fn get(&self, name: &str) -> Option<&'a str> {
         let found = self.members.iter().rev().find(|member| member.is(name));
         found.map(|member| member.value)
     }
 
-    /// Begins a copy of this object in `out`, without the members that `dropped`
-    /// names by their position. What is kept is copied as it stands.
+    /// Begins a copy of this object in `out`, without the members whose index satisfies
+    /// `dropped`. The others are copied unchanged.
     pub fn rewrite<'o>(
         &self,
         out: &'o mut Vec<u8>,
@@ -100,13 +99,13 @@ impl<'a> Object<'a> {
         writer
     }
 
-    /// Where a slice of this object's text begins in it.
+    /// The index of a slice within this object's text.
     fn position(&self, part: &str) -> usize {
         part.as_ptr() as usize - self.text.as_ptr() as usize
     }
 }
 
-/// Writes the members of an object one after the other.
+/// Writes the members of an object.
 #[derive(Debug)]
 pub struct ObjectWriter<'o> {
     out: &'o mut Vec<u8>,
@@ -133,21 +132,21 @@ impl<'o> ObjectWriter<'o> {
         self.out.push(b':');
     }
 
-    /// A member whose value is JSON text already.
+    /// Writes a member whose value is JSON text.
     pub fn raw(&mut self, name: &str, value: &str) -> &mut Self {
         self.key(name);
         self.out.extend_from_slice(value.as_bytes());
         self
     }
 
-    /// Members that are JSON text already, in pieces that are put together as they
-    /// are; a comma is set before them only.
+    /// Writes members that are JSON text. The pieces are joined as they are, and a
+    /// comma is written only before the first of them.
     pub fn members(&mut self, pieces: &[&str]) -> &mut Self {
         self.comma();
         self.append(pieces)
     }
 
-    /// Goes on where [`members`](ObjectWriter::members) has stopped.
+    /// Continues the text of [`members`](ObjectWriter::members).
     pub fn append(&mut self, pieces: &[&str]) -> &mut Self {
         for piece in pieces {
             self.out.extend_from_slice(piece.as_bytes());
@@ -155,14 +154,14 @@ impl<'o> ObjectWriter<'o> {
         self
     }
 
-    /// A member whose value is a string.
+    /// Writes a member whose value is a string.
     pub fn string(&mut self, name: &str, value: &str) -> &mut Self {
         self.key(name);
         write_string(self.out, value);
         self
     }
 
-    /// A member whose value prints itself as JSON, such as a number.
+    /// Writes a member whose value prints itself as JSON, such as a number.
     pub fn display(&mut self, name: &str, value: impl fmt::Display) -> &mut Self {
         use std::io::Write;
         self.key(name);
@@ -170,7 +169,7 @@ impl<'o> ObjectWriter<'o> {
         self
     }
 
-    /// A member whose value is an object that `fill` writes.
+    /// Writes a member whose value is an object that `fill` writes.
     pub fn object(&mut self, name: &str, fill: impl FnOnce(&mut ObjectWriter)) -> &mut Self {
         self.key(name);
         let mut inner = ObjectWriter::new(self.out);
@@ -179,7 +178,7 @@ impl<'o> ObjectWriter<'o> {
         self
     }
 
-    /// A member whose value is an array of objects, each of which `fill` writes.
+    /// Writes a member whose value is an array of objects. `fill` writes each of them.
     pub fn array<T>(
         &mut self,
         name: &str,
@@ -200,9 +199,9 @@ impl<'o> ObjectWriter<'o> {
         self
     }
 
-    /// A member whose value is the object `earlier` with its member `entry`
-    /// taken out and written anew by `fill`, at the end. The rest of `earlier`
-    /// stays as it stands.
+    /// Writes a member whose value is a copy of the object `earlier`. In the copy,
+    /// `fill` writes the member `entry` anew, at the end; all other members stay
+    /// unchanged.
     pub fn object_with(
         &mut self,
         name: &str,
@@ -226,8 +225,8 @@ impl<'o> ObjectWriter<'o> {
     }
 }
 
-/// The JSON value that is all of `text`, without white space around it. The
-/// error says what is wrong.
+/// The JSON value that is all of `text`, without white space around it. The error
+/// describes the fault.
 pub fn parse_value(text: &str) -> Result<&str, String> {
     match serde_json::from_str::<&RawValue>(text) {
         Ok(value) => Ok(value.get()),
@@ -235,8 +234,9 @@ pub fn parse_value(text: &str) -> Result<&str, String> {
     }
 }
 
-/// The text of the value under `name` in the object that is all of `text`; of
-/// several, the last. `None` where there is none, or no object.
+/// The text of the value of `name` in the object that is all of `text`. If the key
+/// occurs several times, the last one counts. `None` if the key is missing or `text` is
+/// no object.
 pub fn value_of<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let mut value = None;
     let seen = each_member(text, |member| {
@@ -250,21 +250,20 @@ pub fn value_of<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     }
 }
 
-/// Shows each member of the object that is all of `text`, without a list of them. If it
-/// returns `None`, the caller forgets what was shown, and [`Object::parse`] says what is
-/// wrong, or accepts the text.
+/// Calls `show` with each member of the object that is all of `text`, without making a
+/// list. If this returns `None`, the caller must discard the members that `show`
+/// received; [`Object::parse`] then reports the fault or accepts the text.
 pub fn each_member<'a>(text: &'a str, mut show: impl FnMut(Member<'a>)) -> Option<()> {
     scan::each_member(text, |key, value| show(Member { key, value }))
 }
 
-/// The items of a JSON array, as JSON texts; `None` where `text` is none.
+/// The items of a JSON array, as JSON texts; `None` if `text` is no array.
 pub fn array_items(text: &str) -> Option<Vec<&str>> {
     let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
     Some(items.into_iter().map(RawValue::get).collect())
 }
 
-/// The value at a JSON pointer (RFC 6901) in a JSON text; `None` where there is
-/// none.
+/// The value at a JSON pointer (RFC 6901) in a JSON text; `None` if there is none.
 pub fn at_pointer<'a>(text: &'a str, pointer: &str) -> Option<&'a str> {
     let mut value = text;
     for token in pointer.split('/').skip(1) {
@@ -283,7 +282,7 @@ pub fn at_pointer<'a>(text: &'a str, pointer: &str) -> Option<&'a str> {
 
 /// Appends `text` to `out` as a JSON string.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
-    // Most are known words or ids, which need no escapes.
+    // Most strings are known words or ids, which need no escapes.
     if scan::is_plain(text) {
         out.reserve(text.len() + 3);
         out.push(b'"');
@@ -294,7 +293,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("a string is always JSON, and a Vec takes every write");
 }
 
-/// The text of a JSON string, or `None` where `raw` is no string or holds a lone
+/// The text of a JSON string; `None` if `raw` is no string or contains a lone
 /// surrogate.
 pub fn decode_string(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;
@@ -305,8 +304,8 @@ pub fn decode_string(raw: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// serde_json's text of an error, without the "at line 1" that would be taken
-/// for the line of the stream.
+/// The text of serde_json's error without "at line 1", which users would take for the
+/// line of the stream.
 fn without_line(error: &serde_json::Error) -> String {
     let text = error.to_string();
     match text.rsplit_once(" at line ") {
@@ -356,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_stays_as_it_stands() {
+    fn kept_members_stay_unchanged() {
         let text = r#"{"a":1.10,"b" : [ 1e400 ],"a\u0062":-0,"c":12345678901234567890123}"#;
         assert_eq!(rewritten(text, "nothing"), text);
         assert_eq!(
@@ -378,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_named() {
+    fn a_text_that_is_no_object_is_an_error_that_names_its_fault() {
         for (text, reason) in [
             ("[1]", "not a JSON object"),
             ("3", "not a JSON object"),

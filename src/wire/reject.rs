@@ -1,29 +1,29 @@
-//! Why a record is set aside instead of worked on.
+//! The reasons for rejecting a record.
 
 use thiserror::Error;
 
-/// Why a record is set aside. What it prints is the reason in the file of rejects.
+/// The reason for rejecting a record. Its text is the `reason` in the file of rejects.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Reject {
-    /// The line is longer than the limit. Only its beginning was kept.
+    /// The line is longer than the limit. Only its first bytes were kept.
     #[error("the line is longer than --max-line-bytes")]
     Oversized,
-    /// The program had to end before the end of the line came.
+    /// The program had to end before the line was complete.
     #[error("the end of the line did not come within --grace")]
     Unfinished,
     /// The line is not a JSON object, or not UTF-8.
     #[error("{0}")]
     Syntax(String),
-    /// A field is missing, or holds what it must not hold.
+    /// A field is missing or has a wrong value.
     #[error("{0}")]
     Field(String),
-    /// The id came before.
-    #[error("the id {0} came before")]
+    /// The id has occurred before.
+    #[error("the id {0} has occurred before")]
     Repeated(String),
-    /// No response came for the request.
+    /// The request got no response.
     #[error("{0}")]
     Unanswered(&'static str),
-    /// A server does not take the record.
+    /// A server refused the record.
     #[error("{0}")]
     Refused(String),
     /// Training cannot use the row.
@@ -44,7 +44,7 @@ impl Reject {
         "row",
     ];
 
-    /// The place of this reason's label in [`LABELS`](Reject::LABELS).
+    /// The index of this reason's label in [`LABELS`](Reject::LABELS).
     pub fn label_index(&self) -> usize {
         match self {
             Reject::Oversized => 0,
@@ -58,7 +58,7 @@ impl Reject {
         }
     }
 
-    /// A line that is not UTF-8.
+    /// The reason for a line that is not UTF-8.
     pub fn not_utf8(error: std::str::Utf8Error) -> Reject {
         Reject::Syntax(format!("not UTF-8 at byte {}", error.valid_up_to()))
     }

@@ -1,17 +1,17 @@
-//! A quick look through JSON text: where the members of an object stand.
+//! A fast scanner that finds the members of a JSON object.
 //!
-//! Finding the members is most of what a stage does with a record, and this does
-//! it in one pass. It accepts nothing that is no JSON; what it does not accept is
-//! left to `serde_json`, which has the last word and the message.
+//! Finding the members is most of a stage's work on a record, and this scanner does it
+//! in one pass. It accepts only valid JSON. If it does not accept a text, `serde_json`
+//! decides and gives the error message.
 
 use std::ops::Range;
 
 /// Deeper nesting is left to `serde_json`, whose scanner does not recurse.
 const DEPTH_MAX: usize = 64;
 
-/// Shows the key, in its quotes, and the value of each member of the object that is
-/// all of `text`. `None` means that the text is no object, or that this scanner cannot
-/// tell; then the caller forgets what was shown.
+/// Calls `show` with the key, in its quotes, and the value of each member of the object
+/// that is all of `text`. Returns `None` if the text is no object or the scanner cannot
+/// decide; the caller must then discard what `show` received.
 pub fn each_member<'a>(text: &'a str, mut show: impl FnMut(&'a str, &'a str)) -> Option<()> {
     whole_object(text, |key, at| {
         let ends = value(text, at)?;
@@ -20,7 +20,7 @@ pub fn each_member<'a>(text: &'a str, mut show: impl FnMut(&'a str, &'a str)) ->
     })
 }
 
-/// Walks through the object that is all of `text`, as [`object`] does.
+/// Scans the object that is all of `text`, like [`object`].
 pub fn whole_object<'a>(
     text: &'a str,
     member: impl FnMut(&'a str, usize) -> Option<usize>,
@@ -30,10 +30,10 @@ pub fn whole_object<'a>(
     (white_space(bytes, ends) == bytes.len()).then_some(())
 }
 
-/// Walks through the object that begins at `at`, and returns where it ends.
-/// `member` is shown the key of each member, in its quotes, and where its value
-/// begins; it returns where that ends. What was shown counts only where the
-/// answer is not `None`.
+/// Scans the object that begins at `at`, and returns the index behind it. Calls
+/// `member` with the key of each member, in its quotes, and the index of its value;
+/// `member` returns the index behind the value. If the result is `None`, the caller
+/// must discard what `member` received.
 pub fn object<'a>(
     text: &'a str,
     at: usize,
@@ -46,12 +46,12 @@ pub fn object<'a>(
     }
 }
 
-/// The end of the value that begins at `at`.
+/// The index behind the value that begins at `at`.
 pub fn value(text: &str, at: usize) -> Option<usize> {
     any_value(text.as_bytes(), at, 0)
 }
 
-/// Whether a string stands for itself in JSON, without escapes.
+/// Whether `text` needs no escapes in a JSON string.
 pub fn is_plain(text: &str) -> bool {
     plain(text.as_bytes(), 0) == text.len()
 }
@@ -64,7 +64,7 @@ fn white_space(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The end of the value that begins at `at`.
+/// The index behind the value that begins at `at`.
 fn any_value(bytes: &[u8], at: usize, depth: usize) -> Option<usize> {
     match *bytes.get(at)? {
         b'"' => string(bytes, at),
@@ -78,7 +78,7 @@ fn any_value(bytes: &[u8], at: usize, depth: usize) -> Option<usize> {
     }
 }
 
-/// [`object`], where its brace is known to stand.
+/// Like [`object`], but the brace at `at` has already been checked.
 #[inline]
 fn walk(
     bytes: &[u8],
@@ -148,7 +148,7 @@ fn number(bytes: &[u8], mut at: usize) -> Option<usize> {
     Some(at)
 }
 
-/// The end of the digits at `at`, of which there is one at least.
+/// The index behind the digits at `at`; `None` if there is no digit.
 fn digits(bytes: &[u8], at: usize) -> Option<usize> {
     let count = bytes[at..]
         .iter()
@@ -157,7 +157,7 @@ fn digits(bytes: &[u8], at: usize) -> Option<usize> {
     (count > 0).then_some(at + count)
 }
 
-/// The end of the string at `at`, behind its closing quote.
+/// The index behind the closing quote of the string at `at`.
 fn string(bytes: &[u8], at: usize) -> Option<usize> {
     if *bytes.get(at)? != b'"' {
         return None;
@@ -178,8 +178,8 @@ fn string(bytes: &[u8], at: usize) -> Option<usize> {
     }
 }
 
-/// Where the first byte from `at` on stands that is a quote, a backslash or a
-/// control character; eight bytes are looked at together.
+/// The index of the first quote, backslash or control character from `at` on. Compares
+/// eight bytes at a time.
 fn plain(bytes: &[u8], at: usize) -> usize {
     const fn each(byte: u8) -> u64 {
         u64::from_ne_bytes([byte; 8])
@@ -188,11 +188,11 @@ fn plain(bytes: &[u8], at: usize) -> usize {
     let (words, tail) = rest.as_chunks::<8>();
     for (index, word) in words.iter().enumerate() {
         let word = u64::from_le_bytes(*word);
-        // A quote and the control characters become all that is below 0x21.
+        // The XOR maps a quote and the control characters to the values below 0x21.
         let quote_or_control = (word ^ each(0x02)).wrapping_sub(each(0x21));
         let backslash = (word ^ each(b'\\')).wrapping_sub(each(1));
-        // A high bit that was not there came from going below zero. That borrows from
-        // the next byte up, so the lowest one found is right.
+        // A subtraction below zero sets the high bit of a byte. Its borrow can falsify
+        // only higher bytes, so the lowest byte found is right.
         let found = (quote_or_control | backslash) & !word & each(0x80);
         if found != 0 {
             return at + 8 * index + found.trailing_zeros() as usize / 8;
@@ -216,7 +216,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    /// Pieces of JSON and of what nearly is.
+    /// Fragments of valid and of invalid JSON.
     fn any_text() -> impl Strategy<Value = String> {
         let piece = prop_oneof![
             Just("{"),
@@ -263,13 +263,13 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
         #[test]
-        fn it_accepts_what_serde_json_accepts(text in any_text()) {
+        fn it_accepts_the_same_texts_as_serde_json(text in any_text()) {
             let accepted = serde_json::from_str::<&serde_json::value::RawValue>(&text).is_ok();
             prop_assert_eq!(members(&text).is_some(), accepted);
         }
 
         #[test]
-        fn every_value_it_finds_is_one(text in any_text()) {
+        fn every_value_it_finds_is_valid_json(text in any_text()) {
             for (key, value) in members(&text).unwrap_or_default() {
                 prop_assert_eq!(parse_value(key), Ok(key));
                 prop_assert_eq!(parse_value(value), Ok(value));
@@ -277,7 +277,7 @@ mod tests {
         }
 
         #[test]
-        fn a_string_ends_where_it_ends(text in "[ -~äß€😀]{0,40}") {
+        fn the_end_of_every_string_is_found(text in "[ -~äß€😀]{0,40}") {
             let json = serde_json::to_string(&text).unwrap();
             let whole = format!("{{{json}:{json}}}");
             let found = members(&whole).unwrap();
@@ -286,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_deep_is_left_to_others() {
+    fn deep_nesting_is_left_to_serde_json() {
         let nested = |depth: usize| format!("{{\"a\":{}{}}}", "[".repeat(depth), "]".repeat(depth));
         assert!(members(&nested(DEPTH_MAX)).is_some());
         assert!(members(&nested(DEPTH_MAX + 1)).is_none());

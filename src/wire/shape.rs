@@ -1,27 +1,26 @@
-//! What a line is part of that is no record: JSON in another form than one object
-//! a line, and how to bring it into that form.
+//! Recognizes JSON that is not one object a line, and names a command that converts it.
 
 use serde_json::Deserializer;
 use serde_json::value::RawValue;
 
-/// JSON in another form than one object a line.
+/// A form of JSON other than one object a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// An array that is to be taken apart, on one line or on several.
+    /// An array, on one line or on several.
     Array,
-    /// An object that goes on in the next line.
+    /// An object that continues on the next line.
     Object,
     /// Several values on one line.
     Several,
-    /// A comma behind the value, as between the items of an array.
+    /// A value with a comma behind it, as between the items of an array.
     Comma,
-    /// Each value begins with the character RS (RFC 7464).
+    /// A value that starts with the character RS (RFC 7464).
     Sequence,
 }
 
 impl Shape {
-    /// What a line that is no record is part of; `None` where it is just wrong. A
-    /// line that was torn is: it rarely ends where a printer breaks lines.
+    /// The form of a rejected line; `None` if the line is simply invalid. A torn line
+    /// is simply invalid too: it rarely ends where a formatter breaks lines.
     pub fn of(line: &[u8]) -> Option<Shape> {
         let text = std::str::from_utf8(line).ok()?.trim();
         if text.starts_with('\u{1e}') {
@@ -56,35 +55,35 @@ impl Shape {
         }
     }
 
-    /// The same of the first bytes of a line that is too long.
+    /// Like [`of`](Shape::of), for the first bytes of an oversized line.
     pub fn of_head(head: &[u8]) -> Option<Shape> {
         head.trim_ascii_start()
             .starts_with(b"[")
             .then_some(Shape::Array)
     }
 
-    /// What is wanted, and a command that makes it so.
+    /// The expected form, and a command that converts to it.
     pub fn remedy(self) -> &'static str {
         match self {
             Shape::Array => {
-                "this is a JSON array, and each line has to be one JSON object: `jq -c '.[]'` \
-                 writes its items so"
+                "this is a JSON array, but each line must be one JSON object; convert it with \
+                 `jq -c '.[]'`"
             }
             Shape::Object => {
-                "this is JSON over several lines, and each line has to be one JSON object: \
-                 `jq -c .` writes it so"
+                "this is JSON over several lines, but each line must be one JSON object; convert it \
+                 with `jq -c .`"
             }
             Shape::Several => {
-                "these are several JSON values, and each line has to be one JSON object: \
-                 `jq -c .` writes them so"
+                "these are several JSON values, but each line must be one JSON object; convert them \
+                 with `jq -c .`"
             }
             Shape::Comma => {
-                "a comma follows the JSON object, and each line has to be the object alone: \
-                 `sed 's/,[[:space:]]*$//'` takes the commas away"
+                "a comma follows the JSON object, but each line must be the object alone; remove the \
+                 commas with `sed 's/,[[:space:]]*$//'`"
             }
             Shape::Sequence => {
-                "this is a JSON text sequence, and each line has to be one JSON object: \
-                 `tr -d '\\036' | jq -c .` writes it so"
+                "this is a JSON text sequence, but each line must be one JSON object; convert it with \
+                 `tr -d '\\036' | jq -c .`"
             }
         }
     }
@@ -103,7 +102,7 @@ fn ends_inside_string(text: &str) -> bool {
     inside
 }
 
-/// Whether a line is no JSON value by itself, as most pieces of a longer one.
+/// Whether a line is no JSON value by itself, like most fragments of a longer one.
 pub fn is_fragment(line: &[u8]) -> bool {
     serde_json::from_slice::<&RawValue>(line).is_err()
 }
@@ -113,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn json_in_another_form_is_told_from_what_is_wrong() {
+    fn json_in_another_form_is_distinguished_from_invalid_lines() {
         for (line, shape) in [
             ("[", Some(Shape::Array)),
             ("[{\"a\": 1, \"y\": 0},", Some(Shape::Array)),
@@ -128,7 +127,7 @@ mod tests {
             ("{\"a\":1},", Some(Shape::Comma)),
             ("{\"a\":1} , ", Some(Shape::Comma)),
             ("\u{1e}{\"a\":1}", Some(Shape::Sequence)),
-            // Torn, or just wrong.
+            // Torn, or simply invalid.
             ("{\"messageId\":\"a\",\"timest", None),
             ("{\"messageId\":\"a\",\"timestamp\":17", None),
             ("{\"messageId\":\"a, {", None),

@@ -1,4 +1,4 @@
-//! Pieces of text that share their memory.
+//! Slices of text that share memory.
 
 use std::borrow::Borrow;
 use std::fmt;
@@ -6,22 +6,22 @@ use std::hash::{Hash, Hasher};
 use std::ops::{Deref, Range};
 use std::rc::Rc;
 
-/// A text, or a piece of one. A copy takes no memory of its own, and neither do
-/// the pieces of one text: the whole goes when the last of them goes.
+/// A text, or a slice of one. Copies and slices share the memory of the whole text,
+/// which is freed with the last of them.
 #[derive(Clone)]
 pub struct Text {
     whole: Rc<str>,
-    piece: (usize, usize),
+    range: (usize, usize),
 }
 
 impl Text {
-    /// The piece of `whole` that stands at `place`, in bytes. It has to be within
-    /// the whole, at the borders of characters.
-    pub fn piece(whole: &Rc<str>, place: Range<usize>) -> Text {
+    /// The slice of `whole` at `place`, in bytes. `place` must lie within the text and
+    /// at the borders of characters.
+    pub fn slice(whole: &Rc<str>, place: Range<usize>) -> Text {
         debug_assert!(whole.get(place.clone()).is_some(), "{place:?}");
         Text {
             whole: Rc::clone(whole),
-            piece: (place.start, place.end),
+            range: (place.start, place.end),
         }
     }
 }
@@ -30,7 +30,7 @@ impl Deref for Text {
     type Target = str;
 
     fn deref(&self) -> &str {
-        &self.whole[self.piece.0..self.piece.1]
+        &self.whole[self.range.0..self.range.1]
     }
 }
 
@@ -43,8 +43,8 @@ impl Borrow<str> for Text {
 impl<T: Into<Rc<str>>> From<T> for Text {
     fn from(text: T) -> Text {
         let whole = text.into();
-        let piece = (0, whole.len());
-        Text { whole, piece }
+        let range = (0, whole.len());
+        Text { whole, range }
     }
 }
 
@@ -91,12 +91,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_piece_is_equal_to_the_same_text_elsewhere() {
+    fn a_slice_is_equal_to_the_same_text_elsewhere() {
         let whole: Rc<str> = "aäbä".into();
-        let piece = Text::piece(&whole, 1..3);
-        assert_eq!(&*piece, "ä");
-        assert_eq!(piece, Text::from("ä"));
-        assert_eq!(piece, Text::piece(&whole, 4..6));
+        let slice = Text::slice(&whole, 1..3);
+        assert_eq!(&*slice, "ä");
+        assert_eq!(slice, Text::from("ä"));
+        assert_eq!(slice, Text::slice(&whole, 4..6));
         assert_eq!(Rc::strong_count(&whole), 2);
     }
 

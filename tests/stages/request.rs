@@ -256,7 +256,7 @@ fn an_id_that_came_before_is_set_aside_while_the_first_is_open() {
     let finished = running.wait();
     finished.assert_status(1);
     for line in [2, 4] {
-        let place = format!("inputs:{line}: the id \"a\" came before");
+        let place = format!("inputs:{line}: the id \"a\" has occurred before");
         assert!(finished.stderr.contains(&place), "{finished}");
     }
     let rejects = workdir.read("rejects");
@@ -293,7 +293,7 @@ fn an_id_that_came_before_is_set_aside_in_a_long_file() {
         let sent = sent.join().unwrap();
         if flags.contains(&"--strict") {
             finished.assert_status(3);
-            let said = format!("inputs:{}: the id \"0\" came before", ids + 1);
+            let said = format!("inputs:{}: the id \"0\" has occurred before", ids + 1);
             assert!(finished.stderr.contains(&said), "{finished}");
             continue;
         }

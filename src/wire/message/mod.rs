@@ -1,8 +1,8 @@
-//! The records: requests, scores and responses, and what makes one valid.
+//! The records: requests, scores and responses, and the rules for a valid one.
 //!
-//! A [`Record`] borrows from the line it was read from. A stage that changes a
-//! record removes the members it owns where they stand and appends them at the
-//! end; every other byte of a member stays as it came.
+//! A [`Record`] borrows from the line it was read from. A stage that changes a record
+//! removes its own members and appends the new ones at the end; all other members keep
+//! their exact bytes.
 
 mod quick;
 
@@ -12,35 +12,35 @@ use crate::wire::micros::Micros;
 use crate::wire::object::{Object, ObjectWriter, decode_string};
 use crate::wire::reject::Reject;
 
-/// The members of a record that stages know by name.
+/// The members that stages know by name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Field {
-    /// Unique among the requests.
+    /// The id of the request, which is unique.
     MessageId,
     /// When the request was accepted.
     Timestamp,
-    /// What the models see.
+    /// The input of the models.
     ModelInput,
     /// The stream that wants the response.
     ReturnAddress,
-    /// Carried for compatibility, never opened.
+    /// A field that is passed on for compatibility and never read.
     ScoreTopic,
-    /// One entry a stage.
+    /// One entry for each stage.
     Provenance,
-    /// A model's answer.
+    /// The answer of a model.
     Result,
-    /// A model's failure.
+    /// The failure of a model.
     Error,
     /// The results of earlier models, after a rescoring.
     Previous,
-    /// The answer that a rendezvous chose.
+    /// The answer that the rendezvous chose.
     ModelResult,
     /// All scores of a request, in its decision.
     Candidates,
 }
 
-/// The keys of all fields, in their order.
+/// The keys of all fields, in the order of [`Field`].
 const FIELDS: [&str; 11] = [
     "messageId",
     "timestamp",
@@ -56,14 +56,14 @@ const FIELDS: [&str; 11] = [
 ];
 
 impl Field {
-    /// The key in the record.
+    /// The key of the field.
     pub fn name(self) -> &'static str {
         FIELDS[self as usize]
     }
 
-    /// The field of that name, if it is one.
+    /// The field with the key `name`, if there is one.
     fn named(name: &str) -> Option<Field> {
-        // Most keys differ in length already, and a match looks at that first.
+        // A match compares lengths first, and most keys already differ in length.
         Some(match name {
             "messageId" => Field::MessageId,
             "timestamp" => Field::Timestamp,
@@ -87,21 +87,21 @@ pub const MESSAGE_ID_BYTES_MAX: usize = 256;
 /// The longest `modelName`, in bytes after its escapes are decoded.
 pub const MODEL_NAME_BYTES_MAX: usize = 256;
 
-/// A line that is a JSON object whose known fields stand at most once.
+/// A JSON object in which each known field occurs at most once.
 #[derive(Clone, Debug)]
 pub struct Record<'a> {
     object: Object<'a>,
-    /// Where each field stands among the members.
+    /// The index of each field among the members.
     places: [Option<usize>; FIELDS.len()],
 }
 
 impl<'a> Record<'a> {
-    /// Takes a line apart. The error says what is wrong with it.
+    /// Parses a line. The error describes the fault.
     pub fn parse(line: &'a [u8]) -> Result<Record<'a>, Reject> {
         Record::of_text(text_of(line)?)
     }
 
-    /// Takes a text apart. The error says what is wrong with it.
+    /// Parses a text. The error describes the fault.
     pub fn of_text(text: &'a str) -> Result<Record<'a>, Reject> {
         let object = Object::parse(text).map_err(Reject::Syntax)?;
         let mut places = [None; FIELDS.len()];
@@ -110,18 +110,18 @@ impl<'a> Record<'a> {
                 continue;
             };
             if places[field as usize].replace(index).is_some() {
-                return Err(wrong(field, "stands there twice"));
+                return Err(wrong(field, "occurs twice"));
             }
         }
         Ok(Record { object, places })
     }
 
-    /// The whole record as it came.
+    /// The unchanged text of the record.
     pub fn text(&self) -> &'a str {
         self.object.text()
     }
 
-    /// The record as the list of its members.
+    /// The record as a list of its members.
     pub fn object(&self) -> &Object<'a> {
         &self.object
     }
@@ -135,14 +135,14 @@ impl<'a> Record<'a> {
         self.get(field).ok_or_else(|| wrong(field, "is missing"))
     }
 
-    /// The text of an optional field that has to be a string.
+    /// An optional field that must be a string, decoded.
     fn string(&self, field: Field) -> Result<Option<Cow<'a, str>>, Reject> {
         self.get(field)
             .map(|raw| decode_string(raw).ok_or_else(|| wrong(field, "is not a string")))
             .transpose()
     }
 
-    /// The id, decoded.
+    /// The decoded id.
     pub fn message_id(&self) -> Result<Cow<'a, str>, Reject> {
         self.required(Field::MessageId)?;
         valid_id(self.string(Field::MessageId)?.unwrap_or_default())
@@ -153,13 +153,13 @@ impl<'a> Record<'a> {
         timestamp_of(self.required(Field::Timestamp)?)
     }
 
-    /// The same where it may be absent, or null.
+    /// Like [`timestamp`](Record::timestamp), but the field may be absent or null.
     fn timestamp_if_any(&self) -> Result<Option<Micros>, Reject> {
         let given = self.get(Field::Timestamp).filter(|raw| *raw != "null");
         given.map(timestamp_of).transpose()
     }
 
-    /// What the models see, as JSON text.
+    /// The input of the models, as JSON text.
     pub fn model_input(&self) -> Result<&'a str, Reject> {
         self.required(Field::ModelInput)
     }
@@ -169,7 +169,7 @@ impl<'a> Record<'a> {
         self.string(Field::ReturnAddress)
     }
 
-    /// The entries of the stages so far.
+    /// The entries of all stages so far.
     pub fn provenance(&self) -> Result<Option<Object<'a>>, Reject> {
         self.object_at(Field::Provenance)
     }
@@ -180,7 +180,8 @@ impl<'a> Record<'a> {
             .transpose()
     }
 
-    /// Begins a copy of the record without `owned`, which the caller appends.
+    /// Begins a copy of the record without the fields `owned`, which the caller then
+    /// appends.
     pub fn rewrite<'o>(&self, out: &'o mut Vec<u8>, owned: &[Field]) -> ObjectWriter<'o> {
         self.object.rewrite(out, |index| {
             owned
@@ -198,12 +199,12 @@ fn timestamp_of(raw: &str) -> Result<Micros, Reject> {
     Micros::parse_timestamp(raw).map_err(|fault| wrong(Field::Timestamp, &fault))
 }
 
-/// A field whose value is not what it has to be.
+/// Rejects the value of a field.
 fn wrong(field: Field, fault: &str) -> Reject {
     wrong_at(field.name(), fault)
 }
 
-/// A value that is not what it has to be, at a path such as `result.modelName`.
+/// Rejects the value at a path such as `result.modelName`.
 fn wrong_at(path: &str, fault: &str) -> Reject {
     Reject::Field(format!("field \"{path}\" {fault}"))
 }
@@ -219,26 +220,26 @@ fn valid_id(id: Cow<str>) -> Result<Cow<str>, Reject> {
     }
 }
 
-/// Whether a model may bear this name: 1 to [`MODEL_NAME_BYTES_MAX`] bytes, none of
-/// them a control character. A name becomes an HTTP header, a label of the stats
-/// and a word on a terminal.
+/// Whether a model may have this name: 1 to [`MODEL_NAME_BYTES_MAX`] bytes without
+/// control characters. The name is used in HTTP headers, in labels of the stats and on
+/// terminals.
 pub fn is_model_name(name: &str) -> bool {
     (1..=MODEL_NAME_BYTES_MAX).contains(&name.len()) && !name.chars().any(char::is_control)
 }
 
-/// What a rendezvous reads of a request.
+/// The parts of a request that a rendezvous reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Request<'a> {
-    /// Unique among the requests.
+    /// The id of the request, which is unique.
     pub message_id: Cow<'a, str>,
-    /// When it was accepted.
+    /// When the request was accepted.
     pub timestamp: Micros,
     /// The whole record.
     pub text: &'a str,
 }
 
 impl<'a> Request<'a> {
-    /// Reads a request from its line. The error says what is wrong with it.
+    /// Parses a request from its line. The error describes the fault.
     pub fn parse(line: &'a [u8]) -> Result<Request<'a>, Reject> {
         let text = text_of(line)?;
         match quick::request(text) {
@@ -260,28 +261,28 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What a rendezvous reads of a score. The rest may be absent: a model can be
-/// any program.
+/// The parts of a score that a rendezvous reads. Any program can be a model, so only
+/// the id, the model's name and the outcome are required.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Score<'a> {
-    /// The request that was scored.
+    /// The id of the request that was scored.
     pub message_id: Cow<'a, str>,
-    /// The model that scored it.
+    /// The name of the model.
     pub model_name: Cow<'a, str>,
-    /// 0 where the score names none.
+    /// The version of the model; 0 if the score has none.
     pub model_version: u64,
-    /// The hash of the model's content, where the score names it.
+    /// The hash of the model's content, if the score has one.
     pub model_hash: Option<Cow<'a, str>>,
-    /// How long after its request's timestamp the score was there, in
-    /// milliseconds, as JSON text, where it says so.
+    /// The time from the request's timestamp to the score, in milliseconds, as JSON
+    /// text, if the score has it.
     pub elapsed: Option<&'a str>,
-    /// When its request was accepted, where it says so.
+    /// When the request was accepted, if the score has it.
     pub timestamp: Option<Micros>,
-    /// The answer or the failure, whole, as JSON text.
+    /// The whole answer or failure, as JSON text.
     pub outcome: Outcome<'a>,
 }
 
-/// What came of an evaluation, as JSON text.
+/// The outcome of an evaluation, as JSON text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome<'a> {
     /// The object under `result`.
@@ -291,7 +292,7 @@ pub enum Outcome<'a> {
 }
 
 impl<'a> Score<'a> {
-    /// Reads a score from its line. The error says what is wrong with it.
+    /// Parses a score from its line. The error describes the fault.
     pub fn parse(line: &'a [u8]) -> Result<Score<'a>, Reject> {
         let text = text_of(line)?;
         match quick::score(text) {
@@ -355,22 +356,22 @@ impl<'a> Score<'a> {
     }
 }
 
-/// What a front end reads of a response.
+/// The parts of a response that a front end reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response<'a> {
-    /// The request that was answered.
+    /// The id of the request that was answered.
     pub message_id: Cow<'a, str>,
-    /// Whether the policy had an answer at all.
+    /// Whether the policy chose an answer.
     pub has_answer: bool,
-    /// `dt@1`, or the name alone where there is no version. `None` also for a name
-    /// that no model may bear: a response can come from any program.
+    /// The model as `dt@1`, or only its name if it has no version. `None` also for an
+    /// invalid name: any program can write a response.
     pub model: Option<String>,
-    /// Why this answer won.
+    /// Why the policy chose this answer.
     pub reason: Option<Cow<'a, str>>,
 }
 
 impl<'a> Response<'a> {
-    /// Reads a response from its record. The error says what is wrong with it.
+    /// Reads a response from its record. The error describes the fault.
     pub fn read(record: &Record<'a>) -> Result<Response<'a>, Reject> {
         let model_result = record.required(Field::ModelResult)?;
         let provenance = record.provenance()?;
@@ -435,11 +436,11 @@ mod tests {
             ),
             (
                 r#"{"messageId":"a","messageId":"a"}"#,
-                "field \"messageId\" stands there twice",
+                "field \"messageId\" occurs twice",
             ),
             (
                 r#"{"messageId":"a","message\u0049d":"a"}"#,
-                "field \"messageId\" stands there twice",
+                "field \"messageId\" occurs twice",
             ),
             (
                 r#"{"messageId":"a","result":3}"#,

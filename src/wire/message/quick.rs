@@ -1,23 +1,22 @@
-//! Requests and scores of the usual form, read in one pass.
+//! A fast parser for requests and scores of the usual form, in one pass.
 //!
-//! Only what a rendezvous asks for is looked at, however deep it stands. What is
-//! unusual, such as an escape in a key, or a member that stands there twice or is
-//! of another type, is left to [`Record`](super::Record), which has the last word
-//! and the message.
+//! It reads only the values that a rendezvous needs, even nested ones. Unusual texts,
+//! such as those with an escape in a key, a repeated member or a wrong type, are left
+//! to [`Record`](super::Record), which accepts them or gives the error message.
 
 use super::{FIELDS, Field, Outcome, Request, Score, is_model_name, valid_id};
 use crate::wire::micros::Micros;
 use crate::wire::object::decode_string;
 use crate::wire::scan;
 
-/// The request that is all of `text`; `None` where it is none, or is unusual.
+/// Parses the request that is all of `text`; `None` if it is invalid or unusual.
 pub fn request(text: &str) -> Option<Request<'_>> {
     let mut fields = [None; FIELDS.len()];
     scan::whole_object(text, |key, at| {
         let ends = scan::value(text, at)?;
         match Field::named(name(key)) {
-            Some(field) => put(&mut fields[field as usize], text.get(at..ends)?)?,
-            None => usual(key)?,
+            Some(field) => store_once(&mut fields[field as usize], text.get(at..ends)?)?,
+            None => require_plain(key)?,
         }
         Some(ends)
     })?;
@@ -36,7 +35,7 @@ pub fn request(text: &str) -> Option<Request<'_>> {
     })
 }
 
-/// The score that is all of `text`; `None` where it is none, or is unusual.
+/// Parses the score that is all of `text`; `None` if it is invalid or unusual.
 pub fn score(text: &str) -> Option<Score<'_>> {
     let found = ScoreTexts::find(text)?;
     let field = |field: Field| found.fields[field as usize];
@@ -61,7 +60,7 @@ pub fn score(text: &str) -> Option<Score<'_>> {
     })
 }
 
-/// The texts of the values that a rendezvous reads of a score.
+/// The values of a score that a rendezvous reads, as JSON texts.
 struct ScoreTexts<'a> {
     fields: [Option<&'a str>; FIELDS.len()],
     model_name: Option<&'a str>,
@@ -78,8 +77,8 @@ impl<'a> ScoreTexts<'a> {
         let mut of_outcome = |key, at| {
             let ends = scan::value(text, at)?;
             match name(key) {
-                "modelName" => put(&mut model_name, text.get(at..ends)?)?,
-                _ => usual(key)?,
+                "modelName" => store_once(&mut model_name, text.get(at..ends)?)?,
+                _ => require_plain(key)?,
             }
             Some(ends)
         };
@@ -89,18 +88,18 @@ impl<'a> ScoreTexts<'a> {
                 "modelVersion" => &mut version,
                 "modelHash" => &mut hash,
                 "elapsedTimeAfterRequest" => &mut elapsed,
-                _ => return usual(key).map(|()| ends),
+                _ => return require_plain(key).map(|()| ends),
             };
-            put(place, text.get(at..ends)?)?;
+            store_once(place, text.get(at..ends)?)?;
             Some(ends)
         };
         let mut of_provenance = |key, at| {
             if name(key) != "model" {
-                usual(key)?;
+                require_plain(key)?;
                 return scan::value(text, at);
             }
             let ends = scan::object(text, at, &mut of_model)?;
-            put(&mut model, text.get(at..ends)?)?;
+            store_once(&mut model, text.get(at..ends)?)?;
             Some(ends)
         };
         scan::whole_object(text, |key, at| {
@@ -111,8 +110,8 @@ impl<'a> ScoreTexts<'a> {
                 _ => scan::value(text, at)?,
             };
             match field {
-                Some(field) => put(&mut fields[field as usize], text.get(at..ends)?)?,
-                None => usual(key)?,
+                Some(field) => store_once(&mut fields[field as usize], text.get(at..ends)?)?,
+                None => require_plain(key)?,
             }
             Some(ends)
         })?;
@@ -126,18 +125,18 @@ impl<'a> ScoreTexts<'a> {
     }
 }
 
-/// What stands between the quotes of a key.
+/// The text between the quotes of a key.
 fn name(key: &str) -> &str {
     key.get(1..key.len() - 1).unwrap_or_default()
 }
 
-/// Goes on where a key that is nobody's is really so: escapes may hide any name.
-fn usual(key: &str) -> Option<()> {
+/// Returns `None` for a key with escapes, because it may be a known name in disguise.
+fn require_plain(key: &str) -> Option<()> {
     scan::is_plain(name(key)).then_some(())
 }
 
-/// Puts a value in its place, which has to be empty.
-fn put<'a>(place: &mut Option<&'a str>, value: &'a str) -> Option<()> {
+/// Stores a value; `None` if one is already stored.
+fn store_once<'a>(place: &mut Option<&'a str>, value: &'a str) -> Option<()> {
     place.replace(value).is_none().then_some(())
 }
 
@@ -147,7 +146,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Values that records have at one place or another, and others.
+    /// Values that can occur in records, and others.
     fn any_value() -> impl Strategy<Value = String> {
         let leaf = prop_oneof![
             Just("1".to_owned()),
@@ -190,7 +189,8 @@ mod tests {
         })
     }
 
-    /// Most have what a request and a score need, and something too much.
+    /// Records of which most have the required members of a request or a score, with
+    /// further members.
     fn any_record() -> impl Strategy<Value = String> {
         let usual = prop_oneof![
             6 => Just(r#""messageId":"a","timestamp":1.5,"modelInput":{"x":1}"#),
@@ -232,7 +232,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig { cases: 5_000, ..ProptestConfig::default() })]
         #[test]
-        fn what_is_read_quickly_is_what_the_record_says(text in any_record()) {
+        fn the_fast_parser_returns_the_same_as_the_record(text in any_record()) {
             let record = Record::parse(text.as_bytes());
             if let Some(request) = request(&text) {
                 prop_assert_eq!(Ok(request), record.clone().and_then(|it| Request::read(&it)));
@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_usual_is_read_quickly() {
+    fn the_fast_parser_accepts_usual_records() {
         let text = r#"{"messageId":"a\n","timestamp":1.5,"modelInput":[{}],"returnAddress":"r","provenance":{"x":{}},"other":"\u00e9"}"#;
         assert!(request(text).is_some());
         let text = r#"{"messageId":"a","result":{"modelName":"dt","more":1},"provenance":{"model":{"modelVersion":3,"modelHash":"ff","more":[1]},"more":{}},"more":"\n"}"#;
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unusual_is_left_to_the_record() {
+    fn the_fast_parser_leaves_unusual_records_to_the_record() {
         const RESULT: &str = r#""result":{"modelName":"dt"}"#;
         for members in [
             r#""result":{"modelName":"dt","modelName":"lr"}"#,
