@@ -1,4 +1,4 @@
-//! What a model file says about its model, apart from the parameters.
+//! The description in a model file: everything except the parameters.
 
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
@@ -12,13 +12,13 @@ use crate::model::profile::Profile;
 use crate::model::scalar::ScalarType;
 use crate::stage::report::shown;
 
-/// Everything in a model file but the parameters, in the order of the file.
+/// Everything in a model file except the parameters, in the order of the file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Description {
     /// The name in policies and records.
     pub name: String,
-    /// Tells the model from others of the same name.
+    /// The version, which distinguishes models of the same name.
     pub version: u64,
     /// How it was trained.
     pub algorithm: Algorithm,
@@ -30,15 +30,15 @@ pub struct Description {
     /// The labels that it can predict, as JSON text, in the order of the classes.
     #[serde(deserialize_with = "at_most_classes")]
     pub classes: Vec<Box<RawValue>>,
-    /// On what and how it was trained.
+    /// The data and the settings of the training.
     pub training: TrainingRun,
-    /// How good it is.
+    /// The measured quality.
     pub metrics: MeasuredMetrics,
-    /// What its inputs and answers looked like in training.
+    /// The distributions of its inputs and answers in training.
     pub profile: Profile,
 }
 
-/// On what and how a model was trained.
+/// The data and the settings of a training.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TrainingRun {
@@ -48,7 +48,7 @@ pub struct TrainingRun {
     pub held_out: u64,
     /// How many rows of the data could not be used.
     pub left_out: u64,
-    /// Chooses the rows that are held out.
+    /// The seed that selects the held-out rows.
     pub seed: u64,
     /// The share of each class that is held out, from 0 to below 1.
     pub holdout: f64,
@@ -79,7 +79,7 @@ pub struct Hyperparameters {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MeasuredMetrics {
-    /// On rows that it was not trained on; null where no row was held out.
+    /// The metrics on held-out rows; null if no row was held out.
     pub held_out: Option<Metrics>,
 }
 
@@ -99,8 +99,8 @@ impl Description {
         lines
     }
 
-    /// Checks a description that was read from a file, as far as the program
-    /// relies on it. The error says what is wrong.
+    /// Checks the parts of a description on which the program relies, after reading it
+    /// from a file. The error describes the fault.
     pub fn check(&self) -> Result<(), String> {
         check_name(&self.name)?;
         if self.features.is_empty() {

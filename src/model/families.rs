@@ -1,5 +1,5 @@
-//! The list of algorithms, and which family of models each of them produces. A new
-//! family gets its arm here, and another in `train/algorithms.rs`.
+//! The list of algorithms, and the family of models that each of them produces. A new
+//! family gets its match arm here, and another in `train/algorithms.rs`.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -8,7 +8,8 @@ use crate::model::logistic::Logistic;
 use crate::model::prediction::Predictor;
 use crate::model::tree::Tree;
 
-/// How a model is trained, as the command line and the model file name it.
+/// The algorithm of a training, under its name on the command line and in the model
+/// file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
@@ -27,7 +28,7 @@ pub enum Algorithm {
 
 impl Algorithm {
     /// Reads the parameters of a model that this algorithm has trained. The error
-    /// says what is wrong.
+    /// describes the fault.
     pub fn read_parameters(self, json: &str) -> serde_json::Result<Box<dyn Predictor>> {
         Ok(match self {
             Algorithm::DecisionTree | Algorithm::LinfaTree => Box::new(Tree::from_json(json)?),

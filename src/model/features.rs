@@ -1,4 +1,4 @@
-//! `modelInput` -> row: reads the features of a model out of a request.
+//! Reads the features of a model from the `modelInput` of a request into a row.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use crate::model::scalar::ScalarType;
 use crate::stage::report::shown;
 use crate::wire::object::{self, Member, Object, decode_string};
 
-/// Knows which members of a `modelInput` are features.
+/// Finds the features of a model among the members of a `modelInput`.
 #[derive(Debug)]
 pub struct FeatureReader {
     names: Vec<String>,
@@ -15,14 +15,14 @@ pub struct FeatureReader {
 }
 
 impl FeatureReader {
-    /// A reader of the features of these names, in the order of a row.
+    /// A reader for features of these names, in the order of a row.
     pub fn new(names: Vec<String>) -> FeatureReader {
         let indices = names.iter().cloned().zip(0..).collect();
         FeatureReader { names, indices }
     }
 
-    /// Reads the features out of the text of a `modelInput` into `row`. The error
-    /// says what is wrong in a few words.
+    /// Reads the features in the text of a `modelInput` into `row`. The error describes
+    /// the fault in a few words.
     pub fn read(&self, model_input: &str, row: &mut Vec<f64>) -> Result<(), String> {
         row.clear();
         // No feature is NaN, so NaN marks those that are still missing.
@@ -32,8 +32,8 @@ impl FeatureReader {
         }
         let mut partial = PartialRow::new(self, row);
         if object::each_member(model_input, |member| partial.take(&member)).is_none() {
-            // The fast scanner gives up on what is not JSON and on deep nesting.
-            // The full parser decides.
+            // The fast scanner does not accept invalid JSON or deep nesting. Then the
+            // full parser decides.
             let object =
                 Object::parse(model_input).map_err(|fault| format!("modelInput is {fault}"))?;
             row.fill(f64::NAN);
@@ -59,7 +59,7 @@ struct PartialRow<'r> {
     /// The index of the feature that probably comes next: most clients write the
     /// features in the model's order.
     expected: usize,
-    /// The first thing that is wrong.
+    /// The first fault.
     fault: Option<String>,
 }
 
@@ -102,9 +102,9 @@ impl<'r> PartialRow<'r> {
     }
 }
 
-/// The value of a JSON number; `None` where it is not finite. Most numbers are
-/// short decimals, which need one division: both operands are exact, so the
-/// quotient is correctly rounded.
+/// The value of a JSON number; `None` if it is not finite. Most numbers are short
+/// decimals, which need one division: both operands are exact, so the quotient is
+/// correctly rounded.
 fn finite_number(text: &str) -> Option<f64> {
     const POWERS_OF_TEN: [f64; 16] = [
         1e0, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11, 1e12, 1e13, 1e14, 1e15,

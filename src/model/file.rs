@@ -38,8 +38,8 @@ pub fn read_text(path: &str) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| anyhow!("{path}: is not UTF-8, so it is no model file"))
 }
 
-/// Takes a model file apart: the text of the model, and its SHA-256, which is
-/// checked. The error says what is wrong and how to remedy it.
+/// Splits a model file into the text of the model and its SHA-256, which is checked.
+/// The error describes the fault and the remedy.
 pub fn unwrap(text: &str) -> Result<(&str, String), String> {
     #[derive(serde::Deserialize)]
     struct Format {
@@ -81,7 +81,7 @@ pub fn unwrap(text: &str) -> Result<(&str, String), String> {
 
 /// The text of a model file for the text of a model.
 pub fn wrap(model: &str) -> String {
-    // The hash is taken of the model's text after it was indented.
+    // The hash is computed over the indented text.
     let mut laid_out = String::with_capacity(model.len() * 5 / 4);
     lay_out(model, 1, &mut laid_out);
     let hash = sha256_hex(&laid_out);
@@ -135,8 +135,8 @@ fn lay_out(raw: &str, depth: usize, out: &mut String) {
     out.push_str(raw);
 }
 
-/// The text of a model: its description, which is a JSON object, with its
-/// parameters as the last member.
+/// Joins a description, which is a JSON object, and the parameters to the text of a
+/// model. The parameters are the last member.
 pub fn join(description: &str, parameters: &str) -> Result<String> {
     let object = Object::parse(description).map_err(|fault| anyhow!(fault))?;
     let mut out = Vec::with_capacity(description.len() + parameters.len() + 20);

@@ -1,4 +1,4 @@
-//! model file -> text for people.
+//! Prints a model file as readable text.
 
 use anyhow::Result;
 use clap::Args;
@@ -12,7 +12,7 @@ use crate::stage::Stage;
 use crate::stream::address::Address;
 use crate::stream::output::Output;
 
-/// Show what a model file holds
+/// Show the contents of a model file
 #[derive(Args, Clone, Debug)]
 pub struct InspectArgs {
     /// The model file
@@ -24,7 +24,7 @@ pub struct InspectArgs {
     depth: u32,
 }
 
-/// Prints what a model file holds on standard output.
+/// Prints the contents of a model file on standard output.
 pub fn run(args: InspectArgs, stage: &mut Stage) -> Result<()> {
     let model = Model::load(&args.model)?;
     let mut text = String::new();
@@ -37,8 +37,8 @@ pub fn run(args: InspectArgs, stage: &mut Stage) -> Result<()> {
     stage.close(&mut output)
 }
 
-/// A line with its control characters escaped. Names and labels come from a
-/// file, and must not control the terminal.
+/// Escapes the control characters of a line. Names and labels come from a file, and
+/// must not control the terminal.
 fn escaped(line: &str) -> String {
     let mut shown = String::with_capacity(line.len());
     for character in line.chars() {

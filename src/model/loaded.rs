@@ -28,8 +28,8 @@ impl Model {
         Model::from_text(&text).map_err(|fault| anyhow!("{path}: {fault}"))
     }
 
-    /// Makes a model from the text of its file. The error says what is wrong and
-    /// how to remedy it.
+    /// Makes a model from the text of its file. The error describes the fault and the
+    /// remedy.
     pub fn from_text(text: &str) -> Result<Model, String> {
         #[derive(Deserialize)]
         struct WithParameters<'a> {
@@ -61,7 +61,7 @@ impl Model {
         &self.description.name
     }
 
-    /// Tells the model from others of the same name.
+    /// The version, which distinguishes models of the same name.
     pub fn version(&self) -> u64 {
         self.description.version
     }
@@ -76,19 +76,19 @@ impl Model {
         &self.description.features
     }
 
-    /// What its file says about it.
+    /// The description in its file.
     pub fn description(&self) -> &Description {
         &self.description
     }
 
-    /// What it has learned.
+    /// The learned parameters.
     pub fn predictor(&self) -> &dyn Predictor {
         &*self.predictor
     }
 
-    /// Reads the features out of the text of a `modelInput` into `row`, in the
-    /// order of [`features`](Model::features). Other members are ignored. The
-    /// error says what is wrong in a few words.
+    /// Reads the features in the text of a `modelInput` into `row`, in the order of
+    /// [`features`](Model::features). Other members are ignored. The error describes
+    /// the fault in a few words.
     pub fn read_input(&self, model_input: &str, row: &mut Vec<f64>) -> Result<(), String> {
         self.features.read(model_input, row)
     }
@@ -195,7 +195,7 @@ mod tests {
                 Model::from_text(&file::wrap(&damaged))
             };
             if let Ok(model) = outcome {
-                // Then it must work.
+                // If the file is accepted, the model must work.
                 let mut probabilities = Vec::new();
                 let prediction = model.predict(&[5.0, 3.0, 1.0, 0.2], &mut probabilities);
                 let Prediction::Class(class) = prediction else {

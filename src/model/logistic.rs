@@ -9,7 +9,7 @@ use crate::model::text_table::{aligned, six_significant_digits};
 /// finite, for any row.
 const MAGNITUDE_MAX: f64 = 1e100;
 
-/// The parameters, as they stand in a model file.
+/// The parameters, in the form of a model file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Logistic {
@@ -19,14 +19,14 @@ pub struct Logistic {
     pub scales: Vec<f64>,
     /// One per class.
     pub intercepts: Vec<f64>,
-    /// For each feature, one weight per class. Where there are two classes, the
-    /// weights of the first are 0.
+    /// For each feature, one weight per class. With two classes, the weights of the
+    /// first are 0.
     pub coefficients: Vec<Vec<f64>>,
 }
 
 impl Logistic {
-    /// Reads the parameters in a model file. They still have to be
-    /// [checked](Predictor::check).
+    /// Reads the parameters from a model file. Call [`check`](Predictor::check) before
+    /// using them.
     pub fn from_json(parameters: &str) -> serde_json::Result<Logistic> {
         serde_json::from_str(parameters)
     }
@@ -38,7 +38,7 @@ impl Logistic {
         features.map(|((mean, scale), weights)| (*mean, *scale, weights.as_slice()))
     }
 
-    /// The class of a row. `probabilities` gets the probability of each.
+    /// The class of a row. `probabilities` gets the probability of each class.
     pub fn classify(&self, row: &[f64], probabilities: &mut [f64]) -> usize {
         probabilities.copy_from_slice(&self.intercepts);
         for (value, (mean, scale, weights)) in row.iter().zip(self.weights()) {

@@ -1,4 +1,4 @@
-//! How good a classifier is on rows whose labels are known.
+//! The quality of a classifier on rows whose labels are known.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,12 +11,12 @@ const SHOWN_CLASSES_MAX: usize = 30;
 /// The longest label that is printed in a matrix, in characters.
 const SHOWN_LABEL_CHARS: usize = 24;
 
-/// The rows by their label and by their prediction.
+/// The number of rows by label and by prediction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
-    /// How many rows there are.
+    /// The number of rows.
     pub rows: u64,
-    /// How many predictions are right.
+    /// The number of right predictions.
     pub correct: u64,
     /// The share of right predictions, from 0 to 1.
     pub accuracy: f64,
@@ -59,8 +59,8 @@ impl Metrics {
         Ok(())
     }
 
-    /// The metrics as lines of text for people: the accuracy and the confusion
-    /// matrix, or the worst confusions where there are many classes.
+    /// The metrics as readable lines: the accuracy and the confusion matrix, or only
+    /// the most frequent confusions if there are many classes.
     pub fn lines(&self, classes: &[&str]) -> Vec<String> {
         let mut lines = vec![format!(
             "accuracy {:.4} ({} of {} rows right)",

@@ -1,6 +1,5 @@
-//! What a model is: its file, its features, its predictions, and what is known
-//! of its quality. [`train`](crate::train) makes models; nothing here depends on
-//! it.
+//! Models: their files, features and predictions, and their measured quality.
+//! [`train`](crate::train) makes models; this folder does not depend on it.
 //!
 //! A model file (`file`) holds a `description` and the parameters of one family of
 //! models (`families`). [`Model`] loads it, reads the features out of

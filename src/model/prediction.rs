@@ -1,12 +1,12 @@
-//! What a model answers, and what each family of models has to offer.
+//! The prediction of a model, and the interface of a family of models.
 
 use std::fmt;
 
-/// What a model predicts for one row.
+/// The prediction for one row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Prediction {
-    /// One of the model's classes, by its index. The probabilities of all classes
-    /// stand in the buffer that the caller has passed in.
+    /// One of the model's classes, by its index. The caller's buffer holds the
+    /// probabilities of all classes.
     Class(usize),
     /// A finite number. There are no probabilities.
     #[allow(
@@ -25,22 +25,21 @@ pub struct Names<'a> {
     pub labels: &'a [&'a str],
 }
 
-/// The parameters that training has found, which is all that a family of models
-/// needs to predict. Each family is one file with one implementation.
+/// The learned parameters of a model, which are all that a family of models needs to
+/// predict. Each family is one file with one implementation.
 pub trait Predictor: fmt::Debug + Send + Sync {
     /// Predicts for a row of finite values, one per feature. A classifier sets
     /// `probabilities`, which has one entry per class; their sum is 1.
     fn predict(&self, row: &[f64], probabilities: &mut [f64]) -> Prediction;
 
-    /// Checks parameters that come from a file: after it,
-    /// [`predict`](Predictor::predict) can neither panic nor loop, and it returns
-    /// an existing class. The error says what is wrong.
+    /// Checks parameters from a file. After this check, [`predict`](Predictor::predict)
+    /// can neither panic nor loop, and returns an existing class. The error describes
+    /// the fault.
     fn check(&self, feature_count: usize, class_count: usize) -> Result<(), String>;
 
-    /// The parameters as the JSON text that stands in the model file.
+    /// The parameters as JSON text, in the form of the model file.
     fn to_json(&self) -> serde_json::Result<String>;
 
-    /// The parameters as lines of text for people. Trees are cut off below
-    /// `depth_max`.
+    /// The parameters as readable lines. Trees are cut off below `depth_max`.
     fn describe(&self, names: Names, depth_max: u32) -> Vec<String>;
 }

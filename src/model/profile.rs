@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::bounds::{at_most_classes, at_most_features};
 
-/// The distribution of some numbers. Each quantile is one of the numbers: the
-/// lowest such that at least this share of them is less than or equal to it.
+/// The distribution of some numbers. Each quantile is one of the numbers: the lowest
+/// one for which at least this share of the numbers is not larger.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Quantiles {
@@ -68,9 +68,9 @@ pub enum MeasuredOn {
 pub struct ScoreProfile {
     /// Which rows were predicted.
     pub on: MeasuredOn,
-    /// How many rows there were.
+    /// The number of rows.
     pub count: u64,
-    /// For each class, the share of the rows whose prediction it was.
+    /// For each class, the share of the rows for which it was predicted.
     #[serde(deserialize_with = "at_most_classes")]
     pub class_shares: Vec<f64>,
     /// The distribution of the confidence, the probability of the predicted

@@ -1,4 +1,4 @@
-//! Tables and numbers as text for people.
+//! Tables and numbers as readable text.
 
 /// The lines of a table: the first column is aligned to the left, the others to
 /// the right.

@@ -1,5 +1,5 @@
-//! The family of decision trees: a tree as one flat array of nodes, how it
-//! predicts, and how it is stored, checked and described.
+//! The family of decision trees. A tree is one flat array of nodes. This file predicts
+//! with it, stores, checks and describes it.
 
 use std::fmt;
 use std::ops::Range;
@@ -10,7 +10,7 @@ use serde::ser::{Serialize, SerializeSeq, Serializer};
 use crate::model::prediction::{Names, Prediction, Predictor};
 use crate::model::text_table::six_significant_digits;
 
-/// In place of a feature, marks a node as a leaf.
+/// The value of `feature` that marks a leaf.
 const LEAF: u32 = u32::MAX;
 
 /// A node. The children of a split come after it in the array, so every path
@@ -25,13 +25,13 @@ struct Node {
     right: u32,
 }
 
-/// What a leaf predicts, and why.
+/// The prediction of a leaf, and the rows that it is based on.
 #[derive(Clone, Debug, PartialEq)]
 struct Leaf {
     class: u32,
     /// How many rows of training ended here.
     rows: u64,
-    /// The part of `Tree::counts` that is about this leaf.
+    /// The range of this leaf in `Tree::counts`.
     counts: Range<u32>,
 }
 
@@ -69,14 +69,14 @@ enum NodeView<'a> {
 }
 
 impl Tree {
-    /// Reads a tree from the parameters in a model file. It still has to be
-    /// [checked](Predictor::check).
+    /// Reads a tree from the parameters in a model file. Call
+    /// [`check`](Predictor::check) before using it.
     pub fn from_json(parameters: &str) -> serde_json::Result<Tree> {
         let parameters: Parameters<Tree> = serde_json::from_str(parameters)?;
         Ok(parameters.nodes)
     }
 
-    /// How many nodes there are, leaves included.
+    /// The number of nodes, including leaves.
     fn node_count(&self) -> usize {
         self.nodes.len()
     }
@@ -157,7 +157,7 @@ impl Tree {
         }
     }
 
-    /// Replaces the counts of the leaves by those of `rows`, each with its class. A
+    /// Counts `rows`, each with its class, and replaces the counts of the leaves. A
     /// leaf that no row reaches gets one row of its class.
     pub fn count_rows<'a>(&mut self, rows: impl Iterator<Item = (&'a [f64], u32)>) {
         let mut reached: Vec<(u32, u32)> = rows
@@ -237,8 +237,8 @@ impl Tree {
 
     /// The size of the subtree below each node, itself included.
     fn subtree_sizes(&self) -> Vec<usize> {
-        // Children come after their parents, so this meets every child before its
-        // parent.
+        // Children come after their parents, so the reverse order visits every child
+        // before its parent.
         let mut sizes = vec![1usize; self.node_count()];
         for index in (0..self.node_count()).rev() {
             if let NodeView::Split { left, right, .. } = self.node(index) {
@@ -283,7 +283,8 @@ impl Predictor for Tree {
         serde_json::to_string(&Parameters { nodes: self })
     }
 
-    /// One line per question; what follows from an answer is indented below it.
+    /// One line per question. The lines that follow from an answer are indented below
+    /// it.
     fn describe(&self, names: Names, depth_max: u32) -> Vec<String> {
         let sizes = self.subtree_sizes();
         let mut lines = vec![format!(
