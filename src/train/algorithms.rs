@@ -1,11 +1,11 @@
-//! The list of algorithms, for training. A new algorithm gets its arm here, and
-//! another in `model/families.rs`.
+//! The training function of each algorithm. A new algorithm gets its match arm here,
+//! and another in `model/families.rs`.
 
 use crate::model::families::Algorithm;
 use crate::train::trainer::Trainer;
 use crate::train::{cart, linfa_logistic, linfa_tree};
 
-/// How an algorithm learns.
+/// The trainer of an algorithm.
 pub fn trainer_of(algorithm: Algorithm) -> Trainer {
     match algorithm {
         Algorithm::DecisionTree => cart::TRAINER,

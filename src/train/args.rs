@@ -1,4 +1,4 @@
-//! The flags of `rv-score train`, and their checking.
+//! The flags of `rv-score train`, and their checks.
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
@@ -17,9 +17,9 @@ use crate::train::table::ColumnNames;
 /// Train a model on rows of numbers with labels
 #[derive(Args, Clone, Debug)]
 pub struct TrainArgs {
-    /// Read the rows from PATH: CSV with a header line, or NDJSON, either of them
-    /// also compressed (`.gz`); `-` is standard input. With --labels: recorded
-    /// requests, from a file or from a folder that rv-archive writes
+    /// Read the rows from PATH: CSV with a header line, or NDJSON, also compressed
+    /// (`.gz`); `-` is standard input. With --labels: recorded requests, from a file or
+    /// from a folder that rv-archive writes
     #[arg(short, long, value_name = "PATH", default_value_t = Address::Standard)]
     input: Address,
 
@@ -38,12 +38,12 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "format")]
     labels: Option<String>,
 
-    /// The columns to learn from, which must hold numbers. Default: all columns
-    /// but the target
+    /// The columns to learn from, which must hold numbers. Default: all columns except
+    /// the target
     #[arg(short, long, value_name = "COLUMN,...", value_delimiter = ',')]
     features: Option<Vec<String>>,
 
-    /// How to train
+    /// The training algorithm
     #[arg(short, long, value_enum, value_name = "ALGORITHM")]
     algorithm: Algorithm,
 
@@ -56,7 +56,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N")]
     model_version: u64,
 
-    /// Chooses which rows are held out
+    /// The seed that selects the held-out rows
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
 
@@ -93,14 +93,14 @@ pub struct TrainArgs {
     skip_bad_rows: bool,
 }
 
-/// What to train, checked.
+/// The checked options of a training.
 #[derive(Clone, Debug)]
 pub struct TrainOptions {
     /// The table to read.
     pub table: TableOptions,
-    /// Where the model goes: a path, or `-` for standard output.
+    /// The path of the model file, or `-` for standard output.
     pub output: Address,
-    /// How to train.
+    /// The training algorithm.
     pub algorithm: Algorithm,
     /// The settings of the algorithm, the defaults included.
     pub hyperparameters: Hyperparameters,
@@ -108,7 +108,7 @@ pub struct TrainOptions {
     pub name: String,
     /// The version of the model.
     pub version: u64,
-    /// Chooses which rows are held out.
+    /// The seed that selects the held-out rows.
     pub seed: u64,
     /// The share of each class that is held out, from 0 to below 1.
     pub holdout: f64,
@@ -145,8 +145,8 @@ impl TrainArgs {
         })
     }
 
-    /// The hyperparameters of the algorithm. One that it does not have is an
-    /// error.
+    /// The hyperparameters for the algorithm. It is an error to give one that the
+    /// algorithm does not have.
     fn hyperparameters(&self) -> Result<Hyperparameters> {
         if !self.l2.is_none_or(|l2| (0.0..=1e9).contains(&l2)) {
             return Err(usage("--l2 must be a number from 0 to 1e9"));

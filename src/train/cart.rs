@@ -34,7 +34,7 @@ pub const TREE_DEFAULTS: Hyperparameters = Hyperparameters {
     max_iterations: None,
 };
 
-/// When a tree stops growing.
+/// The limits of a tree's growth.
 #[derive(Clone, Copy, Debug)]
 pub struct TreeLimits {
     /// The most splits on a path.
@@ -44,7 +44,7 @@ pub struct TreeLimits {
 }
 
 impl TreeLimits {
-    /// The limits that the hyperparameters set.
+    /// The limits from the hyperparameters.
     pub fn new(parameters: &Hyperparameters) -> TreeLimits {
         TreeLimits {
             depth_max: parameters.max_depth.unwrap_or(DEPTH_MAX_DEFAULT),
@@ -58,9 +58,9 @@ fn fit(data: &TrainingData, parameters: &Hyperparameters) -> Result<Box<dyn Pred
     Ok(Box::new(grow(&data.training, data.class_count, limits)))
 }
 
-/// Grows a tree on `rows`, which must not be empty. A node with two classes is
-/// split even where the best split does not lower the impurity: for an exclusive
-/// or, only the next split does.
+/// Grows a tree on `rows`, which must not be empty. A node with two classes is split
+/// even if the best split does not lower the impurity: for an exclusive or, only the
+/// next split does.
 fn grow(rows: &Rows, class_count: usize, limits: TreeLimits) -> Tree {
     let mut growth = Growth::new(rows, class_count, limits);
     let mut tree = Tree::default();
@@ -70,7 +70,8 @@ fn grow(rows: &Rows, class_count: usize, limits: TreeLimits) -> Tree {
         depth: 0,
         parent: None,
     }];
-    // Depth first, with a stack on the heap, so that no data can overflow it.
+    // Depth first, with a stack on the heap, so that no data can overflow the call
+    // stack.
     while let Some(node) = open.pop() {
         let is_pure = growth.count_classes(&node);
         let split = (!is_pure && node.depth < limits.depth_max)
@@ -102,7 +103,7 @@ fn grow(rows: &Rows, class_count: usize, limits: TreeLimits) -> Tree {
     tree
 }
 
-/// The class with the most rows; of equally many, the first.
+/// The class with the most rows; the first one if there are several.
 fn majority(counts: &[(u32, u32)]) -> u32 {
     let mut best = (0, 0);
     for (class, count) in counts {
@@ -113,9 +114,9 @@ fn majority(counts: &[(u32, u32)]) -> u32 {
     best.0
 }
 
-/// A node whose rows are known, but not its split.
+/// A node whose rows are known, but not yet its split.
 struct OpenNode {
-    /// Its rows are at `start..end` in the order of every feature.
+    /// The node's rows are at `start..end` in the order of every feature.
     start: usize,
     end: usize,
     depth: u32,
@@ -131,9 +132,9 @@ struct Split {
     left_rows: usize,
 }
 
-/// How good a split is: for each side, the sum of the squared class counts divided
-/// by the number of rows; both added. The larger the sum, the lower the Gini
-/// impurity. With up to 2^26 rows, no product exceeds 128 bits.
+/// The quality of a split: for each side, the sum of the squared class counts divided
+/// by the number of rows; then the sum of both sides. The larger this value, the lower
+/// the Gini impurity. With up to 2^26 rows, no product exceeds 128 bits.
 #[derive(Clone, Copy)]
 struct SplitQuality {
     numerator: u128,
@@ -175,7 +176,7 @@ struct Growth<'r> {
     left: Vec<u32>,
     /// For each row of the current node, whether it goes left.
     goes_left: Vec<bool>,
-    /// The rows that go right, while an order is partitioned.
+    /// Temporary storage for the rows that go right, while an order is partitioned.
     right_rows: Vec<u32>,
 }
 
@@ -212,7 +213,7 @@ impl<'r> Growth<'r> {
         &self.orders[start + node.start..start + node.end]
     }
 
-    /// Counts the classes of a node; true where there is only one.
+    /// Counts the classes of a node; true if there is only one.
     fn count_classes(&mut self, node: &OpenNode) -> bool {
         for at in node.start..node.end {
             self.total[self.rows.class_of[self.orders[at] as usize] as usize] += 1;
@@ -221,8 +222,8 @@ impl<'r> Growth<'r> {
         self.total[any] as usize == node.end - node.start
     }
 
-    /// Sets the counts of a node back to 0. Other counts are not touched, so that a
-    /// small node stays cheap where there are a thousand classes.
+    /// Resets the counts of a node to 0. Other counts are not touched, so that a small
+    /// node stays cheap with a thousand classes.
     fn reset_count(&mut self, node: &OpenNode) {
         for at in node.start..node.end {
             self.total[self.rows.class_of[self.orders[at] as usize] as usize] = 0;
@@ -240,7 +241,7 @@ impl<'r> Growth<'r> {
         classes.into_iter().map(count).collect()
     }
 
-    /// The best split of a node; `None` where no feature divides its rows.
+    /// The best split of a node; `None` if no feature divides its rows.
     fn best_split(&mut self, node: &OpenNode) -> Option<Split> {
         let counts = self.class_counts(node);
         let mut best = None;
@@ -300,8 +301,8 @@ impl<'r> Growth<'r> {
         }
     }
 
-    /// Partitions the rows of a node in the order of every feature. Returns where
-    /// the rows that go right begin.
+    /// Partitions the rows of a node in the order of every feature. Returns the index
+    /// of the first row that goes right.
     fn partition(&mut self, node: &OpenNode, split: &Split) -> usize {
         let middle = node.start + split.left_rows;
         let start = split.feature * self.rows.len();
@@ -332,8 +333,8 @@ impl<'r> Growth<'r> {
 /// A threshold with `low <= threshold < high`.
 fn threshold_between(low: f64, high: f64) -> f64 {
     let middle = f64::midpoint(low, high);
-    // Between two adjacent floats there is no other, and the midpoint may be
-    // rounded up to `high`.
+    // Two adjacent floats have no float between them, and their midpoint may be rounded
+    // up to `high`.
     if low <= middle && middle < high {
         middle
     } else {
@@ -362,7 +363,7 @@ mod tests {
         }
     }
 
-    /// The nodes as the model file has them.
+    /// The nodes in the form of the model file.
     fn nodes(tree: &Tree) -> Vec<Value> {
         let parameters: Value = serde_json::from_str(&tree.to_json().unwrap()).unwrap();
         parameters["nodes"].as_array().unwrap().clone()

@@ -1,4 +1,4 @@
-//! CSV -> table: a header line, then one row per record.
+//! Reads CSV into a table: a header line, then one row per record.
 
 use std::io::{self, Read};
 
@@ -19,7 +19,8 @@ pub fn read(source: &mut Source, names: &ColumnNames, builder: &mut TableBuilder
     let (first_line, _) = source.start();
     let mut reader = ReaderBuilder::new()
         .has_headers(false)
-        // So that a row of the wrong length can be reported here and skipped.
+        // The reader accepts rows of any length, so that a wrong one can be reported
+        // here and skipped.
         .flexible(true)
         .trim(Trim::All)
         .from_reader(CsvText::new(source));
@@ -56,7 +57,7 @@ pub fn read(source: &mut Source, names: &ColumnNames, builder: &mut TableBuilder
     Ok(())
 }
 
-/// Reads the next record that is not blank. False at the end.
+/// Reads the next record that is not blank; false at the end.
 fn next_record(reader: &mut Reader<CsvText>, record: &mut ByteRecord) -> Result<bool> {
     loop {
         let position = reader.position().byte();
@@ -139,7 +140,7 @@ impl Columns {
         Ok(Columns { target, features })
     }
 
-    /// Adds one record to the table. The error says why it cannot be used.
+    /// Adds one record to the table. The error is the reason why it cannot be used.
     fn take_row(
         &self,
         header: &[String],
@@ -221,7 +222,7 @@ fn number(field: &str) -> Result<f64, String> {
 }
 
 /// The lines of a source as one text for the CSV reader. It keeps the text of the
-/// present record, so that a bad record can be reported with its text.
+/// current record, so that a bad record can be reported with its text.
 struct CsvText<'a, 's> {
     source: &'a mut Source<'s>,
     kept: Vec<u8>,
@@ -231,12 +232,12 @@ struct CsvText<'a, 's> {
     line: u64,
     /// How many bytes of `kept` the CSV reader has read.
     given: usize,
-    /// How many bytes of the input are not in the text: blank lines at its start,
+    /// The number of input bytes that are not in the text: blank lines at its start,
     /// and lines that were left out.
     skipped: u64,
     /// How many rows were left out.
     left_out: u64,
-    /// The error of a read, which the CSV reader does not pass on.
+    /// The error of the last read. The CSV reader does not return it.
     failed: Option<anyhow::Error>,
 }
 
@@ -295,7 +296,7 @@ impl<'a, 's> CsvText<'a, 's> {
         }
         let line = self.source.line();
         match line.oversized {
-            // An empty line takes its place, so that the line numbers stay right.
+            // An empty line replaces the line, so that the line numbers stay right.
             Some(length) => {
                 self.skipped += length;
                 self.left_out += 1;
@@ -308,13 +309,13 @@ impl<'a, 's> CsvText<'a, 's> {
     }
 }
 
-/// The most that the CSV reader may have read beyond the present record, in bytes.
+/// The most bytes that the CSV reader may have read beyond the current record.
 const READ_AHEAD_BYTES: usize = 1 << 20;
 
 impl Read for CsvText<'_, '_> {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        // The CSV reader recognises a byte order mark only in one piece, so a read
-        // returns at least a line.
+        // The CSV reader recognises a byte order mark only if one read returns all of
+        // it, so a read returns at least a line.
         if self.given == self.kept.len() {
             match self.take_line() {
                 Ok(true) => {}

@@ -1,4 +1,4 @@
-//! Recorded requests and labels -> table, joined by `messageId`.
+//! Joins recorded requests and labels into a table, by `messageId`.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -37,7 +37,7 @@ impl Label {
         }
     }
 
-    /// Its index among the labels of a table.
+    /// The index of the label in `labels`.
     fn index_in(&self, labels: &mut Labels) -> Result<u32, RowFault> {
         match self {
             Label::Field(text) => labels.field(text),
@@ -49,10 +49,10 @@ impl Label {
 /// The label of each message.
 #[derive(Debug, Default)]
 pub struct LabelsById {
-    /// By messageId: the index of its label in `labels`, and whether a record with
-    /// this id was seen.
+    /// By messageId: the index of its label in `labels`, and whether a record had this
+    /// id.
     by_id: HashMap<String, (u32, bool)>,
-    /// Each different label once.
+    /// All distinct labels.
     labels: Vec<Label>,
     /// The index in `labels`, by label.
     indices: HashMap<Label, u32>,
@@ -60,7 +60,7 @@ pub struct LabelsById {
 
 impl LabelsById {
     /// Reads a file of labels with the columns `messageId` and `target`: CSV with a
-    /// header line where its name ends in `.csv`, else NDJSON; also compressed
+    /// header line if its name ends in `.csv`, else NDJSON. Both may be compressed
     /// (`.gz`).
     pub fn read(stage: &mut Stage, path: &str, target: &str) -> Result<LabelsById> {
         let plain = path.strip_suffix(".gz").unwrap_or(path);
@@ -107,7 +107,7 @@ impl LabelsById {
             let field = |column: usize| record.get(column).unwrap_or_default();
             let added = match (field(id), field(label)) {
                 ("", _) => Err(format!("column {} is empty", shown(ID_COLUMN))),
-                // The label is not known, or not known yet.
+                // The label is unknown or not yet known.
                 (_, "") => Ok(()),
                 (id, label) => self.add(id, Label::Field(label.to_owned())),
             };
@@ -132,7 +132,7 @@ impl LabelsById {
                 })?;
                 match object.get(target) {
                     None => Err(format!("field {} is missing", shown(target))),
-                    // The label is not known, or not known yet.
+                    // The label is unknown or not yet known.
                     Some("null") => Ok(()),
                     Some(raw) => self.add(&id, Label::Json(raw.to_owned())),
                 }
@@ -165,29 +165,29 @@ impl LabelsById {
         }
     }
 
-    /// The label of a message, if it has one, and whether a record with this id was
-    /// seen before.
+    /// The label of a message, if it has one, and whether an earlier record had this
+    /// id.
     fn take(&mut self, id: &str) -> Option<(Label, bool)> {
         let (index, seen) = self.by_id.get_mut(id)?;
         let repeated = std::mem::replace(seen, true);
         Some((self.labels[*index as usize].clone(), repeated))
     }
 
-    /// How many labels no record has asked for.
+    /// The number of labels without a record.
     fn unused(&self) -> usize {
         self.by_id.values().filter(|(_, seen)| !seen).count()
     }
 }
 
-/// What became of the recorded requests.
+/// The recorded requests by their outcome.
 #[derive(Debug, Default)]
 struct JoinCounts {
     records: u64,
-    /// Those that are in the table.
+    /// Records that became rows of the table.
     rows: u64,
-    /// Those without a label.
+    /// Records without a label.
     unlabelled: u64,
-    /// Those whose id an earlier record has.
+    /// Records whose id an earlier record had.
     repeated: u64,
 }
 
@@ -248,8 +248,8 @@ pub fn read(
     ))
 }
 
-/// Adds a record to the table if it has a label and is the first with its id. The
-/// error says why it cannot be used.
+/// Adds a record to the table if it has a label and is the first with its id. The error
+/// is the reason why it cannot be used.
 fn take_record(
     record: &Record,
     labels: &mut LabelsById,
@@ -278,7 +278,7 @@ fn take_record(
     Ok(())
 }
 
-/// The features where --features is not given: all members of the first input.
+/// The features if --features is not given: all members of the first input.
 fn member_names(object: &Object) -> Vec<String> {
     let mut names: Vec<String> = Vec::new();
     for member in &object.members {

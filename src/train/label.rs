@@ -1,4 +1,5 @@
-//! Labels while a table is read: texts in the data become classes of a model.
+//! Collects the labels while a table is read, and turns them into the classes of a
+//! model.
 
 use std::collections::HashMap;
 
@@ -6,17 +7,17 @@ use crate::model::bounds::{CLASSES_MAX, LABEL_BYTES_MAX};
 use crate::model::scalar::ScalarType;
 use crate::wire::object::{decode_string, write_string};
 
-/// What the labels of a table are.
+/// The type of a table's labels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LabelType {
-    /// Fields of a CSV file: numbers where all of them are, strings otherwise.
+    /// Fields of a CSV file: numbers if all of them are numbers, else strings.
     CsvField,
     /// JSON values of one type.
     Json(ScalarType),
 }
 
 impl LabelType {
-    /// Its name in messages, in the plural.
+    /// The plural name in messages.
     fn plural(self) -> &'static str {
         match self {
             LabelType::CsvField => "fields",
@@ -27,26 +28,24 @@ impl LabelType {
     }
 }
 
-/// The labels seen so far while a table is read.
+/// The labels seen so far.
 #[derive(Debug, Default)]
 pub struct Labels {
     label_type: Option<LabelType>,
     /// The index in `texts`, by text.
     indices: HashMap<String, u32>,
-    /// In the order in which they were seen.
+    /// The labels in the order of their first occurrence.
     texts: Vec<String>,
 }
 
 impl Labels {
-    /// The index of a CSV field among the labels. The error says what is wrong with
-    /// it.
+    /// The index of a CSV field among the labels. The error describes its fault.
     pub fn field(&mut self, text: &str) -> Result<u32, String> {
         self.label_type = Some(LabelType::CsvField);
         self.intern(text)
     }
 
-    /// The index of a JSON value among the labels. The error says what is wrong with
-    /// it.
+    /// The index of a JSON value among the labels. The error describes its fault.
     pub fn json(&mut self, raw: &str) -> Result<u32, String> {
         let scalar = ScalarType::of_json(raw)
             .ok_or_else(|| "a label must be a string, a number or a boolean".to_owned())?;
@@ -109,7 +108,7 @@ impl Labels {
         let mut last: Option<usize> = None;
         for index in order {
             let is_same = match (&numbers, last) {
-                // The sort is stable, so the text that was seen first is kept.
+                // The sort is stable, so the text that occurred first is kept.
                 (Some(numbers), Some(last)) => numbers[index].compare(&numbers[last]).is_eq(),
                 _ => false,
             };
@@ -140,12 +139,12 @@ fn json_string(text: &str) -> String {
 #[derive(Clone, Copy, Debug)]
 struct Number {
     value: f64,
-    /// The exact value, where it is an integer.
+    /// The exact value of an integer.
     integer: i128,
 }
 
 impl Number {
-    /// Parses a JSON number; `None` where `text` is none, or not finite.
+    /// Parses a JSON number; `None` if `text` is no number or not finite.
     fn parse(text: &str) -> Option<Number> {
         if ScalarType::of_json(text) != Some(ScalarType::Number) {
             return None;
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn labels_are_numbers_where_all_of_them_are() {
+    fn labels_are_numbers_if_all_of_them_are() {
         for (texts, classes, class_of) in [
             (
                 &["10", "9", "-1"][..],

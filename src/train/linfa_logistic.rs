@@ -18,14 +18,14 @@ use crate::train::trainer::{Trainer, TrainingData};
 /// The default weight of the L2 penalty.
 const L2_DEFAULT: f64 = 1.0;
 
-/// The default bound of the iterations.
+/// The default limit of iterations.
 const ITERATIONS_MAX_DEFAULT: u64 = 1000;
 
-/// The weights count as found when the norm of the gradient, divided by the number
-/// of rows, is at most this.
+/// The training has converged if the norm of the gradient, divided by the number of
+/// rows, is at most this.
 const GRADIENT_MAX: f64 = 1e-4;
 
-/// At this norm of the gradient per row linfa stops.
+/// linfa stops at this norm of the gradient per row.
 const GRADIENT_TARGET: f64 = 1e-6;
 
 /// Two classes whose probabilities differ by less than this count as equally
@@ -127,8 +127,8 @@ fn compare_predictions(model: &Logistic, rows: &Rows, expected: &Array1<usize>) 
     let mut probabilities = vec![0.0; model.intercepts.len()];
     for (index, expected) in expected.iter().enumerate() {
         let class = model.classify(rows.row(index), &mut probabilities);
-        // linfa adds the terms up in another order, so equally probable classes may
-        // change places.
+        // linfa adds the terms in another order, so equally probable classes may swap
+        // places.
         let difference = probabilities[class] - probabilities[*expected];
         if class != *expected && difference > PROBABILITY_TOLERANCE {
             bail!("the predictions differ from those of linfa-logistic; this is a defect");
@@ -165,7 +165,7 @@ fn mean_and_scale(rows: &Rows, feature: usize) -> (f64, f64) {
     (mean, variance.sqrt())
 }
 
-/// What linfa has found, and what it predicts.
+/// The parameters from linfa, and its predictions.
 struct Fitted {
     intercepts: Vec<f64>,
     coefficients: Vec<Vec<f64>>,
@@ -212,10 +212,10 @@ fn fit_many_classes(training: &Rows, held_out: &Rows, settings: Settings) -> Res
         }
         Ok(fitted)
     };
-    // For several classes, linfa's loss is wrong where the scores of one row exceed
-    // those of another by more than 34. From zero weights, the first step can lead
-    // there. A strong penalty prevents that, and its solution is a good start for
-    // the next weaker penalty.
+    // For several classes, linfa's loss is wrong if the scores of one row exceed those
+    // of another by more than 34. From zero weights, the first step can lead there. A
+    // strong penalty prevents this, and its solution is a good start for the next
+    // weaker penalty.
     let mut start = None;
     for l2 in falling_penalties(settings.l2, training.len()) {
         let fitted = fit(l2, GRADIENT_MAX, start)?;
@@ -233,7 +233,7 @@ fn fit_many_classes(training: &Rows, held_out: &Rows, settings: Settings) -> Res
     })
 }
 
-/// Penalties that fall from about the number of rows towards `l2`.
+/// A decreasing sequence of penalties from about the number of rows to `l2`.
 fn falling_penalties(l2: f64, rows: usize) -> impl Iterator<Item = f64> {
     let rising = std::iter::successors(Some(l2), |l2| Some((l2 * 10.0).max(1.0)));
     let rising: Vec<f64> = rising
@@ -263,7 +263,7 @@ fn gradient_norm_per_row(model: &Logistic, rows: &Rows, l2: f64) -> f64 {
             part[rows.width] += difference;
         }
     }
-    // Where there are two classes, only the second has weights of its own.
+    // With two classes, only the second has weights of its own.
     let first = usize::from(class_count == 2);
     let mut squares = 0.0;
     for class in first..class_count {

@@ -1,4 +1,4 @@
-//! Rows in the form that linfa takes.
+//! Converts rows to the form that linfa needs.
 
 use anyhow::Result;
 use ndarray::{Array1, ArrayView2};

@@ -21,7 +21,7 @@ pub const TRAINER: Trainer = Trainer {
 };
 
 /// The most rows. linfa-trees counts rows in single precision, which is exact up to
-/// here.
+/// this number.
 const ROWS_MAX: usize = 1 << 24;
 
 fn fit(data: &TrainingData, parameters: &Hyperparameters) -> Result<Box<dyn Predictor>> {
@@ -37,7 +37,7 @@ fn train(training: &Rows, held_out: &Rows, limits: TreeLimits) -> Result<Tree> {
     }
     let dataset = DatasetBase::new(matrix(training)?, classes(training));
     // A NaN, an infinity or unbounded depth would overflow linfa's stack. The table
-    // has none of the first two.
+    // contains neither NaN nor infinity, so only the depth needs a limit.
     let fitted = DecisionTree::params()
         .max_depth(Some(limits.depth_max as usize))
         .min_weight_leaf(limits.leaf_rows_min.max(1) as f32)
@@ -61,8 +61,8 @@ fn train(training: &Rows, held_out: &Rows, limits: TreeLimits) -> Result<Tree> {
     Ok(tree)
 }
 
-/// Converts a tree to a flat array of nodes. In linfa-trees a value goes left that is
-/// less than the threshold; here, one that is less than or equal to it.
+/// Converts a tree to a flat array of nodes. In linfa-trees, a value less than the
+/// threshold goes left; here, also a value equal to it.
 fn flat(root: &TreeNode<f64, usize>) -> Result<Tree> {
     let mut tree = Tree::default();
     let mut open = vec![(root, None)];

@@ -1,4 +1,5 @@
-//! How good a predictor is, and the distribution of its inputs and predictions.
+//! Measures the quality of a predictor, and the distributions of its inputs and
+//! predictions.
 
 use anyhow::{Result, bail};
 
@@ -9,8 +10,8 @@ use crate::model::profile::{FeatureProfile, MeasuredOn, Profile, Quantiles, Scor
 use crate::train::table::{Rows, Table};
 use crate::train::trainer::TrainingData;
 
-/// Measures a predictor on the rows that were held out, or on the rows of training
-/// where none was.
+/// Measures a predictor on the held-out rows, or on the training rows if no row is held
+/// out.
 pub fn measure(
     table: &Table,
     data: &TrainingData,
@@ -40,7 +41,7 @@ pub fn measure(
     Ok((metrics, profile))
 }
 
-/// The metrics of a classifier on some rows, and its confidence in each.
+/// The metrics of a classifier on `rows`, and its confidence for each row.
 fn classify(
     rows: &Rows,
     predictor: &dyn Predictor,

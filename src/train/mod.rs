@@ -1,4 +1,4 @@
-//! How a table becomes a model.
+//! Trains a model on a table.
 //!
 //! [`run`] reads a table (`read_table`), splits it, trains a predictor with one of
 //! the `algorithms`, measures it and writes the model file. A table comes from CSV,
@@ -40,13 +40,13 @@ use crate::train::split::Split;
 use crate::train::table::Table;
 use crate::train::trainer::TrainingData;
 
-/// Trains a model as `args` say.
+/// Trains a model with the options in `args`.
 pub fn run(args: TrainArgs, stage: &mut Stage) -> Result<()> {
     let options = args.check()?;
     let table = read_table(stage, &options.table)?;
     check_size(&table, &options)?;
     stage.report.flush()?;
-    // No part of this can look for signals, least of all what linfa does.
+    // The training cannot check for signals, least of all inside linfa.
     let made = stage.signals.interruptible(|| make(&options, &table))?;
     let (text, model) = made?;
     save::write(stage, &options.output, text)?;
@@ -88,7 +88,7 @@ fn make(options: &TrainOptions, table: &Table) -> Result<(String, Model)> {
         &serde_json::to_string(&description)?,
         &parameters,
     )?);
-    // The model is used as it is read back, so what is written must say the same.
+    // The written text must give the same model, so it is read back and compared.
     let model = Model::from_text(&text).map_err(|fault| anyhow!("the model {fault}"))?;
     if model.predictor().to_json()? != parameters {
         bail!("the model changes when it is written; this is a defect");
@@ -96,7 +96,7 @@ fn make(options: &TrainOptions, table: &Table) -> Result<(String, Model)> {
     Ok((text, model))
 }
 
-/// What the model file says about the model.
+/// The description for the model file.
 fn describe(
     options: &TrainOptions,
     table: &Table,
@@ -126,7 +126,7 @@ fn describe(
     })
 }
 
-/// Prints how the training went, unless the program is to be quiet.
+/// Prints the result of the training, unless `-q` is given.
 fn report_training(stage: &Stage, model: &Model) {
     let training = &model.description().training;
     stage.report.info(&format!(

@@ -1,4 +1,4 @@
-//! NDJSON -> table: each line is an object, whose members are the columns.
+//! Reads NDJSON into a table: each line is an object, and its members are the columns.
 
 use std::collections::HashSet;
 
@@ -41,8 +41,8 @@ pub fn read(source: &mut Source, names: &ColumnNames, builder: &mut TableBuilder
     Ok(())
 }
 
-/// Adds the object that is all of `text` to the table. The error says why that is not
-/// possible.
+/// Adds the object that is all of `text` to the table. The error is the reason why it
+/// cannot be used.
 fn take_text(
     text: &str,
     number: u64,
@@ -57,8 +57,8 @@ fn take_text(
     take_row(&object, number, row, builder)
 }
 
-/// The features where --features is not given: all members but the target of the
-/// first object that has the target.
+/// The features if --features is not given: all members except the target of the first
+/// object that has the target.
 fn all_but_target(object: &Object, target: &str) -> Vec<String> {
     let mut names = Vec::new();
     if object.get(target).is_some() {
@@ -73,7 +73,7 @@ fn all_but_target(object: &Object, target: &str) -> Vec<String> {
     names
 }
 
-/// Adds one object to the table. The error says why it cannot be used.
+/// Adds one object to the table. The error is the reason why it cannot be used.
 fn take_row(
     object: &Object,
     number: u64,
@@ -100,8 +100,8 @@ fn take_row(
     Ok(())
 }
 
-/// Reads the features of an object into `row`, and counts those that are missing.
-/// The error says why the row cannot be used.
+/// Reads the features of an object into `row`, and counts those that are missing. The
+/// error is the reason why the row cannot be used.
 pub fn take_features(
     object: &Object,
     row: &mut Vec<f64>,

@@ -1,4 +1,4 @@
-//! A file, a pipe or an archive -> table: chooses the format and the reader.
+//! Reads a table from a file, a pipe or an archive. Chooses the format and the reader.
 
 use anyhow::{Result, bail};
 
@@ -9,18 +9,18 @@ use crate::train::source::{Format, Source};
 use crate::train::table::{ColumnNames, Table, TableBuilder};
 use crate::train::{csv_rows, ndjson_rows};
 
-/// Which table to read, and how.
+/// The table to read, and its format.
 #[derive(Clone, Debug)]
 pub struct TableOptions {
-    /// Where the rows come from: a path, or `-` for standard input.
+    /// The input of rows: a path, or `-` for standard input.
     pub input: Address,
     /// The columns to read.
     pub columns: ColumnNames,
-    /// How the rows are written; detected where absent.
+    /// The format of the rows; detected if `None`.
     pub format: Option<Format>,
-    /// Whether a row that cannot be used is left out. Otherwise it is an error.
+    /// Whether a row that cannot be used is left out. Otherwise it ends the training.
     pub skip_bad_rows: bool,
-    /// The file of labels, where the rows are recorded requests.
+    /// The file of labels, if the rows are recorded requests.
     pub labels: Option<String>,
 }
 

@@ -10,8 +10,8 @@ use crate::stage::Stage;
 use crate::stream::address::Address;
 use crate::stream::output::Output;
 
-/// Writes a model file. An existing file at `address` is replaced completely, or on
-/// an error not at all.
+/// Writes a model file. An existing file at `address` is replaced as a whole, and stays
+/// unchanged on an error.
 pub fn write(stage: &mut Stage, address: &Address, text: String) -> Result<()> {
     let path = address.as_str();
     let metadata = fs::metadata(path);
@@ -19,13 +19,13 @@ pub fn write(stage: &mut Stage, address: &Address, text: String) -> Result<()> {
         || metadata.as_ref().is_ok_and(|metadata| !metadata.is_file());
     if is_stream {
         if metadata.is_ok_and(|metadata| metadata.is_dir()) {
-            bail!("{path}: is a directory; name a file in it");
+            bail!("{path}: is a directory; give the path of a file");
         }
         let mut output = Output::open(address)?;
         stage.write_all(&mut output, &mut text.into_bytes())?;
         return stage.close(&mut output);
     }
-    // A symbolic link stays; the file that it points to is replaced.
+    // A symbolic link stays; its target is replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| PathBuf::from(path));
     let mut new = target.clone().into_os_string();
     new.push(".new");
@@ -39,8 +39,8 @@ pub fn write(stage: &mut Stage, address: &Address, text: String) -> Result<()> {
         let _ = fs::remove_file(&new);
     }
     written.with_context(|| format!("{path}: cannot write the model"))?;
-    // Syncing the folder makes the new name survive a power cut. Where a folder
-    // cannot be synced, the file is still complete.
+    // Syncing the folder makes the new name survive a power cut. If this fails, the
+    // file is still complete.
     let folder = match target.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => ".".as_ref(),

@@ -1,4 +1,4 @@
-//! The lines of training data, their format, and what is done with a row that
+//! Reads the lines of training data, detects their format, and leaves out rows that
 //! cannot be used.
 
 use anyhow::{Result, bail};
@@ -46,7 +46,7 @@ pub struct Source<'s> {
     repeat: bool,
 }
 
-/// The line that was read last. It is a copy, so that it outlives its buffer.
+/// A copy of the current line, which outlives the cursor's buffer.
 #[derive(Debug, Default)]
 struct CurrentLine {
     bytes: Vec<u8>,
@@ -94,7 +94,7 @@ impl<'s> Source<'s> {
         self.stage.line_bytes_max
     }
 
-    /// Goes on to the next line; false at the end of the input.
+    /// Moves to the next line; false at the end of the input.
     pub fn advance(&mut self) -> Result<bool> {
         if std::mem::take(&mut self.repeat) {
             return Ok(true);
@@ -103,7 +103,7 @@ impl<'s> Source<'s> {
             if self.cursor.is_done() {
                 return Ok(false);
             }
-            // There is no line, but the call lets go of the bytes of an oversized one.
+            // This returns no line, but frees the memory of an oversized one.
             let _ = self.cursor.next_line();
             self.read_more()?;
         }
@@ -137,15 +137,15 @@ impl<'s> Source<'s> {
         self.current.line()
     }
 
-    /// Leaves the current line out and reports it. Without --skip-bad-rows it is an
+    /// Leaves out the current line and reports it. Without --skip-bad-rows this is an
     /// error.
     pub fn leave_out_line(&mut self, reject: &Reject) -> Result<()> {
         let line = self.current.line();
         leave_out(self.stage, &self.name, self.skip_bad_rows, &line, reject)
     }
 
-    /// Like [`leave_out_line`](Source::leave_out_line), for a row that is not one
-    /// line.
+    /// Like [`leave_out_line`](Source::leave_out_line), for a row that is not exactly
+    /// one line.
     pub fn leave_out(&mut self, line: &Line, reject: &Reject) -> Result<()> {
         leave_out(self.stage, &self.name, self.skip_bad_rows, line, reject)
     }
@@ -160,7 +160,8 @@ impl<'s> Source<'s> {
                 self.repeat = true;
                 return Ok(match first.trim_ascii_start().first() {
                     Some(b'{') => Format::Ndjson,
-                    // An array of JSON is no table of either form, and is told so.
+                    // A JSON array is no table of either format. The NDJSON reader
+                    // reports it with a remedy.
                     Some(b'[') if Shape::of(first).is_some() => Format::Ndjson,
                     _ => Format::Csv,
                 });

@@ -1,18 +1,18 @@
-//! Which rows a model learns from, and which are held out to measure it.
+//! Splits the rows into those for training and those held out to measure the model.
 
 use anyhow::{Result, bail};
 use sha2::{Digest, Sha256};
 
 use crate::train::table::Table;
 
-/// The fewest rows of a class that are left for training.
+/// The fewest rows of each class that must be left for training.
 const CLASS_ROWS_MIN: usize = 2;
 
 /// The indices of the rows for training and of those held out, both ascending.
 pub struct Split {
     /// The rows that the model learns from.
     pub training: Vec<usize>,
-    /// The rows that it is measured on.
+    /// The rows that measure it.
     pub held_out: Vec<usize>,
 }
 

@@ -1,11 +1,11 @@
-//! Rows of numbers, each with a label: what a model is trained on. A table has
-//! no missing value, no NaN and no infinity.
+//! Tables for training: rows of numbers, each with a label. A table contains no missing
+//! value, no NaN and no infinity.
 
 use crate::model::bounds::CLASSES_MAX;
 use crate::stage::report::shown;
 use crate::train::label::Labels;
 
-/// The most rows a table may have. Up to here, CART compares splits exactly.
+/// The most rows a table may have. Up to this number, CART compares splits exactly.
 const ROWS_MAX: usize = 1 << 26;
 
 /// The most values a table may have, which take 2 GiB of memory.
@@ -16,14 +16,14 @@ const VALUES_MAX: usize = 1 << 28;
 pub struct ColumnNames {
     /// The column of labels.
     pub target: String,
-    /// The columns of numbers; all but the target where absent.
+    /// The columns of numbers; all except the target if `None`.
     pub features: Option<Vec<String>>,
 }
 
 /// Rows of numbers, each with its class.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
-    /// How many values a row has.
+    /// The number of values in a row.
     pub width: usize,
     /// The values of all rows, row after row.
     pub values: Vec<f64>,
@@ -32,7 +32,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    /// How many rows there are.
+    /// The number of rows.
     pub fn len(&self) -> usize {
         self.class_of.len()
     }
@@ -61,7 +61,7 @@ impl Rows {
     }
 }
 
-/// A table that was read to its end. Every row can be used.
+/// A complete table. Every row can be used.
 #[derive(Debug)]
 pub struct Table {
     /// The names of the features, in the order of a row.
@@ -73,13 +73,13 @@ pub struct Table {
     /// The number of each row in the data, counted from 1; rows that were left
     /// out count too.
     pub numbers: Vec<u64>,
-    /// How many rows of the data are not in the table.
+    /// The number of rows that were left out.
     pub left_out: u64,
     /// For each feature, in how many rows of the data its value was missing.
     pub missing: Vec<u64>,
 }
 
-/// Why a row cannot be used.
+/// The reason why a row cannot be used.
 pub type RowFault = String;
 
 /// A table while it is being read.
@@ -93,7 +93,7 @@ pub struct TableBuilder {
     pub labels: Labels,
     /// For each feature, in how many rows its value was missing.
     pub missing: Vec<u64>,
-    /// How many rows were left out.
+    /// The number of rows that were left out.
     pub left_out: u64,
     rows: Rows,
     numbers: Vec<u64>,
@@ -121,15 +121,15 @@ impl TableBuilder {
     }
 
     /// Adds a row. `number` is its number in the data, and `label` the index of its
-    /// label. Look the label up only when everything else in the row is right:
-    /// otherwise a class without a row could arise.
+    /// label. Look up the label only after all other checks of the row, so that every
+    /// class has a row.
     pub fn push(&mut self, number: u64, row: &[f64], label: u32) {
         self.rows.values.extend_from_slice(row);
         self.rows.class_of.push(label);
         self.numbers.push(number);
     }
 
-    /// What is wrong with the table so far, apart from single rows.
+    /// The fault of the table so far, apart from single rows.
     pub fn fault(&self) -> Option<String> {
         if self.labels.are_too_many() {
             return Some(format!(

@@ -25,10 +25,10 @@ struct CommandLine {
     train: TrainArgs,
 }
 
-/// What one training has left behind.
+/// The outcome of a training.
 pub struct Outcome {
     pub result: Result<()>,
-    /// The model file, where there is one.
+    /// The model file, if there is one.
     pub text: Option<String>,
     /// The rejected rows.
     pub rejects: String,
@@ -43,21 +43,21 @@ impl Outcome {
         }
     }
 
-    /// How many rows were trained on and how many were left out.
+    /// The numbers of rows that were trained on and left out.
     pub fn rows(&self) -> (u64, u64) {
         let model = self.model();
         let training = &model.description().training;
         (training.rows, training.left_out)
     }
 
-    /// The model, where the training has succeeded.
+    /// The model. Panics if the training failed.
     pub fn model(&self) -> Model {
         assert_eq!(self.message(), "");
         Model::from_text(self.text.as_ref().unwrap()).unwrap()
     }
 }
 
-/// Trains on a file in a folder of its own, with `flags` separated by spaces.
+/// Trains on a file in its own folder, with `flags` separated by spaces.
 pub fn train(path: &str, flags: &str) -> Outcome {
     let folder = tempfile::tempdir().unwrap();
     let inside = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
