@@ -1,4 +1,5 @@
-//! requests -> the same bytes: sits where a model sits and never scores.
+//! rv-decoy: passes requests on unchanged. It takes the place of a model and never
+//! scores.
 
 use anyhow::Result;
 use clap::Parser;
@@ -11,10 +12,10 @@ use crate::stage::stats::Snapshot;
 use crate::stage::streams::{InputArgs, OutputArgs, Streams};
 use crate::wire::lines::Line;
 
-/// Pass every request on as it came: the exact record of what the models saw.
+/// Pass every request on unchanged: an exact copy of the models' input.
 ///
-/// Stands where a model stands and never writes a score. Lines are not parsed;
-/// the last one is ended where it was not.
+/// Takes the place of a model, but never writes a score. Lines are not parsed. A
+/// missing newline at the end of the input is added.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "rv-decoy", version = VERSION, after_help = "\
 Example:

@@ -1,4 +1,4 @@
-//! The flags of `rv-score`, and their checking.
+//! The flags of `rv-score`, and their checks.
 
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -15,11 +15,11 @@ use crate::stage::usage;
 use crate::stream::address::Address;
 use crate::train::args::TrainArgs;
 
-/// Read requests, evaluate a model on each, and write the scores in the order of
-/// the requests.
+/// Read requests, evaluate a model on each, and write the scores in the order of the
+/// requests.
 ///
-/// A request that the model cannot evaluate gets a score with an `error`, so that
-/// nobody waits for it. On SIGHUP the model file is loaded again.
+/// A request that the model cannot evaluate gets a score with an `error`, so that the
+/// rendezvous does not wait for it. SIGHUP reloads the model file.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "rv-score", version = VERSION, args_conflicts_with_subcommands = true, after_help = "\
 Examples:
@@ -37,12 +37,12 @@ pub struct ScoreArgs {
     pub(super) run: RunArgs,
 }
 
-/// What to do instead of scoring.
+/// The commands other than scoring.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
     /// Train a model on a table and write its file
     Train(Box<TrainArgs>),
-    /// Print a model for people
+    /// Print a model as readable text
     Inspect(InspectArgs),
 }
 
@@ -91,25 +91,25 @@ pub(super) struct ScoringArgs {
     #[arg(long, value_name = "DURATION", value_parser = duration, requires = "rescore")]
     assume_elapsed: Option<Duration>,
 
-    /// `fixed:SECONDS` makes the output reproducible
+    /// The source of times: `system`, or `fixed:SECONDS` for reproducible output
     #[arg(long, value_name = "CLOCK", default_value = "system")]
     clock: Clock,
 }
 
-/// What to score and how, checked.
+/// The checked options of scoring.
 #[derive(Clone, Debug)]
 pub struct ScoreOptions {
     /// The path of the model file.
     pub model: String,
-    /// Whether a reload may bring another name or version.
+    /// Whether a reload may change the name or version.
     pub allow_new_version: bool,
     /// Recorded requests to evaluate first.
     pub warm_up: Option<Address>,
-    /// Where the requests come from.
+    /// The input of requests.
     pub input: InputArgs,
-    /// Where the scores go.
+    /// The output of scores.
     pub output: OutputArgs,
-    /// How many threads evaluate.
+    /// The number of evaluating threads.
     pub threads: usize,
     /// How requests are scored.
     pub scoring: ScoringOptions,
@@ -120,7 +120,7 @@ impl ScoringArgs {
     pub(super) fn check(self) -> Result<ScoreOptions> {
         let Some(model) = self.model else {
             return Err(usage(
-                "there is no model: name its file with --model (`rv-score train` writes one)",
+                "no model is given: name its file with --model (`rv-score train` writes one)",
             ));
         };
         Ok(ScoreOptions {

@@ -1,4 +1,4 @@
-//! What rv-score asks of whatever turns requests into scores.
+//! The interface of the engines that turn requests into scores.
 
 use std::os::fd::BorrowedFd;
 
@@ -9,38 +9,37 @@ use crate::wire::lines::{KeptLine, Line};
 use crate::wire::micros::Micros;
 use crate::wire::reject::Reject;
 
-/// Turns requests into scores. An engine may finish a request at once, or later
-/// while others are in flight. How many may be in flight is bounded.
+/// Turns requests into scores. An engine may finish a request immediately, or later
+/// while others are in flight. The number of requests in flight is bounded.
 ///
-/// No method blocks. Where [`has_room`](Engine::has_room) is false or all input has
-/// been submitted, the caller polls [`readiness`](Engine::readiness) and then calls
+/// No method blocks. If [`has_room`](Engine::has_room) is false, or all input has been
+/// submitted, the caller polls [`readiness`](Engine::readiness) and then calls
 /// [`collect`](Engine::collect).
 pub trait Engine {
     /// Whether another request can be submitted now.
     fn has_room(&self) -> bool;
 
-    /// Takes one request. `record` is the part of `line` to parse. An engine that
-    /// works at once adds the score to `finished`; any other holds the request, or
-    /// sends it off.
+    /// Takes one request. `record` is the part of `line` to parse. A synchronous engine
+    /// adds the score to `finished`; any other engine holds the request or sends it
+    /// off.
     fn submit(&mut self, record: &[u8], line: &Line, finished: &mut Finished) -> Result<()>;
 
-    /// Sends off the requests that are held to form a batch with later ones, as far
-    /// as there is room. To be called when no further request is at hand.
+    /// Sends off the requests that are held for a batch, as far as there is room. Call
+    /// this when no further request is ready.
     fn flush(&mut self) -> Result<()>;
 
-    /// Adds requests that have been finished to `finished`; false where there are
-    /// none now.
+    /// Adds the finished requests to `finished`; false if there are none.
     fn collect(&mut self, finished: &mut Finished) -> Result<bool>;
 
     /// Whether no request is held or in flight.
     fn is_idle(&self) -> bool;
 
-    /// Descriptors of which one becomes readable when
-    /// [`collect`](Engine::collect), having returned false, can return true.
+    /// Descriptors to poll after [`collect`](Engine::collect) has returned false. One
+    /// of them becomes readable when `collect` can return true.
     fn readiness(&self) -> Vec<BorrowedFd<'_>>;
 
-    /// Loads the model again, completely or not at all. Returns what was loaded, for
-    /// a message.
+    /// Reloads the model. On an error, the old one stays in use. Returns the new
+    /// model's name for a message.
     fn reload(&mut self) -> Result<String>;
 }
 
@@ -60,8 +59,8 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Counts one request, whose score has been appended to `scores`. An error says
-    /// why the line is not a valid request.
+    /// Counts one request. Its score has already been appended to `scores`; an error is
+    /// the reason why the line is no valid request.
     pub fn count(&mut self, line: &Line, outcome: Result<Scored, Reject>) {
         match outcome {
             Ok(scored) => {
@@ -73,7 +72,7 @@ impl Finished {
         }
     }
 
-    /// Moves the content of `other` behind its own.
+    /// Moves the contents of `other` to the end of `self`.
     pub fn append(&mut self, other: &mut Finished) {
         self.scores.append(&mut other.scores);
         self.results += std::mem::take(&mut other.results);

@@ -1,4 +1,5 @@
-//! Scores one request, bytes to bytes, with a model that is evaluated here.
+//! Evaluates a model in this process: turns the bytes of a request into the bytes of a
+//! score.
 
 use std::time::Duration;
 
@@ -15,15 +16,15 @@ use crate::wire::reject::Reject;
 pub struct ScoringOptions {
     /// Whether the probability of every class is written.
     pub probabilities: bool,
-    /// Requests older than this are not evaluated.
+    /// The age from which requests are not evaluated.
     pub skip_older: Option<Duration>,
     /// Whether the requests come from a recording.
     pub rescore: bool,
     /// Whether an earlier result is kept.
     pub keep_previous: bool,
-    /// What is written as the time since the request.
+    /// The time since the request to write instead of the real one.
     pub assume_elapsed: Option<Duration>,
-    /// Where the time comes from.
+    /// The source of times.
     pub clock: Clock,
 }
 
@@ -35,14 +36,14 @@ pub struct Evaluator {
     options: ScoringOptions,
 }
 
-/// Memory that one thread uses for one request after another.
+/// Memory that one thread reuses for each request.
 #[derive(Debug, Default)]
 pub struct Buffers {
     row: Vec<f64>,
     probabilities: Vec<f64>,
 }
 
-/// What became of one request.
+/// The outcome of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Scored {
     /// Whether the score is an error.
@@ -73,15 +74,15 @@ impl Evaluator {
         &self.model
     }
 
-    /// Evaluates the model on the text of a `modelInput`. The error says why that is
-    /// not possible.
+    /// Evaluates the model on the text of a `modelInput`. The error is the reason why
+    /// this is not possible.
     pub fn predict(&self, buffers: &mut Buffers, model_input: &str) -> Result<Prediction, String> {
         self.model.read_input(model_input, &mut buffers.row)?;
         Ok(self.model.predict(&buffers.row, &mut buffers.probabilities))
     }
 
-    /// Appends the score of one request to `out`. The error says why `record` is not
-    /// a valid request; then nothing is appended.
+    /// Appends the score of one request to `out`. If `record` is no valid request, this
+    /// returns the reason and appends nothing.
     pub fn score(
         &self,
         buffers: &mut Buffers,
@@ -101,7 +102,7 @@ impl Evaluator {
             ..
         } = &self.options;
         let begun = clock.monotonic();
-        // The age of a recorded request has no meaning.
+        // The age of a recorded request is meaningless.
         let age = match rescore {
             true => Micros(0),
             false => clock.unix() - timestamp,

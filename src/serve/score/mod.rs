@@ -1,9 +1,9 @@
-//! rv-score: requests -> scores.
+//! rv-score: reads requests and writes scores.
 //!
-//! `args` are its flags. `scorer` is the loop's filter: it gives each request to an
-//! `engine` and writes what the engine has finished. There are two engines:
-//! `single_thread` and `threads`. Both evaluate a `model_file` with an `evaluator`,
-//! whose scores `score_writer` writes.
+//! `args` defines its flags. `scorer` is the filter in the loop: it gives each request
+//! to an `engine` and writes the finished scores. There are two engines:
+//! `single_thread` and `threads`. Both use a `model_file` with an `evaluator`, and
+//! `score_writer` writes the scores.
 
 mod args;
 mod engine;
@@ -63,7 +63,8 @@ fn score(options: &ScoreOptions, stage: &mut Stage) -> Result<()> {
     let engine: Box<dyn Engine> = match options.threads {
         1 => Box::new(SingleThread::new(model)),
         threads => {
-            // With one block of a pipe at a time, only one thread would be busy.
+            // A pipe of the usual size holds too little to keep more than one thread
+            // busy.
             streams.input.widen();
             Box::new(Threads::start(model, threads)?)
         }

@@ -1,4 +1,4 @@
-//! A model file that is in use, and can be loaded again.
+//! A model file that is in use and can be reloaded.
 
 use std::sync::Arc;
 
@@ -28,12 +28,12 @@ impl ModelFile {
         })
     }
 
-    /// Scores requests with the model as it was loaded last.
+    /// The evaluator of the current model.
     pub fn evaluator(&self) -> &Arc<Evaluator> {
         &self.evaluator
     }
 
-    /// Loads the file again. On an error the model in use stays. Returns the new
+    /// Reloads the file. On an error the current model stays in use. Returns the new
     /// model's name, version and hash.
     pub fn reload(&mut self) -> Result<String> {
         require_rereadable(&self.path)?;
@@ -42,7 +42,7 @@ impl ModelFile {
         let is_same = (new.name(), new.version()) == (old.name(), old.version());
         if !is_same && !self.allow_new_version {
             bail!(
-                "{}: now holds {}@{} instead of {}@{}; run the new model beside the old one and let \
+                "{}: now holds {}@{} instead of {}@{}; run the new model in addition to the old one and let \
                  the policy promote it, or allow the change with --allow-new-version",
                 self.path,
                 new.name(),

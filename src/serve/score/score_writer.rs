@@ -1,4 +1,4 @@
-//! Writes scores. The text that is the same in every score is prepared once.
+//! Writes scores. The parts that are the same in every score are prepared once.
 
 use crate::model::prediction::Prediction;
 use crate::wire::message::{Field, Record};
@@ -29,9 +29,9 @@ pub struct ScoreWriter {
 /// The times in a score.
 #[derive(Clone, Copy, Debug)]
 pub struct Times {
-    /// Since the request was accepted.
+    /// The time since the request was accepted.
     pub since_request: Micros,
-    /// In the model alone.
+    /// The time in the model alone.
     pub evaluation: Micros,
 }
 
@@ -72,8 +72,8 @@ impl ScoreWriter {
         }
     }
 
-    /// Begins the score of a request in `out`: the request, without an earlier
-    /// score.
+    /// Begins the score of a request in `out` with a copy of the request, without an
+    /// earlier score.
     pub fn begin<'o>(&self, request: &Record, out: &'o mut Vec<u8>) -> ObjectWriter<'o> {
         const REPLACED: [Field; 4] = [
             Field::Result,
@@ -88,7 +88,7 @@ impl ScoreWriter {
                 score.raw("previous", earlier);
                 score
             }
-            // A `previous` that the request has already stays.
+            // A `previous` that the request already has stays.
             None => request.rewrite(out, &REPLACED[..3]),
         }
     }
@@ -167,9 +167,9 @@ fn shortest(number: f64) -> String {
     }
 }
 
-/// A probability with six digits, rounded like `{:.6}`: to the nearest, by the exact
-/// value. The formatter decides where the rounded product could be on the wrong side
-/// of the middle between two results.
+/// A probability with six digits, rounded to nearest like `{:.6}`. If the product is so
+/// close to the middle between two results that its own rounding could matter, the
+/// formatter decides.
 fn six_digits(probability: f64) -> Decimal {
     let millionths = probability * 1e6;
     let floor = millionths.floor();

@@ -1,5 +1,5 @@
-//! The filter of rv-score: gives requests to an engine, and writes and counts what
-//! the engine has finished.
+//! The filter of rv-score: gives requests to an engine, and writes and counts the
+//! finished scores.
 
 use anyhow::{Context, Result};
 use rustix::event::PollFlags;
@@ -14,7 +14,7 @@ use crate::wire::lines::Line;
 /// Scores requests with one engine.
 pub struct Scorer {
     engine: Box<dyn Engine>,
-    /// What the engine has finished and is not counted yet. Empty between two calls.
+    /// The finished requests that have not been counted. Empty between two calls.
     finished: Finished,
     read: u64,
     blank: u64,
@@ -37,20 +37,20 @@ impl Scorer {
         }
     }
 
-    /// How many scores were errors.
+    /// The number of scores that are errors.
     pub fn errors(&self) -> u64 {
         self.errors
     }
 
-    /// Takes from the engine what it has finished; false where that is nothing.
+    /// Takes the finished scores from the engine; false if there are none.
     fn take_finished(&mut self, stage: &mut Stage, input: &str, out: &mut Vec<u8>) -> Result<bool> {
         let has_finished = self.call_engine(out, |engine, finished| engine.collect(finished))?;
         self.count_finished(stage, input)?;
         Ok(has_finished)
     }
 
-    /// Calls the engine so that it appends scores to `out` itself: a copy of each
-    /// score would cost more than the call.
+    /// Calls the engine with `out` as the buffer for scores: copying each score would
+    /// cost more than the call.
     fn call_engine<T>(
         &mut self,
         out: &mut Vec<u8>,
@@ -79,7 +79,7 @@ impl Scorer {
         Ok(())
     }
 
-    /// Waits until the engine may have finished something, or a signal comes.
+    /// Waits until the engine may have finished a request, or a signal comes.
     fn wait_for_engine(&self, stage: &mut Stage) -> Result<()> {
         let readiness = self.engine.readiness().into_iter();
         let streams: Vec<_> = readiness.map(|fd| (fd, PollFlags::IN)).collect();

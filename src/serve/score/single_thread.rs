@@ -1,4 +1,4 @@
-//! The engine that evaluates each request at once, in the thread of the loop.
+//! The engine that evaluates each request immediately, in the thread of the loop.
 
 use std::os::fd::BorrowedFd;
 
@@ -9,7 +9,7 @@ use crate::serve::score::evaluator::Buffers;
 use crate::serve::score::model_file::ModelFile;
 use crate::wire::lines::Line;
 
-/// Evaluates each request at once.
+/// Evaluates each request immediately.
 #[derive(Debug)]
 pub struct SingleThread {
     model: ModelFile,

@@ -1,5 +1,5 @@
-//! The engine that evaluates with several threads, for bulk. The scores keep the
-//! order of the requests.
+//! The engine that evaluates with several threads, for large inputs. The scores keep
+//! the order of the requests.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::serve::score::model_file::ModelFile;
 use crate::stage::worker_pool::WorkerPool;
 use crate::wire::lines::Line;
 
-/// How many bytes of lines make a job, unless no further request is at hand.
+/// How many bytes of lines make a job. A job is smaller if no further request is ready.
 const JOB_BYTES: usize = 256 * 1024;
 
 /// Evaluates requests with several threads, a job of many lines at a time.
@@ -22,11 +22,11 @@ pub struct Threads {
     pool: WorkerPool<Job, Job>,
     /// The lines for the next job.
     held: Lines,
-    /// Memory of finished jobs, to be used again.
+    /// Memory of finished jobs, for reuse.
     spare: Vec<(Lines, Finished)>,
 }
 
-/// Lines for one thread, and afterwards what became of them.
+/// Lines for one thread, and later their scores.
 #[derive(Debug)]
 struct Job {
     evaluator: Arc<Evaluator>,
@@ -42,7 +42,7 @@ struct Lines {
     positions: Vec<LinePosition>,
 }
 
-/// Where a line ends in its job, and where it is in the input.
+/// The end of a line in its job, and the line's position in the input.
 #[derive(Clone, Copy, Debug)]
 struct LinePosition {
     end: usize,
@@ -109,7 +109,7 @@ impl Engine for Threads {
             return Ok(false);
         };
         finished.append(&mut job.finished);
-        // One long line must not keep its memory for ever.
+        // Buffers that a long line has enlarged are freed, not reused.
         let is_large = job.lines.bytes.capacity() > 4 * JOB_BYTES
             || job.finished.scores.capacity() > 16 * JOB_BYTES;
         if !is_large {

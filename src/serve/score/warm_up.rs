@@ -1,5 +1,5 @@
-//! Evaluates recorded requests before the first real one, so that code and data are
-//! in memory by then.
+//! Evaluates recorded requests before the first real one, to load code and data into
+//! memory.
 
 use anyhow::{Result, bail};
 
@@ -10,8 +10,7 @@ use crate::stream::cursor::Cursor;
 use crate::stream::input::Input;
 use crate::wire::message::Record;
 
-/// Evaluates the requests in a file. It is an error if the model can evaluate none
-/// of them.
+/// Evaluates the requests in a file. Fails if the model can evaluate none of them.
 pub fn warm_up(path: &Address, evaluator: &Evaluator, stage: &mut Stage) -> Result<()> {
     let input = Input::open(path, false)?;
     if !input.is_file() {
