@@ -1,4 +1,4 @@
-//! Names the commit in `--version`, where there is a repository to ask.
+//! Adds the commit to `--version`, if the build runs in a repository.
 
 use std::path::Path;
 use std::process::Command;
@@ -15,7 +15,7 @@ fn main() {
         Some(commit) => println!("cargo::rustc-env=RV_VERSION={version} ({})", commit.trim()),
         None => println!("cargo::rustc-env=RV_VERSION={version}"),
     }
-    // A file that is named and absent would run this at every build.
+    // Cargo would run this script at every build if a named file did not exist.
     for path in [".git/HEAD", ".git/logs/HEAD"] {
         if Path::new(path).exists() {
             println!("cargo::rerun-if-changed={path}");

@@ -1,21 +1,21 @@
 //! The rendezvous architecture as Unix programs.
 //!
 //! Every request goes to every model, and a rendezvous picks one answer for each
-//! by a policy, before its deadline. The programs read and write NDJSON on
-//! standard streams and named pipes. This library is all of them, in the order in
-//! which a record meets its parts:
+//! request by a policy, before the deadline. The programs read and write NDJSON on
+//! standard streams and named pipes. This library contains all of them. Its modules, in
+//! the order in which a record passes through them:
 //!
-//! - `wire`: what travels: lines, and the records in them;
-//! - `stream`: what it travels on: standard streams, files, pipes and archives;
-//! - `stage`: what makes a function a Unix program;
+//! - `wire`: the data: lines, and the records in them;
+//! - `stream`: the carriers of records: standard streams, files, pipes and archives;
+//! - `stage`: the frame of each program: flags, messages, signals and statistics;
 //! - `join`: records of several streams, brought together by `messageId`;
 //! - `serve`: the path of one request, from its client to its answer;
-//! - `model`: what a model is;
-//! - `train`: how a table becomes a model;
-//! - `observe`: copies of the streams, off that path.
+//! - `model`: models and their files;
+//! - `train`: the training of models on tables;
+//! - `observe`: archives and search indexes, outside that path.
 //!
-//! Only the programs are public. So the compiler names whatever nobody uses.
-// A unit test may wait where a stage may not; clippy.toml says what is meant.
+//! Only the programs are public, so the compiler reports all unused code.
+// Unit tests may block; stages may not. clippy.toml gives the reasons.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
 mod join;

@@ -1,4 +1,4 @@
-//! any stream -> `log-<id>.gz`: keeps every line as it came.
+//! Any stream to `log-<id>.gz`: keeps every line unchanged.
 
 fn main() -> std::process::ExitCode {
     rv::main::<rv::ArchiveArgs>()

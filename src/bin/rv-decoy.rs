@@ -1,4 +1,4 @@
-//! requests -> the same bytes.
+//! Requests to the same bytes.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! any stream -> Elasticsearch `_bulk`.
+//! Any stream to Elasticsearch `_bulk`.
 
 fn main() -> std::process::ExitCode {
     rv::main::<rv::EsSinkArgs>()

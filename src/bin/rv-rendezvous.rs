@@ -1,4 +1,4 @@
-//! requests, scores -> responses.
+//! Requests and scores to responses.
 
 use std::process::ExitCode;
 

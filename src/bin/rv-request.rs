@@ -1,4 +1,4 @@
-//! clients -> requests, responses -> clients.
+//! HTTP clients to requests, and responses back to the clients.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! requests -> scores.
+//! Requests to scores.
 
 use std::process::ExitCode;
 

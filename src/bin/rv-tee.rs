@@ -1,4 +1,4 @@
-//! requests -> one copy a reader.
+//! One stream to several copies, one for each reader.
 
 use std::process::ExitCode;
 

@@ -223,7 +223,7 @@ impl BatchRecords {
     }
 
     fn text(&self, piece: Piece) -> Text {
-        Text::piece(&self.text, piece)
+        Text::slice(&self.text, piece)
     }
 }
 

@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn a_piece_is_found_and_sorted_by_its_text() {
         let whole: Rc<str> = "ab".into();
-        let (a, b) = (Text::piece(&whole, 0..1), Text::piece(&whole, 1..2));
+        let (a, b) = (Text::slice(&whole, 0..1), Text::slice(&whole, 1..2));
         let known = std::collections::HashMap::from([(a.clone(), 1), (b.clone(), 2)]);
         assert_eq!((known.get("a"), known.get("b")), (Some(&1), Some(&2)));
         assert_eq!(known.get("ab"), None);
