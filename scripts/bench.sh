@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Measures each stage beside a peer, in turn and in one run, and prints medians
-# and ratios. Machines differ and drift: only the ratios are worth quoting.
+# Compares each stage with a peer. The two run in turn in one run. Prints medians and
+# ratios. Machines differ and drift, so quote only the ratios.
 #
-#   scripts/bench.sh            all of it, on a million records
-#   scripts/bench.sh replay     one part; each file in scripts/bench is one
+#   scripts/bench.sh            all parts, on a million records
+#   scripts/bench.sh replay     one part; each .sh file in scripts/bench is a part
 #
-# RECORDS and RUNS change the size. Needs python3 for the peers (orjson where it
-# is there), jq where it is there, GNU time for memory where it is there.
+# RECORDS and RUNS change the number of records and of runs. Needs python3 for the
+# peers. Uses orjson, jq, and GNU time (for memory) if they are installed.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/.."
 here=$PWD
@@ -25,7 +25,7 @@ cleanup() {
 trap cleanup EXIT
 cd "$work"
 
-# Seconds that a shell command takes. One that fails is not measured.
+# Prints how many seconds a shell command takes. Fails if the command fails.
 seconds() {
   local TIMEFORMAT=%R
   { time bash -euo pipefail -c "$1" > /dev/null 2> errors.log; } 2>&1 || {
@@ -37,8 +37,8 @@ seconds() {
 
 median() { sort --numeric-sort | sed --quiet "$(((runs + 1) / 2))p"; }
 
-# compare NAME COMMAND [NAME COMMAND]...: in turn, so that all drift together.
-# Ratios are to the last one.
+# compare NAME COMMAND [NAME COMMAND]...: runs the commands in turn, so that drift
+# affects all of them. Ratios are relative to the last command.
 compare() {
   local -A times=()
   local names=() commands=() run index
@@ -63,7 +63,7 @@ compare() {
   done
 }
 
-echo "== $records records, median of $runs runs, $(nproc) cores; x: how many times as fast as the last"
+echo "== $records records, median of $runs runs, $(nproc) cores; x: speed relative to the last line"
 awk -v count="$records" '{ line[NR] = $0 } END {
   srand(7)
   for (i = 0; i < count; i++)
@@ -78,7 +78,7 @@ rv-score --model lr.json --rescore --assume-elapsed 1ms --quiet < requests > lr.
 
 for part in $parts; do
   if [[ ! -f $here/scripts/bench/$part.sh ]]; then
-    echo "bench: no part $part; each file in scripts/bench is one" >&2
+    echo "bench: no part $part; each .sh file in scripts/bench is a part" >&2
     exit 2
   fi
   # shellcheck disable=SC1090

@@ -1,15 +1,15 @@
 #!/usr/bin/env bash
-# What has to hold before a change lands: form, spelling, scripts, dependencies, lints,
-# tests, documentation. The quick checks come first.
+# All checks that must pass before a change lands: form, spelling, scripts,
+# dependencies, lints, tests, documentation. The quick checks run first.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/.."
 PATH=$PWD/target/tools/bin:$PATH
 
 missing=no
-# need PROGRAM REMEDY: a check that cannot run has not passed.
+# need PROGRAM REMEDY: a missing program is a failure, because its check cannot run.
 need() {
   command -v "$1" > /dev/null && return
-  echo "check: there is no $1; $2" >&2
+  echo "check: $1 is missing; $2" >&2
   missing=yes
 }
 need shellcheck 'install it with apt-get install shellcheck'

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# What the HTTP front end says of itself has to be what others understand: its
-# description is given to a validator of OpenAPI, and its metrics to the parser of
-# Prometheus' own client. Needs python3 with venv; fetches both from PyPI.
+# Checks the HTTP front end's descriptions with independent tools: a validator of
+# OpenAPI, and the parser of the Prometheus client for its metrics. Needs python3 with
+# venv; fetches both tools from PyPI.
 #
-# RV_BIN names a folder with the programs, instead of building them.
+# RV_BIN names a folder with the programs. Without it, they are built.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/.."
 source scripts/lib.sh

@@ -1,19 +1,21 @@
 #!/usr/bin/env bash
-# The sink against the real services: starts one after the other, runs the tests of
-# tests/services against each, and stops it. Then it types in docs/elasticsearch.md.
+# Tests the sink against real services. For each service in turn, this starts it, runs
+# the tests of tests/services and stops it. Then it runs the commands of
+# docs/elasticsearch.md.
 #
 #   scripts/check_services.sh [KIND]...   elasticsearch7 elasticsearch8 opensearch2
 #                                         elasticsearch8-secure readme, or all of them
 #
-# RV_OUTAGE_SECONDS says how long outages last (5). Each service takes about 0.8 GB
-# of memory. What scripts/services/search.sh needs is needed here.
+# RV_OUTAGE_SECONDS is the length of the outages in the tests (5). Each service takes
+# about 0.8 GB of memory. The requirements of scripts/services/search.sh apply here too.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/.."
 source scripts/lib.sh
 kinds=${*:-elasticsearch7 elasticsearch8 opensearch2 elasticsearch8-secure readme}
 
 work=$(make_work check-services)
-# The services run as another user where this one is root.
+# If this user is root, the services run as another user, who must be able to read the
+# folder.
 chmod 755 "$work"
 running=
 cleanup() {
@@ -23,13 +25,13 @@ cleanup() {
 trap cleanup EXIT
 
 cargo test --locked --test services --no-run --quiet
-# Small limits, so that they can be met.
+# Small limits, so that the tests reach them.
 export SETTINGS='http.max_content_length: 1mb
 thread_pool.write.size: 1
 thread_pool.write.queue_size: 8'
 
-# The page from starting a service to the answer, after the block that trains the
-# models.
+# Runs the commands of the page, from the start of the service to the answer, after the
+# block that trains the models.
 readme() {
   find_programs --profile dev
   mkdir "$work/readme"
@@ -42,7 +44,7 @@ commands = re.findall(r"```bash\n(.*?)```", text, re.S)
 assert len(training) == 1 and len(commands) == 3, (len(training), len(commands))
 print("set -euo pipefail", *training, *commands, sep="\n")
 PY
-  # A folder of its own: what an earlier try has indexed would be counted too.
+  # A separate folder: documents from an earlier run would be counted too.
   sed --in-place "s|/tmp/rv-search|$work/search|g" "$work/readme/commands"
   running=$work/search
   (cd "$work/readme" && SETTINGS='' bash commands)
@@ -71,12 +73,12 @@ for kind in $kinds; do
   secure=() selected=(--skip secure::)
   [[ $kind != *-secure ]] || secure=(--secure) selected=(secure::)
   scripts/services/search.sh start "$RV_SERVICE_KIND" "$running" "${secure[@]}"
-  there=$(cargo test --locked --quiet --test services -- --ignored --list "${selected[@]}" | grep --count ': test$')
+  expected=$(cargo test --locked --quiet --test services -- --ignored --list "${selected[@]}" | grep --count ': test$')
   cargo test --locked --quiet --test services -- --ignored --test-threads=1 "${selected[@]}" |
     tee "$work/out"
-  # A test that did not run has not passed.
-  if ((there < 5)) || ! grep --quiet "^test result: ok. $there passed; 0 failed; 0 ignored" "$work/out"; then
-    echo "check_services: not all of the $there tests ran" >&2
+  # Fails unless all tests have run.
+  if ((expected < 5)) || ! grep --quiet "^test result: ok. $expected passed; 0 failed; 0 ignored" "$work/out"; then
+    echo "check_services: not all of the $expected tests have passed" >&2
     exit 1
   fi
   scripts/services/search.sh stop "$running"

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# The whole architecture on the iris data: trains a canary and a production
-# model, sends the 150 flowers through a pipeline of named pipes, then one more
-# over HTTP, and shows what came of it. Stops everything it started.
+# Runs the whole architecture on the iris data: trains a canary and a production model,
+# sends the 150 flowers through a pipeline of named pipes, sends one more over HTTP, and
+# shows the results. At the end it stops everything that it has started.
 #
 #   scripts/demo.sh           build, run, check, stop
-#   scripts/demo.sh --serve   leave it up at 127.0.0.1:8000 until Ctrl-C
+#   scripts/demo.sh --serve   keep it running at 127.0.0.1:8000 until Ctrl-C
 #
-# RV_BIN names a folder with the programs, instead of building them.
+# RV_BIN names a folder with the programs. Without it, they are built.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/.."
 source scripts/lib.sh
@@ -35,7 +35,7 @@ stop() {
   if ((status == 0)); then
     rm --recursive --force "$work"
   else
-    echo "demo: failed; what the stages said is in $work:" >&2
+    echo "demo: failed; the logs of the stages are in $work:" >&2
     tail --lines=20 "$work"/*.log >&2 || true
   fi
   exit "$status"
@@ -47,7 +47,7 @@ fail() {
   exit 1
 }
 
-# Starts a stage in the background; what it says goes to NAME.log.
+# Starts a stage in the background; its messages go to NAME.log.
 stage() {
   local name=$1
   shift
@@ -55,7 +55,7 @@ stage() {
   stages+=($!)
 }
 
-# Waits until all stages have ended by themselves, each with status 0.
+# Waits until all stages have ended. Each must exit with status 0.
 drain() {
   local pid
   for pid in "${stages[@]}"; do
@@ -64,7 +64,7 @@ drain() {
   stages=()
 }
 
-# Everything behind the front end, from `requests` to `responses`.
+# Starts all stages behind the front end, from `requests` to `responses`.
 start_pipeline() {
   rm --force requests dt.in lr.in decoy.in rendezvous.in dt.scores lr.scores responses
   mkfifo requests dt.in lr.in decoy.in rendezvous.in dt.scores lr.scores responses
@@ -76,7 +76,7 @@ start_pipeline() {
   stage tee rv-tee --input requests --output rendezvous.in --live dt.in --live lr.in decoy.in
 }
 
-# An HTTP call by the shell alone: METHOD PATH BODY.
+# Makes an HTTP call with bash alone: METHOD PATH BODY.
 call() {
   exec 3<> "/dev/tcp/${address%:*}/${address##*:}"
   printf '%s %s HTTP/1.1\r\nHost: %s\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s' \
@@ -85,7 +85,7 @@ call() {
   exec 3<&-
 }
 
-# The same, until the pipeline behind the front end is there.
+# Repeats a call until the pipeline behind the front end is ready.
 call_when_ready() {
   local reply
   for _ in {1..100}; do
@@ -126,7 +126,7 @@ head --lines=3 answers.ndjson
 answers=$(wc --lines < answers.ndjson)
 ((answers == 150)) || fail "$answers answers to 150 flowers"
 ids=$(sed 's/.*"messageId":"\([^"]*\)".*/\1/' answers.ndjson | sort --unique | wc --lines)
-((ids == 150)) || fail "$ids different ids in 150 answers"
+((ids == 150)) || fail "150 answers have only $ids different ids"
 ! grep --quiet '"modelName":"default"' answers.ndjson || fail 'a flower got the default'
 sed 's/,"scores".*/}/' rendezvous.json
 

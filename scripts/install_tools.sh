@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Puts the programs of scripts/tools.txt into target/tools, where scripts/check.sh
+# Installs the programs of scripts/tools.txt into target/tools, where scripts/check.sh
 # finds them. Needs python3 with venv, and the network.
 set -euo pipefail
 cd "$(dirname "$0")/.."

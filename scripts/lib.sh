@@ -1,10 +1,10 @@
 # shellcheck shell=bash
-# What several scripts need. A script sources this file before it changes its folder.
+# Functions that several scripts share. Source this file before changing the folder.
 
 lib_checkout=$(dirname -- "$(dirname -- "$(realpath -- "${BASH_SOURCE[0]}")")")
 
-# Puts the programs first on PATH: those in the folder RV_BIN, or else it builds them:
-# find_programs FLAG OF cargo build...
+# Puts the programs first on PATH. Takes them from the folder RV_BIN, or builds them if
+# RV_BIN is not set: find_programs FLAG OF cargo build...
 find_programs() {
   [[ -n "${RV_BIN:-}" ]] || RV_BIN=$("$lib_checkout/scripts/programs.sh" "$@")
   RV_BIN=$(realpath -- "$RV_BIN")
@@ -17,7 +17,7 @@ usage() {
   exit 2
 }
 
-# Makes an empty folder and prints its path, without links: make_work NAME.
+# Makes an empty folder and prints its path, with links resolved: make_work NAME.
 make_work() {
   realpath -- "$(mktemp --directory -- "${TMPDIR:-/tmp}/rv-$1-XXXXXX")"
 }
@@ -28,8 +28,8 @@ train() {
     --features sepalLength,sepalWidth,petalLength,petalWidth "$@"
 }
 
-# Prints where a front end listens, as its log says: listen_address LOG [NAME].
-# NAME is `listening` for calls and `admin` for the second listener.
+# Waits for the address of a front end in its log, and prints it: listen_address LOG
+# [NAME]. NAME is `listening` for calls and `admin` for the second listener.
 listen_address() {
   local log=$1 name=${2:-listening} address
   for _ in {1..100}; do
@@ -37,7 +37,7 @@ listen_address() {
     [[ -n "$address" ]] && echo "$address" && return
     sleep 0.1
   done
-  echo "the front end does not come up:" >&2
+  echo "the front end did not start:" >&2
   cat -- "$log" >&2
   return 1
 }

@@ -1,45 +1,45 @@
 #!/usr/bin/env bash
-# Brings up the whole architecture in a folder of its own and keeps it up: a stage
-# that dies is started again, and the others never notice.
+# Starts the whole architecture in a folder and keeps it running. A stage that dies is
+# restarted, and the other stages are not affected.
 #
 #   scripts/up.sh [--dir DIR] up [--listen ADDRESS] [--admin ADDRESS] [--policy FILE]
 #                                [--no-models] [-- FLAGS OF rv-request...]
-#   scripts/up.sh [--dir DIR] add NAME COMMAND...    a model or a shadow joins
-#   scripts/up.sh [--dir DIR] remove NAME            and leaves
-#   scripts/up.sh [--dir DIR] reload                 the policy in DIR/policy.toml comes in force
-#   scripts/up.sh [--dir DIR] status                 0 where all of it works
+#   scripts/up.sh [--dir DIR] add NAME COMMAND...    add a model or a shadow
+#   scripts/up.sh [--dir DIR] remove NAME            remove it
+#   scripts/up.sh [--dir DIR] reload                 use the policy that is in DIR/policy.toml now
+#   scripts/up.sh [--dir DIR] status                 exit with 0 if all stages work
 #   scripts/up.sh [--dir DIR] down
 #
-# COMMAND reads requests and writes scores on its standard streams. It runs in DIR,
-# by default `rv-run`, which holds:
+# COMMAND reads requests on standard input and writes scores on standard output. DIR is
+# `rv-run` by default. COMMAND runs in DIR, which contains:
 #
-#   policy.toml  who answers from when on    archive/  what the models saw
-#   models/      a pipe into each model      decisions/  why each answer won
-#   scores/      a pipe out of each          spill/    what rv-tee holds for late readers
-#   keep/        pipes that must miss nothing    stats/    the counts of each stage
-#   pipes/       the rest                    logs/     what each stage says
+#   policy.toml  which model answers when    archive/    the requests
+#   models/      a pipe to each model        decisions/  the reason for each answer
+#   scores/      a pipe from each model      spill/      records of slow readers
+#   keep/        pipes that lose no record   stats/      the counts of each stage
+#   pipes/       all other pipes             logs/       the messages of each stage
 #
-# Without --no-models, the canary lr@0 and the production model dt@1 are trained on
-# the iris data, and fixtures/policy.toml says how they answer.
+# Unless --no-models is given, the canary lr@0 and the production model dt@1 are trained
+# on the iris data, and fixtures/policy.toml decides between them.
 #
-# For systemd, two more: `prepare` (with the flags of `up`) makes the folder, and
-# `supervise NAME` runs one stage in the foreground.
+# Two more commands are for systemd: `prepare` (with the flags of `up`) makes the
+# folder, and `supervise NAME` runs one stage in the foreground.
 #
-# RV_BIN names a folder with the programs, instead of building them.
+# RV_BIN names a folder with the programs. Without it, they are built.
 #
-# Whatever changes what runs is behind one lock, so that two commands at once are
-# two commands in turn. `up` and `add` leave nothing running where they fail.
+# Commands that change the running stages hold a lock, so they run one after the other.
+# If `up` or `add` fails, it stops the stages that it has started.
 set -euo pipefail
 self=$(realpath -- "$0")
 checkout=$(dirname -- "$(dirname -- "$self")")
 source "$checkout/scripts/lib.sh"
 dir=${RV_RUN:-rv-run}
 
-# How long a stage may take to finish what it holds.
+# How long a stage may take to finish after it is told to stop.
 readonly STOP_SECONDS=20
-# How long a command waits for another one to be done.
+# How long a command waits for the lock.
 readonly LOCK_SECONDS=120
-# The stages in the order of a request, without the models.
+# All stages except the models, in the order of a request.
 readonly STAGES=(front tee rendezvous decoy decisions)
 
 fail() {
@@ -49,41 +49,41 @@ fail() {
 
 # --- one stage -----------------------------------------------------------------
 
-# What a stage is: define NAME KIND READS WRITES COMMAND. KIND is `source` for the
-# front end, which stops by a signal, `stage`, which stops when its input ends, or
-# `model`, whose command has READS and WRITES as its standard streams. WRITES is
-# empty where the stage itself knows what to do when its reader goes.
+# Defines a stage: define NAME KIND READS WRITES COMMAND. KIND is `source` for the front
+# end, which stops on a signal; `stage`, which stops when its input ends; or `model`,
+# whose command uses READS and WRITES as its standard streams. WRITES is empty if the
+# stage itself can handle the loss of its reader.
 define() {
   mkdir --parents "stages/$1"
   printf 'kind=%q\nreads=%q\nwrites=%q\ncommand=%q\n' "$2" "$3" "$4" "$5" > "stages/$1/new"
   mv "stages/$1/new" "stages/$1/stage"
 }
 
-# Whether a process runs. One that has ended and that nobody has asked about yet
-# does not.
+# Whether a process runs. A zombie does not.
 alive() {
   local state
   [[ -n "${1:-}" ]] && state=$(cat "/proc/$1/status" 2> /dev/null) &&
     [[ "$state" != *State:$'\t'Z* ]]
 }
 
-# When a process began, in ticks since the machine did: with its number, this tells
-# it from all others.
+# Prints when a process started, in clock ticks since the machine's start. The start
+# time and the number together identify a process.
 begun() {
   local stat
   stat=$(cat "/proc/$1/stat" 2> /dev/null) || return 1
-  # The fields behind the name, which may hold anything.
+  # The fields behind the process's name. The name may contain any character.
   # shellcheck disable=SC2086
   set -- ${stat##*) }
   echo "${20}"
 }
 
-# note PID FILE
+# Writes the number and the start time of a process to a file: note PID FILE.
 note() {
   echo "$1 $(begun "$1")" > "$2"
 }
 
-# The process that `note` has written down, while it runs.
+# Prints the number of a process that `note` has recorded, if it still runs: pid_of
+# STAGE FILE.
 pid_of() {
   local pid since
   { read -r pid since < "stages/$1/$2"; } 2> /dev/null || return 0
@@ -92,21 +92,21 @@ pid_of() {
   fi
 }
 
-# Runs a stage, again and again, until SIGTERM lets its input end.
+# Runs a stage and restarts it when it ends, until SIGTERM closes its input.
 #
-# Meanwhile it holds the writing end of the pipe that the stage reads, so that the
-# stage does not end with its writer; and the reading end of the pipe that it
-# writes, so that a broken pipe does not end it with its reader.
+# The supervisor holds the writing end of the pipe that the stage reads, so that the
+# stage does not end with its writer. It also holds the reading end of the pipe that the
+# stage writes, so that a closed reader does not end the stage.
 supervise() {
   local name=$1 kind reads writes command
   local pid='' stopping='' restarts=0 delay=0.1 begun state both reading='' writing
   # shellcheck disable=SC1090
   source "stages/$name/stage"
   note "$BASHPID" "stages/$name/supervisor"
-  # `down` takes this away before it looks for who is there: whoever comes too late
-  # to be seen sees that himself.
+  # `down` removes this file before it looks for supervisors. So a supervisor that
+  # starts too late for `down` to see it ends here.
   [[ -e stages/running ]] || return 0
-  # An end of a pipe cannot be opened alone without waiting for the other one.
+  # Opening only one end of a pipe would wait for the other end.
   # shellcheck disable=SC2094
   exec {both}<> "$reads" {writing}> "$reads" {both}>&-
   if [[ -n "$writes" ]]; then
@@ -118,35 +118,35 @@ supervise() {
     stopping=yes
     [[ -z "$writing" ]] || exec {writing}>&-
     writing=
-    # The front end has no input that could end.
+    # The front end has no input that ends, so it needs a signal.
     if [[ $kind == source && -n "$pid" ]]; then
       kill "$pid" 2> /dev/null || true
     fi
   }
   trap stop TERM
   trap '' INT HUP
-  # Each stage in a group of its own, so that all of it can be ended.
+  # Each stage gets its own process group, so that all its processes can be ended.
   set -o monitor
   while [[ -z "$stopping" ]]; do
     begun=$SECONDS
     launch &
     pid=$!
     note "$pid" "stages/$name/pid"
-    # The word to stop may have come before there was anything to tell.
+    # SIGTERM may have come before the stage was started.
     [[ -z "$stopping" ]] || stop
     while :; do
       state=0
-      # -f: until it ends, not until it is stopped.
+      # -f waits for the end of the process, not for a change of its state.
       wait -f "$pid" || state=$?
       alive "$pid" || break
     done
-    # What it has started goes with it.
+    # Ends the processes that the stage has started.
     kill -KILL -- "-$pid" 2> /dev/null || true
     [[ -z "$stopping" ]] || break
     restarts=$((restarts + 1))
     echo "$restarts" > "stages/$name/restarts"
-    echo "up.sh: $name ended with status $state; starting it again" >&2
-    # One that dies at once must not use up the machine.
+    echo "up.sh: $name ended with status $state; restarting it" >&2
+    # A growing delay keeps a stage that always dies from using up the machine.
     if ((SECONDS - begun > 5)); then
       delay=0.1
     fi
@@ -157,8 +157,8 @@ supervise() {
   rm --force "stages/$name/supervisor" "stages/$name/pid"
 }
 
-# Becomes the stage's own program. $resume says that the one before may have died
-# inside a line.
+# Becomes the program of the stage. $resume tells the program that its predecessor may
+# have died in the middle of a line.
 launch() {
   trap - TERM INT HUP
   [[ -z "$writing" ]] || exec {writing}>&-
@@ -178,30 +178,30 @@ launch() {
 }
 
 start() {
-  # Of its own session, so that Ctrl-C here is not for it.
-  # The lock is not for it either.
+  # A separate session keeps Ctrl-C in this terminal from the supervisor. The supervisor
+  # must not hold the lock.
   setsid "$self" --dir . supervise "$1" < /dev/null >> "logs/$1.log" 2>&1 {lock}>&- &
   for _ in {1..100}; do
     alive "$(pid_of "$1" pid)" && return
     (($(restarts_of "$1") < 3)) || break
     sleep 0.05
   done
-  fail "$1 does not start: $(last_words "$1")"
+  fail "$1 does not start: $(last_message "$1")"
 }
 
-# What a stage has said last, and where the rest is.
-last_words() {
+# Prints the last message of a stage and the path of its log.
+last_message() {
   local said
   said=$(grep --invert-match '^up.sh: ' "logs/$1.log" 2> /dev/null | tail --lines=1) || true
   echo "${said:+$said; }see $dir/logs/$1.log"
 }
 
-# How often a stage was started again.
+# Prints how often a stage was restarted.
 restarts_of() {
   cat "stages/$1/restarts" 2> /dev/null || echo 0
 }
 
-# Lets a stage end, and ends it by force where it does not.
+# Stops a stage, by force if it does not end in time.
 stop_stage() {
   local name=$1 supervisor pid
   supervisor=$(pid_of "$name" supervisor)
@@ -221,10 +221,10 @@ stop_stage() {
   return 0
 }
 
-# Ends a stage that does not end with its input: it may still put by what it holds.
+# Ends a stage that did not end with its input. SIGTERM still lets it save its records.
 end_group() {
   alive "$2" || return 0
-  echo "up.sh: $1 does not end by itself; ending it" >&2
+  echo "up.sh: $1 did not end in time; ending it by force" >&2
   kill -TERM -- "-$2" 2> /dev/null || true
   for ((i = 0; i < 60; i++)); do
     alive "$2" || return 0
@@ -276,11 +276,11 @@ prepare() {
   done
   for name in "${STAGES[@]}" $(models); do
     if alive "$(pid_of "$name" supervisor)" || alive "$(pid_of "$name" pid)"; then
-      fail "$dir is up already, or not all of it is down; \`down\` ends what runs"
+      fail "$dir is up already, or some stages still run; stop them with \`down\`"
     fi
   done
   mkdir --parents models scores keep pipes archive decisions spill stats logs stages policies
-  # What an earlier run has left in pipes is nobody's any more.
+  # Bytes that an earlier run left in pipes must not reach this one.
   find models scores keep pipes -type p -delete
   rm --recursive --force stages/*
   : > stages/running
@@ -305,7 +305,7 @@ prepare() {
     define rendezvous stage keep/rendezvous pipes/responses 'exec rv-rendezvous \
       --requests keep/rendezvous --scores scores --policy policy.toml --keep-policies policies \
       --output pipes/responses --decisions pipes/decided --stats stats/rendezvous.json $resume'
-    # What is kept may take its time where the answers need the processors.
+    # `nice` gives the answers precedence over the archives.
     define decoy stage keep/decoy '' 'rv-decoy --input keep/decoy --stats stats/decoy.json |
       nice rv-archive --dir archive --stats stats/archive.json'
     define decisions stage pipes/decided '' 'exec nice rv-archive --input pipes/decided \
@@ -323,8 +323,8 @@ define_model() {
   local name=$1 command
   shift
   [[ "$name" =~ ^[A-Za-z0-9][A-Za-z0-9._@-]*$ && " ${STAGES[*]} " != *" $name "* ]] ||
-    status=2 fail "'$name' cannot name a model: letters, digits and ._@- can"
-  [[ ! -e "stages/$name" ]] || fail "$name is there already; remove it first"
+    status=2 fail "'$name' cannot name a model: use letters, digits and ._@-"
+  [[ ! -e "stages/$name" ]] || fail "$name exists already; remove it first"
   command -v -- "$1" > /dev/null || status=2 fail "$1: no such program"
   command=$(printf ' %q' "$@")
   pipe "scores/$name"
@@ -332,7 +332,7 @@ define_model() {
   define "$name" model "models/$name" "scores/$name" "exec$command"
 }
 
-# The body that GET PATH has at the admin address, where its status is 200.
+# Prints the body of GET PATH at the admin address, if the status is 200.
 ask() {
   local admin reply
   # shellcheck disable=SC1091
@@ -344,7 +344,8 @@ ask() {
   [[ "$reply" == 'HTTP/1.1 200 '* ]] && sed '1,/^$/d' <<< "$reply"
 }
 
-# A port that the system has chosen is the front end's for as long as it is up.
+# Records the addresses, so that a restarted front end keeps a port that the system has
+# chosen.
 remember_addresses() {
   local listen admin
   for _ in {1..200}; do
@@ -354,11 +355,11 @@ remember_addresses() {
       printf 'listen=%q\nadmin=%q\n' "$listen" "$admin" > addresses
       return
     fi
-    # A port that somebody else has is not worth a longer wait.
+    # If another process has the port, a longer wait is useless.
     (($(restarts_of front) < 3)) || break
     sleep 0.05
   done
-  fail "the front end does not come up: $(last_words front)"
+  fail "the front end does not start: $(last_message front)"
 }
 
 up() {
@@ -380,7 +381,7 @@ up() {
     fi
     sleep 0.05
   done
-  fail "it does not answer; see $dir/logs"
+  fail "the front end does not get ready; see $dir/logs"
 }
 
 add() {
@@ -391,19 +392,19 @@ add() {
   trap "take_away '$1'" EXIT
   start "$1"
   trap - EXIT
-  echo "$1 has joined"
+  echo "added $1"
 }
 
 remove() {
   (($# == 1)) || usage
   local name=$1
-  [[ -e "stages/$name" && " ${STAGES[*]} " != *" $name "* ]] || fail "there is no model $name"
+  [[ -e "stages/$name" && " ${STAGES[*]} " != *" $name "* ]] || fail "no model is called $name"
   take_away "$name"
-  echo "$name has left"
+  echo "removed $name"
 }
 
 take_away() {
-  # With its pipe its requests end, and then the model does.
+  # Without its pipe, the model's input ends, and so does the model.
   rm --force "models/$1"
   stop_stage "$1"
   rm --force "scores/$1"
@@ -414,7 +415,7 @@ reload() {
   rv-rendezvous check policy.toml > /dev/null
   local pid
   pid=$(pid_of rendezvous pid)
-  alive "$pid" || fail "the rendezvous does not run"
+  alive "$pid" || fail "the rendezvous is not running"
   kill -HUP "$pid"
 }
 
@@ -450,7 +451,7 @@ stop_all() {
 
 down() {
   stop_all
-  echo "down; what is left is in $dir"
+  echo "down; all files are still in $dir"
 }
 
 # -------------------------------------------------------------------------------
@@ -469,7 +470,7 @@ command=${1:-}
 case $command in
   up | prepare) ;;
   add | remove | reload | status | down | supervise)
-    [[ -e "$dir/stages" ]] || fail "$dir: nothing was brought up there; \`up\` does"
+    [[ -e "$dir/stages" ]] || fail "$dir: has no stages; start them with \`up\`"
     ;;
   *) usage ;;
 esac
@@ -483,7 +484,7 @@ case $command in
   *)
     exec {lock}> lock
     flock --wait "$LOCK_SECONDS" "$lock" ||
-      fail "another command is at work in $dir for longer than $LOCK_SECONDS s"
+      fail "another command has held the lock of $dir for more than $LOCK_SECONDS s"
     "$command" "$@"
     ;;
 esac

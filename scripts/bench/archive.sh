@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Archives beside gzip, pigz, zcat and zgrep: the same records, the same or a
-# smaller size. Sourced by bench.sh.
+# Compares archives with gzip, pigz, zcat and zgrep on the same records, at the same or
+# a smaller size. Sourced by bench.sh.
 
 echo '== an archive of requests, from a file to the disk'
 one_core=(taskset --cpu-list 0)

@@ -1,7 +1,7 @@
 """The peer of rv-es-sink: a plain loop around `_bulk`.
 
 Reads records from stdin and indexes each under its messageId, with calls of 1000
-records on so many connections. Usage: bulk.py HOST:PORT INDEX CONNECTIONS
+records on CONNECTIONS connections. Usage: bulk.py HOST:PORT INDEX CONNECTIONS
 """
 
 import http.client

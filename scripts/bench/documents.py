@@ -1,6 +1,6 @@
-"""Makes the documents of rv-es-sink of plain requests: the timestamp is a date.
+"""Turns plain requests into the documents of rv-es-sink, in which the timestamp is a date.
 
-So a loader that sends them gives the service the same work as the sink does. Usage: documents.py < REQUESTS > DOCUMENTS
+With them, a loader gives the service the same work as the sink. Usage: documents.py < REQUESTS > DOCUMENTS
 """
 
 import re

@@ -1,12 +1,12 @@
 # shellcheck shell=bash disable=SC2154
-# The sink into a service that takes everything at once, and into a real one beside
-# a plain loop around _bulk and esbulk, where that is on the path. Sourced by
-# bench.sh. The real one is named by ES_URL, such as
+# Measures the sink with a service that accepts everything at once, and with a real one.
+# The peers are a plain loop around _bulk, and esbulk if it is on the path. Sourced by
+# bench.sh. ES_URL names the real service, for example:
 #
 #   scripts/services/search.sh start elasticsearch8 /tmp/rv-search
 #   ES_URL=http://127.0.0.1:19208 scripts/bench.sh es
 
-# Processor time for so many records: cost NAME COMMAND.
+# Prints the processor time per record: cost NAME COMMAND.
 cost() {
   local TIMEFORMAT='%U %S %R' times
   { times=$({ time bash -euo pipefail -c "$2" > /dev/null 2> errors.log; } 2>&1); } || {
@@ -19,7 +19,7 @@ cost() {
       name, (t[1] + t[2]) / records * 1e6, (t[1] + t[2]) / t[3], records / t[3] }'
 }
 
-echo '== the sink into a service that takes everything at once'
+echo '== the sink into a service that accepts everything at once'
 python3 "$here/scripts/bench/fake_bulk.py" > fake.port &
 jobs_started+=($!)
 for _ in {1..100}; do
@@ -36,19 +36,19 @@ kill "${jobs_started[@]}"
 jobs_started=()
 
 if [[ -z ${ES_URL:-} ]]; then
-  echo '== the sink into a real service: NOT measured, since ES_URL is not set (scripts/bench/es.sh says how)'
+  echo '== the sink into a real service: NOT measured, because ES_URL is not set (see scripts/bench/es.sh)'
 else
   all_records=$records
   records=${ES_RECORDS:-100000}
   head --lines="$records" requests > es.requests
   python3 "$here/scripts/bench/documents.py" < es.requests > es.documents
   address=${ES_URL#http://}
-  # A new index for every run, so that all find the same.
+  # Each run uses a new index, so that all runs start equal.
   # shellcheck disable=SC2016 # for the shell of each run
   new='index=rv-bench-$(date +%s%N)'
   for connections in 1 2; do
     echo "== $records requests into $ES_URL on $connections connections"
-    # The service warms up, which takes it a while.
+    # The service needs some time to warm up.
     for _ in 1 2 3 4 5; do
       bash -c "$new; python3 $here/scripts/bench/bulk.py $address \$index 2 < es.documents"
     done
@@ -57,7 +57,7 @@ else
     if command -v esbulk > /dev/null; then
       peers+=(esbulk "$new; esbulk -server $ES_URL -index \$index -id messageId -w $connections -size 1000 es.requests")
     else
-      echo '  (esbulk: NOT measured, since it is not on the path)'
+      echo '  (esbulk: NOT measured, because it is not on the path)'
     fi
     compare \
       'rv-es-sink' "$sink" \

@@ -1,6 +1,6 @@
-"""A service that takes every document at once, so that the sink is the limit.
+"""A service that accepts every document at once, so that the sink is the bottleneck.
 
-Prints its port, and serves until it is killed. Usage: fake_bulk.py
+Prints its port, and serves until a signal ends it. Usage: fake_bulk.py
 """
 
 import gzip

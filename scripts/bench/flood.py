@@ -1,7 +1,7 @@
-"""How long answers take while one model floods its pipe of scores.
+"""Measures how long answers take while one model floods its pipe of scores.
 
-flood.py KIND SECONDS     prints p50, p99 and the longest of them, in ms
-KIND is none, or one of those in `lines` below.
+flood.py KIND SECONDS     prints p50, p99 and the maximum, in ms
+KIND is none, or one of the kinds in `lines` below.
 """
 
 import json
@@ -24,7 +24,7 @@ modelResult = { modelName = "default" }
 
 
 def lines(kind):
-    """A block of lines in which a number that grows takes the place of @@@@@@@@."""
+    """A block of lines in which an increasing number replaces @@@@@@@@."""
     score = '{"messageId":"%s","result":{"modelName":"%s","result":%s},"provenance":{"model":{"modelVersion":%s}}}\n'
     many = range(1000)
     if kind == "equal":
@@ -47,7 +47,7 @@ def lines(kind):
 
 
 def write(kind, path):
-    """Writes as fast as the pipe takes it."""
+    """Writes as fast as the pipe accepts bytes."""
     block, number = lines(kind), 0
     changes = b"@@@@@@@@" in block
     with open(path, "wb", buffering=0) as pipe:
@@ -59,7 +59,7 @@ def write(kind, path):
 
 
 def ask(requests, scores, responses, message_id):
-    """The time of one answer."""
+    """The time until one answer, in seconds."""
     began = time.perf_counter()
     request = {"messageId": message_id, "timestamp": time.time(), "modelInput": {}}
     requests.write(json.dumps(request).encode() + b"\n")

@@ -1,6 +1,7 @@
 # shellcheck shell=bash disable=SC2154
-# Answers while one model floods its pipe of scores, beside answers without a flood.
-# Sourced by bench.sh. FLOOD_SECONDS is the time of one measurement; a run makes eight.
+# Measures the latency of answers while one model floods its pipe of scores, and without
+# a flood. Sourced by bench.sh. FLOOD_SECONDS is the time of one measurement; a run
+# makes eight.
 
 echo '== one request at a time through a rendezvous while another pipe is flooded; x: p99 against that without'
 kinds=(none equal distinct duplicates versions late rejects huge)
@@ -10,7 +11,7 @@ for ((run = 0; run < runs; run++)); do
   done
 done
 for kind in "${kinds[@]}"; do
-  # The ratio is that of each run, since a machine drifts.
+  # The ratio is computed within each run, because the machine drifts.
   paste --delimiters=' ' "$kind.flood" none.flood |
     awk '{ printf "%.2f\n", $2 / $5 }' | median > "$kind.ratio"
   printf '  %-34s p50 %s ms  p99 %s ms  longest %s ms  %s x\n' "$kind" \

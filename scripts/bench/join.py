@@ -1,7 +1,7 @@
 """The peer of a replay: a dict join that makes the same choice.
 
 Reads requests and the scores of two models, and gives each request the answer
-of dt@1 where it came within the deadline, else that of lr@0 where that came.
+of dt@1 if it came within the deadline, else the answer of lr@0 if it has one.
 Usage: join.py REQUESTS DT_SCORES LR_SCORES > RESPONSES
 """
 
@@ -40,7 +40,7 @@ def main():
     with open(sys.argv[1], "rb") as lines:
         for line in lines:
             request = loads(line)
-            # dt alone in the first half of the deadline, then both.
+            # In the first half of the deadline only dt may answer, then both models.
             best = None
             for rank, by_id in enumerate((dt, lr)):
                 score = by_id.get(request["messageId"])

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# One request at a time through a chain of pipes, with the rendezvous and with
+# Sends one request at a time through a chain of pipes, with the rendezvous and with
 # `cat` in its place. Sourced by bench.sh.
 
 echo '== one request at a time through pipes: from rv-request and back to it'

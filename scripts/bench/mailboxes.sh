@@ -1,6 +1,7 @@
 # shellcheck shell=bash disable=SC2154
-# Memory of a rendezvous in which as many requests wait as may, while more come.
-# Sourced by bench.sh. OPEN is how many may wait; twice as many come.
+# Measures the memory of a rendezvous with the largest number of open requests, while
+# more requests come. Sourced by bench.sh. OPEN is that number; twice as many requests
+# come.
 
 open=${OPEN:-1000000}
 echo "== $((2 * open)) requests, of which $open may be open and none gets a score"
@@ -19,7 +20,7 @@ resident() { awk '/^VmRSS/ { print int($2 / 1024) }' "/proc/$rendezvous/status";
       for (i = 0; i < count; i++)
         printf "{\"messageId\":\"request-%d\",\"timestamp\":%d,\"modelInput\":{\"x\":1}}\n", from + i, now
     }'
-    # What is under way in the pipe is read.
+    # Waits until the bytes in the pipe have been read.
     sleep 2
     resident >> many.resident
   done

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# Policies of a hundred thousand parts, read and checked. Sourced by bench.sh.
+# Reads and checks policies of a hundred thousand parts. Sourced by bench.sh.
 
 echo '== rv-rendezvous check, a policy of 100,000 parts'
 awk 'BEGIN {

@@ -1,5 +1,6 @@
 # shellcheck shell=bash disable=SC2154
-# A replay of requests and the scores of two models, beside a join in Python. Sourced by bench.sh.
+# Compares a replay of requests and the scores of two models with a join in Python.
+# Sourced by bench.sh.
 
 echo '== a replay of requests and the scores of two models'
 replay='rv-rendezvous --replay --requests requests --scores dt.scores lr.scores --quiet

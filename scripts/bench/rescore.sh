@@ -1,7 +1,8 @@
 # shellcheck shell=bash disable=SC2154
-# A recording scored again, beside Python: a predict a record, as in a first
-# program, and one for every 10,000 with the fastest parser there is. BENCH_PYTHON
-# names a Python with scikit-learn, numpy and orjson. Sourced by bench.sh.
+# Compares rescoring with two programs in Python: a simple one that predicts once a
+# record, and one that predicts for 10,000 records at once and uses the fastest JSON
+# parser. BENCH_PYTHON names a Python with scikit-learn, numpy and orjson. Sourced by
+# bench.sh.
 
 echo '== a recording scored again by a decision tree, from a file to /dev/null'
 compare \
@@ -15,7 +16,8 @@ if "$python" -c 'import orjson, numpy, sklearn' 2> /dev/null; then
     'orjson, a predict per 10,000' "$python $here/scripts/bench/score.py $here/fixtures/iris.csv 10000 < requests"
   few=$((records / 10))
   head --lines="$few" requests > few.requests
-  # Ratios are those of equal inputs; so many records keep the loop short.
+  # Both programs must read the same input; a smaller number of records keeps the slow
+  # loop short.
   records=$few compare \
     'rv-score --rescore' 'rv-score --rescore --model dt.json < few.requests' \
     'json, a predict per record' "$python $here/scripts/bench/score.py $here/fixtures/iris.csv 1 < few.requests"

@@ -1,15 +1,15 @@
 # shellcheck shell=bash disable=SC2154
-# Calls through the whole architecture (front end, tee, two models, decoy, archive,
-# rendezvous, decisions), beside the same front end when it only echoes, and beside
-# FastAPI with scikit-learn serving one of the models. Needs wrk, perl, and
-# python3 with venv, into which it fetches FastAPI and scikit-learn from PyPI.
-# Sourced by bench.sh. CALL_SECONDS is how long each is called.
+# Measures HTTP calls through the whole architecture (front end, tee, two models, decoy,
+# archive, rendezvous, decisions). The peers are the same front end with an echo behind
+# it, and FastAPI with scikit-learn, which serves one of the models. Needs wrk, perl,
+# and python3 with venv, into which it fetches FastAPI and scikit-learn from PyPI.
+# Sourced by bench.sh. CALL_SECONDS is the length of each measurement.
 
 serve_bench() {
   local call_seconds=${CALL_SECONDS:-5} tool name connections run
   for tool in wrk perl python3; do
     command -v $tool > /dev/null || {
-      echo "== calls: NOT measured, since there is no $tool"
+      echo "== calls: NOT measured, because $tool is missing"
       return 0
     }
   done
@@ -24,7 +24,7 @@ done = function(summary, latency)
     summary.errors.status + summary.errors.connect + summary.errors.read + summary.errors.timeout))
 end
 LUA
-  # All: calls a second, p50 and p99 in ms, calls that failed.
+  # The fields are: calls a second, p50 and p99 in ms, failed calls.
   local -A address=()
 
   "$here/scripts/up.sh" --dir chain up --listen 127.0.0.1:0 --admin 127.0.0.1:0 > up.log

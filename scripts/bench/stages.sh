@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# Each stage alone, from a file to /dev/null, beside peers. Sourced by bench.sh.
+# Compares each single stage, from a file to /dev/null, with peers. Sourced by bench.sh.
 
 echo '== one stage, from a file to /dev/null'
 sed 's/.*"modelInput":\(.*\)}$/\1/' requests > inputs

@@ -1,13 +1,13 @@
 # shellcheck shell=bash disable=SC2154
-# Copies to three files and to three pipes, beside GNU tee. Then what three readers
-# get out of pipes, in MB/s as they measure it: when nobody stops, and what one that
-# has stopped for STOPPED_SECONDS costs the others, at 40 MB/s, 300 MB/s and as fast as
-# it goes. A line that is lost, repeated or torn ends the benchmark. Spills lie in
-# $TMPDIR; RATES and COUNTS choose sources and numbers of pipes. Sourced by bench.sh.
+# Compares copies to three files and to three pipes with GNU tee. Then measures the
+# rates of three readers of pipes, in MB/s: first while all of them read, then while one
+# has stopped for STOPPED_SECONDS, with a source at 40 MB/s, at 300 MB/s and at full
+# speed. A lost, repeated or torn line ends the benchmark. Spill files are in $TMPDIR.
+# RATES chooses the sources, and COUNTS the numbers of pipes. Sourced by bench.sh.
 
 for ((i = 0; i < 5; i++)); do cat requests; done > many.requests
 cat > to_pipes.sh << 'SCRIPT'
-# to_pipes.sh COMMAND...: three pipes that are read as fast as that goes.
+# to_pipes.sh COMMAND...: writes to three pipes that are read at full speed.
 rm --force p1 p2 p3
 mkfifo p1 p2 p3
 for pipe in p1 p2 p3; do cat $pipe > /dev/null & done
@@ -15,10 +15,10 @@ for pipe in p1 p2 p3; do cat $pipe > /dev/null & done
 wait
 SCRIPT
 cat > readers_get.sh << 'SCRIPT'
-# readers_get.sh SECONDS MB/S stop|go PIPES COMMAND...: what the readers of the pipes
-# get of a source of that rate, 0 being as fast as it goes, in MB/s. With `stop` the
-# last one stands still from the first second to the last but one. Prints the mean of
-# the others' rates in that time. Fails where a reader misses a line.
+# readers_get.sh SECONDS MB/S stop|go PIPES COMMAND...: prints the mean rate of the
+# readers, in MB/s. The source writes at MB/S; 0 means at full speed. With `stop`, the
+# last reader pauses from one second after the start to one second before the end, and
+# the mean is over the other readers in that time. Fails if a reader misses a line.
 set -euo pipefail
 seconds=$1 rate=$2 what=$3 count=$4
 shift 4
@@ -41,9 +41,9 @@ read -r written < written
 others=("${pipes[@]}")
 [[ $what != stop ]] || unset 'others[-1]'
 for pipe in "${pipes[@]}"; do
-  read -r _ lines missing again torn < "$pipe.got"
-  if ((lines != written || missing || again || torn)); then
-    echo "of $written lines, $pipe got $lines; $missing missing, $again again, $torn torn" >&2
+  read -r _ lines missing repeated torn < "$pipe.got"
+  if ((lines != written || missing || repeated || torn)); then
+    echo "of $written lines, $pipe got $lines; $missing missing, $repeated repeated, $torn torn" >&2
     cat tee.errors >&2
     exit 1
   fi
@@ -79,7 +79,7 @@ readers_get() {
 )
 seconds_each=$((${STOPPED_SECONDS:-20} + 2))
 for count in ${COUNTS:-3 8}; do
-  echo "== $count pipes, a source as fast as it goes, every reader reads: what each gets"
+  echo "== $count pipes, a source at full speed, no reader pauses: the rate of each reader"
   for ((run = 0; run < runs; run++)); do
     readers_get 6 0 go "$count" "${rv_tee[@]}" >> "rv-tee $count"
     readers_get 6 0 go "$count" tee >> "tee $count"
@@ -87,12 +87,12 @@ for count in ${COUNTS:-3 8}; do
   paste <(median < "rv-tee $count") <(median < "tee $count") | awk \
     '{ printf "  rv-tee %5d MB/s, GNU tee %5d MB/s: %.2f x\n", $1, $2, $1 / $2 }'
 done
-echo "== three pipes: what the others get while one reader stands still for $((seconds_each - 2)) s"
+echo "== three pipes: the rate of the others while one reader pauses for $((seconds_each - 2)) s"
 for rate in ${RATES:-40 300 0}; do
   for ((run = 0; run < runs; run++)); do
     readers_get 8 "$rate" go 3 "${rv_tee[@]}" >> "going $rate"
     readers_get $seconds_each "$rate" stop 3 "${rv_tee[@]}" >> "stopped $rate"
   done
-  paste <(median < "going $rate") <(median < "stopped $rate") | awk -v rate="${rate/#0/as fast as it goes}" \
+  paste <(median < "going $rate") <(median < "stopped $rate") | awk -v rate="${rate/#0/at full speed}" \
     '{ printf "  source %-18s %5d MB/s, and %5d MB/s with one stopped: %5.1f %%\n", rate, $1, $2, 100 * $2 / $1 }'
 done

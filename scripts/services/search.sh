@@ -1,23 +1,23 @@
 #!/usr/bin/env bash
-# A real Elasticsearch or OpenSearch on 127.0.0.1, for trying things out and for
-# the tests. Data, log and settings stay in DIR.
+# Runs a real Elasticsearch or OpenSearch on 127.0.0.1, for experiments and for the
+# tests. Its data, logs and settings are in DIR.
 #
 #   scripts/services/search.sh start KIND DIR [--secure]
 #   scripts/services/search.sh stop DIR
 #
-# KIND is elasticsearch7, elasticsearch8 or opensearch2. DIR/url says where it is.
-# --secure (Elasticsearch) switches on TLS, with the certificate of a new
-# authority in DIR/ca.pem, and logins, with these users: `admin` may do everything,
-# `reader` may not write. Their password is in DIR/password.
+# KIND is elasticsearch7, elasticsearch8 or opensearch2. DIR/url contains the address.
+# --secure (only Elasticsearch) turns on logins and TLS. DIR/ca.pem is the new authority
+# of the certificate. The user `admin` may do everything, the user `reader` may only
+# read. DIR/password holds the password of both.
 #
-# SETTINGS holds further lines for the service's own settings, PORT another port,
-# HEAP another size of its memory (512m).
+# SETTINGS adds lines to the service's settings, PORT sets the port, and HEAP sets the
+# size of its memory (512m).
 #
-# Needs a JDK from 17 on, Maven and curl, and openssl and python3 for --secure;
-# root on Debian gets what is missing from its packages. The servers are those of
-# the makers' own integration tests, without most modules: they have no ingest
-# processors and no scripts. Each is fetched once, into SERVICES_HOME
-# (~/.cache/rv-services, or /var/tmp/rv-services for root).
+# Needs a JDK of version 17 or newer, Maven and curl; --secure also needs openssl and
+# python3. As root on Debian, this script installs the missing packages. The servers are
+# the builds for the makers' own integration tests. Most of their modules are missing,
+# so they have no ingest processors and no scripts. Each server is fetched once, into
+# SERVICES_HOME (~/.cache/rv-services, or /var/tmp/rv-services for root).
 set -euo pipefail
 shopt -s inherit_errexit
 here=$(cd "$(dirname "$0")" && pwd)
@@ -38,7 +38,7 @@ need() {
   fi
 }
 
-# Stops the service of $1, if there is one, and waits until it is gone.
+# Stops the service in the folder $1, if there is one, and waits for its end.
 stop() {
   [[ -f $1/pid ]] || return 0
   local pid
@@ -52,11 +52,13 @@ stop() {
   rm --force "$1/pid"
 }
 
-# The program's folder, fetched where it is not there yet: GROUP ARTIFACT VERSION.
+# Prints the folder of a server, and fetches the server if it is missing: GROUP ARTIFACT
+# VERSION.
 unpacked() {
   local home=${SERVICES_HOME:-}
   if [[ -z $home ]]; then
-    # The servers refuse to run as root, and another user has to reach them.
+    # The servers refuse to run as root, so another user must be able to read the
+    # folder.
     [[ $(id --user) == 0 ]] && home=/var/tmp/rv-services || home=$HOME/.cache/rv-services
   fi
   if [[ ! -d $home/$2-$3 ]]; then
@@ -64,7 +66,7 @@ unpacked() {
     mkdir --parents "$home"
     local into
     into=$(mktemp --directory "$home/new-XXXXXX")
-    # There, since it leaves a mark where it runs.
+    # Maven runs in that folder because it leaves a file behind.
     (
       cd "$into"
       mvn --batch-mode --quiet org.apache.maven.plugins:maven-dependency-plugin:3.6.1:unpack \
@@ -73,15 +75,15 @@ unpacked() {
     chmod +x "$into/$2-$3"/bin/*
     if [[ $2 == elasticsearch && $3 == 8.* ]]; then add_missing "$into/$2-$3" "$3"; fi
     chmod --recursive a+rX "$into/$2-$3"
-    # The last step, so that what is there is whole.
+    # The rename is the last step, so that an existing folder is always complete.
     mv "$into/$2-$3" "$home/"
     rm --recursive --force "$into"
   fi
   echo "$home/$2-$3"
 }
 
-# What answers `GET /`, and the analysis for API keys, are modules of their own,
-# which the 8 of the tests lacks.
+# Adds two modules that the test build of Elasticsearch 8 lacks: the answer to `GET /`,
+# and the text analysis that API keys need.
 add_missing() {
   local plugin=$1/plugins/missing classes
   classes=$(mktemp --directory)
@@ -98,9 +100,9 @@ start() {
     elasticsearch7) group=org.elasticsearch.$group artifact=elasticsearch version=7.17.29 port=19207 ;;
     elasticsearch8) group=org.elasticsearch.$group artifact=elasticsearch version=8.19.21 port=19208 ;;
     opensearch2) group=org.opensearch.$group artifact=opensearch version=2.19.6 port=19212 ;;
-    *) fail "there is no $kind; elasticsearch7, elasticsearch8 and opensearch2 there are" 2 ;;
+    *) fail "KIND is elasticsearch7, elasticsearch8 or opensearch2, not $kind" 2 ;;
   esac
-  [[ $secure == no || $artifact == elasticsearch ]] || fail "$kind comes without logins" 2
+  [[ $secure == no || $artifact == elasticsearch ]] || fail "$kind does not support --secure" 2
   port=${PORT:-$port}
   need curl curl
   need javac openjdk-17-jdk-headless
@@ -113,7 +115,7 @@ start() {
   stop "$dir"
   mkdir --parents "$dir/config" "$dir/tmp" "$dir/logs" "$dir/data"
   cp --recursive "$home/config/." "$dir/config/"
-  # Its paths are relative to the program's folder, which is not ours to write.
+  # The paths are relative to the server's folder, which this script must not write to.
   sed --in-place "s|\blogs/|$dir/logs/|; s|=data\$|=$dir/data|" "$dir/config/jvm.options"
   {
     printf '%s: %s\n' cluster.name rv node.name node-1 network.host 127.0.0.1 \
@@ -169,10 +171,10 @@ start() {
   done
   kill "$launched" 2> /dev/null || true
   tail --lines=30 "$dir/log" >&2
-  fail "$kind does not come up"
+  fail "$kind did not start"
 }
 
-# An authority, a certificate of it for 127.0.0.1, and a password.
+# Makes an authority, its certificate for 127.0.0.1, and a password.
 make_secrets() {
   need openssl openssl
   need python3 python3
@@ -189,7 +191,7 @@ make_secrets() {
   )
 }
 
-# As the service keeps passwords.
+# Prints the hash of a password, as the service stores it.
 hashed() {
   python3 - "$1" << 'PY'
 import base64, hashlib, os, sys
@@ -204,12 +206,12 @@ PY
 case ${1:-} in
   start)
     (($# == 3 || $# == 4)) || fail "start takes KIND DIR [--secure]" 2
-    [[ ${4:---secure} == --secure ]] || fail "there is no $4" 2
+    [[ ${4:---secure} == --secure ]] || fail "$4 is unknown; the only flag is --secure" 2
     start "$2" "$3" "$([[ -n ${4:-} ]] && echo yes || echo no)"
     ;;
   stop)
     (($# == 2)) || fail "stop takes DIR" 2
     stop "$2"
     ;;
-  *) fail "start KIND DIR [--secure], or stop DIR" 2 ;;
+  *) fail "usage: start KIND DIR [--secure], or stop DIR" 2 ;;
 esac

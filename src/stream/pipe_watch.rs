@@ -97,7 +97,7 @@ mod tests {
         let (folder, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let (here, there) = (folder.path().join("pipe"), elsewhere.path().join("pipe"));
         let watch = PipeWatch::new().unwrap();
-        watch.folder(folder.path().to_str().unwrap()).unwrap();
+        watch.watch_folder(folder.path().to_str().unwrap()).unwrap();
         assert!(!has_changed(&watch));
         fifo(&here);
         assert!(has_changed(&watch), "made");
@@ -109,7 +109,7 @@ mod tests {
         fs::remove_file(&here).unwrap();
         assert!(has_changed(&watch), "removed");
         assert!(!has_changed(&watch));
-        assert!(watch.folder("/nowhere").is_err());
+        assert!(watch.watch_folder("/nowhere").is_err());
     }
 
     #[test]
@@ -118,13 +118,13 @@ mod tests {
         let path = folder.path().join("pipe");
         fifo(&path);
         let watch = PipeWatch::new().unwrap();
-        watch.opening(path.to_str().unwrap()).unwrap();
+        watch.watch_opening(path.to_str().unwrap()).unwrap();
         assert!(!has_changed(&watch));
         let opened = File::options().read(true).write(true).open(&path).unwrap();
         assert!(has_changed(&watch));
         drop(opened);
         assert!(!has_changed(&watch));
-        assert!(watch.opening("/nowhere/pipe").is_err());
+        assert!(watch.watch_opening("/nowhere/pipe").is_err());
     }
 
     #[test]

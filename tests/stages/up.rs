@@ -305,8 +305,8 @@ fn what_cannot_be_is_refused() {
         ("add", &["tee", "cat"], "cannot name a model"),
         ("add", &["../x", "cat"], "cannot name a model"),
         ("add", &["x", "no-such-program"], "no such program"),
-        ("remove", &["front"], "there is no model front"),
-        ("remove", &["x"], "there is no model x"),
+        ("remove", &["front"], "no model is called front"),
+        ("remove", &["x"], "no model is called x"),
     ] {
         let refused = up.finish(command, args);
         assert!([2, 3].contains(&refused.status), "{refused}");
@@ -335,7 +335,7 @@ fn commands_at_once_are_commands_in_turn_and_nothing_outlives_down() {
         let finished = add.wait();
         joined += usize::from(finished.status == 0);
         assert!(
-            finished.status == 0 || finished.stderr.contains("same is there already"),
+            finished.status == 0 || finished.stderr.contains("same exists already"),
             "{finished}"
         );
     }
