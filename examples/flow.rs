@@ -1,12 +1,13 @@
-//! A source and readers for measuring what carries lines: `scripts/bench/tee.sh` runs
-//! it. Numbered lines go in; each reader says how fast they came, and which did not.
+//! A source and readers that measure programs which copy lines; `scripts/bench/tee.sh`
+//! runs them. The source writes numbered lines. Each reader prints their rate and how
+//! many are missing, repeated or torn.
 //!
 //! ```text
-//! flow write SECONDS [MB/S]      numbered lines to standard output, 0: as fast as it goes
-//! flow read PATH FROM TO         reads to the end; the rate is that between two times
+//! flow write SECONDS [MB/S]      write numbered lines to standard output; 0: at full speed
+//! flow read PATH FROM TO         read to the end; measure the rate between two times
 //! ```
 
-// A load generator: it prints its figures, and nobody stops it with a signal.
+// A load generator prints its figures, and needs no handling of signals.
 #![expect(clippy::disallowed_methods, clippy::print_stderr, clippy::print_stdout)]
 
 use std::fs::File;
@@ -17,10 +18,10 @@ use std::time::{Duration, Instant};
 /// The length of a line, with its newline.
 const LINE_BYTES: usize = 168;
 
-/// How many digits its number has.
+/// The number of digits of a line's number.
 const DIGITS: usize = 16;
 
-/// How much is read at once.
+/// How many bytes one read asks for.
 const READ_BYTES: usize = 1 << 20;
 
 fn main() -> io::Result<()> {
@@ -39,7 +40,7 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Writes lines for so long, at so many MB a second.
+/// Writes lines for `seconds`, at `rate` MB/s; 0 means at full speed.
 fn write(seconds: f64, rate: f64) -> io::Result<()> {
     let mut out = io::stdout().lock();
     let lines = 390;
@@ -73,16 +74,16 @@ fn write(seconds: f64, rate: f64) -> io::Result<()> {
     Ok(())
 }
 
-/// What a reader has seen.
+/// The lines that a reader has seen.
 #[derive(Default)]
 struct Seen {
     lines: u64,
-    /// The number of the line that is to come next.
+    /// The number of the next expected line.
     next: u64,
     missing: u64,
-    /// Lines that came again, or too late.
-    again: u64,
-    /// Lines that were none.
+    /// Lines that were repeated or came too late.
+    repeated: u64,
+    /// Lines without the expected form.
     torn: u64,
 }
 
@@ -100,7 +101,7 @@ impl Seen {
         });
         self.lines += 1;
         if number < self.next {
-            self.again += 1;
+            self.repeated += 1;
         } else {
             self.missing += number - self.next;
             self.next = number + 1;
@@ -108,8 +109,8 @@ impl Seen {
     }
 }
 
-/// Reads to the end. Prints MB/s between two times in seconds, counted from the first
-/// byte, then lines, missing, again, torn.
+/// Reads to the end. Prints the rate in MB/s between `from` and `to`, in seconds after
+/// the first byte; then the numbers of lines, missing, repeated and torn lines.
 fn read(path: &str, from: f64, to: f64) -> io::Result<()> {
     let mut input = File::open(path)?;
     let mut buffer = vec![0; READ_BYTES + LINE_BYTES];
@@ -150,19 +151,19 @@ fn read(path: &str, from: f64, to: f64) -> io::Result<()> {
     let Seen {
         lines,
         missing,
-        again,
+        repeated,
         torn,
         ..
     } = seen;
-    println!("{rate:.1} {lines} {missing} {again} {torn}");
+    println!("{rate:.1} {lines} {missing} {repeated} {torn}");
     Ok(())
 }
 
-/// Looks at whole lines, and says how long they are.
+/// Checks all whole lines, and returns their total length in bytes.
 fn take_lines(bytes: &[u8], seen: &mut Seen) -> usize {
     let mut at = 0;
     while at < bytes.len() {
-        // Lines have one length, unless one is torn.
+        // All lines have the same length, unless one is torn.
         let end = at + LINE_BYTES;
         let length = match bytes.get(end - 1) {
             Some(b'\n') => LINE_BYTES,

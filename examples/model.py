@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """A model in Python: reads requests on standard input, writes scores on standard output.
 
-It names the iris class whose centre is nearest. Put your own model into `predict`.
-docs/records.md gives the rules that this program keeps.
+It predicts the iris class with the nearest centre. Put your own model into `predict`.
+docs/records.md gives the rules for a model.
 """
 
 import json
@@ -29,13 +29,13 @@ def predict(flower):
 
 
 def score(request):
-    """The score of a request: its result, or an error, so that nobody waits for the deadline."""
+    """The score of a request: its result, or an error, so that the rendezvous need not wait."""
     started = time.perf_counter()
     try:
         outcome = {"result": {"modelName": NAME, "result": predict(request["modelInput"])}}
     except Exception as error:
         outcome = {"error": {"modelName": NAME, "message": f"{type(error).__name__}: {error}"}}
-    # Milliseconds, both.
+    # Both times are in milliseconds.
     evaluation = 1000 * (time.perf_counter() - started)
     elapsed = 1000 * (time.time() - request["timestamp"])
     model = {
@@ -51,7 +51,7 @@ def score(request):
 
 
 def parse(line):
-    """The request of a line. Raises ValueError where there is none."""
+    """The request in a line. Raises ValueError if the line is no request."""
     request = json.loads(line)
     if not isinstance(request, dict) or not isinstance(request.get("messageId"), str):
         raise ValueError('field "messageId" is missing')
@@ -68,11 +68,11 @@ def main():
         try:
             request = parse(line)
         except ValueError as error:
-            # A bad line is reported, and the stream goes on.
+            # A bad line is reported, and the program continues.
             print(f"model.py: <stdin>:{number}: {error}", file=sys.stderr)
             rejected += 1
             continue
-        # Flushed, since somebody waits for it.
+        # Flushed at once, because the rendezvous waits for the score.
         print(json.dumps(score(request)), flush=True)
     return 1 if rejected else 0
 
@@ -81,7 +81,8 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except BrokenPipeError:
-        # The reader has gone. Python flushes once more at its end: give it something to write to.
+        # The reader has closed the pipe. Python flushes stdout again at its end, so
+        # give it a place to write to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except KeyboardInterrupt:

@@ -1,5 +1,5 @@
-//! A folder to run programs in, and programs that cannot outlive their test. A test
-//! cannot outlive its time: see `limit`.
+//! Runs programs in a temporary folder. The programs end with their test, and `limit`
+//! bounds the time of a test.
 
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Read, Write};
@@ -19,10 +19,10 @@ use tempfile::TempDir;
 
 use crate::limit::{Output, TimeLimit};
 
-/// The longest that any program of a test may run.
+/// The longest time that a program of a test may run.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The file of a program of this package.
+/// The path of a program of this package.
 pub fn program(name: &str) -> PathBuf {
     let path = match name {
         "rv-archive" => env!("CARGO_BIN_EXE_rv-archive"),
@@ -37,12 +37,12 @@ pub fn program(name: &str) -> PathBuf {
     PathBuf::from(path)
 }
 
-/// The top of the checkout.
+/// The root of the checkout.
 pub fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A temporary folder with what a test needs in it. It stays where the test fails.
+/// A temporary folder for one test. It is kept if the test fails.
 pub struct Workdir {
     folder: TempDir,
     limit: Arc<TimeLimit>,
@@ -53,7 +53,7 @@ impl Workdir {
         Workdir::new_in(&std::env::temp_dir())
     }
 
-    /// The same below `parent`.
+    /// Like `new`, but below `parent`.
     pub fn new_in(parent: &Path) -> Workdir {
         let folder = tempfile::Builder::new()
             .prefix("rv-test-")
@@ -85,7 +85,7 @@ impl Workdir {
         path
     }
 
-    /// Both models of the demo, trained on the iris data.
+    /// Trains both models of the demo on the iris data.
     pub fn train_iris_models(&self) -> (String, String) {
         let dt = self.train("decision-tree", "dt", 1);
         let lr = self.train("logistic-regression", "lr", 0);
@@ -105,7 +105,7 @@ impl Workdir {
         path
     }
 
-    /// A program of this package, about to be run in this folder.
+    /// A command that runs a program of this package in this folder.
     pub fn run(&self, name: &str) -> Run {
         let mut command = Command::new(program(name));
         command.current_dir(self.folder.path());
@@ -120,7 +120,7 @@ impl Workdir {
         }
     }
 
-    /// A shell script, with the programs of this package on its path.
+    /// A command that runs a shell script, with the programs of this package on PATH.
     pub fn shell(&self, script: &str) -> Run {
         let bin = program("rv-score").parent().unwrap().to_owned();
         let path = std::env::var_os("PATH").unwrap_or_default();
@@ -133,8 +133,8 @@ impl Workdir {
         self.command(command)
     }
 
-    /// A shell script with a folder `disk` of 256 KiB. Where no file system can be
-    /// mounted, there is none.
+    /// A command that runs a shell script with a folder `disk` of 256 KiB; `None` if no
+    /// file system can be mounted here.
     pub fn on_a_small_disk(&self, script: &str) -> Option<Run> {
         fs::create_dir(self.path("disk")).unwrap();
         let mount = "mount -t tmpfs -o size=256k none disk";
@@ -153,12 +153,15 @@ impl Drop for Workdir {
     fn drop(&mut self) {
         if thread::panicking() {
             self.folder.disable_cleanup(true);
-            eprintln!("what the test left is in {}", self.folder.path().display());
+            eprintln!(
+                "the files of the test are in {}",
+                self.folder.path().display()
+            );
         }
     }
 }
 
-/// A command, with what it is to read.
+/// A command and its standard input.
 pub struct Run {
     pub command: Command,
     input: Vec<u8>,
@@ -181,13 +184,13 @@ impl Run {
         self
     }
 
-    /// Runs to the end.
+    /// Runs the command to its end.
     pub fn finish(mut self) -> Finished {
         let input = std::mem::take(&mut self.input);
         let mut running = self.start();
         let stdin = running.stdin.take();
         let feeding = thread::spawn(move || {
-            // A program may end before it has read everything.
+            // A program may end before it has read all input.
             let _ = stdin.unwrap().write_all(&input);
         });
         let stdout = running.stdout.take().unwrap();
@@ -198,19 +201,19 @@ impl Run {
         finished
     }
 
-    /// Runs to the end, and fails the test unless that is 0.
+    /// Runs the command to its end, and fails the test unless its status is 0.
     pub fn succeeds(self) -> Finished {
         self.exits(0)
     }
 
-    /// Runs to the end, and fails the test unless it is this status.
+    /// Runs the command to its end, and fails the test unless its status is `status`.
     pub fn exits(self, status: i32) -> Finished {
         let finished = self.finish();
         finished.assert_status(status);
         finished
     }
 
-    /// Starts the program; the test holds its standard streams.
+    /// Starts the program. The test gets its standard streams.
     pub fn start(mut self) -> Running {
         let name = format!("{:?}", self.command);
         self.command
@@ -231,7 +234,7 @@ impl Run {
     }
 }
 
-/// A program that runs. It is killed when it is dropped.
+/// A running program. It is killed when this is dropped.
 pub struct Running {
     name: String,
     child: Child,
@@ -247,7 +250,7 @@ impl Running {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Waits for a line of stderr that holds `text`, and returns it.
+    /// Waits for a line of stderr that contains `text`, and returns the line.
     pub fn says(&self, text: &str) -> String {
         let found = eventually(|| {
             let said = self.stderr.so_far();
@@ -257,35 +260,39 @@ impl Running {
         });
         found.unwrap_or_else(|| {
             panic!(
-                "{} never said {text:?}:\n{}",
+                "{} has not printed {text:?}:\n{}",
                 self.name,
                 self.stderr.so_far()
             )
         })
     }
 
-    /// What it has said so far.
+    /// The text of stderr so far.
     pub fn said(&self) -> String {
         self.stderr.so_far()
     }
 
-    /// Writes to its standard input at once.
+    /// Writes to the program's standard input without delay.
     pub fn write(&mut self, text: impl AsRef<[u8]>) {
         let stdin = self.stdin.as_mut().unwrap();
         stdin.write_all(text.as_ref()).unwrap();
         stdin.flush().unwrap();
     }
 
-    /// Reads one line of its standard output, without the newline.
+    /// Reads one line of the program's standard output, without the newline.
     pub fn line(&mut self) -> String {
         read_line(self.stdout.as_mut().unwrap())
     }
 
-    /// Waits for the end.
+    /// Waits for the program's end.
     pub fn wait(mut self) -> Finished {
         let status = eventually(|| self.child.try_wait().unwrap());
         let Some(status) = status else {
-            panic!("{} does not end:\n{}", self.name, self.stderr.so_far());
+            panic!(
+                "{} has not ended in time:\n{}",
+                self.name,
+                self.stderr.so_far()
+            );
         };
         let mut finished = Finished {
             name: self.name.clone(),
@@ -316,7 +323,7 @@ impl Drop for Running {
     }
 }
 
-/// Reads to the end in a thread of its own.
+/// Reads a stream to its end, in a thread.
 fn read_whole(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
     let (done, whole) = mpsc::channel();
     thread::spawn(move || {
@@ -327,10 +334,11 @@ fn read_whole(mut from: impl Read + Send + 'static) -> mpsc::Receiver<Vec<u8>> {
     whole
 }
 
-/// What comes of a stream whose program has ended: its children may hold it open.
+/// The result of reading a stream of a program that has ended. Fails if a child of the
+/// program holds the stream open too long.
 fn in_time<T>(finished: &Finished, from: &mpsc::Receiver<T>) -> T {
     let received = from.recv_timeout(PATIENCE);
-    received.unwrap_or_else(|_| panic!("something holds the streams open of {finished}"))
+    received.unwrap_or_else(|_| panic!("another process holds the streams open of {finished}"))
 }
 
 /// A program that has ended.
@@ -368,7 +376,8 @@ impl std::fmt::Display for Finished {
     }
 }
 
-/// What a program says on stderr, read as it comes so that it never waits.
+/// The stderr of a program. A thread reads it, so that the program never waits for a
+/// reader.
 struct Stderr {
     text: Output,
     reading: Option<mpsc::Receiver<()>>,
@@ -397,7 +406,7 @@ impl Stderr {
     }
 }
 
-/// Asks until there is an answer; gives up when a program has had its time.
+/// Calls `ask` until it returns a value; `None` after the longest time of a program.
 pub fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -411,7 +420,7 @@ pub fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     }
 }
 
-/// Reads one line, byte by byte, so that what follows stays in the pipe.
+/// Reads one line, byte by byte, so that all later bytes stay in the pipe.
 pub fn read_line(from: &mut (impl Read + AsFd)) -> String {
     let mut line = Vec::new();
     let mut byte = [0];
@@ -439,7 +448,7 @@ pub fn open_writer(path: &str) -> File {
     let open = || {
         let mut options = File::options();
         let options = options.write(true);
-        // Without a reader this fails and does not wait.
+        // Without a reader, a non-blocking open fails immediately.
         options.custom_flags(OFlags::NONBLOCK.bits() as i32);
         match options.open(path) {
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::NXIO.raw_os_error()) => {
@@ -448,7 +457,7 @@ pub fn open_writer(path: &str) -> File {
             opened => Some(opened.unwrap()),
         }
     };
-    let writer = eventually(open).unwrap_or_else(|| panic!("nobody reads {path}"));
+    let writer = eventually(open).unwrap_or_else(|| panic!("{path} has no reader"));
     rustix::fs::fcntl_setfl(&writer, OFlags::WRONLY).unwrap();
     writer
 }
@@ -457,10 +466,10 @@ pub fn open_writer(path: &str) -> File {
 pub fn open_reader(path: &str) -> BufReader<File> {
     let (opened, reader) = mpsc::channel();
     let name = path.to_owned();
-    // It has no way that does not wait.
+    // Opening a pipe for reading may block, so a thread does it.
     thread::spawn(move || opened.send(File::open(name).unwrap()));
     let reader = reader.recv_timeout(PATIENCE);
-    BufReader::new(reader.unwrap_or_else(|_| panic!("nobody writes {path}")))
+    BufReader::new(reader.unwrap_or_else(|_| panic!("{path} has no writer")))
 }
 
 /// The next line of a pipe, without its newline.
@@ -471,12 +480,12 @@ pub fn next_line(reader: &mut impl BufRead) -> String {
     line.trim_end_matches('\n').to_owned()
 }
 
-/// A request with the measures of a flower.
+/// A request with the measurements of a flower.
 pub fn request(id: &str) -> String {
     request_at(id, 1.5)
 }
 
-/// The same, accepted at a time.
+/// Like `request`, with the given timestamp in seconds.
 pub fn request_at(id: &str, timestamp: f64) -> String {
     format!(
         r#"{{"messageId":"{id}","timestamp":{timestamp:.6},"modelInput":{{"sepalLength":5.1,"sepalWidth":3.5,"petalLength":1.4,"petalWidth":0.2}}}}"#
@@ -495,7 +504,7 @@ pub fn json(line: &str) -> serde_json::Value {
     serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}"))
 }
 
-/// A count of the summary in `--stats`.
+/// A count in the file of `--stats`.
 pub fn stat(workdir: &Workdir, file: &str, name: &str) -> u64 {
     let stats = json(&workdir.read(file));
     let count = stats[name].as_u64();
@@ -508,7 +517,7 @@ pub fn now() -> f64 {
     since.unwrap().as_secs_f64()
 }
 
-/// The processor time that a program has used, in ticks of the kernel.
+/// The processor time of a program, in ticks of the kernel.
 pub fn processor_ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, fields) = stat.rsplit_once(") ").unwrap();
@@ -517,7 +526,7 @@ pub fn processor_ticks(pid: u32) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// The memory of a program that is in use, in bytes; none where it has ended.
+/// The resident memory of a program, in bytes; 0 if the program has ended.
 pub fn resident_bytes_if_running(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
@@ -525,7 +534,7 @@ pub fn resident_bytes_if_running(pid: u32) -> u64 {
     kib.map_or(0, |kib| kib.parse::<u64>().unwrap() * 1024)
 }
 
-/// The memory of a program that is in use, in bytes.
+/// The resident memory of a program, in bytes.
 pub fn resident_bytes(pid: u32) -> u64 {
     let bytes = resident_bytes_if_running(pid);
     assert!(bytes > 0, "{pid} has ended");
