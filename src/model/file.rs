@@ -135,8 +135,8 @@ fn lay_out(raw: &str, depth: usize, out: &mut String) {
     out.push_str(raw);
 }
 
-/// Joins a description, which is a JSON object, and the parameters to the text of a
-/// model. The parameters are the last member.
+/// Makes the text of a model from its description, which is a JSON object, and its
+/// parameters, which become the last member.
 pub fn join(description: &str, parameters: &str) -> Result<String> {
     let object = Object::parse(description).map_err(|fault| anyhow!(fault))?;
     let mut out = Vec::with_capacity(description.len() + parameters.len() + 20);

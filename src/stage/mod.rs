@@ -1,5 +1,5 @@
-//! What makes a function a Unix program: its command line, messages, signals,
-//! statistics and exit status, and the loop that moves records through it.
+//! The frame of every program: its command line, messages, signals, statistics and exit
+//! status, and the loop that moves records through it.
 
 pub mod backlog;
 pub mod cli;

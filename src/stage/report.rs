@@ -52,7 +52,7 @@ pub struct Report {
     rejected: [u64; Reject::LABELS.len()],
     /// Files that could not be read, or not completely.
     damaged: u64,
-    /// How many rejected records were considered for messages.
+    /// How many rejected records were reported, or counted after the limit was reached.
     shown: u64,
     /// The inputs that are JSON but not one object a line, each with the number of its
     /// last line that was such a fragment.
@@ -218,8 +218,8 @@ impl Report {
         })
     }
 
-    /// Prints the summary of the run if `--verbose`, a terminal or a rejected record
-    /// asks for it.
+    /// Prints the summary of the run if `--verbose` is given, stderr is a terminal or a
+    /// record was rejected. `-q` suppresses it.
     pub fn summary(&self, message: &str) {
         if !self.quiet && (self.summary_wanted || self.rejected() > 0) {
             print_message(self.program, self.format, "info", message);
@@ -299,7 +299,7 @@ impl Report {
         }
     }
 
-    /// What the message about a rejected line says of its form. For JSON that is not
+    /// Decides what to add to the message about a rejected line. For JSON that is not
     /// one object a line, only the first message of an input names the remedy.
     fn shape_hint(&mut self, input: &str, line: &Line) -> ShapeHint {
         if self.shown > REPORTED_IN_FULL && self.non_ndjson_inputs.is_empty() {
@@ -385,7 +385,7 @@ impl Report {
     }
 }
 
-/// What a message says about the form of a rejected line.
+/// The addition to a message about the form of a rejected line.
 enum ShapeHint {
     /// Add nothing.
     None,

@@ -185,8 +185,8 @@ impl Snapshot {
         String::from_utf8(text).expect("written from strings")
     }
 
-    /// The counts in the text format of Prometheus, version 0.0.4. Durations are in
-    /// seconds, as is usual there.
+    /// The counts in the text format of Prometheus, version 0.0.4. Its durations are in
+    /// seconds, as Prometheus recommends.
     pub fn prometheus(&self, program: &str, running: Duration) -> String {
         let prefix = program.replace('-', "_");
         let mut text = String::new();

@@ -130,8 +130,8 @@ impl LastingPipe {
     /// Reduces the capacity to `bytes`, rounded up to whole pages. Bytes in the pipe
     /// stay.
     pub fn narrow(&mut self, bytes: usize) {
-        // This fails if the pipe holds more bytes than that. The pipe then keeps its
-        // capacity.
+        // This fails if the pipe holds more bytes than that; the pipe then keeps its
+        // capacity. The reader may also enlarge the pipe again.
         let _ = rustix::pipe::fcntl_setpipe_size(&self.fd, bytes);
     }
 }

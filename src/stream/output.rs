@@ -58,7 +58,7 @@ enum Writes {
     Blocking { sync: bool },
 }
 
-/// How many bytes are free in a pipe that poll reports as writable, at least (Linux).
+/// The smallest room in a pipe that poll reports as writable (Linux), in bytes.
 const PIECE_BYTES: usize = 4096;
 
 impl Output {

@@ -299,8 +299,9 @@ impl Lines {
         Some(self.take_line(from, length, 0))
     }
 
-    /// Whether a part of a line has been read, but not its end. Call this only after
-    /// [`next_line`](Lines::next_line) has returned `None`.
+    /// Whether a line has been begun but not returned. Once
+    /// [`next_line`](Lines::next_line) has returned `None`, the end of that line has
+    /// not been read.
     pub fn is_inside_line(&self) -> bool {
         self.skipping.is_some() || self.start < self.end
     }
