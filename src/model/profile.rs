@@ -10,12 +10,19 @@ use crate::model::bounds::{at_most_classes, at_most_features};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Quantiles {
+    /// The smallest value.
     pub min: f64,
+    /// 5 % of the values are at most this.
     pub p05: f64,
+    /// 25 % of the values are at most this.
     pub p25: f64,
+    /// The median.
     pub p50: f64,
+    /// 75 % of the values are at most this.
     pub p75: f64,
+    /// 95 % of the values are at most this.
     pub p95: f64,
+    /// The largest value.
     pub max: f64,
 }
 

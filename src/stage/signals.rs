@@ -17,13 +17,13 @@ use signal_hook::{SigId, flag, low_level};
 
 use crate::stage::cli::LogFormat;
 use crate::stage::exit::{EndedEarly, Stop};
-use crate::stage::watchdog::{Shared, Watchdog};
+use crate::stage::watchdog::{SignalFlags, Watchdog};
 
 /// The signals that have come so far.
 #[derive(Debug)]
 pub struct Signals {
     wake: UnixStream,
-    shared: Arc<Shared>,
+    shared: Arc<SignalFlags>,
     usr1: Arc<AtomicBool>,
     grace: Duration,
     /// Whether the stage checks for signals itself. Until then a signal to stop ends
@@ -44,7 +44,7 @@ impl Signals {
         let (wake, waker) = pair()?;
         let (interrupts, of_interrupts) = pair()?;
         let (others, of_others) = pair()?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(SignalFlags::default());
         let usr1 = Arc::new(AtomicBool::new(false));
         let mut handlers = Vec::new();
         // SIGHUP wakes only the watchdog. The watchdog limits its rate and then wakes

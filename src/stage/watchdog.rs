@@ -47,7 +47,7 @@ const MESSAGE_TIME_MAX: Duration = Duration::from_millis(200);
 
 /// The state that the signal handlers, the stage and the watchdog share.
 #[derive(Debug, Default)]
-pub struct Shared {
+pub struct SignalFlags {
     /// SIGINT has come.
     pub interrupt: Arc<AtomicBool>,
     /// SIGTERM has come.
@@ -64,7 +64,7 @@ pub struct Shared {
     holds: Mutex<bool>,
 }
 
-impl Shared {
+impl SignalFlags {
     /// Sets whether the stage holds data. While it holds none, a signal to stop ends
     /// the program at once.
     pub fn set_holds(&self, holds: bool) {
@@ -95,7 +95,7 @@ impl Shared {
 /// The watchdog before its thread starts.
 pub struct Watchdog {
     /// The state that it shares with the handlers and the stage.
-    pub shared: Arc<Shared>,
+    pub shared: Arc<SignalFlags>,
     /// Receives a byte for every SIGINT.
     pub interrupts: UnixStream,
     /// Receives a byte for every SIGTERM and SIGHUP, unless it is full.
@@ -133,7 +133,7 @@ impl Watchdog {
                 seen: self.shared.seen.load(Ordering::Relaxed),
                 hangup: self.shared.hangup.swap(false, Ordering::Relaxed),
             };
-            let Step {
+            let Due {
                 hurry,
                 pass_hangup_on,
                 end,
@@ -219,7 +219,7 @@ struct SignalsSeen {
 
 /// The actions that are due at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Step {
+struct Due {
     /// The grace period ends now.
     hurry: bool,
     pass_hangup_on: bool,
@@ -257,8 +257,8 @@ impl Timing {
         }
     }
 
-    fn step(&mut self, heard: &SignalsSeen, now: Instant) -> Step {
-        let mut step = Step::default();
+    fn step(&mut self, heard: &SignalsSeen, now: Instant) -> Due {
+        let mut step = Due::default();
         self.seen |= heard.seen;
         self.interrupts += heard.interrupts;
         if self.interrupts >= 2 && self.hurried.is_none() {
@@ -349,12 +349,12 @@ mod tests {
             interrupts: 1,
             ..terminated
         };
-        assert_eq!(timing.step(&terminated, start), Step::default());
-        assert_eq!(timing.step(&interrupted, start), Step::default());
+        assert_eq!(timing.step(&terminated, start), Due::default());
+        assert_eq!(timing.step(&interrupted, start), Due::default());
         assert!(timing.step(&interrupted, start).hurry);
         assert_eq!(timing.due(), Some(start + END_HURRIED_AFTER));
         // A third SIGINT changes nothing.
-        assert_eq!(timing.step(&interrupted, start), Step::default());
+        assert_eq!(timing.step(&interrupted, start), Due::default());
         assert!(timing.step(&terminated, start + END_HURRIED_AFTER).end);
     }
 

@@ -22,7 +22,7 @@ pub const LOCK_NAME: &str = "rv-archive.lock";
 /// The kind of a file, by its name. The text is the file's id, or another text in the
 /// id's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind<'a> {
+pub enum FileKind<'a> {
     /// `log-<id>.gz`: a complete file, which never changes again.
     Complete(&'a str),
     /// `part-<id>.ndjson`: lines as they came; the last one may be incomplete.
@@ -31,31 +31,33 @@ pub enum Kind<'a> {
     Unfinished(&'a str),
 }
 
-impl<'a> Kind<'a> {
+impl<'a> FileKind<'a> {
     /// The kind of the file `name`; `None` for files that do not belong to an archive.
-    pub fn of(name: &'a str) -> Option<Kind<'a>> {
+    pub fn of(name: &'a str) -> Option<FileKind<'a>> {
         if let Some(rest) = name.strip_prefix("log-") {
-            return rest.strip_suffix(".gz").map(Kind::Complete);
+            return rest.strip_suffix(".gz").map(FileKind::Complete);
         }
         let rest = name.strip_prefix("part-")?;
-        rest.strip_suffix(".ndjson").map(Kind::Part).or_else(|| {
-            let id = rest.strip_suffix(".gz.tmp")?;
-            Some(Kind::Unfinished(id))
-        })
+        rest.strip_suffix(".ndjson")
+            .map(FileKind::Part)
+            .or_else(|| {
+                let id = rest.strip_suffix(".gz.tmp")?;
+                Some(FileKind::Unfinished(id))
+            })
     }
 
     /// The name of the file.
     pub fn file_name(self) -> String {
         match self {
-            Kind::Complete(id) => format!("log-{id}.gz"),
-            Kind::Part(id) => format!("part-{id}.ndjson"),
-            Kind::Unfinished(id) => format!("part-{id}.gz.tmp"),
+            FileKind::Complete(id) => format!("log-{id}.gz"),
+            FileKind::Part(id) => format!("part-{id}.ndjson"),
+            FileKind::Unfinished(id) => format!("part-{id}.gz.tmp"),
         }
     }
 }
 
 /// The path of a file in `folder`.
-pub fn path_of(folder: &Path, kind: Kind) -> PathBuf {
+pub fn path_of(folder: &Path, kind: FileKind) -> PathBuf {
     folder.join(kind.file_name())
 }
 
@@ -93,7 +95,7 @@ impl RecordedFile {
     /// The path of the file.
     pub fn path(&self) -> PathBuf {
         match self {
-            RecordedFile::Part { folder, id } => path_of(folder, Kind::Part(id)),
+            RecordedFile::Part { folder, id } => path_of(folder, FileKind::Part(id)),
             RecordedFile::Complete(path) | RecordedFile::File(path) => path.clone(),
         }
     }
@@ -108,7 +110,7 @@ impl RecordedFile {
             (Err(error), RecordedFile::Part { folder, id })
                 if error.kind() == io::ErrorKind::NotFound =>
             {
-                path = path_of(folder, Kind::Complete(id));
+                path = path_of(folder, FileKind::Complete(id));
                 open_regular(&path, follow)
             }
             (opened, _) => opened,
@@ -404,15 +406,17 @@ fn files_of(folder: &Path) -> Result<Vec<RecordedFile>> {
     listed.extend(names(folder)?);
     let mut files: Vec<(&str, RecordedFile)> = Vec::new();
     for name in &listed {
-        match Kind::of(name) {
-            Some(Kind::Complete(id)) => files.push((id, RecordedFile::Complete(folder.join(name)))),
-            Some(Kind::Part(id)) => {
-                if !listed.contains(&Kind::Complete(id).file_name()) {
+        match FileKind::of(name) {
+            Some(FileKind::Complete(id)) => {
+                files.push((id, RecordedFile::Complete(folder.join(name))))
+            }
+            Some(FileKind::Part(id)) => {
+                if !listed.contains(&FileKind::Complete(id).file_name()) {
                     let (folder, text) = (folder.to_owned(), id.to_owned());
                     files.push((id, RecordedFile::Part { folder, id: text }));
                 }
             }
-            Some(Kind::Unfinished(_)) | None => {}
+            Some(FileKind::Unfinished(_)) | None => {}
         }
     }
     if files.is_empty() && !listed.contains(LOCK_NAME) {
@@ -432,11 +436,15 @@ mod tests {
 
     #[test]
     fn the_kind_of_a_file_follows_from_its_name() {
-        for kind in [Kind::Complete("a"), Kind::Part("a"), Kind::Unfinished("a")] {
-            assert_eq!(Kind::of(&kind.file_name()), Some(kind));
+        for kind in [
+            FileKind::Complete("a"),
+            FileKind::Part("a"),
+            FileKind::Unfinished("a"),
+        ] {
+            assert_eq!(FileKind::of(&kind.file_name()), Some(kind));
         }
         for foreign in ["log-a.gz.tmp", "part-a.gz", "log-a", "notes.txt", ".lock"] {
-            assert_eq!(Kind::of(foreign), None, "{foreign}");
+            assert_eq!(FileKind::of(foreign), None, "{foreign}");
         }
     }
 

@@ -23,12 +23,12 @@ const BLOCK_BYTES: usize = 256 * 1024;
 /// A handle to the writing thread.
 #[derive(Debug)]
 pub struct ThreadedFile {
-    shared: Arc<Mutex<Shared>>,
+    shared: Arc<Mutex<WriterState>>,
 }
 
 /// The state that the thread reports.
 #[derive(Debug, Default)]
-struct Shared {
+struct WriterState {
     error: Option<io::Error>,
     /// Lines that the thread received but could not write to the file.
     lost: u64,
@@ -45,7 +45,7 @@ impl ThreadedFile {
             rustix::fs::fcntl_setfl(&writer, OFlags::WRONLY | OFlags::NONBLOCK)?;
             // A smaller pipe works too.
             let _ = rustix::pipe::fcntl_setpipe_size(&writer, PIPE_BYTES);
-            let shared = Arc::new(Mutex::new(Shared::default()));
+            let shared = Arc::new(Mutex::new(WriterState::default()));
             let in_thread = Arc::clone(&shared);
             let builder = thread::Builder::new().name("disk".to_owned());
             builder.spawn(move || copy(reader, file, &in_thread))?;
@@ -54,7 +54,7 @@ impl ThreadedFile {
         create().with_context(|| format!("{path}: cannot open for writing"))
     }
 
-    fn shared(&self) -> MutexGuard<'_, Shared> {
+    fn shared(&self) -> MutexGuard<'_, WriterState> {
         lock(&self.shared)
     }
 
@@ -82,12 +82,12 @@ impl ThreadedFile {
     }
 }
 
-fn lock(shared: &Mutex<Shared>) -> MutexGuard<'_, Shared> {
+fn lock(shared: &Mutex<WriterState>) -> MutexGuard<'_, WriterState> {
     shared.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Copies until the pipe ends. After a failed write, further lines are only counted.
-fn copy(reader: OwnedFd, mut file: File, shared: &Mutex<Shared>) {
+fn copy(reader: OwnedFd, mut file: File, shared: &Mutex<WriterState>) {
     let mut reader = File::from(reader);
     let mut block = vec![0; BLOCK_BYTES];
     let mut failed = false;

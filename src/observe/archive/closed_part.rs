@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::observe::archive::file_id::FileId;
 use crate::observe::archive::part::{Part, PartContent, is_at};
-use crate::stream::archives::{Kind, path_of};
+use crate::stream::archives::{FileKind, path_of};
 
 /// A part that takes no more records.
 #[derive(Clone, Debug)]
@@ -34,7 +34,7 @@ impl ClosedPart {
 
     /// Its path in the archive's folder.
     pub fn path(&self, folder: &Path) -> PathBuf {
-        path_of(folder, Kind::Part(&self.id.to_string()))
+        path_of(folder, FileKind::Part(&self.id.to_string()))
     }
 
     /// How many lines are lost when this run ends without compressing it: all, if

@@ -16,7 +16,7 @@ use crate::observe::archive::folder::{FILE_MODE, next_free_id, rename_new, sync_
 use crate::observe::archive::gzip_members::{CompressionError, Compressor};
 use crate::observe::archive::part::{PartContent, is_at};
 use crate::observe::archive::stamp::Stamp;
-use crate::stream::archives::{Kind, end_of_last_line, open_regular, path_of};
+use crate::stream::archives::{FileKind, end_of_last_line, open_regular, path_of};
 
 /// A complete file that was made of a part.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ pub fn complete(
             Arc::new(opened.with_context(place)?.0)
         }
     };
-    let unfinished = path_of(folder, Kind::Unfinished(&part.id.to_string()));
+    let unfinished = path_of(folder, FileKind::Unfinished(&part.id.to_string()));
     let source = PartSource {
         path: &path,
         file: &file,
@@ -98,7 +98,7 @@ fn give_final_name(
     faults: &mut Vec<String>,
 ) -> Result<()> {
     loop {
-        let complete = path_of(folder, Kind::Complete(&part.id.to_string()));
+        let complete = path_of(folder, FileKind::Complete(&part.id.to_string()));
         match rename_new(unfinished, &complete) {
             Ok(()) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}

@@ -13,7 +13,7 @@ use rustix::io::Errno;
 use crate::observe::archive::file_id::FileId;
 use crate::observe::archive::stamp::Stamp;
 use crate::stream::archives::{
-    Kind, LOCK_NAME, names, not_opened, open_regular, path_of, refuse_irregular,
+    FileKind, LOCK_NAME, names, not_opened, open_regular, path_of, refuse_irregular,
 };
 use crate::wire::micros::Micros;
 
@@ -62,8 +62,8 @@ impl ArchiveFolder {
         let names = names(path)?;
         let (mut greatest, mut file_at_time_limit) = (None, None);
         for name in names {
-            let id = match Kind::of(&name) {
-                Some(Kind::Complete(id) | Kind::Part(id) | Kind::Unfinished(id)) => {
+            let id = match FileKind::of(&name) {
+                Some(FileKind::Complete(id) | FileKind::Part(id) | FileKind::Unfinished(id)) => {
                     FileId::parse(id)
                 }
                 None => None,
@@ -97,7 +97,7 @@ impl ArchiveFolder {
     pub fn next_stamp(&self, mut report: impl FnMut(String)) -> Result<Stamp> {
         let mut complete: Vec<(FileId, String)> = Vec::new();
         for name in names(&self.path)? {
-            if let Some(Kind::Complete(id)) = Kind::of(&name)
+            if let Some(FileKind::Complete(id)) = FileKind::of(&name)
                 && let Some(id) = FileId::parse(id)
             {
                 complete.push((id, name));
@@ -157,7 +157,11 @@ fn open_lock(path: &Path) -> io::Result<File> {
 /// Whether no file of the folder has the id in its name.
 fn is_free(folder: &Path, id: FileId) -> bool {
     let id = id.to_string();
-    let kinds = [Kind::Complete(&id), Kind::Part(&id), Kind::Unfinished(&id)];
+    let kinds = [
+        FileKind::Complete(&id),
+        FileKind::Part(&id),
+        FileKind::Unfinished(&id),
+    ];
     kinds
         .into_iter()
         .all(|kind| fs::symlink_metadata(path_of(folder, kind)).is_err())

@@ -17,7 +17,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::observe::archive::file_id::FileId;
 use crate::observe::archive::folder::{FILE_MODE, sync_folder};
-use crate::stream::archives::{Kind, end_of_last_line, path_of};
+use crate::stream::archives::{FileKind, end_of_last_line, path_of};
 
 /// How often one write starts again because another program has changed the file.
 const REPAIRS_MAX: u32 = 3;
@@ -93,7 +93,7 @@ impl Part {
     /// Creates the file in the archive's folder. The error is an I/O error with its
     /// place; its kind is `AlreadyExists` if the name is taken.
     pub fn create(folder: &Path, id: FileId) -> Result<Part> {
-        let path = path_of(folder, Kind::Part(&id.to_string()));
+        let path = path_of(folder, FileKind::Part(&id.to_string()));
         let file = OpenOptions::new()
             .read(true)
             .append(true)

@@ -14,7 +14,7 @@ use crate::observe::archive::file_id::FileId;
 use crate::observe::archive::folder::{ArchiveFolder, rename_new, sync_folder};
 use crate::stage::Stage;
 use crate::stream::archives::{
-    Kind, RecordedFile, end_of_last_line, names, not_opened, path_of, refuse_irregular,
+    FileKind, RecordedFile, end_of_last_line, names, not_opened, path_of, refuse_irregular,
 };
 use crate::wire::micros::Micros;
 
@@ -34,14 +34,14 @@ pub fn recover(stage: &mut Stage, folder: &mut ArchiveFolder, now: Micros) -> Re
     let mut recovered = Recovered::default();
     for name in names(folder.path())? {
         let path = folder.path().join(&name);
-        match Kind::of(&name) {
-            Some(Kind::Unfinished(id)) if FileId::parse(id).is_some() => {
+        match FileKind::of(&name) {
+            Some(FileKind::Unfinished(id)) if FileId::parse(id).is_some() => {
                 if let Err(error) = fs::remove_file(&path) {
                     let message = format!("{}: cannot remove: {error}", path.display());
                     stage.report.damaged(&message)?;
                 }
             }
-            Some(Kind::Part(text)) => {
+            Some(FileKind::Part(text)) => {
                 let Some(id) = FileId::parse(text) else {
                     continue;
                 };
@@ -64,12 +64,12 @@ fn recover_part(
     now: Micros,
     recovered: &mut Recovered,
 ) -> io::Result<()> {
-    let path = path_of(folder.path(), Kind::Part(&id.to_string()));
+    let path = path_of(folder.path(), FileKind::Part(&id.to_string()));
     let file = open_part(&path)?;
     let length = file.metadata()?.len();
     let kept = end_of_last_line(&file, length)?;
     let shown = path.display();
-    let complete = path_of(folder.path(), Kind::Complete(&id.to_string()));
+    let complete = path_of(folder.path(), FileKind::Complete(&id.to_string()));
     let has_complete = fs::symlink_metadata(&complete).is_ok();
     if has_complete && is_same(&file, kept, &complete) {
         // The killed run may not have synced the new name.
@@ -96,7 +96,7 @@ fn recover_part(
     if has_complete {
         // Another file has the name of this part's complete file.
         part.id = folder.next_id(now).map_err(io::Error::other)?;
-        let new = path_of(folder.path(), Kind::Part(&part.id.to_string()));
+        let new = path_of(folder.path(), FileKind::Part(&part.id.to_string()));
         rename_new(&path, &new)?;
         sync_folder(folder.path())?;
         let message = format!(

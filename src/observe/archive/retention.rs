@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::observe::archive::file_id::FileId;
-use crate::stream::archives::{Kind, names, path_of};
+use crate::stream::archives::{FileKind, names, path_of};
 
 /// How much is kept: everything, if there is no limit.
 #[derive(Clone, Copy, Debug, Default)]
@@ -42,7 +42,7 @@ impl Retention {
         };
         if retention.has_limit() {
             for name in names(folder)? {
-                if let Some(Kind::Complete(id)) = Kind::of(&name)
+                if let Some(FileKind::Complete(id)) = FileKind::of(&name)
                     && let Some(id) = FileId::parse(id)
                 {
                     retention.count(id)?;
@@ -57,7 +57,7 @@ impl Retention {
     }
 
     fn count(&mut self, id: FileId) -> Result<()> {
-        let path = path_of(&self.folder, Kind::Complete(&id.to_string()));
+        let path = path_of(&self.folder, FileKind::Complete(&id.to_string()));
         let found = match fs::symlink_metadata(&path) {
             // The archive writes regular files only.
             Ok(found) if !found.is_file() => return Ok(()),
@@ -90,7 +90,7 @@ impl Retention {
                 break;
             };
             self.bytes -= bytes;
-            let path = path_of(&self.folder, Kind::Complete(&id.to_string()));
+            let path = path_of(&self.folder, FileKind::Complete(&id.to_string()));
             match fs::remove_file(&path) {
                 Ok(()) => self.removed += 1,
                 // Another program has removed it.

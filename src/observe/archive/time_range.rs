@@ -14,7 +14,7 @@ use crate::observe::archive::file_id::FileId;
 use crate::stage::Stage;
 use crate::stage::cli::duration;
 use crate::stage::clock::Clock;
-use crate::stream::archives::{Kind, RecordedFile, recorded_files};
+use crate::stream::archives::{FileKind, RecordedFile, recorded_files};
 use crate::wire::lines::Line;
 use crate::wire::micros::Micros;
 use crate::wire::object::value_of;
@@ -207,9 +207,9 @@ pub fn files_in_range(
 /// When a file was created, by its name.
 pub fn creation_time(file: &RecordedFile) -> Option<Micros> {
     let path = file.path();
-    match Kind::of(path.file_name()?.to_str()?)? {
-        Kind::Complete(id) | Kind::Part(id) => FileId::parse(id).map(FileId::created),
-        Kind::Unfinished(_) => None,
+    match FileKind::of(path.file_name()?.to_str()?)? {
+        FileKind::Complete(id) | FileKind::Part(id) => FileId::parse(id).map(FileId::created),
+        FileKind::Unfinished(_) => None,
     }
 }
 
@@ -315,7 +315,7 @@ mod tests {
             let id = FileId::after(None, Micros(created * 1_000_000))
                 .unwrap()
                 .to_string();
-            let part = Kind::Part(&id).file_name();
+            let part = FileKind::Part(&id).file_name();
             let text = format!("no record\n{{\"timestamp\":{time}}}\n");
             std::fs::write(folder.path().join(part), text).unwrap();
         }
