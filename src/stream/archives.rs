@@ -502,7 +502,7 @@ mod tests {
     fn a_folder_without_files_is_an_archive_only_by_its_lock() {
         let empty = folder(&[("notes.txt", b"")]);
         let error = recorded_files(empty.path()).unwrap_err();
-        assert!(error.to_string().contains("holds no archive"), "{error}");
+        assert!(error.to_string().contains("without an archive"), "{error}");
         let locked = folder(&[(LOCK_NAME, b"")]);
         assert_eq!(recorded_files(locked.path()).unwrap(), []);
     }
@@ -548,8 +548,7 @@ mod tests {
         let mut recorded = Recorded::open([complete("log-a.gz"), complete("log-b")]).unwrap();
         let (text, faults) = read(&mut recorded);
         assert_eq!(text, "one\n");
-        let fault =
-            "is damaged: it does not begin as a gzip file does; the rest of it is passed over";
+        let fault = "is damaged: it does not start like a gzip file; the rest of it is skipped";
         let place = folder.path().join("log-a.gz");
         assert_eq!(faults, [format!("{}: {fault}", place.display())]);
         assert_eq!(recorded.position(), 11);
@@ -579,7 +578,7 @@ mod tests {
         assert_eq!((&*text, opened.position()), (&b"one\n"[..], 4));
         assert_eq!(
             fault(&error),
-            "is damaged: it became shorter while it was read"
+            "is damaged: it was truncated while it was read"
         );
         fs::rename(&path, folder.path().join("log-a.gz")).unwrap();
         let error = part.open().unwrap().read(&mut [0; 8]).unwrap_err();
@@ -601,25 +600,25 @@ mod tests {
             let (_, metadata) = open_regular(&path("file"), follow).unwrap();
             assert_eq!(metadata.len(), 4);
             for (name, what) in [
-                (path("pipe"), "is a named pipe, and no file"),
-                (path("socket"), "is a socket, and no file"),
-                (folder.path().to_owned(), "is a folder, and no file"),
-                (PathBuf::from("/dev/null"), "is a device, and no file"),
+                (path("pipe"), "is a named pipe, not a file"),
+                (path("socket"), "is a socket, not a file"),
+                (folder.path().to_owned(), "is a folder, not a file"),
+                (PathBuf::from("/dev/null"), "is a device, not a file"),
             ] {
                 let error = open_regular(&name, follow).unwrap_err();
-                assert_eq!(not_opened(&error), format!("{what}; it is passed over"));
+                assert_eq!(not_opened(&error), format!("{what}; it is skipped"));
             }
         }
         assert!(open_regular(&path("link"), true).is_ok());
         let error = open_regular(&path("link"), false).unwrap_err();
-        let link = "is a link, which is not followed; it is passed over";
+        let link = "is a link, which is not followed; it is skipped";
         assert_eq!(not_opened(&error), link);
         let became = io::Error::from_raw_os_error(Errno::LOOP.raw_os_error());
         assert_eq!(not_opened(&became), link);
         let denied = io::Error::from(io::ErrorKind::PermissionDenied);
         assert_eq!(
             not_opened(&denied),
-            format!("cannot open: {denied}; it is passed over")
+            format!("cannot open: {denied}; it is skipped")
         );
         assert_eq!(
             fault(&io::ErrorKind::UnexpectedEof.into()),

@@ -474,7 +474,7 @@ mod tests {
         assert_eq!(input.take_faults(), Vec::<String>::new());
         assert_eq!(input.read(&mut lines).unwrap(), Progress::Nothing);
         let fault = format!(
-            "{}: is damaged: it ends too early; the rest of it is passed over, with 4 bytes of a \
+            "{}: is damaged: it ends too early; the rest of it is skipped; this includes 4 bytes of a \
              line whose end is missing",
             path.display()
         );

@@ -70,7 +70,7 @@ const DAMAGES: &[Damage] = &[
         name: "padding and garbage",
         harm: |path| append(path, &[&[0; 512][..], b"junk\n"].concat()),
         left: 2,
-        said: "is damaged: behind its last member and zeros",
+        said: "is damaged: its last member is followed by zeros and data that is not gzip",
     },
     Damage {
         name: "an empty file",

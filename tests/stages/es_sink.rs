@@ -304,7 +304,7 @@ fn a_file_is_not_input_and_output_at_once() {
     let both = ["--pass", "-i", &file, "-o", &file];
     let finished = sink(&workdir, "http://127.0.0.1:1").args(both).exits(2);
     assert!(
-        finished.stderr.contains("is input and output at once"),
+        finished.stderr.contains("is both input and output"),
         "{finished}"
     );
     assert_eq!(workdir.read("one"), request("r-1"));

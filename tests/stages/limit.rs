@@ -177,7 +177,7 @@ mod tests {
         let config = fs::read_to_string(checkout().join(".cargo/config.toml")).unwrap();
         assert!(config.contains("runner = \"scripts/run_in_time.sh\""));
         let workdir = Workdir::new();
-        let script = "mkdir deps; cp \"$(command -v sleep)\" deps/; exec \"$0\" deps/sleep 60";
+        let script = "mkdir deps; cp \"$(command -v sleep)\" deps/; exec \"$0\" ./deps/sleep 60";
         let mut run = workdir.shell(script);
         run.command.env("RV_TEST_RUN_SECONDS", "1");
         let runner = checkout().join("scripts/run_in_time.sh");

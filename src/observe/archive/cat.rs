@@ -231,12 +231,13 @@ impl Cat {
                 }
                 Some(ReadEvent::Broken(error)) => {
                     let mut what = format!(
-                        "{name}: {}; the rest of it is passed over",
+                        "{name}: {}; the rest of it is skipped",
                         archives::fault(&error)
                     );
                     let torn = lines.drop_unfinished_line();
                     if torn > 0 {
-                        what += &format!(", with {torn} bytes of a line whose end is missing");
+                        what +=
+                            &format!("; this includes {torn} bytes of a line whose end is missing");
                     }
                     (ended, broken) = (true, Some(what));
                 }
