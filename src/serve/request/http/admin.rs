@@ -11,10 +11,10 @@ use hyper::{Method, Request, StatusCode};
 use serde_json::json;
 
 use crate::serve::request::http::answer::{
-    Answer, close_connection_after, error, json, method_not_allowed,
+    HttpAnswer, close_connection_after, error, json, method_not_allowed,
 };
 use crate::serve::request::http::caller_check::{CallerCheck, HostName};
-use crate::serve::request::http::connection::{Connection, Phase};
+use crate::serve::request::http::connection::{ClientConnection, Phase};
 use crate::serve::request::http::connections::Connections;
 use crate::serve::request::http::front_end::FrontEnd;
 
@@ -62,9 +62,9 @@ impl AdminService {
     /// Answers one call, valid or not.
     pub async fn answer(
         self: Rc<Self>,
-        connection: Rc<Connection>,
+        connection: Rc<ClientConnection>,
         request: Request<Incoming>,
-    ) -> Answer {
+    ) -> HttpAnswer {
         connection.enter(Phase::Answering, Instant::now());
         let mut answer = match self.callers.check(&request) {
             Ok(_) => self.route(&request),
@@ -77,7 +77,7 @@ impl AdminService {
         answer
     }
 
-    fn route(&self, request: &Request<Incoming>) -> Answer {
+    fn route(&self, request: &Request<Incoming>) -> HttpAnswer {
         match (request.method(), request.uri().path()) {
             (&Method::GET | &Method::HEAD, path) => self.get(path, request),
             (_, "/healthz" | "/readyz" | "/metrics" | "/openapi.json") => {
@@ -87,7 +87,7 @@ impl AdminService {
         }
     }
 
-    fn get(&self, path: &str, request: &Request<Incoming>) -> Answer {
+    fn get(&self, path: &str, request: &Request<Incoming>) -> HttpAnswer {
         match path {
             "/healthz" => json_value(StatusCode::OK, &json!({"alive": true})),
             "/readyz" => match self.front_end.not_ready() {
@@ -113,7 +113,7 @@ impl AdminService {
         }
     }
 
-    fn metrics(&self) -> Answer {
+    fn metrics(&self) -> HttpAnswer {
         let mut answer = json(StatusCode::OK, self.front_end.metrics().into());
         let content_type = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
         answer.headers_mut().insert(CONTENT_TYPE, content_type);
@@ -121,13 +121,13 @@ impl AdminService {
     }
 }
 
-fn no_such_path() -> Answer {
+fn no_such_path() -> HttpAnswer {
     error(
         StatusCode::NOT_FOUND,
         "no such path; there are GET /healthz, /readyz, /metrics and /openapi.json",
     )
 }
 
-fn json_value(status: StatusCode, value: &serde_json::Value) -> Answer {
+fn json_value(status: StatusCode, value: &serde_json::Value) -> HttpAnswer {
     json(status, format!("{value}\n").into())
 }

@@ -11,7 +11,7 @@ use crate::wire::message::{self, Field, Record};
 use crate::wire::object::ObjectWriter;
 
 /// The answer to a call.
-pub type Answer = Response<Full<Bytes>>;
+pub type HttpAnswer = Response<Full<Bytes>>;
 
 /// The longest value of a header, in bytes. Clients accept headers of 8 KiB and more
 /// in all.
@@ -22,8 +22,8 @@ const X_RV_MODEL: HeaderName = HeaderName::from_static("x-rv-model");
 const X_RV_REASON: HeaderName = HeaderName::from_static("x-rv-reason");
 
 /// An answer with JSON text as its body.
-pub fn json(status: StatusCode, body: Bytes) -> Answer {
-    let mut answer = Answer::new(Full::new(body));
+pub fn json(status: StatusCode, body: Bytes) -> HttpAnswer {
+    let mut answer = HttpAnswer::new(Full::new(body));
     *answer.status_mut() = status;
     // Room for all headers that may be added later, so that the map grows once.
     let mut headers = HeaderMap::with_capacity(8);
@@ -43,17 +43,17 @@ pub fn error_body(message: &str) -> Vec<u8> {
 }
 
 /// The answer to a call that fails.
-pub fn error(status: StatusCode, message: &str) -> Answer {
+pub fn error(status: StatusCode, message: &str) -> HttpAnswer {
     json(status, error_body(message).into())
 }
 
 /// A 400.
-pub fn bad_request(message: &str) -> Box<Answer> {
+pub fn bad_request(message: &str) -> Box<HttpAnswer> {
     Box::new(error(StatusCode::BAD_REQUEST, message))
 }
 
 /// A 401: the call needs the bearer token.
-pub fn unauthorized() -> Answer {
+pub fn unauthorized() -> HttpAnswer {
     let mut answer = error(StatusCode::UNAUTHORIZED, "a bearer token is needed");
     let bearer = HeaderValue::from_static("Bearer");
     answer.headers_mut().insert(WWW_AUTHENTICATE, bearer);
@@ -61,7 +61,7 @@ pub fn unauthorized() -> Answer {
 }
 
 /// A 405: the path takes only `methods`, which are names with commas between them.
-pub fn method_not_allowed(methods: &'static str) -> Answer {
+pub fn method_not_allowed(methods: &'static str) -> HttpAnswer {
     let message = "this path does not take this method";
     let mut answer = error(StatusCode::METHOD_NOT_ALLOWED, message);
     let methods = HeaderValue::from_static(methods);
@@ -70,7 +70,7 @@ pub fn method_not_allowed(methods: &'static str) -> Answer {
 }
 
 /// A 503: the client may try again after a second.
-pub fn unavailable(message: &str) -> Answer {
+pub fn unavailable(message: &str) -> HttpAnswer {
     let mut answer = error(StatusCode::SERVICE_UNAVAILABLE, message);
     let seconds = HeaderValue::from_static("1");
     answer.headers_mut().insert(RETRY_AFTER, seconds);
@@ -78,14 +78,14 @@ pub fn unavailable(message: &str) -> Answer {
 }
 
 /// Closes the connection when the answer is sent.
-pub fn close_connection_after(answer: &mut Answer) {
+pub fn close_connection_after(answer: &mut HttpAnswer) {
     let close = HeaderValue::from_static("close");
     answer.headers_mut().insert(CONNECTION, close);
 }
 
 /// The answer that a response gives: the record without its provenance, which the
 /// headers sum up. A response without a result becomes a 504.
-pub fn of_response(record: &Record, response: &message::Response) -> Answer {
+pub fn of_response(record: &Record, response: &message::Response) -> HttpAnswer {
     let mut body = Vec::with_capacity(record.text().len());
     record.rewrite(&mut body, &[Field::Provenance]).end();
     body.push(b'\n');

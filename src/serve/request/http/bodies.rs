@@ -10,9 +10,9 @@ use hyper::body::{Body, Bytes, Incoming};
 use tokio::time::timeout;
 
 use crate::serve::request::http::answer::{
-    Answer, bad_request, close_connection_after, error, unavailable,
+    HttpAnswer, bad_request, close_connection_after, error, unavailable,
 };
-use crate::serve::request::http::connection::{Connection, Phase};
+use crate::serve::request::http::connection::{ClientConnection, Phase};
 
 /// What the bodies may take.
 #[derive(Clone, Copy, Debug)]
@@ -54,9 +54,9 @@ impl Bodies {
     /// rest of the body is unread, so no other call can follow it.
     pub async fn read(
         self: &Rc<Self>,
-        connection: &Connection,
+        connection: &ClientConnection,
         body: Incoming,
-    ) -> Result<(Bytes, BodyReservation), Box<Answer>> {
+    ) -> Result<(Bytes, BodyReservation), Box<HttpAnswer>> {
         let body = self.read_within_limits(connection, body).await;
         body.map_err(|mut answer| {
             close_connection_after(&mut answer);
@@ -66,9 +66,9 @@ impl Bodies {
 
     async fn read_within_limits(
         self: &Rc<Self>,
-        connection: &Connection,
+        connection: &ClientConnection,
         body: Incoming,
-    ) -> Result<(Bytes, BodyReservation), Box<Answer>> {
+    ) -> Result<(Bytes, BodyReservation), Box<HttpAnswer>> {
         let announced = body.size_hint().lower();
         let announced = usize::try_from(announced).unwrap_or(usize::MAX);
         if announced > self.limits.body_bytes_max {
@@ -96,7 +96,7 @@ impl Bodies {
         mut body: Incoming,
         announced: usize,
         reservation: &mut BodyReservation,
-    ) -> Result<Bytes, Box<Answer>> {
+    ) -> Result<Bytes, Box<HttpAnswer>> {
         let mut first = Bytes::new();
         let mut whole = Vec::new();
         let mut length = 0;
@@ -129,7 +129,7 @@ impl Bodies {
         })
     }
 
-    fn too_large(&self) -> Box<Answer> {
+    fn too_large(&self) -> Box<HttpAnswer> {
         let max = self.limits.body_bytes_max;
         Box::new(error(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -141,7 +141,7 @@ impl Bodies {
 impl BodyReservation {
     /// Reserves memory so that it is at least `bytes` for this body. Gives a 503 if
     /// all bodies together would take too much.
-    fn grow_to(&mut self, bytes: usize) -> Result<(), Box<Answer>> {
+    fn grow_to(&mut self, bytes: usize) -> Result<(), Box<HttpAnswer>> {
         let more = bytes.saturating_sub(self.bytes);
         let all = self.bodies.reserved_bytes.get().saturating_add(more);
         if all > self.bodies.limits.all_bytes_max {

@@ -18,7 +18,7 @@ use hyper::header::{
 use hyper::http::uri::Authority;
 use hyper::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 
-use crate::serve::request::http::answer::{Answer, bad_request, error};
+use crate::serve::request::http::answer::{HttpAnswer, bad_request, error};
 use crate::stage::report::shown;
 
 /// The port if `Host` has none.
@@ -131,7 +131,7 @@ impl CallerCheck {
     }
 
     /// Checks a call. The error is the answer to a call that is refused.
-    pub fn check(&self, request: &Request<Incoming>) -> Result<Caller, Box<Answer>> {
+    pub fn check(&self, request: &Request<Incoming>) -> Result<Caller, Box<HttpAnswer>> {
         self.check_headers(request.version(), request.uri(), request.headers())
     }
 
@@ -140,7 +140,7 @@ impl CallerCheck {
         version: Version,
         uri: &Uri,
         headers: &HeaderMap,
-    ) -> Result<Caller, Box<Answer>> {
+    ) -> Result<Caller, Box<HttpAnswer>> {
         let host = only_host(version, headers)?;
         // The host in the request line takes precedence over `Host`.
         let host = uri.authority().cloned().or(host);
@@ -155,7 +155,7 @@ impl CallerCheck {
         }
     }
 
-    fn check_host(&self, host: &Authority) -> Result<(), Box<Answer>> {
+    fn check_host(&self, host: &Authority) -> Result<(), Box<HttpAnswer>> {
         if self.is_own_name(host) {
             return Ok(());
         }
@@ -176,7 +176,7 @@ impl CallerCheck {
         &self,
         origin: &HeaderValue,
         host: Option<&Authority>,
-    ) -> Result<Caller, Box<Answer>> {
+    ) -> Result<Caller, Box<HttpAnswer>> {
         let site = String::from_utf8_lossy(origin.as_bytes()).to_ascii_lowercase();
         if host.is_some_and(|host| is_site_of(&site, host)) {
             return Ok(Caller { other_site: None });
@@ -217,7 +217,11 @@ impl CallerCheck {
 
     /// The answer to a preflight request, with which a browser asks whether a page of
     /// another site may make a call. `None` if the call is something else.
-    pub fn preflight_answer(&self, caller: &Caller, request: &Request<Incoming>) -> Option<Answer> {
+    pub fn preflight_answer(
+        &self,
+        caller: &Caller,
+        request: &Request<Incoming>,
+    ) -> Option<HttpAnswer> {
         let is_preflight = request.method() == Method::OPTIONS
             && request
                 .headers()
@@ -225,7 +229,7 @@ impl CallerCheck {
         if !is_preflight || caller.other_site.is_none() {
             return None;
         }
-        let mut answer = Answer::default();
+        let mut answer = HttpAnswer::default();
         *answer.status_mut() = StatusCode::NO_CONTENT;
         let methods = HeaderValue::from_static("GET, HEAD, POST");
         let headers = answer.headers_mut();
@@ -242,7 +246,7 @@ impl CallerCheck {
 
 impl Caller {
     /// Lets a page of another site read the answer.
-    pub fn allow_reading(self, answer: &mut Answer) {
+    pub fn allow_reading(self, answer: &mut HttpAnswer) {
         let Some(site) = self.other_site else {
             return;
         };
@@ -261,7 +265,7 @@ const ALLOW_PRIVATE_NETWORK: HeaderName =
     HeaderName::from_static("access-control-allow-private-network");
 
 /// The `Host` of a call. A call must have one `Host`; a call of HTTP/1.0 may have none.
-fn only_host(version: Version, headers: &HeaderMap) -> Result<Option<Authority>, Box<Answer>> {
+fn only_host(version: Version, headers: &HeaderMap) -> Result<Option<Authority>, Box<HttpAnswer>> {
     let mut hosts = headers.get_all(HOST).iter();
     match (hosts.next(), hosts.next()) {
         (None, _) if version < Version::HTTP_11 => Ok(None),

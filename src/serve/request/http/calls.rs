@@ -12,11 +12,11 @@ use tokio::time::timeout;
 
 use crate::serve::request::args::HttpOptions;
 use crate::serve::request::http::answer::{
-    Answer, bad_request, close_connection_after, error, json, method_not_allowed, unavailable,
+    HttpAnswer, bad_request, close_connection_after, error, json, method_not_allowed, unavailable,
 };
 use crate::serve::request::http::bodies::Bodies;
 use crate::serve::request::http::caller_check::{Caller, CallerCheck};
-use crate::serve::request::http::connection::Connection;
+use crate::serve::request::http::connection::ClientConnection;
 use crate::serve::request::http::front_end::FrontEnd;
 use crate::serve::request::http::pipeline::SendError;
 use crate::wire::message::MESSAGE_ID_BYTES_MAX;
@@ -62,9 +62,9 @@ impl CallService {
     /// Answers one call, valid or not.
     pub async fn answer(
         self: Rc<Self>,
-        connection: Rc<Connection>,
+        connection: Rc<ClientConnection>,
         request: Request<Incoming>,
-    ) -> Answer {
+    ) -> HttpAnswer {
         let counted = self.front_end.counts.begin_call(Rc::clone(&connection));
         let mut answer = match self.callers.check(&request) {
             Ok(caller) => self.answer_caller(&connection, caller, request).await,
@@ -79,10 +79,10 @@ impl CallService {
 
     async fn answer_caller(
         &self,
-        connection: &Connection,
+        connection: &ClientConnection,
         caller: Caller,
         request: Request<Incoming>,
-    ) -> Answer {
+    ) -> HttpAnswer {
         let mut answer = match self.callers.preflight_answer(&caller, &request) {
             Some(answer) => answer,
             None => self.route(connection, request).await,
@@ -91,7 +91,7 @@ impl CallService {
         answer
     }
 
-    async fn route(&self, connection: &Connection, request: Request<Incoming>) -> Answer {
+    async fn route(&self, connection: &ClientConnection, request: Request<Incoming>) -> HttpAnswer {
         match (request.method(), request.uri().path()) {
             (&Method::GET | &Method::HEAD, "/ping") => ping(),
             (&Method::POST, "/predict") => self
@@ -117,9 +117,9 @@ impl CallService {
     /// The error is the answer to a call that is refused or gets no response.
     async fn predict(
         &self,
-        connection: &Connection,
+        connection: &ClientConnection,
         request: Request<Incoming>,
-    ) -> Result<Answer, Box<Answer>> {
+    ) -> Result<HttpAnswer, Box<HttpAnswer>> {
         self.front_end.access.check(request.headers())?;
         let id = self.id_of(request.headers())?;
         let mut call = {
@@ -146,7 +146,7 @@ impl CallService {
 
     /// The message id in the headers, if the service takes it from there and it is
     /// there.
-    fn id_of(&self, headers: &HeaderMap) -> Result<Option<String>, Box<Answer>> {
+    fn id_of(&self, headers: &HeaderMap) -> Result<Option<String>, Box<HttpAnswer>> {
         let Some(name) = &self.id_header else {
             return Ok(None);
         };
@@ -164,7 +164,7 @@ impl CallService {
 
 /// The body as JSON on one line. Outside a string, a newline is white space, so a space
 /// can replace it. Inside a string, JSON allows no newline.
-fn model_input(body: &[u8]) -> Result<Cow<'_, str>, Box<Answer>> {
+fn model_input(body: &[u8]) -> Result<Cow<'_, str>, Box<HttpAnswer>> {
     let text = std::str::from_utf8(body)
         .map_err(|error| bad_request(&Reject::not_utf8(error).to_string()))?;
     let value = parse_value(text).map_err(|reason| bad_request(&reason))?;
@@ -175,7 +175,7 @@ fn model_input(body: &[u8]) -> Result<Cow<'_, str>, Box<Answer>> {
 }
 
 /// The answer to a call whose request cannot be sent.
-fn send_error(send_error: SendError) -> Box<Answer> {
+fn send_error(send_error: SendError) -> Box<HttpAnswer> {
     Box::new(match send_error {
         SendError::IdInUse => error(StatusCode::CONFLICT, "a call with this id is open"),
         SendError::Full => unavailable("too many calls are open"),
@@ -185,7 +185,7 @@ fn send_error(send_error: SendError) -> Box<Answer> {
     })
 }
 
-fn ping() -> Answer {
+fn ping() -> HttpAnswer {
     json(StatusCode::OK, Bytes::from_static(b"{\"ping\":\"pong\"}\n"))
 }
 

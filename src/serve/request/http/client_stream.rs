@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-use crate::serve::request::http::connection::{Connection, Phase};
+use crate::serve::request::http::connection::{ClientConnection, Phase};
 use crate::serve::request::http::parse_error::{find_own_answer, with_body};
 
 /// For how long a client may go on sending after the last answer. What it sends is
@@ -22,7 +22,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub struct ClientStream {
     stream: TcpStream,
-    connection: Rc<Connection>,
+    connection: Rc<ClientConnection>,
     /// Whether a read waits until the client has taken its answers.
     read_is_held_back: bool,
     /// The unsent rest of the answer to invalid headers.
@@ -33,7 +33,7 @@ pub struct ClientStream {
 
 impl ClientStream {
     /// Wraps `stream`, which belongs to `connection`.
-    pub fn new(stream: TcpStream, connection: Rc<Connection>) -> ClientStream {
+    pub fn new(stream: TcpStream, connection: Rc<ClientConnection>) -> ClientStream {
         ClientStream {
             stream,
             connection,
@@ -177,7 +177,7 @@ mod tests {
         let (stream, _) = listener.accept().await.unwrap();
         client.write_all(b"next call").unwrap();
         stream.readable().await.unwrap();
-        let connection = Rc::new(Connection::new(Instant::now(), 0));
+        let connection = Rc::new(ClientConnection::new(Instant::now(), 0));
         let mut client_stream = ClientStream::new(stream, Rc::clone(&connection));
         let mut bytes = [0; 16];
         connection.write_blocked(Instant::now());

@@ -48,7 +48,7 @@ pub type EvictionRank = (u8, Instant);
 /// The state of one connection. The task that serves it and the list of all connections
 /// share it.
 #[derive(Debug)]
-pub struct Connection {
+pub struct ClientConnection {
     phase: Cell<Phase>,
     phase_since: Cell<Instant>,
     /// Set while the client does not read its answer: since when.
@@ -61,10 +61,10 @@ pub struct Connection {
     pub index: Cell<Option<usize>>,
 }
 
-impl Connection {
+impl ClientConnection {
     /// A connection that was accepted at `now`. Its first headers must come soon.
-    pub fn new(now: Instant, index: usize) -> Connection {
-        Connection {
+    pub fn new(now: Instant, index: usize) -> ClientConnection {
+        ClientConnection {
             phase: Cell::new(Phase::Headers),
             phase_since: Cell::new(now),
             write_blocked_since: Cell::new(None),

@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, sleep_until};
 
 use crate::serve::request::http::connection::{
-    ClientTimeouts, Connection, DRAIN_TIMEOUT, EVICTABLE_AFTER,
+    ClientConnection, ClientTimeouts, DRAIN_TIMEOUT, EVICTABLE_AFTER,
 };
 
 /// For how long quiet connections stay open after the program was told to end. A call
@@ -17,13 +17,13 @@ const QUIET_BEFORE_CLOSE: Duration = Duration::from_millis(200);
 
 /// A place among the connections of a listener. It is free again when this is dropped.
 #[derive(Debug)]
-pub struct Slot {
+pub struct ConnectionSlot {
     connections: Rc<Connections>,
     /// The connection that has the slot.
-    pub connection: Rc<Connection>,
+    pub connection: Rc<ClientConnection>,
 }
 
-impl Slot {
+impl ConnectionSlot {
     /// Counts the connection as one that ended with invalid headers.
     pub fn count_malformed(&self) {
         let malformed = &self.connections.malformed;
@@ -31,7 +31,7 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
+impl Drop for ConnectionSlot {
     fn drop(&mut self) {
         self.connections.remove(&self.connection);
     }
@@ -42,7 +42,7 @@ impl Drop for Slot {
 pub struct Connections {
     max: usize,
     timeouts: ClientTimeouts,
-    list: RefCell<Vec<Rc<Connection>>>,
+    list: RefCell<Vec<Rc<ClientConnection>>>,
     added: Notify,
     removed: Notify,
     /// Whether a new connection waits for a slot, and none can be evicted.
@@ -93,7 +93,7 @@ impl Connections {
     /// Waits for a slot. At the limit, the connection that has waited longest for its
     /// client is evicted. If none can be evicted, the next one that has answered its
     /// call is closed.
-    pub async fn acquire_slot(self: &Rc<Self>) -> Slot {
+    pub async fn acquire_slot(self: &Rc<Self>) -> ConnectionSlot {
         loop {
             let now = Instant::now();
             if self.count() < self.max || self.evict_one(now) {
@@ -133,7 +133,7 @@ impl Connections {
         let stopped = Instant::now();
         loop {
             let now = Instant::now();
-            let close_at = |connection: &Connection| {
+            let close_at = |connection: &ClientConnection| {
                 connection.phase_since().max(stopped) + QUIET_BEFORE_CLOSE
             };
             let list = self.list.borrow().clone();
@@ -152,20 +152,20 @@ impl Connections {
     }
 
     /// Adds a connection, whatever the limit is.
-    pub fn add(self: &Rc<Self>, now: Instant) -> Slot {
+    pub fn add(self: &Rc<Self>, now: Instant) -> ConnectionSlot {
         let mut list = self.list.borrow_mut();
-        let connection = Rc::new(Connection::new(now, list.len()));
+        let connection = Rc::new(ClientConnection::new(now, list.len()));
         list.push(Rc::clone(&connection));
         if list.len() == 1 {
             self.added.notify_one();
         }
-        Slot {
+        ConnectionSlot {
             connections: Rc::clone(self),
             connection,
         }
     }
 
-    fn remove(&self, connection: &Connection) {
+    fn remove(&self, connection: &ClientConnection) {
         if let Some(index) = connection.index.take() {
             let mut list = self.list.borrow_mut();
             list.swap_remove(index);
@@ -177,7 +177,7 @@ impl Connections {
     }
 
     /// Frees the slot at once. The task of the connection ends when it is woken.
-    fn close(&self, connection: &Connection) {
+    fn close(&self, connection: &ClientConnection) {
         self.remove(connection);
         connection.close();
     }
@@ -237,7 +237,7 @@ mod tests {
 
     /// A listener with one connection for each item: its phase, whether its writes are
     /// blocked, and for how many seconds.
-    fn connections(each: &[(Phase, bool, u64)]) -> (Rc<Connections>, Vec<Slot>, Instant) {
+    fn connections(each: &[(Phase, bool, u64)]) -> (Rc<Connections>, Vec<ConnectionSlot>, Instant) {
         let start = Instant::now();
         let now = start + Duration::from_secs(1000);
         let connections = Connections::new(each.len(), TIMEOUTS);
@@ -254,7 +254,7 @@ mod tests {
         (connections, slots, now)
     }
 
-    fn closed(slots: &[Slot]) -> Vec<usize> {
+    fn closed(slots: &[ConnectionSlot]) -> Vec<usize> {
         (0..slots.len())
             .filter(|index| slots[*index].connection.is_closed())
             .collect()

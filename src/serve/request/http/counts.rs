@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use hyper::StatusCode;
 
-use crate::serve::request::http::connection::{Connection, Phase};
+use crate::serve::request::http::connection::{ClientConnection, Phase};
 use crate::serve::request::http::connections::Connections;
 use crate::serve::request::http::reports::Reports;
 use crate::stage::stats::{Latencies, Snapshot};
@@ -45,7 +45,7 @@ impl CallCounts {
     }
 
     /// Counts a call whose headers were read, and begins its phase.
-    pub fn begin_call(self: &Rc<Self>, connection: Rc<Connection>) -> CountedCall {
+    pub fn begin_call(self: &Rc<Self>, connection: Rc<ClientConnection>) -> CountedCall {
         self.totals.borrow_mut().begun += 1;
         self.reports.note_count();
         let begun_at = Instant::now();
@@ -109,7 +109,7 @@ impl CallCounts {
 #[derive(Debug)]
 pub struct CountedCall {
     counts: Rc<CallCounts>,
-    connection: Rc<Connection>,
+    connection: Rc<ClientConnection>,
     begun_at: Instant,
     status: Option<StatusCode>,
 }

@@ -17,10 +17,10 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
-use crate::serve::request::http::answer::Answer;
+use crate::serve::request::http::answer::HttpAnswer;
 use crate::serve::request::http::client_stream::ClientStream;
-use crate::serve::request::http::connection::Connection;
-use crate::serve::request::http::connections::{Connections, Slot};
+use crate::serve::request::http::connection::ClientConnection;
+use crate::serve::request::http::connections::{ConnectionSlot, Connections};
 use crate::serve::request::http::parse_error::HEADERS_BYTES_MAX;
 use crate::serve::request::http::reports::Reports;
 
@@ -55,8 +55,8 @@ pub async fn accept<Handler, Answering>(
     stop: Rc<Notify>,
     answer: Handler,
 ) where
-    Handler: Fn(Rc<Connection>, Request<Incoming>) -> Answering + Clone + 'static,
-    Answering: Future<Output = Answer> + 'static,
+    Handler: Fn(Rc<ClientConnection>, Request<Incoming>) -> Answering + Clone + 'static,
+    Answering: Future<Output = HttpAnswer> + 'static,
 {
     let begin = async |stream| {
         let slot = connections.acquire_slot().await;
@@ -90,12 +90,12 @@ pub async fn accept<Handler, Answering>(
 /// Serves one connection to its end.
 async fn serve<Handler, Answering>(
     stream: TcpStream,
-    slot: Slot,
+    slot: ConnectionSlot,
     reports: Rc<Reports>,
     answer: Handler,
 ) where
-    Handler: Fn(Rc<Connection>, Request<Incoming>) -> Answering,
-    Answering: Future<Output = Answer>,
+    Handler: Fn(Rc<ClientConnection>, Request<Incoming>) -> Answering,
+    Answering: Future<Output = HttpAnswer>,
 {
     let _ = stream.set_nodelay(true);
     let client_stream = ClientStream::new(stream, Rc::clone(&slot.connection));

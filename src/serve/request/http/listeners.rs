@@ -68,7 +68,7 @@ impl Listeners {
         stage: &Stage,
         options: &HttpOptions,
         front_end: &Rc<FrontEnd>,
-    ) -> Accepting {
+    ) -> AcceptTask {
         let accepting = start_calls(stage, options, front_end, self.calls);
         if let Some(admin) = self.admin {
             start_admin(stage, options, front_end, admin);
@@ -94,7 +94,7 @@ fn start_calls(
     options: &HttpOptions,
     front_end: &Rc<FrontEnd>,
     listener: Listener,
-) -> Accepting {
+) -> AcceptTask {
     let address = listener.address;
     stage.report.info(&format!("listening at http://{address}"));
     let connections = &front_end.connections;
@@ -113,7 +113,7 @@ fn start_calls(
         Rc::clone(&stop),
         move |connection, request| Rc::clone(&service).answer(connection, request),
     ));
-    Accepting { task, stop }
+    AcceptTask { task, stop }
 }
 
 /// Starts the second listener. It never stops, because `/readyz` says that the program
@@ -141,12 +141,12 @@ fn start_admin(stage: &Stage, options: &HttpOptions, front_end: &Rc<FrontEnd>, l
 
 /// The task that accepts the connections of clients.
 #[derive(Debug)]
-pub struct Accepting {
+pub struct AcceptTask {
     task: JoinHandle<()>,
     stop: Rc<Notify>,
 }
 
-impl Accepting {
+impl AcceptTask {
     /// Accepts no more connections. Waits until those that the kernel has accepted are
     /// being served.
     pub async fn stop(self) {

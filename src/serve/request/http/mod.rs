@@ -46,7 +46,7 @@ use tokio::time::{sleep_until, timeout_at};
 
 use crate::serve::request::args::HttpOptions;
 use crate::serve::request::http::front_end::FrontEnd;
-use crate::serve::request::http::listeners::{Accepting, Listeners};
+use crate::serve::request::http::listeners::{AcceptTask, Listeners};
 use crate::serve::request::http::token::Access;
 use crate::serve::request::request_writer::RequestWriter;
 use crate::stage::{EndedEarly, Stage};
@@ -172,7 +172,11 @@ async fn serve_until_signal(
 
 /// Accepts no more connections, and answers the calls of those that are open, as far as
 /// --grace allows.
-async fn finish_calls(stage: &mut Stage, front_end: &FrontEnd, accepting: Accepting) -> Result<()> {
+async fn finish_calls(
+    stage: &mut Stage,
+    front_end: &FrontEnd,
+    accepting: AcceptTask,
+) -> Result<()> {
     front_end.stopping.set(true);
     let grace_end = stage.signals.grace_end().unwrap_or_else(Instant::now);
     let finish = async {

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::serve::request::http::answer::{self, Answer};
+use crate::serve::request::http::answer::{self, HttpAnswer};
 use crate::serve::request::http::counts::CallCounts;
 use crate::serve::request::http::reports::Reports;
 use crate::serve::request::http::request_buffer::RequestBuffer;
@@ -36,10 +36,10 @@ pub enum SendError {
 
 /// The sending half of an open call.
 #[derive(Debug)]
-struct Waiting {
+struct WaitingCall {
     /// Tells the call from an earlier one with the same id.
     number: u64,
-    answer: oneshot::Sender<Answer>,
+    answer: oneshot::Sender<HttpAnswer>,
 }
 
 /// What the calls and the tasks of the two pipes share.
@@ -49,7 +49,7 @@ pub struct Pipeline {
     /// The requests on their way to the pipe.
     pub requests: RequestBuffer,
     in_flight_max: usize,
-    open_calls: RefCell<HashMap<String, Waiting>>,
+    open_calls: RefCell<HashMap<String, WaitingCall>>,
     /// The number of the last call that was sent.
     last_number: Cell<u64>,
     requests_have_reader: Cell<bool>,
@@ -110,7 +110,7 @@ impl Pipeline {
         let (sender, answer) = oneshot::channel();
         let number = self.last_number.get() + 1;
         self.last_number.set(number);
-        let waiting = Waiting {
+        let waiting = WaitingCall {
             number,
             answer: sender,
         };
@@ -210,12 +210,12 @@ pub struct OpenCall {
     pipeline: Rc<Pipeline>,
     id: String,
     number: u64,
-    answer: oneshot::Receiver<Answer>,
+    answer: oneshot::Receiver<HttpAnswer>,
 }
 
 impl OpenCall {
     /// Waits for the answer. `None` if the pipeline went away before it came.
-    pub async fn answer(&mut self) -> Option<Answer> {
+    pub async fn answer(&mut self) -> Option<HttpAnswer> {
         (&mut self.answer).await.ok()
     }
 }

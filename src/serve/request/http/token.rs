@@ -10,7 +10,7 @@ use hyper::header::{AUTHORIZATION, HeaderValue};
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use crate::serve::request::http::answer::{Answer, unauthorized};
+use crate::serve::request::http::answer::{HttpAnswer, unauthorized};
 
 /// A secret token, kept as its hash. Hashes have one length and are compared in constant
 /// time, so the time of a comparison tells nothing about the token.
@@ -68,7 +68,7 @@ impl Access {
 
     /// Checks the `Authorization` header of a call. The error is the answer to a call
     /// without the token.
-    pub fn check(&self, headers: &HeaderMap) -> Result<(), Box<Answer>> {
+    pub fn check(&self, headers: &HeaderMap) -> Result<(), Box<HttpAnswer>> {
         let authorization = headers.get(AUTHORIZATION);
         if self.allows(authorization.map(HeaderValue::as_bytes)) {
             return Ok(());
