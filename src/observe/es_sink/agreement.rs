@@ -1,14 +1,14 @@
-//! Which models said the same in a decision. A service without scripts cannot
-//! compare members of a document, so this is worked out before it gets there.
+//! Which models gave the same result in a decision. A service without scripts cannot compare
+//! members of a document, so the sink compares them.
 
 use crate::wire::decision::{Candidate, candidates_of};
 use crate::wire::message::{Outcome, Record};
 use crate::wire::object::{Object, ObjectWriter};
 
-/// Past it pairs are too many to be written down.
+/// The most models that are compared. More would make too many pairs.
 const MODELS_MAX: usize = 16;
 
-/// The member that is added.
+/// The member that is added to the document.
 const NAME: &str = "agreement";
 
 /// The pairs of models that answered a request: `dt@1|lr@0`, names in ascending
@@ -20,8 +20,8 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// Of a decision; `None` for other records, and for one that has such a
-    /// member of its own.
+    /// Compares the models of a decision. `None` for other records, and for a decision that
+    /// has a member of this name.
     pub fn of(record: &Record) -> Option<Agreement> {
         let candidates = candidates_of(record).ok()?;
         if Object::parse(record.text()).ok()?.get(NAME).is_some() {
@@ -52,7 +52,7 @@ impl Agreement {
         Some(agreement)
     }
 
-    /// Appends it to the decision.
+    /// Appends it to the document.
     pub fn write(&self, document: &mut ObjectWriter) {
         let list = |pairs: &[String]| {
             let quoted: Vec<String> = pairs
@@ -81,7 +81,7 @@ fn answer<'a>(candidate: &Candidate<'a>) -> Option<(String, &'a str)> {
     Some((format!("{name}@{version}"), answer))
 }
 
-/// Whether two answers are one: `1` and `1.0` are.
+/// Whether two results are equal: `1` and `1.0` are.
 fn is_same(one: &str, other: &str) -> bool {
     let value = |text| serde_json::from_str::<serde_json::Value>(text).ok();
     let number = |text: &str| text.parse::<f64>().ok();

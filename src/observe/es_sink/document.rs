@@ -1,9 +1,11 @@
-//! record -> the two lines of `_bulk`: which document it becomes, and where.
+//! record -> its operation: the two lines of `_bulk` that say which document it becomes, and
+//! in which index.
 
 use chrono::{DateTime, Datelike, Utc};
 
 use crate::observe::es_sink::agreement::Agreement;
 use crate::observe::es_sink::index_name::IndexName;
+use crate::observe::es_sink::schema::DATA_STREAM_TIME;
 use crate::observe::es_sink::shape::{self, IndexedFields};
 use crate::wire::hash::sha256_hex;
 use crate::wire::message::{Field, Record, Score};
@@ -16,31 +18,32 @@ const ID_BYTES_MAX: usize = 512;
 
 const MICROS_OF_A_SECOND: i64 = 1_000_000;
 
-/// Makes documents of records.
+/// Makes operations of records.
 #[derive(Clone, Debug)]
 pub struct Documents {
     index: IndexName,
-    /// Whether a record is sent as it stands, whatever is in it.
+    /// Whether a record is sent as it is, whatever its form.
     keep_shape: bool,
-    /// Whether the target is a data stream: it takes new documents only, and
-    /// wants the time in a field of its own.
+    /// Whether the target is a data stream. It accepts only new documents, and needs the
+    /// time in a field of its own.
     data_stream: bool,
     day: Day,
 }
 
-/// The day of the last record: that of the next, as a rule.
+/// The day of the last record. Usually the next record is of the same day.
 #[derive(Clone, Debug)]
 struct Day {
-    /// Since 1970.
+    /// Counted from 1970.
     number: i64,
-    /// `2022-02-09`.
+    /// Such as `2022-02-09`.
     date: String,
+    /// The name of the index on this day.
     index: String,
 }
 
 impl Documents {
-    /// For an index, or one a day, month or year. With `keep_shape` a record is
-    /// sent as it stands; else in a form that the template takes.
+    /// With `keep_shape` a record is sent as it is. Without it, it gets a form that the
+    /// template accepts.
     pub fn new(index: IndexName, keep_shape: bool) -> Documents {
         let day = Day::new(&index, 0, DateTime::UNIX_EPOCH);
         Documents {
@@ -51,13 +54,13 @@ impl Documents {
         }
     }
 
-    /// From here on documents are for a data stream.
+    /// From now on operations are for a data stream.
     pub fn for_data_stream(&mut self) {
         self.data_stream = true;
     }
 
-    /// Appends the action and the document of one record, each with its newline.
-    /// The error says why it can have none; then nothing is appended.
+    /// Appends the action and the document of one record, each with its newline. If the
+    /// record is rejected, nothing is appended.
     pub fn operation(
         &mut self,
         line: &[u8],
@@ -87,8 +90,9 @@ impl Documents {
         action.end();
         out.push(b'\n');
         let object = record.object();
-        let stands = self.keep_shape || (fields == IndexedFields::All && shape::is_regular(object));
-        let mut document = if stands {
+        let keeps_form =
+            self.keep_shape || (fields == IndexedFields::All && shape::is_regular(object));
+        let mut document = if keeps_form {
             record.rewrite(out, &[Field::Timestamp])
         } else {
             let mut document = ObjectWriter::new(out);
@@ -97,8 +101,8 @@ impl Documents {
         };
         if let Some(time) = &time {
             document.raw("timestamp", time);
-            if self.data_stream && !has_own_time(&record) {
-                document.raw("@timestamp", time);
+            if self.data_stream && !has_data_stream_time(&record) {
+                document.raw(DATA_STREAM_TIME, time);
             }
         }
         if let Some(agreement) = Agreement::of(&record) {
@@ -109,8 +113,8 @@ impl Documents {
         Ok(())
     }
 
-    /// The record's `timestamp` as a date in JSON, where it has one. Its day is
-    /// then the present one.
+    /// The record's `timestamp` as a date in JSON; `None` if it has none. Sets `day` to the
+    /// record's day.
     fn time(&mut self, record: &Record) -> Result<Option<String>, Reject> {
         if record.get(Field::Timestamp).is_none() {
             return Ok(None);
@@ -136,12 +140,11 @@ impl Documents {
     }
 }
 
-/// Whether the record has already what a data stream wants.
-fn has_own_time(record: &Record) -> bool {
-    const NAME: &str = "@timestamp";
+/// Whether the record has the time field of a data stream already.
+fn has_data_stream_time(record: &Record) -> bool {
     let text = record.text();
-    memchr::memmem::find(text.as_bytes(), NAME.as_bytes()).is_some()
-        && Object::parse(text).is_ok_and(|object| object.get(NAME).is_some())
+    memchr::memmem::find(text.as_bytes(), DATA_STREAM_TIME.as_bytes()).is_some()
+        && Object::parse(text).is_ok_and(|object| object.get(DATA_STREAM_TIME).is_some())
 }
 
 impl Day {
@@ -154,7 +157,7 @@ impl Day {
     }
 }
 
-/// The same for the same record, whenever it is sent.
+/// The id of a record's document. It is the same each time the record is sent.
 fn document_id(record: &Record, line: &[u8]) -> Result<String, Reject> {
     let is_score = record.get(Field::Result).or(record.get(Field::Error));
     let id = if is_score.is_some() {
