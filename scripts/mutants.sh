@@ -204,7 +204,7 @@ run() {
   # puts back the code.
   timeout --signal=INT "$left" \
     cargo mutants --dir "$TREE" --in-place --output "$TARGET" --no-shuffle --colors never \
-    --baseline skip --timeout $((3 * least + 10)) --build-timeout "$BUILD_SECONDS" \
+    --baseline skip --timeout $((2 * least + 10)) --build-timeout "$BUILD_SECONDS" \
     --file "src/$folder/**" --file "src/$folder.rs" --iterate \
     "${args[@]/#/--cargo-arg=}" -- -- "${tests[@]}" >&2 || true
   for outcome in caught unviable timeout; do

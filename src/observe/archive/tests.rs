@@ -135,13 +135,15 @@ fn a_new_file_begins_after_so_many_records_or_bytes() {
             assert_eq!(contents.len(), count.div_ceil(each), "{count} by {each}");
             assert_eq!(contents.concat(), lines(count));
 
-            // A line has 8 bytes: files of `each` and a bit.
-            let sandbox = Sandbox::new();
-            let flag = format!("--max-bytes={}B", 8 * each + 3);
-            sandbox.archive(&[&flag], &lines(count)).unwrap();
-            let contents = sandbox.contents();
-            assert_eq!(contents.len(), count.div_ceil(each), "{count} by {each}");
-            assert_eq!(contents.concat(), lines(count));
+            // A line has 8 bytes: files of `each`, and less than a line more.
+            for more in [0, 3, 7] {
+                let sandbox = Sandbox::new();
+                let flag = format!("--max-bytes={}B", 8 * each + more);
+                sandbox.archive(&[&flag], &lines(count)).unwrap();
+                let contents = sandbox.contents();
+                assert_eq!(contents.len(), count.div_ceil(each), "{count} by {each}");
+                assert_eq!(contents.concat(), lines(count));
+            }
         }
     }
     let sandbox = Sandbox::new();

@@ -450,6 +450,29 @@ fn a_million_requests_leave_nothing_behind() {
 }
 
 #[test]
+fn of_a_million_open_requests_the_oldest_is_answered() {
+    const OPEN: u64 = 1_000_000;
+    let mut bench = Bench::with(Limits {
+        mailboxes_max: OPEN as usize,
+        mailbox_bytes_max: 1 << 30,
+        ..LIMITS
+    });
+    for number in 0..OPEN {
+        bench.request(&number.to_string(), 0);
+    }
+    assert_eq!(bench.tick(), [""; 0]);
+    let bytes = bench.mailboxes.bytes;
+    for oldest in 0..10_000 {
+        bench.request(&(OPEN + oldest).to_string(), 0);
+        let answer = format!("\"{oldest}\" default 0.000 overflow");
+        assert_eq!(bench.tick(), [answer]);
+    }
+    assert_eq!(bench.mailboxes.open(), OPEN as usize);
+    // The later ids are a little longer.
+    assert!(bench.mailboxes.bytes < bytes + bytes / 1000);
+}
+
+#[test]
 fn an_open_mailbox_keeps_its_policy() {
     let mut bench = Bench::new();
     bench.request("a", 0).tick();
