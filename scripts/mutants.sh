@@ -97,9 +97,10 @@ copy_checkout() {
   done
 }
 
-# A checksum of the code of a file, without its unit tests.
+# A checksum of the code of a file, without its comments and its unit tests.
 code_of() {
-  sed '/^mod tests {$/,$d' "$TREE/$1" 2> /dev/null | sha256sum | cut --characters=-16
+  sed --expression='/^mod tests {$/,$d' --expression='/^ *\/\//d' "$TREE/$1" 2> /dev/null |
+    sha256sum | cut --characters=-16
 }
 
 # Drops the outcomes of code that has changed.
@@ -121,33 +122,22 @@ forget_other_code() {
   done
 }
 
-# Notes an outcome of each mutant on stdin, in place of the one it had.
-note() {
-  local folder=$1 outcome=$2 mutant file
-  while IFS= read -r mutant; do
-    file=${mutant%%:*}
-    awk -F '\t' -v mutant="$mutant" '$5 != mutant' "$RESULTS" > "$RESULTS.new"
-    printf '%s\t%s\t%s\t%s\t%s\n' "$folder" "$outcome" "$file" "$(code_of "$file")" "$mutant" \
-      >> "$RESULTS.new"
-    mv "$RESULTS.new" "$RESULTS"
-  done
-}
-
-# All mutants of a folder.
+# All mutants of a folder: each with its key, which is its name without its place but
+# with a number, since a function may have several of one name.
 list() {
-  cargo mutants --dir "$TREE" --list --file "src/$1/**" --file "src/$1.rs"
+  cargo mutants --dir "$TREE" --list --file "src/$1/**" --file "src/$1.rs" | awk '{
+    name = $0
+    sub(/:[0-9]+:[0-9]+:/, ":", name)
+    print name " " seen[name]++ "\t" $0
+  }'
 }
 
-# The mutants of a folder, in the order of the seed: by a hash of the seed and the
-# name without its place, so that the sample stays nearly the same as the code changes.
+# The mutants of a folder, in the order of the seed: by a hash of the seed and the key,
+# so that the sample stays nearly the same as the code changes.
 choose() {
   list "$1" |
-    awk '{
-      name = $0
-      sub(/:[0-9]+:[0-9]+:/, ":", name)
-      print name " " seen[name]++ "\t" $0
-    }' | LC_ALL=C sort --random-sort --random-source=<(yes "$seed") --field-separator=$'\t' --key=1,1 |
-    cut --fields=2- | tail --lines="+$((from + 1))" | { if ((sample)); then head --lines="$sample"; else cat; fi; }
+    LC_ALL=C sort --random-sort --random-source=<(yes "$seed") --field-separator=$'\t' --key=1,1 |
+    tail --lines="+$((from + 1))" | { if ((sample)); then head --lines="$sample"; else cat; fi; }
 }
 
 # Those of the mutants on stdin that have no outcome, or with `missed-by-unit` those
@@ -155,7 +145,23 @@ choose() {
 without_outcome() {
   awk -F '\t' -v wanted="${1:-}" '
     FILENAME == ARGV[1] { outcome[$5] = $2; next }
-    outcome[$0] == wanted' "$RESULTS" -
+    outcome[$1] == wanted' "$RESULTS" -
+}
+
+# Notes an outcome of each mutant on stdin, in place of the one it had. `mutants` is a
+# file of the mutants that ran, with their keys.
+note() {
+  local folder=$1 outcome=$2 mutants=$3 mutant key file
+  while IFS= read -r mutant; do
+    # By the environment, since -v would read the backslashes in a name.
+    key=$(mutant=$mutant awk -F '\t' '$2 == ENVIRON["mutant"] { print $1; exit }' "$mutants")
+    [[ -n $key ]] || continue
+    file=${mutant%%:*}
+    key=$key awk -F '\t' '$5 != ENVIRON["key"]' "$RESULTS" > "$RESULTS.new"
+    printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$folder" "$outcome" "$file" "$(code_of "$file")" "$key" \
+      "$mutant" >> "$RESULTS.new"
+    mv "$RESULTS.new" "$RESULTS"
+  done
 }
 
 seconds_left() {
@@ -184,20 +190,20 @@ baseline() {
 
 # Runs the mutants on stdin against tests of a kind, and notes the outcomes.
 run() {
-  local kind=$1 folder=$2 wanted outcome tests args least left since
-  wanted=$(cat)
-  [[ -n $wanted ]] || return 0
+  local kind=$1 folder=$2 wanted=$TARGET/wanted outcome tests args least left since
+  cat > "$wanted"
+  [[ -s $wanted ]] || return 0
   read -ra tests -d '' <<< "$("${kind/programs/program}_tests_of" "$folder")" || true
   least=$(baseline "$kind" "$folder" "${tests[@]}")
   left=$(seconds_left)
   ((left > 0)) || return 0
-  echo "== $folder, $kind: $(wc --lines <<< "$wanted") mutants" >&2
+  echo "== $folder, $kind: $(wc --lines < "$wanted") mutants" >&2
   # What a former run has caught, --iterate leaves out: all that is not wanted. Some
   # kinds of mutants disregard --re.
   rm --recursive --force "$TARGET/mutants.out"
   mkdir "$TARGET/mutants.out"
-  list "$folder" | grep --fixed-strings --line-regexp --invert-match --file=<(echo "$wanted") \
-    > "$TARGET/mutants.out/previously_caught.txt" || true
+  list "$folder" | grep --fixed-strings --line-regexp --invert-match --file="$wanted" |
+    cut --fields=2- > "$TARGET/mutants.out/previously_caught.txt" || true
   touch "$TARGET"/mutants.out/{caught,unviable,timeout,missed}.txt
   read -ra args <<< "$(cargo_args_of "$kind")"
   since=$SECONDS
@@ -209,11 +215,11 @@ run() {
     --file "src/$folder/**" --file "src/$folder.rs" --iterate \
     "${args[@]/#/--cargo-arg=}" -- -- "${tests[@]}" >&2 || true
   for outcome in caught unviable timeout; do
-    note "$folder" "$outcome" < "$TARGET/mutants.out/$outcome.txt"
+    note "$folder" "$outcome" "$wanted" < "$TARGET/mutants.out/$outcome.txt"
   done
   outcome=missed
   [[ $kind == programs ]] || outcome=missed-by-unit
-  note "$folder" "$outcome" < "$TARGET/mutants.out/missed.txt"
+  note "$folder" "$outcome" "$wanted" < "$TARGET/mutants.out/missed.txt"
   echo "== $folder, $kind: $((SECONDS - since)) s for $(cat "$TARGET"/mutants.out/{caught,unviable,timeout,missed}.txt | wc --lines)" >&2
 }
 
@@ -231,8 +237,9 @@ table() {
   awk -F '\t' -v order="${FOLDERS[*]}" '
     FILENAME == ARGV[1] { explained[$0] = 1; next }
     {
-      mutant = name = $5
-      sub(/:[0-9]+:[0-9]+:/, ":", name)
+      mutant = $6
+      name = $5
+      sub(/ [0-9]+$/, "", name)
       what = $2
       if (what ~ /^missed/ && name in explained) what = "explained"
       if (what == "missed-by-unit") print "missed by the unit tests: " mutant > "/dev/stderr"
