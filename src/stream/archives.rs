@@ -552,7 +552,7 @@ mod tests {
         let place = folder.path().join("log-a.gz");
         assert_eq!(faults, [format!("{}: {fault}", place.display())]);
         assert_eq!(recorded.position(), 11);
-        // One that somebody has named has to be there.
+        // A file that the user named must exist.
         let named = RecordedFile::File(folder.path().join("missing"));
         assert!(Recorded::open([named]).is_err());
     }

@@ -360,7 +360,7 @@ mod tests {
         assert_eq!(input.name(), path);
         assert!(input.is_pipe() && !input.is_file() && !input.is_terminal());
         assert_eq!(input.file_bytes(), None);
-        // Before the first writer nobody can tell.
+        // Before the first writer, poll cannot tell.
         assert!(input.has_writer() && !input.has_more().unwrap());
         input.mark_without_writer().unwrap();
         assert!(!input.has_writer() && input.has_more().unwrap());

@@ -395,7 +395,8 @@ mod tests {
         fs::remove_file(&path).unwrap();
         fifo(Path::new(&path));
         assert!(output.is_replaced());
-        // The thread waits for a reader of the first pipe, which nobody can open.
+        // The thread waits for a reader of the first pipe, which can no longer be
+        // opened.
         assert!(!output.is_open().unwrap());
         let Sink::Opening { done, .. } = &output.sink else {
             panic!("{output:?}");

@@ -1,5 +1,5 @@
-//! The record of a decision, read back. Whoever reads decisions or their candidates
-//! reads them here.
+//! Reads the records of decisions and their candidates, for every program that needs
+//! them.
 
 use std::borrow::Cow;
 
@@ -8,13 +8,13 @@ use crate::wire::micros::Micros;
 use crate::wire::object::{Object, array_items, decode_string};
 use crate::wire::reject::Reject;
 
-/// The members that a rendezvous writes into a decision. The rest is the request.
+/// The members that a rendezvous adds to the request in a decision.
 pub const DECISION_FIELDS: [Field; 3] = [Field::ModelResult, Field::Provenance, Field::Candidates];
 
-/// A recorded decision. Its candidates are read by [`Decision::candidates`].
+/// A recorded decision. [`Decision::candidates`] reads its candidates.
 #[derive(Clone, Debug)]
 pub struct Decision<'a> {
-    /// The request's id, decoded.
+    /// The decoded id of the request.
     pub message_id: Cow<'a, str>,
     /// When the request was accepted.
     pub timestamp: Micros,
@@ -24,15 +24,15 @@ pub struct Decision<'a> {
     pub model: Option<String>,
     /// The name of the rule that gave the answer.
     pub reason: Cow<'a, str>,
-    /// When the answer was given, measured from the request's origin.
+    /// The time from the request's origin to the answer.
     pub answered_after: Option<Micros>,
-    /// The hash of the policy that gave it.
+    /// The hash of the policy that chose the answer.
     pub policy_hash: Cow<'a, str>,
     record: Record<'a>,
 }
 
 impl<'a> Decision<'a> {
-    /// Reads a decision from its line. The error says what is wrong with it.
+    /// Parses a decision from its line. The error describes the fault.
     pub fn parse(line: &'a [u8]) -> Result<Decision<'a>, Reject> {
         let record = Record::parse(line)?;
         let message_id = record.message_id()?;
@@ -73,7 +73,7 @@ impl<'a> Decision<'a> {
         })
     }
 
-    /// Reads every candidate by `read`. The error names the candidate by its place,
+    /// Reads every candidate with `read`. The error names the candidate by its index,
     /// from 0.
     pub fn candidates<T>(
         &self,
@@ -107,13 +107,13 @@ impl<'a> Decision<'a> {
     }
 }
 
-/// A value that is not what it has to be, at a path such as `provenance.rendezvous`.
+/// Rejects the value at a path such as `provenance.rendezvous`.
 fn wrong(path: &str, fault: &str) -> Reject {
     Reject::Field(format!("field \"{path}\" {fault}"))
 }
 
-/// The candidates of a record. The error says that the record is no decision, and the
-/// error of an item that it is no object.
+/// The candidates of a record. If the record is no decision, or a candidate is no
+/// object, the error says so.
 pub fn candidates_of<'a>(
     record: &Record<'a>,
 ) -> Result<impl Iterator<Item = Result<Candidate<'a>, String>> + use<'a>, Reject> {
@@ -125,8 +125,9 @@ pub fn candidates_of<'a>(
     Ok(candidates.into_iter().map(Candidate::parse))
 }
 
-/// One score of a decision. A field is checked when it is asked for, and each error
-/// names its field: a reader that needs few fields accepts a candidate with those.
+/// One score of a decision. A field is checked when it is read, and each error names
+/// its field. So a reader that needs few fields accepts a candidate in which only those
+/// are valid.
 #[derive(Clone, Debug)]
 pub struct Candidate<'a> {
     entry: Object<'a>,
@@ -145,7 +146,7 @@ impl<'a> Candidate<'a> {
             .ok_or_else(|| format!("field \"{name}\" is not a string"))
     }
 
-    /// The model's name, decoded.
+    /// The decoded name of the model.
     pub fn model_name(&self) -> Result<Cow<'a, str>, String> {
         self.string("modelName")
     }
@@ -162,7 +163,7 @@ impl<'a> Candidate<'a> {
         self.string("modelHash").ok()
     }
 
-    /// When the score was read, measured from the request's origin.
+    /// The time from the request's origin to the reading of the score.
     pub fn arrived_after(&self) -> Result<Micros, String> {
         let arrived = self.entry.get("arrivedAfter");
         arrived
@@ -170,7 +171,7 @@ impl<'a> Candidate<'a> {
             .ok_or_else(|| "field \"arrivedAfter\" is not a number of milliseconds".to_owned())
     }
 
-    /// The result or the error, whole, as JSON text.
+    /// The whole result or error, as JSON text.
     pub fn outcome(&self) -> Result<Outcome<'a>, String> {
         match (self.entry.get("result"), self.entry.get("error")) {
             (Some(result), None) => Ok(Outcome::Result(result)),
@@ -179,7 +180,7 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// The name of what became of the score.
+    /// The name of the score's outcome in the decision.
     pub fn fate(&self) -> Result<Cow<'a, str>, String> {
         self.string("fate")
     }

@@ -670,7 +670,7 @@ mod tests {
             lines.next_line().map(owned),
             Some((b"two".to_vec(), 2, 4, None))
         );
-        // Where its end has come, it is no line without an end.
+        // Once the end of the line has come, the line is no unfinished one.
         fill(&mut lines, b"too long");
         assert!(lines.next_line().is_none());
         fill(&mut lines, b"\nrest");
