@@ -526,6 +526,18 @@ pub fn processor_ticks(pid: u32) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
+/// Fails unless a program uses no processor time while nothing comes. On a busy machine it
+/// may finish earlier work late, so one quiet half second of five is enough: a program that
+/// spins has none.
+pub fn assert_idle(pid: u32) {
+    let is_quiet = |_| {
+        let before = processor_ticks(pid);
+        thread::sleep(Duration::from_millis(500));
+        processor_ticks(pid) == before
+    };
+    assert!((0..5).any(is_quiet), "process {pid} is never idle");
+}
+
 /// The resident memory of a program, in bytes; 0 if the program has ended.
 pub fn resident_bytes_if_running(pid: u32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Run, Running, Workdir, dt_then_lr, json, next_line, now, open_reader, open_writer,
-    processor_ticks, request_at, score, stat,
+    Run, Running, Workdir, assert_idle, dt_then_lr, json, next_line, now, open_reader, open_writer,
+    request_at, score, stat,
 };
 
 static POLICY: LazyLock<String> = LazyLock::new(|| {
@@ -299,9 +299,7 @@ fn an_idle_rendezvous_uses_no_processor() {
     scene.request("a");
     scene.response();
     std::thread::sleep(Duration::from_millis(1200));
-    let before = processor_ticks(scene.running.id());
-    std::thread::sleep(Duration::from_millis(500));
-    assert_eq!(processor_ticks(scene.running.id()), before);
+    assert_idle(scene.running.id());
     scene.end();
 }
 

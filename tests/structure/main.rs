@@ -6,10 +6,17 @@
 
 mod source;
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
-use crate::source::read_sources;
+use crate::source::{File, read_sources};
+
+/// Lines of a file without its unit tests. A longer file holds two ideas.
+const FILE_LINES_MAX: usize = 500;
+
+/// Lines of a function from its signature to its closing brace.
+const FUNCTION_LINES_MAX: usize = 60;
 
 /// From the bottom up: a folder imports those before it, and itself.
 const LAYERS: [&str; 8] = [
@@ -56,8 +63,8 @@ fn a_layer_imports_only_what_is_below_it() {
     }
     refuse(
         &faults,
-        "A layer imports only those before it: wire, stream, stage, join, model, train, then serve \
-         and observe. Move what both sides need down, or pass it in as an argument.",
+        "A layer imports only those before it: wire, stream, stage, model, train, then serve and \
+         observe. Move what both sides need down, or pass it in as an argument.",
     );
 }
 
@@ -79,6 +86,117 @@ fn no_stage_imports_another() {
     refuse(
         &faults,
         "Stages speak to each other by records on streams. Move what both need to stage/ or wire/.",
+    );
+}
+
+#[test]
+fn no_files_import_each_other_in_a_circle() {
+    let files = read_sources();
+    let edges: BTreeMap<&str, BTreeSet<&str>> = files
+        .iter()
+        .map(|file| {
+            let targets = file
+                .imports
+                .iter()
+                .filter_map(|import| owner(&files, import))
+                .filter(|target| *target != file.module);
+            (file.module.as_str(), targets.collect())
+        })
+        .collect();
+    let faults: Vec<String> = circles(&edges)
+        .into_iter()
+        .map(|circle| circle.join(" -> "))
+        .collect();
+    refuse(
+        &faults,
+        "Files that import each other can only be understood together. Move what both need into a \
+         file of its own.",
+    );
+}
+
+/// The file that an imported path comes from: the longest module that it begins with.
+fn owner<'f>(files: &'f [File], import: &str) -> Option<&'f str> {
+    let modules = files.iter().map(|file| file.module.as_str());
+    modules
+        .filter(|module| !module.is_empty() && is_inside(import, module))
+        .max_by_key(|module| module.len())
+}
+
+/// One shortest circle through each file that is on one and on none before it.
+fn circles<'f>(edges: &BTreeMap<&'f str, BTreeSet<&'f str>>) -> Vec<Vec<&'f str>> {
+    let mut found: Vec<Vec<&str>> = Vec::new();
+    for start in edges.keys() {
+        if found.iter().any(|circle| circle.contains(start)) {
+            continue;
+        }
+        let mut paths = vec![vec![*start]];
+        let mut seen = BTreeSet::new();
+        'search: while !paths.is_empty() {
+            let mut longer = Vec::new();
+            for path in paths {
+                for next in edges.get(path[path.len() - 1]).into_iter().flatten() {
+                    let mut path = path.clone();
+                    path.push(next);
+                    if next == start {
+                        found.push(path);
+                        break 'search;
+                    }
+                    if seen.insert(*next) {
+                        longer.push(path);
+                    }
+                }
+            }
+            paths = longer;
+        }
+    }
+    found
+}
+
+#[test]
+fn a_file_holds_one_idea_and_a_function_fits_on_a_screen() {
+    let mut faults = Vec::new();
+    for file in read_sources() {
+        if file.lines > FILE_LINES_MAX {
+            faults.push(format!("{}: {} lines", file.path, file.lines));
+        }
+        for function in &file.functions {
+            if function.lines > FUNCTION_LINES_MAX {
+                faults.push(format!(
+                    "{}:{}: {} has {} lines",
+                    file.path, function.line, function.name, function.lines
+                ));
+            }
+        }
+    }
+    refuse(
+        &faults,
+        "A file has at most 500 lines without its tests, and a function at most 60. Split the file \
+         by its ideas, and the function by its steps.",
+    );
+}
+
+#[test]
+fn only_the_programs_are_public_and_every_public_item_says_what_it_is() {
+    let mut faults = Vec::new();
+    for file in read_sources() {
+        if file.module.is_empty() {
+            // With private modules the compiler names each `pub` item that nobody uses.
+            let public = file.public_modules.iter();
+            faults.extend(public.map(|module| format!("{}: `pub mod {module}`", file.path)));
+        }
+        let bare = file.undocumented.iter();
+        faults.extend(bare.map(|item| format!("{}: `{item}` has no doc comment", file.path)));
+        if !file.has_module_doc {
+            faults.push(format!(
+                "{}: does not begin with a `//!` comment",
+                file.path
+            ));
+        }
+    }
+    refuse(
+        &faults,
+        "lib.rs declares its modules without `pub`, so that the compiler finds what nobody uses. \
+         Describe each file, and each public item with its shapes, units, errors and source.",
     );
 }
 

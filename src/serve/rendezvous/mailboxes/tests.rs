@@ -452,7 +452,7 @@ fn a_million_requests_leave_nothing_behind() {
 #[test]
 fn of_a_million_open_requests_the_oldest_is_answered() {
     const OPEN: u64 = 1_000_000;
-    let mut bench = Bench::with(Limits {
+    let mut bench = Bench::with(MailboxLimits {
         mailboxes_max: OPEN as usize,
         mailbox_bytes_max: 1 << 30,
         ..LIMITS
