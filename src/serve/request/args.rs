@@ -1,4 +1,4 @@
-//! The flags of `rv-request`, and their checking.
+//! The flags of `rv-request` and their checks.
 
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::stage::streams::{InputArgs, OutputArgs, refuse_same_file};
 use crate::stage::usage;
 use crate::stream::address::Address;
 
-/// Bring requests into the pipeline, and bring the answers back.
+/// Bring requests into the pipeline, and return the answers.
 ///
 /// Without --listen, each line of the input is a model input and becomes a request.
 /// With --responses too, at most --max-in-flight requests are unanswered at a time,
@@ -41,7 +41,7 @@ pub struct RequestArgs {
     #[arg(long, value_name = "PATH")]
     responses: Option<Address>,
 
-    /// Write each response to PATH as it comes
+    /// Write each response to PATH as soon as it arrives
     #[arg(
         long,
         value_name = "PATH",
@@ -139,9 +139,9 @@ struct HttpArgs {
     #[arg(long, requires = "listen", conflicts_with = "token_file")]
     allow_anonymous: bool,
 
-    /// Also answer to this name, HOST or HOST:PORT, as behind a proxy or a forwarded
-    /// port; `*` allows every name. A loopback address answers any other name with
-    /// 421, because such a call may come from a web page. May be repeated
+    /// Also accept the name HOST or HOST:PORT in the `Host` header, for a proxy or a
+    /// forwarded port; `*` accepts every name. A loopback address answers any other
+    /// name with 421, because such a call may come from a web page. May be repeated
     #[arg(long, value_name = "NAME", requires = "listen")]
     host: Vec<HostName>,
 
@@ -150,8 +150,8 @@ struct HttpArgs {
     #[arg(long, value_name = "ORIGIN", requires = "listen")]
     cors: Vec<Origin>,
 
-    /// Take the message id from this header if a call has it. Each call needs an id
-    /// of its own: the rendezvous answers an id once. A call with an id that the
+    /// Take the message id from this header if a call has it. Each call must have a
+    /// unique id, because the rendezvous answers each id once. A call whose id the
     /// rendezvous remembers gets no response, and ends with 504 after --timeout
     #[arg(long, value_name = "NAME", requires = "listen")]
     id_header: Option<String>,
@@ -164,10 +164,10 @@ struct HttpArgs {
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize::mib(256), requires = "listen")]
     max_bodies: ByteSize,
 
-    /// Keep at most N connections. At N, the connection that has waited longest for
-    /// its client is closed for a new one; a connection with a call in flight never
-    /// is. With more than --max-in-flight, every call is answered at once, if only
-    /// with 503
+    /// Keep at most N connections. When N are open and a new one arrives, the
+    /// connection that has waited longest for its client is closed. A connection with
+    /// a call in flight is never closed for a new one. If N is larger than
+    /// --max-in-flight, the calls beyond --max-in-flight get 503 at once
     #[arg(long, value_name = "N", default_value_t = 4096, requires = "listen",
         value_parser = clap::value_parser!(u32).range(1..=100_000))]
     max_connections: u32,
@@ -199,77 +199,77 @@ struct HttpArgs {
     admin: Option<String>,
 }
 
-/// What the program does, as its flags say.
+/// The mode of the program.
 #[derive(Debug)]
 pub enum Mode {
-    /// It serves HTTP calls.
+    /// Serves HTTP calls.
     Http(Box<HttpOptions>),
-    /// It makes requests of lines, and reads their responses.
+    /// Makes requests from lines, and reads their responses.
     ClosedLoop(Box<ClosedLoopOptions>),
-    /// It makes requests of lines, and reads no responses.
+    /// Makes requests from lines, and reads no responses.
     Filter(FilterOptions),
 }
 
-/// How lines become requests without responses.
+/// The options of the filter.
 #[derive(Debug)]
 pub struct FilterOptions {
-    /// Where the model inputs come from.
+    /// The input with the model inputs.
     pub input: InputArgs,
-    /// Where the requests go.
+    /// The output for the requests.
     pub output: OutputArgs,
     /// The JSON pointer to the id in each input; `None` makes ids.
     pub id_pointer: Option<String>,
 }
 
-/// How lines become requests while the responses are read.
+/// The options of the closed loop.
 #[derive(Debug)]
 pub struct ClosedLoopOptions {
-    /// Where the model inputs come from.
+    /// The input with the model inputs.
     pub input: InputArgs,
-    /// Where the requests go: a pipe.
+    /// The pipe for the requests.
     pub output: OutputArgs,
-    /// Where the responses come from.
+    /// The address of the responses.
     pub responses: Address,
-    /// Where the responses are written, if anywhere.
+    /// The address for the copy of the responses, if one is given.
     pub answers: Option<Address>,
     /// How many requests may be unanswered.
     pub in_flight_max: usize,
-    /// How long a response may take.
+    /// The longest time from a request to its response.
     pub timeout: Duration,
     /// The JSON pointer to the id in each input; `None` makes ids.
     pub id_pointer: Option<String>,
-    /// How many ids are remembered at least.
+    /// The least number of ids that are remembered.
     pub remembered_ids: usize,
 }
 
-/// How the HTTP front end serves.
+/// The options of the HTTP front end.
 #[derive(Debug)]
 pub struct HttpOptions {
-    /// Where clients call.
+    /// The address of the first listener.
     pub listen: SocketAddr,
     /// The address of the second listener, if there is one.
     pub admin: Option<SocketAddr>,
-    /// Where the requests go: a pipe.
+    /// The pipe for the requests.
     pub output: OutputArgs,
-    /// Where the responses come from: a pipe.
+    /// The pipe with the responses.
     pub responses: Address,
     /// How many calls may be open.
     pub in_flight_max: usize,
-    /// How long a response may take.
+    /// The longest time from a request to its response.
     pub answer_timeout: Duration,
     /// The file of the bearer token, if calls need one.
     pub token_file: Option<String>,
-    /// Names that the service answers to, in addition to its own.
+    /// Names that `Host` may have, in addition to the service's own names.
     pub host_names: Vec<HostName>,
     /// Sites whose pages may call.
     pub origins: Vec<Origin>,
-    /// The header with the message id, if a header has it.
+    /// The header that holds the message id, if `--id-header` is given.
     pub id_header: Option<IdHeader>,
-    /// What the bodies may take.
+    /// The limits of the bodies.
     pub bodies: BodyLimits,
-    /// How many connections there may be.
+    /// The largest number of connections.
     pub connections_max: u32,
-    /// How long a client may take.
+    /// The time-outs of clients.
     pub client_timeouts: ClientTimeouts,
 }
 
@@ -283,8 +283,8 @@ pub struct IdHeader {
 }
 
 impl RequestArgs {
-    /// Checks the flags and returns the mode with its options, and the flags of the
-    /// requests' content. Nothing is opened yet.
+    /// Checks the flags and returns the mode with its options, and the flags for the
+    /// content of requests. Opens no stream.
     pub(super) fn check(self) -> Result<(Mode, RequestContentArgs)> {
         if self.content.fields.iter().any(String::is_empty) {
             return Err(usage("--fields: a name is empty"));
@@ -362,8 +362,8 @@ impl HttpArgs {
         })
     }
 
-    /// Resolves an address to listen at. An address that other machines reach needs
-    /// a token, unless everybody is allowed.
+    /// Resolves the address of a listener. An address that other machines can reach
+    /// needs a token, unless calls without a token are allowed.
     fn checked_address(&self, flag: &str, text: &str) -> Result<SocketAddr> {
         let mut addresses = text.to_socket_addrs().map_err(|error| {
             usage(format!(
@@ -383,8 +383,8 @@ impl HttpArgs {
     }
 }
 
-/// Refuses a file as the output. With --responses, models must read the requests while
-/// they come, and no model reads a file that way.
+/// Refuses a file as the output. With --responses, the models must read each request as
+/// soon as it is written, and a model reads a file only to its present end.
 fn refuse_file(output: &Address) -> Result<()> {
     if output.is_file_output() {
         return Err(usage(format!(

@@ -1,5 +1,5 @@
-//! A closed loop: makes requests of lines, reads the responses, and limits the
-//! requests that are unanswered.
+//! A closed loop: makes requests from lines, reads the responses, and limits the number
+//! of unanswered requests.
 
 use std::time::Instant;
 
@@ -22,11 +22,11 @@ use crate::wire::lines::{KeptLine, Line};
 use crate::wire::message::Record;
 use crate::wire::reject::Reject;
 
-/// While this many bytes of requests are not written yet, no request is made.
+/// If more bytes of requests than this are not written yet, no request is made.
 const UNSENT_BYTES_MAX: usize = 64 * 1024;
 
-/// While the inputs of unanswered requests take this many bytes, no request is made. The
-/// inputs are kept because an input without a response is set aside.
+/// If the inputs of unanswered requests take more bytes than this, no request is made.
+/// The inputs are kept because an input without a response is set aside.
 const UNANSWERED_BYTES_MAX: usize = 64 << 20;
 
 /// Runs until each request is answered or has expired.
@@ -84,7 +84,7 @@ impl ClosedLoop {
             let input = Input::open(address, options.input.follow)?;
             Ok::<_, anyhow::Error>(Cursor::new(input, stage.line_bytes_max))
         };
-        // An id that this program makes never comes again.
+        // An id that this program makes is never repeated.
         let remembered_ids = match &options.id_pointer {
             Some(_) => options.remembered_ids,
             None => 0,
@@ -129,8 +129,8 @@ impl ClosedLoop {
             if let Some(stop) = stage.signals.out_of_time() {
                 return Err(EndedEarly::Signal(stop).into());
             }
-            // The time is taken before the wait. So a response that came by this time
-            // is read before its request can expire.
+            // The time is taken before the wait. So a response that arrived by
+            // this time is read before its request can expire.
             let now = Instant::now();
             let [input_ready, responses_ready] = self.wait(stage)?;
             if !responses_ready {
@@ -145,7 +145,7 @@ impl ClosedLoop {
         }
     }
 
-    /// Makes requests of the lines that were read, until a limit is reached.
+    /// Makes requests from the lines that were read, until a limit is reached.
     fn make_requests(&mut self, stage: &mut Stage) -> Result<()> {
         while self.has_room() {
             let Some((line, name)) = self.inputs.next_line_and_name() else {
@@ -169,15 +169,16 @@ impl ClosedLoop {
             && self.unsent.len() < UNSENT_BYTES_MAX
     }
 
-    /// Writes requests without waiting. If the program waited here, it would not read
-    /// the responses, and a ring of full pipes would stand still.
+    /// Writes requests without waiting. If the program waited for the pipe, it would
+    /// not read the responses, and a ring of full pipes would deadlock.
     fn send_requests(&mut self) -> Result<()> {
         self.unsent
             .write_some(&mut self.requests)
             .map_err(|error| output_error(&self.requests, error))
     }
 
-    /// Closes the requests. The next stages see the end, and answer what they hold.
+    /// Closes the requests. The next stages see the end of their input, and answer
+    /// the requests that they have read.
     fn close_requests(&mut self, stage: &mut Stage) -> Result<()> {
         if !self.requests_closed {
             stage.close(&mut self.requests)?;
@@ -201,8 +202,8 @@ impl ClosedLoop {
         Ok(())
     }
 
-    /// Sets aside all inputs that were read and not answered, because `error` ends the
-    /// program. Half a line is never taken for a whole one.
+    /// Sets aside all inputs that were read and not answered, because `error` ends
+    /// the program. A torn line is never taken as a whole line.
     fn set_aside_all(&mut self, stage: &mut Stage, error: &anyhow::Error) {
         let [unanswered, unsent] = match error.downcast_ref() {
             Some(EndedEarly::Signal(_)) => [
@@ -264,8 +265,8 @@ impl ClosedLoop {
         Ok(())
     }
 
-    /// Waits until there is something to do. Returns whether the input can be read,
-    /// and whether the responses can.
+    /// Waits for an event. Returns whether the input can be read, and whether the
+    /// responses can be read.
     fn wait(&self, stage: &mut Stage) -> Result<[bool; 2]> {
         let inputs = self.wants_input().then_some(&self.inputs);
         let at_once = Instant::now();
@@ -309,8 +310,7 @@ impl ClosedLoop {
     }
 }
 
-/// Takes one line of the responses. Appends it to `answers` if its request is in
-/// flight.
+/// Reads one line of the responses. Appends it to `answers` if its request is in flight.
 fn take_response(
     stage: &mut Stage,
     input: &str,

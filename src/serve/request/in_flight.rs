@@ -1,4 +1,4 @@
-//! The requests of a closed loop that are unanswered, and their time-outs.
+//! The unanswered requests of a closed loop, and their time-outs.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -16,11 +16,11 @@ struct SentAt {
     suspended: Duration,
 }
 
-/// A request that is unanswered.
+/// An unanswered request.
 #[derive(Debug)]
 struct Unanswered {
     sent_at: SentAt,
-    /// The input of the request. It is set aside if no response comes.
+    /// The input of the request. It is set aside if no response arrives.
     line: KeptLine,
 }
 
@@ -28,15 +28,15 @@ struct Unanswered {
 #[derive(Debug)]
 pub struct InFlight {
     unanswered: HashMap<String, Unanswered>,
-    /// The memory that the inputs of the unanswered requests take, in bytes.
+    /// The memory of the inputs of unanswered requests, in bytes.
     bytes: usize,
-    /// The last ids, of answered requests too.
+    /// The last ids, including those of answered requests.
     recent_ids: RecentIds,
     /// Requests in the order of sending. Answered ones are removed later.
     order: VecDeque<(SentAt, String)>,
     timeout: Duration,
-    /// For how long no response could be read because the reader of the answers was
-    /// slow, in all.
+    /// The total time for which no response could be read because the reader of the
+    /// answers was slow.
     suspended: Duration,
     answered_count: u64,
     expired_count: u64,
@@ -45,8 +45,8 @@ pub struct InFlight {
 }
 
 impl InFlight {
-    /// No request is sent yet. Each may wait `timeout` for its response. At least the
-    /// last `remembered_ids` ids are remembered.
+    /// Starts without a request. Each request may wait `timeout` for its response. At
+    /// least the last `remembered_ids` ids are remembered.
     pub fn new(timeout: Duration, remembered_ids: usize) -> InFlight {
         InFlight {
             unanswered: HashMap::new(),
@@ -62,12 +62,12 @@ impl InFlight {
         }
     }
 
-    /// How many requests are unanswered and not expired.
+    /// The number of requests that are unanswered and not expired.
     pub fn len(&self) -> usize {
         self.unanswered.len()
     }
 
-    /// The memory that the inputs of the unanswered requests take, in bytes.
+    /// The memory of the inputs of unanswered requests, in bytes.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -77,12 +77,12 @@ impl InFlight {
         self.unanswered.contains_key(id) || self.recent_ids.contains(id)
     }
 
-    /// How many requests have expired.
+    /// The number of expired requests.
     pub fn expired_count(&self) -> u64 {
         self.expired_count
     }
 
-    /// Adds a request that was made of `line`. Its id must not be in flight.
+    /// Adds a request that was made from `line`. Its id must not be in flight.
     pub fn insert(&mut self, id: String, line: KeptLine) {
         let sent_at = SentAt {
             time: Instant::now(),
@@ -94,8 +94,8 @@ impl InFlight {
         self.unanswered.insert(id, Unanswered { sent_at, line });
     }
 
-    /// Takes the response to the request `id`. Returns false if no request of this id
-    /// is in flight: the response is late, or answers a request of another program.
+    /// Handles the response to the request `id`. Returns false if no such request is
+    /// in flight: the response is late, or answers a request of another program.
     pub fn answer(&mut self, id: &str) -> bool {
         let answered = self.unanswered.remove(id);
         match &answered {
@@ -123,7 +123,8 @@ impl InFlight {
             }
             self.order.pop_front();
         }
-        // Answered requests pile up behind a slow one at the front.
+        // If the request at the front is slow, answered requests accumulate in
+        // the order.
         if self.order.len() > 2 * self.unanswered.len() + 1024 {
             let mut order = std::mem::take(&mut self.order);
             order.retain(|(sent_at, id)| self.is_unanswered(sent_at, id));
@@ -131,20 +132,21 @@ impl InFlight {
         }
     }
 
-    /// Extends all time-outs by `duration`, for which the reader of the answers kept
-    /// the program from reading responses.
+    /// Extends all time-outs by `duration`: for this time, the slow reader of the
+    /// answers kept the program from reading responses.
     pub fn extend_timeouts(&mut self, duration: Duration) {
         self.suspended += duration;
     }
 
-    /// When the next request expires.
+    /// The time at which the next request expires.
     pub fn next_expiry(&self) -> Option<Instant> {
         let (sent_at, _) = self.order.front()?;
         Some(sent_at.time + self.timeout + (self.suspended - sent_at.suspended))
     }
 
     /// Removes the requests that have expired at `now`, and returns their inputs in
-    /// the order of sending. First read all responses that were there at `now`.
+    /// the order of sending. The caller must first read all responses that were ready
+    /// at `now`.
     pub fn expire(&mut self, now: Instant) -> Vec<KeptLine> {
         let mut expired = Vec::new();
         while self.next_expiry().is_some_and(|expiry| expiry <= now) {

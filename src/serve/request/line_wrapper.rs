@@ -1,4 +1,4 @@
-//! Makes requests of lines: one model input a line.
+//! Makes one request from each line. A line is a model input.
 
 use anyhow::Result;
 
@@ -12,7 +12,7 @@ use crate::wire::message::MESSAGE_ID_BYTES_MAX;
 use crate::wire::object::{at_pointer, decode_string, parse_value};
 use crate::wire::reject::Reject;
 
-/// Makes a request of each line, and counts.
+/// Makes a request from each line, and counts the lines.
 #[derive(Debug)]
 pub struct LineWrapper {
     writer: RequestWriter,
@@ -25,7 +25,7 @@ pub struct LineWrapper {
 }
 
 impl LineWrapper {
-    /// Takes the ids from the inputs at `id_pointer`, or makes them if it is `None`.
+    /// With `id_pointer`, takes the ids from the inputs. Without it, makes the ids.
     pub fn new(writer: RequestWriter, id_pointer: Option<String>) -> LineWrapper {
         LineWrapper {
             writer,
@@ -37,14 +37,15 @@ impl LineWrapper {
         }
     }
 
-    /// How many lines were set aside because their id was known.
+    /// The number of lines that were set aside because their id was known.
     pub fn repeated(&self) -> u64 {
         self.repeated
     }
 
-    /// Appends the request of one line to `out` and returns its id. A blank line
-    /// gives `None`. So does a line that is set aside: because it is invalid, or
-    /// because its id `is_known`. Fails if the line cannot be set aside.
+    /// Appends the request of one line to `out` and returns its id. Returns `None`
+    /// for a blank line. Also returns `None` for a line that is set aside, because it
+    /// is invalid or because its id `is_known`. Fails if the line cannot be set
+    /// aside.
     pub fn wrap_line(
         &mut self,
         stage: &mut Stage,
@@ -78,7 +79,7 @@ impl LineWrapper {
         Ok(None)
     }
 
-    /// Sets aside a line for which no request is made, because the program ends.
+    /// Sets aside a line without making a request, because the program ends.
     pub fn set_aside(
         &mut self,
         stage: &mut Stage,
@@ -134,7 +135,7 @@ impl Filter for LineWrapper {
         line: &Line,
         out: &mut Vec<u8>,
     ) -> Result<()> {
-        // A filter reads no responses, so an id may come again.
+        // A filter reads no responses, so ids may be repeated.
         let is_known = |_: &str| false;
         self.wrap_line(stage, input, line, out, is_known)
             .map(|_| ())

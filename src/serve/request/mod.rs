@@ -1,10 +1,10 @@
 //! rv-request: model inputs or HTTP calls -> requests, responses -> answers.
 //!
-//! `args` are its flags. It works in one of three modes. A filter (`line_wrapper`)
-//! makes requests of lines. `closed_loop` also reads the responses, and limits the
-//! requests that are unanswered (`in_flight`). `http` serves calls. In each mode
-//! `request_writer` writes the requests, once `required_fields` has accepted the
-//! input.
+//! `args` holds the flags. The program works in one of three modes. A filter
+//! (`line_wrapper`) makes requests from lines. `closed_loop` also reads the responses,
+//! and limits the number of unanswered requests (`in_flight`). `http` serves calls. In
+//! each mode `request_writer` writes the requests, after `required_fields` has accepted
+//! the input.
 
 mod args;
 mod closed_loop;

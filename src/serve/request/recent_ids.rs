@@ -5,11 +5,12 @@ use std::hash::{BuildHasher, RandomState};
 
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-/// The last ids, as hashes in two generations. A new id goes into the young generation.
-/// When that is full, it becomes the old one, and the ids of the old one are forgotten.
+/// The last ids, as hashes in two generations. A new id is added to the young generation.
+/// When the young generation is full, it becomes the old one, and the ids of the previous
+/// old generation are forgotten.
 ///
-/// A hash has 128 bits and a secret random seed, so two ids do not get the same hash:
-/// among 10^12 ids, that happens in one of 10^15 runs.
+/// A hash has 128 bits and a secret random seed, so equal hashes of two ids are
+/// improbable: with 10^12 ids, they occur in one of 10^15 runs.
 #[derive(Debug)]
 pub struct RecentIds {
     young: HashSet<u128>,
@@ -20,7 +21,7 @@ pub struct RecentIds {
 }
 
 impl RecentIds {
-    /// Remembers no id yet. Will remember at least the last `ids_min` ids and at most
+    /// Starts without an id. Remembers at least the last `ids_min` ids and at most
     /// twice as many. An id takes up to 39 bytes.
     pub fn new(ids_min: usize) -> RecentIds {
         RecentIds {
@@ -31,7 +32,7 @@ impl RecentIds {
         }
     }
 
-    /// Whether the id is among those that are remembered.
+    /// Whether the id is remembered.
     pub fn contains(&self, id: &str) -> bool {
         let hash = self.hash(id);
         self.young.contains(&hash) || self.old.contains(&hash)
@@ -43,7 +44,7 @@ impl RecentIds {
             return;
         }
         if self.young.len() >= self.generation_max {
-            // Clearing keeps the memory for the ids that follow.
+            // Clearing keeps the allocated memory for the next ids.
             std::mem::swap(&mut self.young, &mut self.old);
             self.young.clear();
         }

@@ -1,4 +1,4 @@
-//! Writes a request around a model input.
+//! Writes a request that contains a model input.
 
 use anyhow::Result;
 

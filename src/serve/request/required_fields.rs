@@ -15,7 +15,8 @@ pub enum RequiredFields {
     OfModel {
         /// Reads the features of an input.
         model: Box<Model>,
-        /// The features that were read last. The memory is used again for each input.
+        /// The features of the last input. The memory is used again for each
+        /// input.
         row: Vec<f64>,
     },
 }

@@ -18,7 +18,7 @@ use crate::serve::request::http::connection::{ClientConnection, Phase};
 use crate::serve::request::http::connections::Connections;
 use crate::serve::request::http::front_end::FrontEnd;
 
-/// How many connections there may be. A service has few operators.
+/// The largest number of connections. A service has few operators.
 pub const CONNECTIONS_MAX: usize = 64;
 
 /// Answers the calls of the second listener.
@@ -34,15 +34,15 @@ pub struct AdminService {
     description: Bytes,
 }
 
-/// Whether a listener at `address` needs the token that calls need: only if other
-/// machines can reach it.
+/// Whether a listener at `address` needs the token of the first listener. It needs the
+/// token only if other machines can reach it.
 pub fn needs_token(address: SocketAddr, calls_need_token: bool) -> bool {
     calls_need_token && !address.ip().is_loopback()
 }
 
 impl AdminService {
-    /// The service of the listener at `own_address`. Pages of other sites may not call
-    /// it.
+    /// The service of the listener at `own_address`. It refuses calls from pages of
+    /// other sites.
     pub fn new(
         front_end: Rc<FrontEnd>,
         connections: Rc<Connections>,
@@ -59,7 +59,7 @@ impl AdminService {
         }
     }
 
-    /// Answers one call, valid or not.
+    /// Answers one call, valid or invalid.
     pub async fn answer(
         self: Rc<Self>,
         connection: Rc<ClientConnection>,

@@ -13,8 +13,7 @@ use crate::wire::object::ObjectWriter;
 /// The answer to a call.
 pub type HttpAnswer = Response<Full<Bytes>>;
 
-/// The longest value of a header, in bytes. Clients accept headers of 8 KiB and more
-/// in all.
+/// The longest value of a header, in bytes. Clients accept at least 8 KiB of headers.
 const HEADER_VALUE_BYTES_MAX: usize = 1024;
 
 const X_RV_MESSAGE_ID: HeaderName = HeaderName::from_static("x-rv-message-id");
@@ -25,7 +24,8 @@ const X_RV_REASON: HeaderName = HeaderName::from_static("x-rv-reason");
 pub fn json(status: StatusCode, body: Bytes) -> HttpAnswer {
     let mut answer = HttpAnswer::new(Full::new(body));
     *answer.status_mut() = status;
-    // Room for all headers that may be added later, so that the map grows once.
+    // Reserves space for all headers that may be added later, so that the map grows
+    // only once.
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     *answer.headers_mut() = headers;
@@ -83,8 +83,8 @@ pub fn close_connection_after(answer: &mut HttpAnswer) {
     answer.headers_mut().insert(CONNECTION, close);
 }
 
-/// The answer that a response gives: the record without its provenance, which the
-/// headers sum up. A response without a result becomes a 504.
+/// The answer for a response: the record without its provenance. Headers summarise the
+/// provenance. A response without a result becomes a 504.
 pub fn of_response(record: &Record, response: &message::Response) -> HttpAnswer {
     let mut body = Vec::with_capacity(record.text().len());
     record.rewrite(&mut body, &[Field::Provenance]).end();
@@ -100,8 +100,8 @@ pub fn of_response(record: &Record, response: &message::Response) -> HttpAnswer 
         (&X_RV_MODEL, response.model.as_deref()),
         (&X_RV_REASON, response.reason.as_deref()),
     ] {
-        // A value that no header can carry is left out. The id and the model are in
-        // the body, too.
+        // If a header cannot hold a value, the header is left out. The body
+        // contains the id and the model, too.
         if let Some(value) = value.and_then(header_value) {
             answer.headers_mut().insert(name, value);
         }
@@ -109,7 +109,7 @@ pub fn of_response(record: &Record, response: &message::Response) -> HttpAnswer 
     answer
 }
 
-/// The value of a header. `None` if it is empty, too long, or has characters that
+/// The value of a header. Returns `None` if it is empty, too long, or has characters that
 /// some clients refuse.
 fn header_value(text: &str) -> Option<HeaderValue> {
     let is_plain = |byte: u8| byte == b' ' || byte.is_ascii_graphic();

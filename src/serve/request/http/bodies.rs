@@ -14,14 +14,14 @@ use crate::serve::request::http::answer::{
 };
 use crate::serve::request::http::connection::{ClientConnection, Phase};
 
-/// What the bodies may take.
+/// The limits of the bodies.
 #[derive(Clone, Copy, Debug)]
 pub struct BodyLimits {
     /// The longest body, in bytes.
     pub body_bytes_max: usize,
-    /// The memory of all bodies that are being read, in bytes.
+    /// The total memory of the bodies that are being read, in bytes.
     pub all_bytes_max: usize,
-    /// How long the client may take for one body.
+    /// The longest time for reading one body.
     pub timeout: Duration,
 }
 
@@ -29,7 +29,7 @@ pub struct BodyLimits {
 #[derive(Debug)]
 pub struct Bodies {
     limits: BodyLimits,
-    /// The memory that is reserved now.
+    /// The memory that is reserved at present.
     reserved_bytes: Cell<usize>,
 }
 
@@ -41,7 +41,7 @@ pub struct BodyReservation {
 }
 
 impl Bodies {
-    /// No body is being read.
+    /// Starts without a reservation.
     pub fn new(limits: BodyLimits) -> Rc<Bodies> {
         Rc::new(Bodies {
             limits,
@@ -49,9 +49,9 @@ impl Bodies {
         })
     }
 
-    /// Reads a whole body. Returns it with its reservation. A body that breaks a limit
-    /// gets an error answer (400, 408, 413 or 503), and its connection is closed: the
-    /// rest of the body is unread, so no other call can follow it.
+    /// Reads a whole body. Returns it with its reservation. If a body breaks a limit,
+    /// the call gets an error answer (400, 408, 413 or 503). Then the connection is
+    /// closed, because the unread rest of the body precedes any other call.
     pub async fn read(
         self: &Rc<Self>,
         connection: &ClientConnection,
@@ -111,7 +111,7 @@ impl Bodies {
                 return Err(self.too_large());
             }
             reservation.grow_to(length)?;
-            // Most bodies come in one piece, which is not copied.
+            // Most bodies arrive in one piece, which is not copied.
             if length == piece.len() {
                 first = piece;
                 continue;
@@ -139,8 +139,8 @@ impl Bodies {
 }
 
 impl BodyReservation {
-    /// Reserves memory so that it is at least `bytes` for this body. Gives a 503 if
-    /// all bodies together would take too much.
+    /// Increases the reservation to at least `bytes` for this body. Returns a 503 if
+    /// all bodies together would exceed their limit.
     fn grow_to(&mut self, bytes: usize) -> Result<(), Box<HttpAnswer>> {
         let more = bytes.saturating_sub(self.bytes);
         let all = self.bodies.reserved_bytes.get().saturating_add(more);

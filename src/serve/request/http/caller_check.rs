@@ -1,10 +1,9 @@
 //! Checks the `Host` and the `Origin` of calls, and answers preflight requests (CORS).
 //!
 //! A browser runs pages of any site, and lets them send calls to services on this
-//! machine. Two headers of a browser tell such calls from those of the service's own
-//! clients. `Host` is the host in the address of the page. If an attacker's
-//! name resolves to this machine (DNS rebinding), `Host` is that name. `Origin` is
-//! the site of the page.
+//! machine. Two headers distinguish such calls from calls of the service's own clients.
+//! `Host` is the host in the address of the call. If an attacker's name resolves to this
+//! machine (DNS rebinding), `Host` is that name. `Origin` is the site of the page.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -24,12 +23,12 @@ use crate::stage::report::shown;
 /// The port if `Host` has none.
 const HTTP_PORT: u16 = 80;
 
-/// A name that a service answers to.
+/// A name that `Host` may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostName {
     /// Every name.
     Any,
-    /// One host, at one port or (`None`) at any.
+    /// One host. The port is given, or any port is accepted (`None`).
     Named {
         /// In lower case, without brackets.
         host: String,
@@ -56,8 +55,9 @@ impl FromStr for HostName {
     }
 }
 
-/// A site whose pages may call: `scheme://host` or `scheme://host:port`, in lower case;
-/// `null`, the origin of pages without a site; or `*` for every site.
+/// A site whose pages may call, in lower case. It is `scheme://host`,
+/// `scheme://host:port`, `null` (the origin of pages without a site), or `*` for every
+/// site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(String);
 
@@ -88,27 +88,28 @@ impl FromStr for Origin {
 /// Which calls a listener accepts.
 #[derive(Debug)]
 pub struct CallerCheck {
-    /// Where it listens.
+    /// The address of the listener.
     own_address: SocketAddr,
-    /// The names that it answers to, in addition to its own. `None` allows every name.
+    /// The accepted names, in addition to the service's own names. `None` accepts
+    /// every name.
     names: Option<Vec<HostName>>,
-    /// The sites whose pages may call, in addition to its own.
+    /// The sites whose pages may call, in addition to the service itself.
     origins: Vec<Origin>,
     /// The headers that pages of other sites may send, with commas between them.
     cors_headers: HeaderValue,
 }
 
-/// The caller of a call that is accepted.
+/// The caller of an accepted call.
 #[derive(Debug)]
 pub struct Caller {
-    /// The site of the web page that calls, if it is another site.
+    /// The site of the calling web page, if it is another site.
     other_site: Option<HeaderValue>,
 }
 
 impl CallerCheck {
     /// The check of a listener at `own_address`. At a loopback address it accepts its
-    /// own names and `names`. At another address it accepts every name, unless there
-    /// are `names`. Pages of other sites may send `id_header`.
+    /// own names and `names`. At another address it accepts every name, unless
+    /// `names` is not empty. Pages of other sites may send `id_header`.
     pub fn new(
         own_address: SocketAddr,
         names: &[HostName],
@@ -130,7 +131,7 @@ impl CallerCheck {
         }
     }
 
-    /// Checks a call. The error is the answer to a call that is refused.
+    /// Checks a call. The error is the answer to a refused call.
     pub fn check(&self, request: &Request<Incoming>) -> Result<Caller, Box<HttpAnswer>> {
         self.check_headers(request.version(), request.uri(), request.headers())
     }
@@ -215,8 +216,8 @@ impl CallerCheck {
         is_own() || names.iter().any(is_named)
     }
 
-    /// The answer to a preflight request, with which a browser asks whether a page of
-    /// another site may make a call. `None` if the call is something else.
+    /// A browser sends a preflight request to ask whether a page of another site may
+    /// make a call. Returns the answer, or `None` if the call is not a preflight.
     pub fn preflight_answer(
         &self,
         caller: &Caller,
@@ -278,7 +279,7 @@ fn only_host(version: Version, headers: &HeaderMap) -> Result<Option<Authority>,
     }
 }
 
-/// Parses a host with or without a port; `None` if the text is anything else.
+/// Parses a host with or without a port. Returns `None` if the text has another form.
 fn authority(text: &[u8]) -> Option<Authority> {
     let authority = Authority::try_from(text).ok()?;
     let port = authority.as_str().strip_prefix(authority.host())?;
@@ -290,13 +291,13 @@ fn authority(text: &[u8]) -> Option<Authority> {
     (is_whole && is_host).then_some(authority)
 }
 
-/// The host in the form in which hosts are compared.
+/// The host in a normalised form, for comparisons.
 fn host_of(authority: &Authority) -> String {
     let host = authority.host().trim_matches(['[', ']']);
     host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
-/// Whether a page of this site comes from the service that was called as `called`.
+/// Whether a page of this site comes from the service with the host `called`.
 fn is_site_of(site: &str, called: &Authority) -> bool {
     let host = site.split_once("://").map(|(_, host)| host);
     host.is_some_and(|host| host.eq_ignore_ascii_case(called.as_str()))
@@ -312,7 +313,7 @@ mod tests {
         CallerCheck::new(own.parse().unwrap(), &names, &origins, None)
     }
 
-    /// The status of a refusal; 200 for a call that is accepted.
+    /// The status of a refusal; 200 for an accepted call.
     fn status(
         check: &CallerCheck,
         version: Version,

@@ -59,7 +59,7 @@ impl CallService {
         }
     }
 
-    /// Answers one call, valid or not.
+    /// Answers one call, valid or invalid.
     pub async fn answer(
         self: Rc<Self>,
         connection: Rc<ClientConnection>,
@@ -123,7 +123,8 @@ impl CallService {
         self.front_end.access.check(request.headers())?;
         let id = self.id_of(request.headers())?;
         let mut call = {
-            // The memory of the body is free again before the wait for the response.
+            // The memory of the body is released before the wait for the
+            // response.
             let (body, _reservation) = self.bodies.read(connection, request.into_body()).await?;
             let model_input = model_input(&body)?;
             let pipeline = &self.front_end.pipeline;
@@ -144,8 +145,8 @@ impl CallService {
         }
     }
 
-    /// The message id in the headers, if the service takes it from there and it is
-    /// there.
+    /// The message id in the header, if `--id-header` is given and the call has the
+    /// header.
     fn id_of(&self, headers: &HeaderMap) -> Result<Option<String>, Box<HttpAnswer>> {
         let Some(name) = &self.id_header else {
             return Ok(None);
@@ -162,8 +163,8 @@ impl CallService {
     }
 }
 
-/// The body as JSON on one line. Outside a string, a newline is white space, so a space
-/// can replace it. Inside a string, JSON allows no newline.
+/// The body as JSON on one line. Outside a string, JSON allows newlines as white space,
+/// so a space can replace each. Inside a string, JSON does not allow newlines.
 fn model_input(body: &[u8]) -> Result<Cow<'_, str>, Box<HttpAnswer>> {
     let text = std::str::from_utf8(body)
         .map_err(|error| bad_request(&Reject::not_utf8(error).to_string()))?;

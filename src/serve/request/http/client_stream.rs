@@ -1,5 +1,5 @@
-//! The stream of one client: tells its connection what the client does, and fails
-//! when the connection is closed.
+//! The stream of one client: reports the client's reads and writes to its connection, and
+//! fails when the connection is closed.
 
 use std::io;
 use std::pin::Pin;
@@ -13,21 +13,22 @@ use tokio::net::TcpStream;
 use crate::serve::request::http::connection::{ClientConnection, Phase};
 use crate::serve::request::http::parse_error::{find_own_answer, with_body};
 
-/// For how long a client may go on sending after the last answer. What it sends is
-/// discarded.
+/// After the last answer, the bytes that a client still sends are discarded for at most
+/// this long.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
-/// The stream of one client. It reads nothing while the client does not take its
-/// answers. Otherwise a client that only sends calls would pile up answers.
+/// The stream of one client. While the client does not read its answers, the stream reads
+/// no more calls. Otherwise the answers to a client that only sends would accumulate.
 #[derive(Debug)]
 pub struct ClientStream {
     stream: TcpStream,
     connection: Rc<ClientConnection>,
-    /// Whether a read waits until the client has taken its answers.
+    /// Whether a read waits until the client has read its answers.
     read_is_held_back: bool,
     /// The unsent rest of the answer to invalid headers.
     parse_error: Vec<u8>,
-    /// Set after the last answer: until when to discard what the client sends.
+    /// Set after the last answer: the time until which the client's bytes are
+    /// discarded.
     drain_end: Option<Instant>,
 }
 
@@ -111,19 +112,19 @@ impl AsyncWrite for ClientStream {
     ) -> Poll<io::Result<usize>> {
         self.check_open(context)?;
         match find_own_answer(bytes) {
-            // The flush that follows sends it.
+            // The next flush sends the answer.
             Some((0, status)) => {
                 self.parse_error = with_body(bytes, status);
                 self.connection.mark_malformed();
                 Poll::Ready(Ok(bytes.len()))
             }
-            // The answers before it are sent first.
+            // The earlier answers are sent first.
             Some((start, _)) => self.poll_write_stream(context, &bytes[..start]),
             None => self.poll_write_stream(context, bytes),
         }
     }
 
-    // The default of `poll_write_vectored` writes by `poll_write`.
+    // The default `poll_write_vectored` calls `poll_write`.
     fn is_write_vectored(&self) -> bool {
         false
     }
@@ -135,7 +136,7 @@ impl AsyncWrite for ClientStream {
 
     /// After the last answer, reads until the client closes or the time is over. If
     /// the stream closed while the client still sends, the connection would be reset,
-    /// and the answer could be lost on its way.
+    /// and the client might lose the answer.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.check_open(context)?;
         ready!(self.poll_parse_error(context))?;

@@ -1,43 +1,43 @@
-//! One connection: what it waits for, its time-outs, and its eviction rank.
+//! One connection: its phase, its time-outs, and its eviction rank.
 
 use std::cell::{Cell, RefCell};
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
-/// A connection that has waited for less than this is not evicted: its client is
-/// probably about to send.
+/// A connection whose wait is shorter than this is not evicted: its client will probably
+/// send soon.
 pub const EVICTABLE_AFTER: Duration = Duration::from_millis(20);
 
-/// The same for a client that sends a body or reads an answer. That takes longer.
+/// A connection that transfers a body or an answer is not evicted if its wait is shorter
+/// than this. Transfers take longer than headers.
 const TRANSFER_EVICTABLE_AFTER: Duration = Duration::from_secs(1);
 
-/// For how long a client may be silent after the last answer, before the connection
-/// is closed.
+/// After the last answer, the connection is closed if the client is silent for this long.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What a connection is doing.
+/// The phase of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// It waits for the next call.
+    /// The connection waits for the next call.
     Idle,
-    /// It reads the headers of a call.
+    /// The headers of a call are being read.
     Headers,
-    /// It reads the body of a call.
+    /// The body of a call is being read.
     Body,
     /// A call is being answered.
     Answering,
-    /// The last answer is sent. The rest of what the client sends is discarded.
+    /// The last answer is sent. All further bytes of the client are discarded.
     Draining,
 }
 
-/// How long a client may take.
+/// The time-outs of a client.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientTimeouts {
-    /// Between two calls.
+    /// The longest time between two calls.
     pub idle: Duration,
-    /// For the headers of a call.
+    /// The longest time for the headers of a call.
     pub headers: Duration,
-    /// For reading some of an answer.
+    /// The longest time in which the client reads nothing of an answer.
     pub write: Duration,
 }
 
@@ -51,7 +51,8 @@ pub type EvictionRank = (u8, Instant);
 pub struct ClientConnection {
     phase: Cell<Phase>,
     phase_since: Cell<Instant>,
-    /// Set while the client does not read its answer: since when.
+    /// The time since which the client has not read from its answer, if it does not
+    /// read.
     write_blocked_since: Cell<Option<Instant>>,
     closed: Cell<bool>,
     malformed: Cell<bool>,
@@ -81,7 +82,7 @@ impl ClientConnection {
         self.phase_since.set(now);
     }
 
-    /// When the phase began.
+    /// The time at which the phase began.
     pub fn phase_since(&self) -> Instant {
         self.phase_since.get()
     }
@@ -93,19 +94,19 @@ impl ClientConnection {
         }
     }
 
-    /// Notes that the client has taken bytes.
+    /// Notes that the client has read bytes.
     pub fn write_progressed(&self) {
         self.write_blocked_since.set(None);
     }
 
-    /// Notes that the client takes no bytes at `now`.
+    /// Notes that the client reads no bytes at `now`.
     pub fn write_blocked(&self, now: Instant) {
         if self.write_blocked_since.get().is_none() {
             self.write_blocked_since.set(Some(now));
         }
     }
 
-    /// Whether the client has yet to take some of its answers.
+    /// Whether the client has not yet read all of its answers.
     pub fn is_write_blocked(&self) -> bool {
         self.write_blocked_since.get().is_some()
     }
@@ -120,7 +121,7 @@ impl ClientConnection {
         self.malformed.get()
     }
 
-    /// Whether the connection is evicted or timed out.
+    /// Whether the connection was evicted or has timed out.
     pub fn is_closed(&self) -> bool {
         self.closed.get()
     }
@@ -144,9 +145,9 @@ impl ClientConnection {
         }
     }
 
-    /// When the connection times out. `None` while a call is being answered, which
-    /// has a time-out of its own, and while a body is read, whose time-out ends with
-    /// an answer.
+    /// The time at which the connection times out. `None` while a call is being
+    /// answered, because calls have their own time-out. `None` also while a body is
+    /// being read, because that time-out ends with an answer.
     pub fn expiry(&self, timeouts: ClientTimeouts) -> Option<Instant> {
         let since = self.phase_since.get();
         match (self.write_blocked_since.get(), self.phase.get()) {
@@ -158,8 +159,8 @@ impl ClientConnection {
         }
     }
 
-    /// The eviction rank. `None` if the connection must not be evicted: a call is in
-    /// flight, or the wait has just begun.
+    /// The eviction rank. `None` if the connection must not be evicted because a call
+    /// is in flight or the wait has just begun.
     pub fn eviction_rank(&self, now: Instant) -> Option<EvictionRank> {
         let phase_since = self.phase_since.get();
         let (kind, since, evictable_after) =
@@ -175,7 +176,7 @@ impl ClientConnection {
     }
 
     /// Whether the connection may be closed when the program ends: no call has begun,
-    /// and all answers are taken.
+    /// and the client has read all answers.
     pub fn is_quiet(&self) -> bool {
         !matches!(self.phase.get(), Phase::Body | Phase::Answering) && !self.is_write_blocked()
     }

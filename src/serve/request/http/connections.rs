@@ -11,15 +11,15 @@ use crate::serve::request::http::connection::{
     ClientConnection, ClientTimeouts, DRAIN_TIMEOUT, EVICTABLE_AFTER,
 };
 
-/// For how long quiet connections stay open after the program was told to end. A call
+/// After the program was told to end, quiet connections stay open for this long. A call
 /// that a client sends at that moment is still answered.
 const QUIET_BEFORE_CLOSE: Duration = Duration::from_millis(200);
 
-/// A place among the connections of a listener. It is free again when this is dropped.
+/// A slot among the connections of a listener. Dropping it frees the slot.
 #[derive(Debug)]
 pub struct ConnectionSlot {
     connections: Rc<Connections>,
-    /// The connection that has the slot.
+    /// The connection that occupies the slot.
     pub connection: Rc<ClientConnection>,
 }
 
@@ -45,7 +45,8 @@ pub struct Connections {
     list: RefCell<Vec<Rc<ClientConnection>>>,
     added: Notify,
     removed: Notify,
-    /// Whether a new connection waits for a slot, and none can be evicted.
+    /// Whether a new connection waits for a slot because no connection can be
+    /// evicted.
     slot_wanted: Cell<bool>,
     stopping: Cell<bool>,
     evicted: Cell<u64>,
@@ -70,29 +71,29 @@ impl Connections {
         })
     }
 
-    /// How many connections are open.
+    /// The number of open connections.
     pub fn count(&self) -> usize {
         self.list.borrow().len()
     }
 
-    /// How many connections were evicted.
+    /// The number of evicted connections.
     pub fn evicted(&self) -> u64 {
         self.evicted.get()
     }
 
-    /// How many connections were closed by a time-out.
+    /// The number of connections that a time-out closed.
     pub fn timed_out(&self) -> u64 {
         self.timed_out.get()
     }
 
-    /// How many connections ended with invalid headers.
+    /// The number of connections that ended with invalid headers.
     pub fn malformed(&self) -> u64 {
         self.malformed.get()
     }
 
     /// Waits for a slot. At the limit, the connection that has waited longest for its
-    /// client is evicted. If none can be evicted, the next one that has answered its
-    /// call is closed.
+    /// client is evicted. If no connection can be evicted, the next connection that
+    /// has answered its call is closed.
     pub async fn acquire_slot(self: &Rc<Self>) -> ConnectionSlot {
         loop {
             let now = Instant::now();
@@ -108,14 +109,14 @@ impl Connections {
         }
     }
 
-    /// Whether the connection that is about to send an answer must close after it:
-    /// the program ends, or a new connection waits for a slot. Only one connection
-    /// closes for each that waits.
+    /// Whether the connection that is about to send an answer must close after the
+    /// answer. This is the case if the program ends, or if a new connection waits for
+    /// a slot. Only one connection closes for each new one.
     pub fn takes_close_request(&self) -> bool {
         self.stopping.get() || self.slot_wanted.take()
     }
 
-    /// Closes expired connections, for ever.
+    /// Closes expired connections. Never returns.
     pub async fn keep_closing_expired(self: Rc<Self>) {
         loop {
             if self.count() == 0 {
@@ -151,7 +152,7 @@ impl Connections {
         }
     }
 
-    /// Adds a connection, whatever the limit is.
+    /// Adds a connection, even above the limit.
     pub fn add(self: &Rc<Self>, now: Instant) -> ConnectionSlot {
         let mut list = self.list.borrow_mut();
         let connection = Rc::new(ClientConnection::new(now, list.len()));
@@ -182,8 +183,8 @@ impl Connections {
         connection.close();
     }
 
-    /// Closes the connection with the lowest eviction rank. Returns false if none can
-    /// be evicted.
+    /// Closes the connection with the lowest eviction rank. Returns false if no
+    /// connection can be evicted.
     fn evict_one(&self, now: Instant) -> bool {
         let list = self.list.borrow();
         let ranked = list
@@ -199,14 +200,14 @@ impl Connections {
         true
     }
 
-    /// Closes the connections that have expired. Returns when to look again.
+    /// Closes the connections that have expired. Returns the time of the next check.
     fn close_expired(&self, now: Instant) -> Instant {
         let ClientTimeouts {
             idle,
             headers,
             write,
         } = self.timeouts;
-        // A wait that begins from now on does not expire before `shortest` is over.
+        // A wait that begins now does not expire before `shortest` has passed.
         let shortest = idle.min(headers).min(write).min(DRAIN_TIMEOUT);
         let mut next = now + shortest.max(Duration::from_millis(1));
         let list = self.list.borrow().clone();

@@ -24,7 +24,7 @@ pub struct CallCounts {
 struct Totals {
     /// Calls whose headers were read.
     begun: u64,
-    /// Calls whose client left before the answer.
+    /// Calls whose client closed the connection before the answer.
     abandoned: u64,
     /// Answered calls, by status.
     answered: BTreeMap<StatusCode, u64>,
@@ -36,7 +36,7 @@ struct Totals {
 }
 
 impl CallCounts {
-    /// Counts from zero. `reports` is told when something was counted.
+    /// Starts from zero. Each count is also noted in `reports`.
     pub fn new(reports: Rc<Reports>) -> CallCounts {
         CallCounts {
             reports,
@@ -70,7 +70,7 @@ impl CallCounts {
         self.reports.note_count();
     }
 
-    /// The counts of now, with those of the clients' connections.
+    /// The present counts, including the counts of the clients' connections.
     pub fn snapshot(&self, connections: &Connections, is_ready: bool) -> Snapshot {
         let totals = self.totals.borrow();
         let ended = totals.abandoned + totals.answered.values().sum::<u64>();
@@ -104,8 +104,8 @@ impl CallCounts {
     }
 }
 
-/// A call that is counted. When this is dropped, the call has ended: with a status, or
-/// because its client has left.
+/// A call that is counted. When this value is dropped, the call has ended: with a status,
+/// or because its client closed the connection.
 #[derive(Debug)]
 pub struct CountedCall {
     counts: Rc<CallCounts>,

@@ -13,21 +13,21 @@ use crate::serve::request::http::token::Access;
 use crate::serve::request::request_writer::RequestWriter;
 use crate::stage::stats::Snapshot;
 
-/// What the tasks share.
+/// The shared state of the tasks.
 #[derive(Debug)]
 pub struct FrontEnd {
     /// The prefix of the metrics' names.
     program: &'static str,
     started: Instant,
-    /// Who may call.
+    /// The check of the bearer token.
     pub access: Access,
-    /// Where the calls go.
+    /// The pipeline that answers the calls.
     pub pipeline: Rc<Pipeline>,
     /// The connections of the clients.
     pub connections: Rc<Connections>,
-    /// What became of the calls.
+    /// The counts of the calls, by outcome.
     pub counts: Rc<CallCounts>,
-    /// What the main task is to print.
+    /// The messages that the main task must print.
     pub reports: Rc<Reports>,
     /// Whether the program was told to end.
     pub stopping: Cell<bool>,
@@ -62,7 +62,7 @@ impl FrontEnd {
         })
     }
 
-    /// Why no new calls should come; `None` if they can be answered.
+    /// The reason why the service cannot answer calls; `None` if it can.
     pub fn not_ready(&self) -> Option<&'static str> {
         if self.stopping.get() {
             return Some("shutting down");
@@ -70,13 +70,13 @@ impl FrontEnd {
         self.pipeline.missing_end()
     }
 
-    /// The counts of now.
+    /// The present counts.
     pub fn snapshot(&self) -> Snapshot {
         let is_ready = self.not_ready().is_none();
         self.counts.snapshot(&self.connections, is_ready)
     }
 
-    /// The counts in the text format of Prometheus.
+    /// The present counts in the text format of Prometheus.
     pub fn metrics(&self) -> String {
         self.snapshot()
             .prometheus(self.program, self.started.elapsed())

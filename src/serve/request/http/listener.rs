@@ -24,14 +24,14 @@ use crate::serve::request::http::connections::{ConnectionSlot, Connections};
 use crate::serve::request::http::parse_error::HEADERS_BYTES_MAX;
 use crate::serve::request::http::reports::Reports;
 
-/// How many connections may wait in the kernel to be accepted.
+/// The number of connections that may wait in the kernel until they are accepted.
 const BACKLOG: u32 = 4096;
 
-/// How long to wait after a connection could not be accepted. Without a wait, a lack
-/// of descriptors would use up the processor.
+/// The wait after a connection could not be accepted. Without this wait, a lack of
+/// descriptors would use the whole processor.
 const WAIT_AFTER_ERROR: Duration = Duration::from_millis(20);
 
-/// Binds `address` and listens there. Fails if the address is in use or not of this
+/// Binds `address` and listens. Fails if the address is in use or does not belong to this
 /// machine.
 pub fn bind(address: SocketAddr) -> Result<TcpListener> {
     let bind = || {
@@ -46,7 +46,7 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener> {
     bind().with_context(|| format!("cannot listen at {address}"))
 }
 
-/// Accepts connections until `stop` is notified, and has `answer` answer their calls.
+/// Accepts connections until `stop` is notified, and calls `answer` for each call.
 /// Connections that wait in the kernel at that time are still served.
 pub async fn accept<Handler, Answering>(
     listener: TcpListener,
@@ -87,7 +87,7 @@ pub async fn accept<Handler, Answering>(
     }
 }
 
-/// Serves one connection to its end.
+/// Serves one connection until it ends.
 async fn serve<Handler, Answering>(
     stream: TcpStream,
     slot: ConnectionSlot,
@@ -107,13 +107,14 @@ async fn serve<Handler, Answering>(
         .timer(TokioTimer::new())
         // `Connections` times out all connections of a listener.
         .header_read_timeout(None)
-        // Answers are short: one buffer is cheaper to send than two.
+        // Answers are short, so it is cheaper to send one buffer than two.
         .writev(false)
-        // `max_buf_size` alone accepts longer headers if they come in one piece.
+        // `max_buf_size` alone accepts longer headers if they arrive in one
+        // piece.
         .max_header_size(HEADERS_BYTES_MAX)
         .max_buf_size(HEADERS_BYTES_MAX)
         .serve_connection(TokioIo::new(client_stream), service);
-    // Other errors are not reported: the client has gone away.
+    // Other errors are not reported: the client has closed the connection.
     let is_parse_error = http.await.is_err_and(|error| error.is_parse());
     if is_parse_error || slot.connection.is_malformed() {
         slot.count_malformed();

@@ -19,7 +19,7 @@ use crate::serve::request::http::openapi::{AdminDescription, ServiceDescription}
 use crate::serve::request::required_fields::RequiredFields;
 use crate::stage::Stage;
 
-/// The listeners, bound and not accepting yet.
+/// The listeners. They are bound, but do not accept connections yet.
 #[derive(Debug)]
 pub struct Listeners {
     calls: Listener,
@@ -30,7 +30,7 @@ pub struct Listeners {
 struct Listener {
     socket: TcpListener,
     address: SocketAddr,
-    /// The OpenAPI description that it answers with.
+    /// The OpenAPI description of the service.
     description: Bytes,
 }
 
@@ -62,7 +62,8 @@ impl Listeners {
         })
     }
 
-    /// Accepts connections in tasks of their own, and prints the addresses.
+    /// Starts a task for each listener that accepts connections, and prints the
+    /// addresses.
     pub fn start(
         self,
         stage: &Stage,
@@ -116,8 +117,8 @@ fn start_calls(
     AcceptTask { task, stop }
 }
 
-/// Starts the second listener. It never stops, because `/readyz` says that the program
-/// is shutting down.
+/// Starts the second listener. It runs until the program exits, because `/readyz` reports
+/// that the program is shutting down.
 fn start_admin(stage: &Stage, options: &HttpOptions, front_end: &Rc<FrontEnd>, listener: Listener) {
     let address = listener.address;
     stage.report.info(&format!("admin at http://{address}"));
@@ -147,8 +148,8 @@ pub struct AcceptTask {
 }
 
 impl AcceptTask {
-    /// Accepts no more connections. Waits until those that the kernel has accepted are
-    /// being served.
+    /// Stops accepting connections. Waits until the connections that the kernel has
+    /// accepted are being served.
     pub async fn stop(self) {
         self.stop.notify_one();
         let _ = self.task.await;

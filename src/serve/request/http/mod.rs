@@ -1,18 +1,19 @@
 //! The HTTP front end: calls -> requests, responses -> answers.
 //!
-//! One thread runs everything. `listeners` binds the addresses, `listener` accepts
-//! connections, and `connections` limits them: time-outs, eviction, shutdown. `calls` answers a call: it checks the caller
-//! (`caller_check`, `token`), reads the body (`bodies`), and sends a request into the
-//! `pipeline`. That appends the request to the `request_buffer` and wakes the writer of
-//! `request_pipe`. The writer first lets all calls that are ready append theirs, and
-//! then writes once. So calls under load share a write, and a single call waits for
-//! nothing.
+//! All tasks run on one thread. `listeners` binds the addresses, and `listener` accepts
+//! connections. `connections` limits them by time-outs, eviction and shutdown. `calls`
+//! answers a call: it checks the caller (`caller_check`, `token`), reads the body
+//! (`bodies`), and sends a request into the `pipeline`. The pipeline appends the request
+//! to the `request_buffer` and wakes the writer of `request_pipe`. The writer first lets
+//! all other ready calls append their requests, and then writes once. So calls under load
+//! share a write, and a single call does not wait.
 //!
-//! The writer waits for the pipe in a task of its own. So a full pipe never stops
-//! `response_pipe`, which reads the responses and hands each to its call.
+//! The writer waits for the pipe in a separate task. So `response_pipe` reads responses,
+//! and passes each to its call, even if the pipe of requests is full.
 //!
 //! `admin` answers the calls of the second listener. `openapi` describes the service.
-//! Only the main task, in this file, prints: the others leave `reports` for it.
+//! Only the main task, in this file, prints. The other tasks give their messages to
+//! `reports`.
 
 mod admin;
 mod answer;
@@ -90,7 +91,7 @@ async fn serve(
     finish_calls(stage, front_end, accepting).await
 }
 
-/// The tasks of the two pipes. They go on when this is dropped.
+/// The tasks of the two pipes. They keep running when this value is dropped.
 struct PipeTasks {
     reading: JoinHandle<Result<()>>,
     writing: JoinHandle<Result<()>>,
@@ -126,8 +127,8 @@ impl PipeTasks {
     }
 }
 
-/// Prints what the tasks report, and obeys signals, until a signal ends the program.
-/// Fails if the task of a pipe fails.
+/// Prints the messages of the tasks, and handles signals, until a signal ends the
+/// program. Fails if the task of a pipe fails.
 async fn serve_until_signal(
     stage: &mut Stage,
     front_end: &FrontEnd,
@@ -154,7 +155,8 @@ async fn serve_until_signal(
         tokio::select! {
             ready = signals.readable() => {
                 ready?;
-                // Reading until there is no more makes tokio wait for the next signal.
+                // tokio waits for the next signal only after a read that returned
+                // no more bytes.
                 let mut bytes = [0; 64];
                 while signals.try_read(&mut bytes).is_ok_and(|count| count > 0) {}
             }
@@ -170,8 +172,7 @@ async fn serve_until_signal(
     }
 }
 
-/// Accepts no more connections, and answers the calls of those that are open, as far as
-/// --grace allows.
+/// Stops accepting connections, and answers the calls of the open ones, within --grace.
 async fn finish_calls(
     stage: &mut Stage,
     front_end: &FrontEnd,
@@ -187,7 +188,8 @@ async fn finish_calls(
     let finished = loop {
         tokio::select! {
             finished = &mut finish => break finished,
-            // The reader of responses may wait until its invalid responses are reported.
+            // The reader of responses may be waiting until its invalid responses
+            // are reported.
             () = front_end.reports.something_to_do() => front_end.reports.report_to(stage)?,
         }
     };
@@ -210,7 +212,7 @@ fn reload_token(stage: &Stage, access: &Access) {
     }
 }
 
-/// Sleeps until `time`; for ever if it is `None`.
+/// Sleeps until `time`, or forever if it is `None`.
 async fn sleep_until_some(time: Option<Instant>) {
     match time {
         Some(time) => sleep_until(time.into()).await,

@@ -1,4 +1,4 @@
-//! Raises the limit of open files as far as the connections need it.
+//! Raises the limit of open files for the connections.
 
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -8,12 +8,13 @@ use crate::stage::Stage;
 /// The number of files that a front end may open in addition to its connections.
 const OTHER_FILES: u64 = 64;
 
-/// Raises the limit for `connections` connections. Returns how many connections there
-/// may be: fewer if the hard limit is lower, with a warning.
+/// Raises the limit for `connections` connections. Returns the number of connections that
+/// are possible. If the hard limit is too low, this number is smaller than `connections`,
+/// and a warning is printed.
 pub fn allow_connections(stage: &Stage, connections: u32) -> Result<usize> {
     let wanted = u64::from(connections) + OTHER_FILES;
     let limit = getrlimit(Resource::Nofile);
-    // `None` is no limit.
+    // `None` means that the number of files is unlimited.
     if limit.current.is_none_or(|current| current >= wanted) {
         return Ok(connections as usize);
     }

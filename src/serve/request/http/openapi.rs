@@ -1,4 +1,4 @@
-//! The OpenAPI description of the service, as the flags configure it.
+//! The OpenAPI description of the service with its present flags.
 
 use std::net::SocketAddr;
 
@@ -12,7 +12,7 @@ use crate::wire::message::MESSAGE_ID_BYTES_MAX;
 /// The parts of the configuration that a description depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct ServiceDescription<'a> {
-    /// The name of the header that holds the message id, if one does.
+    /// The name of the header that holds the message id, if `--id-header` is given.
     pub id_header: Option<&'a str>,
     /// The longest body, in bytes.
     pub body_bytes_max: usize,
@@ -22,7 +22,7 @@ pub struct ServiceDescription<'a> {
     pub needs_token: bool,
 }
 
-/// The parts that a description of the second listener depends on, too.
+/// The additional parts that a description of the second listener depends on.
 #[derive(Clone, Copy, Debug)]
 pub struct AdminDescription {
     /// The address of the first listener.
@@ -32,8 +32,8 @@ pub struct AdminDescription {
 }
 
 impl ServiceDescription<'_> {
-    /// Describes the paths of the first listener. With `admin`, also describes the paths
-    /// of the second listener, and says where the first one is.
+    /// Describes the paths of the first listener. With `admin`, also describes the
+    /// paths of the second listener, and the address of the first.
     pub fn describe(&self, admin: Option<AdminDescription>) -> Bytes {
         let mut paths = Map::new();
         let mut add = |path: &str, item: Value| paths.insert(path.to_owned(), item);
@@ -285,7 +285,7 @@ impl ServiceDescription<'_> {
     }
 }
 
-/// The server entry of the first listener. An unspecified address has no host to name, so
+/// The server entry of the first listener. An unspecified address has no host name, so
 /// the host is a variable.
 fn server_of(calls: SocketAddr) -> Value {
     if calls.ip().is_unspecified() {

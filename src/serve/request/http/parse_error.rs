@@ -1,8 +1,7 @@
 //! JSON bodies for hyper's answers to calls that it cannot parse.
 //!
-//! hyper answers a call with invalid headers by itself and without a body. Such an
-//! answer is the last thing that hyper writes to a connection, so the stream finds it
-//! by its form and adds a body.
+//! If headers are invalid, hyper itself sends an answer without a body. This answer is
+//! the last one on its connection. The stream recognises it by its form and adds a body.
 
 use hyper::StatusCode;
 
@@ -14,9 +13,9 @@ pub const HEADERS_BYTES_MAX: usize = 64 * 1024;
 
 const NO_BODY: &[u8] = b"\r\ncontent-length: 0\r\n";
 
-/// Finds hyper's own answer at the end of `bytes`, which are about to be written.
-/// Returns its start and its status. No other answer ends with its headers and has
-/// one of these statuses with an empty body.
+/// Finds hyper's own answer at the end of `bytes`, which are about to be written. Returns
+/// its start and its status. No other answer consists only of headers, has one of these
+/// statuses, and has an empty body.
 pub fn find_own_answer(bytes: &[u8]) -> Option<(usize, StatusCode)> {
     if !bytes.ends_with(b"\r\n\r\n") {
         return None;

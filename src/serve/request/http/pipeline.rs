@@ -1,4 +1,4 @@
-//! The pipeline as the front end sees it: which calls wait for a response, and whether
+//! The pipeline as the front end sees it: the calls that wait for a response, and whether
 //! the pipes have a reader and a writer.
 
 use std::cell::{Cell, RefCell};
@@ -17,18 +17,18 @@ use crate::wire::lines::Line;
 use crate::wire::message::{self, Record};
 use crate::wire::reject::Reject;
 
-/// How often a missing or replaced pipe is looked for under its name.
+/// The time between two checks for a pipe that is missing or replaced.
 pub const PIPE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The least limit of unwritten requests: enough for a burst of ordinary calls.
+/// The smallest limit of unwritten requests. It is enough for a burst of ordinary calls.
 const UNWRITTEN_BYTES_MIN: usize = 16 << 20;
 
-/// Why a request cannot be sent.
+/// The reason why a request cannot be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendError {
-    /// As many calls are open as allowed, or too many bytes are unwritten.
+    /// The limit of open calls or of unwritten bytes is reached.
     Full,
-    /// A pipe has no reader or no writer. The text says which.
+    /// A pipe has no reader or no writer. The text says which one is missing.
     PipelineGone(&'static str),
     /// Another open call has the id.
     IdInUse,
@@ -37,16 +37,16 @@ pub enum SendError {
 /// The sending half of an open call.
 #[derive(Debug)]
 struct WaitingCall {
-    /// Tells the call from an earlier one with the same id.
+    /// Distinguishes the call from an earlier call with the same id.
     number: u64,
     answer: oneshot::Sender<HttpAnswer>,
 }
 
-/// What the calls and the tasks of the two pipes share.
+/// The shared state of the calls and the tasks of the two pipes.
 #[derive(Debug)]
 pub struct Pipeline {
     writer: RefCell<RequestWriter>,
-    /// The requests on their way to the pipe.
+    /// The requests that are not written to the pipe yet.
     pub requests: RequestBuffer,
     in_flight_max: usize,
     open_calls: RefCell<HashMap<String, WaitingCall>>,
@@ -59,7 +59,7 @@ pub struct Pipeline {
 }
 
 impl Pipeline {
-    /// A pipeline of which nothing is known yet. At most `in_flight_max` calls may be
+    /// A pipeline whose pipes are not open yet. At most `in_flight_max` calls may be
     /// open, with bodies of at most `body_bytes_max` bytes each.
     pub fn new(
         writer: RequestWriter,
@@ -125,7 +125,7 @@ impl Pipeline {
         })
     }
 
-    /// Which pipe has no other end; `None` if calls can be answered.
+    /// The pipe end that is missing; `None` if calls can be answered.
     pub fn missing_end(&self) -> Option<&'static str> {
         match (
             self.requests_have_reader.get(),
@@ -166,11 +166,11 @@ impl Pipeline {
         let count = open_calls.len();
         let message = format!("the pipeline is gone: {why}; {count} calls get 503");
         self.reports.warn("gone", message);
-        // Each call wakes when its sender is dropped.
+        // Dropping the senders wakes the calls.
         drop(open_calls);
     }
 
-    /// Takes a line of the responses, and hands the response to its call. `input` is
+    /// Handles a line of the responses: passes the response to its call. `input` is
     /// the name of the pipe in messages.
     pub fn take_response(&self, input: &str, line: &Line) {
         let read = || {
@@ -187,7 +187,7 @@ impl Pipeline {
                 let call = self.open_calls.borrow_mut().remove(&*response.message_id);
                 match call {
                     Some(call) => {
-                        // Fails if the client has just left.
+                        // Fails if the client has just closed the connection.
                         let _ = call.answer.send(answer::of_response(&record, &response));
                     }
                     None => self.counts.count_unmatched(),
@@ -203,8 +203,8 @@ impl Pipeline {
     }
 }
 
-/// A call that waits for its response. When this is dropped, the call is no longer
-/// open: it has its answer or a time-out, or its client has left.
+/// A call that waits for its response. When this value is dropped, the call is no longer
+/// open: it was answered, it has timed out, or its client closed the connection.
 #[derive(Debug)]
 pub struct OpenCall {
     pipeline: Rc<Pipeline>,
@@ -214,7 +214,8 @@ pub struct OpenCall {
 }
 
 impl OpenCall {
-    /// Waits for the answer. `None` if the pipeline went away before it came.
+    /// Waits for the answer. Returns `None` if a pipe lost its other end before the
+    /// answer.
     pub async fn answer(&mut self) -> Option<HttpAnswer> {
         (&mut self.answer).await.ok()
     }
@@ -249,7 +250,7 @@ mod tests {
         Rc::new(pipeline)
     }
 
-    /// Takes what is pending, as the writer does.
+    /// Takes the pending requests, as the writer does.
     fn take_batch(pipeline: &Pipeline) -> Vec<u8> {
         let runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = { runtime }.build().unwrap();
@@ -273,7 +274,7 @@ mod tests {
         assert!((16..=17).contains(&calls.len()), "{}", calls.len());
         let batch = take_batch(&pipeline);
         assert!(batch.len() > 16 << 20);
-        // Nothing of the batch is written yet, so there is no more room than before.
+        // The batch is not written yet, so the limit is still reached.
         assert_eq!(pipeline.send(None, &body).unwrap_err(), SendError::Full);
         pipeline.requests.finish_batch(batch);
         assert!(pipeline.send(None, &body).is_ok());

@@ -1,5 +1,5 @@
-//! What the tasks have to report: warnings, invalid responses, and news in the counts.
-//! Only the main task has the stage, and prints.
+//! Collects the messages of the tasks: warnings, invalid responses, and changed counts.
+//! Only the main task has the stage and can print.
 
 use std::cell::{Cell, RefCell};
 
@@ -10,11 +10,11 @@ use crate::stage::Stage;
 use crate::wire::lines::{KeptLine, Line, OVERSIZED_HEAD_BYTES};
 use crate::wire::reject::Reject;
 
-/// How many warnings may wait to be printed; more are dropped. There are few kinds of
-/// warnings, and the stage prints each kind only once in a while.
+/// The largest number of warnings that wait to be printed; further warnings are dropped.
+/// There are few kinds of warnings, and the stage limits how often it prints each kind.
 const WARNINGS_MAX: usize = 100;
 
-/// While waiting invalid responses take more memory than this, no response is read.
+/// While the waiting invalid responses take more memory than this, no response is read.
 const INVALID_BYTES_MAX: usize = 1 << 20;
 
 /// The approximate memory that an invalid response takes in addition to its bytes.
@@ -28,23 +28,24 @@ struct InvalidResponse {
     reject: Reject,
 }
 
-/// What waits to be reported.
+/// The messages that are not printed yet.
 #[derive(Debug)]
 pub struct Reports {
     invalid_responses: RefCell<Vec<InvalidResponse>>,
-    /// The memory that they take.
+    /// The memory of the invalid responses.
     invalid_bytes: Cell<usize>,
     /// Wakes the reader of the responses.
     invalid_responses_taken: Notify,
-    /// Each with the key under which the stage holds back repeated warnings.
+    /// Each warning with its key. The stage limits how often it prints warnings with
+    /// one key.
     warnings: RefCell<Vec<(&'static str, String)>>,
-    /// Whether anything was counted since the counts were last shown.
+    /// Whether a count has changed since the counts were last shown.
     counted: Cell<bool>,
     something_to_do: Notify,
 }
 
 impl Reports {
-    /// Nothing to report but the counts at the start.
+    /// Starts with nothing to report except the initial counts.
     pub fn new() -> Reports {
         Reports {
             invalid_responses: RefCell::default(),
@@ -56,7 +57,8 @@ impl Reports {
         }
     }
 
-    /// Reports a warning. The stage holds back repeated warnings with the same `key`.
+    /// Reports a warning. The stage limits how often it prints warnings with one
+    /// `key`.
     pub fn warn(&self, key: &'static str, message: String) {
         let mut warnings = self.warnings.borrow_mut();
         if warnings.len() < WARNINGS_MAX {
@@ -65,7 +67,7 @@ impl Reports {
         self.something_to_do.notify_one();
     }
 
-    /// Reports a line of the responses that is to be set aside.
+    /// Reports a line of the responses that must be set aside.
     pub fn reject(&self, input: &str, line: &Line, reject: Reject) {
         debug_assert!(line.oversized.is_none() || line.bytes.len() <= OVERSIZED_HEAD_BYTES);
         let bytes = line.bytes.len() + INVALID_OVERHEAD_BYTES;
@@ -78,15 +80,15 @@ impl Reports {
         self.something_to_do.notify_one();
     }
 
-    /// Waits until the waiting invalid responses take little enough memory.
+    /// Waits until the waiting invalid responses take less memory than their limit.
     pub async fn room_for_rejects(&self) {
         while self.invalid_bytes.get() > INVALID_BYTES_MAX {
             self.invalid_responses_taken.notified().await;
         }
     }
 
-    /// Notes that something was counted. The main task is woken only by the first
-    /// count since it last showed the counts: to wake it for each call would cost more
+    /// Notes that a count has changed. Only the first change after the counts were
+    /// shown wakes the main task, because a wake-up for each call would cost more
     /// than the counting.
     pub fn note_count(&self) {
         if !self.counted.replace(true) {
@@ -94,7 +96,7 @@ impl Reports {
         }
     }
 
-    /// Whether anything was counted since the counts were last shown.
+    /// Whether a count has changed since the counts were last shown.
     pub fn has_counted(&self) -> bool {
         self.counted.get()
     }
@@ -104,7 +106,7 @@ impl Reports {
         self.counted.set(false);
     }
 
-    /// Waits until there is something to report, or to show in the counts.
+    /// Waits until there is a message to print or a changed count to show.
     pub async fn something_to_do(&self) {
         self.something_to_do.notified().await;
     }

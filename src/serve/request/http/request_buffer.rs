@@ -1,4 +1,4 @@
-//! Gathers the requests of all calls, so that one write takes all that are there.
+//! Collects the requests of all calls, so that one write sends all that are ready.
 
 use std::cell::{Cell, RefCell};
 
@@ -28,24 +28,24 @@ impl RequestBuffer {
         }
     }
 
-    /// Whether no more requests should be appended. The batch that is being written
-    /// counts, too.
+    /// Whether the buffer accepts no more requests. The batch that is being written
+    /// is included.
     pub fn is_full(&self) -> bool {
         self.pending.borrow().len() + self.batch_bytes.get() > self.bytes_max
     }
 
-    /// Appends what `write` writes, and wakes the writer.
+    /// Appends the output of `write`, and wakes the writer.
     pub fn append(&self, write: impl FnOnce(&mut Vec<u8>)) {
         write(&mut self.pending.borrow_mut());
         self.something_pending.notify_one();
     }
 
-    /// Appends a newline, which ends a line that another writer or reader has torn.
+    /// Appends a newline, to end a line that another writer or reader has torn.
     pub fn append_newline(&self) {
         self.append(|pending| pending.push(b'\n'));
     }
 
-    /// Drops the pending requests. A newline before them stays.
+    /// Drops the pending requests. A newline before them is kept.
     pub fn drop_requests(&self) {
         let mut pending = self.pending.borrow_mut();
         let begins_with_newline = pending.first() == Some(&b'\n');
@@ -53,8 +53,8 @@ impl RequestBuffer {
         pending.extend(begins_with_newline.then_some(b'\n'));
     }
 
-    /// Waits until something is pending, and takes it. Before that, all calls that are
-    /// ready append their requests.
+    /// Waits until requests are pending, and takes them. Before it takes them, all
+    /// ready calls append their requests.
     pub async fn take_batch(&self) -> Vec<u8> {
         loop {
             if !self.pending.borrow().is_empty() {
@@ -67,7 +67,7 @@ impl RequestBuffer {
         }
     }
 
-    /// Takes back a batch that was written or is lost, to use its memory again.
+    /// Takes back a batch that was written or lost, to use its memory again.
     pub fn finish_batch(&self, mut batch: Vec<u8>) {
         self.batch_bytes.set(0);
         batch.clear();

@@ -1,4 +1,5 @@
-//! Writes the requests of all calls to their pipe, and follows its readers.
+//! Writes the requests of all calls to their pipe, and notices when readers open or close
+//! it.
 
 use std::future::pending;
 use std::rc::Rc;
@@ -14,8 +15,8 @@ use crate::serve::request::http::reports::Reports;
 use crate::stream::address::Address;
 use crate::stream::output::Output;
 
-/// Writes requests for ever. Each time the last reader has closed, waits for the next
-/// one. Fails if the pipe cannot be written or opened.
+/// Writes requests forever. After the last reader has closed the pipe, waits for the next
+/// reader. Fails if the pipe cannot be written or opened.
 pub async fn write(
     pipeline: Rc<Pipeline>,
     reports: Rc<Reports>,
@@ -35,13 +36,13 @@ pub async fn write(
             return pending().await;
         }
         output = reopen(&address).await?;
-        // The last reader may have left half a line in the pipe.
+        // The last reader may have left a torn line in the pipe.
         pipeline.requests.append_newline();
     }
 }
 
-/// Waits for a reader before there is a request. So each call knows at once whether
-/// there is one.
+/// Waits for a reader even if there is no request. So each call knows at once whether the
+/// requests have a reader.
 async fn await_reader(reports: &Reports, output: &mut Output, address: &Address) -> Result<()> {
     while !output.is_open()? {
         tokio::select! {
@@ -49,7 +50,7 @@ async fn await_reader(reports: &Reports, output: &mut Output, address: &Address)
             () = sleep(PIPE_CHECK_INTERVAL) => {}
         }
         if output.is_replaced() {
-            // Readers open the new pipe of this name, never the old one.
+            // Readers open the new pipe with this name, never the old one.
             reports.warn("replaced", format!("{address}: is another pipe now"));
             let old = std::mem::replace(output, reopen(address).await?);
             old.give_up_opening();
@@ -58,7 +59,7 @@ async fn await_reader(reports: &Reports, output: &mut Output, address: &Address)
     Ok(())
 }
 
-/// Opens the pipe again, as soon as one of this name exists.
+/// Opens the pipe again, as soon as a pipe with this name exists.
 async fn reopen(address: &Address) -> Result<Output> {
     loop {
         match Output::open_pipe(address.as_str())? {
@@ -93,7 +94,7 @@ async fn write_until_closed(pipeline: &Pipeline, output: &mut Output) -> Result<
 }
 
 /// Watches the pipe for the error that poll reports when the last reader closes, even
-/// while nothing is written. `None` if only a write tells.
+/// while nothing is written. Returns `None` if only a write can detect this.
 fn error_watch(output: &Output) -> Option<pipe::Receiver> {
     let (fd, _) = output.readiness()?;
     let fd = fd.try_clone_to_owned().ok()?;
@@ -106,13 +107,13 @@ async fn reader_closed(error_watch: Option<&pipe::Receiver>) {
     let Some(error_watch) = error_watch else {
         return pending().await;
     };
-    // If the watch itself fails, the next write tells whether there is a reader.
+    // If the watch itself fails, the next write detects whether there is a reader.
     if error_watch.ready(Interest::ERROR).await.is_err() {
         pending().await
     }
 }
 
-/// Waits until a write may succeed. The descriptor is registered for this wait alone:
+/// Waits until a write may succeed. The descriptor is registered only for this wait:
 /// waits are rare, and a new registration has no stale readiness.
 async fn output_ready(output: &Output) -> Result<()> {
     let Some((fd, flags)) = output.readiness() else {

@@ -1,5 +1,5 @@
-//! Reads the responses from their pipe, follows its writers, and hands each response
-//! to its call.
+//! Reads the responses from their pipe, notices when writers open or close it, and passes
+//! each response to its call.
 
 use std::future::pending;
 use std::rc::Rc;
@@ -18,8 +18,8 @@ use crate::wire::lines::Lines;
 
 /// Opens the pipe of the responses. Fails if `address` is not a pipe.
 pub fn open(address: &Address) -> Result<Input> {
-    // Standard input is opened by its path, too: the event loop sets O_NONBLOCK, so it
-    // needs an open description of its own.
+    // Standard input is also opened by its path: the event loop sets O_NONBLOCK, so
+    // it must not share the open description with other programs.
     let input = match address {
         Address::Standard => Input::open(&Address::from("/proc/self/fd/0"), false)?,
         address => Input::open(address, false)?,
@@ -33,14 +33,15 @@ pub fn open(address: &Address) -> Result<Input> {
 }
 
 fn marked_without_writer(input: Input) -> Input {
-    // This fails if the program may not write to the pipe. Then a pipe without a writer
-    // looks as if it had one: calls wait for their time-out instead of getting 503.
+    // This fails if the program may not write to the pipe. Then a pipe that has had
+    // no writer is treated as if it had one: calls wait for their time-out instead of
+    // getting 503.
     let _ = input.mark_without_writer();
     input
 }
 
-/// Reads responses for ever. Each time the last writer has closed, waits for the next
-/// one. Fails if the pipe cannot be read, or becomes a file.
+/// Reads responses forever. After the last writer has closed the pipe, waits for the next
+/// writer. Fails if the pipe cannot be read, or becomes a file.
 pub async fn read(
     pipeline: Rc<Pipeline>,
     reports: Rc<Reports>,
@@ -62,17 +63,17 @@ pub async fn read(
         if is_inherited {
             return pending().await;
         }
-        // Without a pipe of this name, `await_writer` looks for a new one.
+        // If no pipe has this name, `await_writer` looks for a new pipe.
         if let Some(next) = reopen(&name)? {
             input = next;
         }
     }
 }
 
-/// Waits until the pipe has a writer, or a writer has left something to read.
+/// Waits until the pipe has a writer, or contains bytes of an earlier writer.
 async fn await_writer(name: &str, mut input: Input) -> Result<Input> {
     loop {
-        // The watch begins before the check, so that no opening is missed.
+        // The watch begins before the check, so that it misses no open.
         let open_events = open_events(name);
         if input.has_writer() {
             return Ok(input);
@@ -87,7 +88,7 @@ async fn await_writer(name: &str, mut input: Input) -> Result<Input> {
     }
 }
 
-/// Opens the pipe that has this name now; `None` if there is nothing of this name.
+/// Opens the pipe that has this name now; returns `None` if there is no such pipe.
 fn reopen(name: &str) -> Result<Option<Input>> {
     match Input::open(&Address::from(name), false) {
         Ok(next) if next.is_pipe() => Ok(Some(marked_without_writer(next))),
@@ -96,11 +97,11 @@ fn reopen(name: &str) -> Result<Option<Input>> {
     }
 }
 
-/// A stream of the openings of a pipe; `None` if the kernel has no inotify to offer.
+/// The open events of a pipe; `None` if the kernel has no inotify.
 fn open_events(path: &str) -> Option<pipe::Receiver> {
     let events = inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok()?;
     inotify::add_watch(&events, path, WatchFlags::OPEN).ok()?;
-    // inotify events are read as from a pipe.
+    // inotify events can be read like the bytes of a pipe.
     pipe::Receiver::from_owned_fd_unchecked(events).ok()
 }
 
@@ -124,8 +125,8 @@ async fn read_until_closed(
     let mut lines = Lines::new(line_bytes_max);
     let not_a_pipe = || format!("{name}: is not a pipe");
     let fd = input.readiness().with_context(not_a_pipe)?;
-    // Each writer gets a new receiver: once a receiver has reported the end, it reports
-    // nothing else.
+    // Each writer gets a new receiver: after a receiver has reported the end, it
+    // reports no further event.
     let pipe = pipe::Receiver::from_owned_fd(fd.try_clone_to_owned()?).with_context(not_a_pipe)?;
     loop {
         pipe.readable().await?;

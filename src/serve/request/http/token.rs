@@ -1,4 +1,4 @@
-//! The bearer token that calls need, and the check of it.
+//! The bearer token of calls, and its check.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -12,8 +12,8 @@ use subtle::ConstantTimeEq;
 
 use crate::serve::request::http::answer::{HttpAnswer, unauthorized};
 
-/// A secret token, kept as its hash. Hashes have one length and are compared in constant
-/// time, so the time of a comparison tells nothing about the token.
+/// A secret token, kept as its hash. Hashes have equal lengths and are compared in
+/// constant time, so the time of a comparison reveals nothing about the token.
 struct Token([u8; 32]);
 
 impl Token {
@@ -43,16 +43,16 @@ impl Token {
     }
 }
 
-/// Who may call: everybody, or clients that send the token.
+/// The callers that are allowed: all clients, or only clients that send the token.
 #[derive(Debug)]
 pub struct Access {
-    /// The path of the file and the token in it; `None` allows everybody.
+    /// The path of the file and the token in it; `None` allows all clients.
     token: Option<(String, RefCell<Token>)>,
 }
 
 impl Access {
-    /// Reads the token from `token_file`; `None` allows everybody. Fails if the file
-    /// holds no token.
+    /// Reads the token from `token_file`; `None` allows all clients. Fails if the
+    /// file does not contain a token.
     pub fn new(token_file: Option<&str>) -> Result<Access> {
         let token = match token_file {
             Some(path) => Some((path.to_owned(), RefCell::new(Token::read(path)?))),
