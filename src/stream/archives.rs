@@ -586,6 +586,11 @@ mod tests {
         fs::remove_file(folder.path().join("log-a.gz")).unwrap();
         let error = part.open().unwrap_err();
         assert_eq!(not_opened(&error), "was removed before it was read");
+        // Only a part that is gone may have become a complete file.
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
+        let error = part.open().unwrap_err();
+        assert!(error.to_string().contains("named pipe"), "{error}");
     }
 
     #[test]
