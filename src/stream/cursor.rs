@@ -74,35 +74,27 @@ impl Cursor {
 
     /// Like [`next_line`](Cursor::next_line), with the name of the input in messages.
     pub fn next_line_and_name(&mut self) -> Option<(Line<'_>, &str)> {
-        let line = match self.is_at_last_line() {
-            true => self.lines.last_line(),
-            false => self.lines.next_line(),
-        };
+        let line = self.lines.next_line();
         line.map(|line| (line, self.input.name()))
     }
 
-    /// All whole lines that have been read, in as few slices as possible. The last line
-    /// without a newline comes from [`next_line`](Cursor::next_line).
-    pub fn next_run(&mut self) -> Option<Run<'_>> {
-        self.lines.next_run()
+    /// The lines that have been read, in as few slices as possible, with the name of the
+    /// input in messages. When the input has ended, also the last line.
+    pub fn next_run_and_name(&mut self) -> Option<(Run<'_>, &str)> {
+        let run = self.lines.next_run();
+        run.map(|run| (run, self.input.name()))
     }
 
     /// Whether [`next_line`](Cursor::next_line) returns a line without another read.
     pub fn has_line(&self) -> bool {
-        self.lines.has_whole_line() || self.is_at_last_line()
-    }
-
-    fn is_at_last_line(&self) -> bool {
-        self.reading == Reading::Ended
-            && !self.lines.has_whole_line()
-            && self.lines.is_inside_line()
+        self.lines.has_line()
     }
 
     /// Whether the cursor still has to read.
     pub fn wants_more(&self) -> bool {
         match self.reading {
             Reading::All => true,
-            Reading::ToLineEnd => self.lines.is_inside_line() && !self.lines.has_whole_line(),
+            Reading::ToLineEnd => self.lines.is_inside_line() && !self.lines.has_line(),
             Reading::Ended => false,
         }
     }
@@ -122,7 +114,7 @@ impl Cursor {
     pub fn unfinished_line(&mut self) -> Option<Line<'_>> {
         match self.reading {
             Reading::Ended => None,
-            Reading::All | Reading::ToLineEnd => self.lines.last_line(),
+            Reading::All | Reading::ToLineEnd => self.lines.unfinished_line(),
         }
     }
 
@@ -152,6 +144,7 @@ impl Cursor {
         };
         if progress == Progress::End {
             self.reading = Reading::Ended;
+            self.lines.end_input();
         }
         Ok(progress)
     }
@@ -240,7 +233,7 @@ mod tests {
         assert_eq!(lines(&mut cursor), ["begun"]);
         assert!(cursor.is_done() && !cursor.has_ended());
         let mut rest = Lines::new(100);
-        cursor.input.read(&mut rest).unwrap();
+        cursor.input.read_up_to(&mut rest, BLOCK_BYTES).unwrap();
         assert_eq!(rest.next_line().unwrap().bytes, b"the successor's");
     }
 

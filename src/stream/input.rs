@@ -253,16 +253,9 @@ impl Input {
         }
     }
 
-    /// Reads the available bytes into `lines`, at most a block. Call this only when
-    /// [`readiness`](Input::readiness) is readable: without its first writer, a pipe
-    /// looks as if it had ended.
-    pub fn read(&mut self, lines: &mut Lines) -> Result<Progress> {
-        let source = &mut self.source;
-        let outcome = lines.fill(|room| read_some(source, room));
-        self.progress(outcome, lines)
-    }
-
-    /// Like [`read`](Input::read), but at most `limit` bytes.
+    /// Reads the available bytes into `lines`, at most `limit` bytes. Call this only when
+    /// [`readiness`](Input::readiness) is readable: without its first writer, a pipe looks
+    /// as if it had ended.
     pub fn read_up_to(&mut self, lines: &mut Lines, limit: usize) -> Result<Progress> {
         let source = &mut self.source;
         let outcome = lines.fill_up_to(limit, |room| read_some(source, room));
@@ -334,6 +327,7 @@ mod tests {
     use flate2::write::GzEncoder;
 
     use super::*;
+    use crate::wire::lines::BLOCK_BYTES;
 
     fn fifo(path: &str) {
         let mode = Mode::from_raw_mode(0o600);
@@ -366,13 +360,22 @@ mod tests {
         assert!(!input.has_writer() && input.has_more().unwrap());
         let mut writer = File::options().write(true).open(&path).unwrap();
         assert!(input.has_writer() && !input.has_more().unwrap());
-        assert_eq!(input.read(&mut lines).unwrap(), Progress::Nothing);
+        assert_eq!(
+            input.read_up_to(&mut lines, BLOCK_BYTES).unwrap(),
+            Progress::Nothing
+        );
         writer.write_all(b"left\n").unwrap();
         drop(writer);
         assert!(input.has_writer() && input.has_more().unwrap());
-        assert_eq!(input.read(&mut lines).unwrap(), Progress::Bytes(5));
+        assert_eq!(
+            input.read_up_to(&mut lines, BLOCK_BYTES).unwrap(),
+            Progress::Bytes(5)
+        );
         assert!(!input.has_writer() && input.has_more().unwrap());
-        assert_eq!(input.read(&mut lines).unwrap(), Progress::End);
+        assert_eq!(
+            input.read_up_to(&mut lines, BLOCK_BYTES).unwrap(),
+            Progress::End
+        );
     }
 
     #[test]
@@ -381,9 +384,15 @@ mod tests {
         let mut input = open(&path, true);
         let mut lines = Lines::new(100);
         drop(File::options().write(true).open(&path).unwrap());
-        assert_eq!(input.read(&mut lines).unwrap(), Progress::Nothing);
+        assert_eq!(
+            input.read_up_to(&mut lines, BLOCK_BYTES).unwrap(),
+            Progress::Nothing
+        );
         input.stop_following();
-        assert_eq!(input.read(&mut lines).unwrap(), Progress::End);
+        assert_eq!(
+            input.read_up_to(&mut lines, BLOCK_BYTES).unwrap(),
+            Progress::End
+        );
     }
 
     #[test]
@@ -415,7 +424,10 @@ mod tests {
         drop(writer);
         let mut input = open(&format!("/dev/fd/{}", reader.as_raw_fd()), false);
         assert!(input.has_more().unwrap() && !input.has_writer());
-        assert_eq!(input.read(&mut Lines::new(100)).unwrap(), Progress::End);
+        assert_eq!(
+            input.read_up_to(&mut Lines::new(100), BLOCK_BYTES).unwrap(),
+            Progress::End
+        );
     }
 
     #[test]
@@ -432,11 +444,20 @@ mod tests {
             faults: Vec::new(),
         };
         let mut lines = Lines::new(100);
-        assert_eq!(input.read(&mut lines).unwrap(), Progress::Nothing);
+        assert_eq!(
+            input.read_up_to(&mut lines, BLOCK_BYTES).unwrap(),
+            Progress::Nothing
+        );
         rustix::io::write(&writer, b"one\n").unwrap();
-        assert_eq!(input.read(&mut lines).unwrap(), Progress::Bytes(4));
+        assert_eq!(
+            input.read_up_to(&mut lines, BLOCK_BYTES).unwrap(),
+            Progress::Bytes(4)
+        );
         drop(writer);
-        assert_eq!(input.read(&mut lines).unwrap(), Progress::End);
+        assert_eq!(
+            input.read_up_to(&mut lines, BLOCK_BYTES).unwrap(),
+            Progress::End
+        );
     }
 
     #[test]
@@ -451,11 +472,17 @@ mod tests {
         assert_eq!(input.read_up_to(&mut lines, 5).unwrap(), Progress::Bytes(5));
         assert_eq!(input.read_one_byte(&mut lines).unwrap(), Progress::Bytes(1));
         assert_eq!((input.file_bytes(), input.position()), (Some(8), 6));
-        assert_eq!(input.read(&mut lines).unwrap(), Progress::Bytes(2));
+        assert_eq!(
+            input.read_up_to(&mut lines, BLOCK_BYTES).unwrap(),
+            Progress::Bytes(2)
+        );
         // Its end is something to read, too.
         assert!(input.has_more().unwrap());
         input.mark_without_writer().unwrap();
-        assert_eq!(input.read(&mut lines).unwrap(), Progress::End);
+        assert_eq!(
+            input.read_up_to(&mut lines, BLOCK_BYTES).unwrap(),
+            Progress::End
+        );
     }
 
     #[test]
@@ -470,19 +497,28 @@ mod tests {
         let mut lines = Lines::new(100);
         assert!(!input.has_writer() && !input.is_replaced() && !input.is_terminal());
         assert_eq!(input.file_bytes(), Some(whole.len() as u64 - 1));
-        assert_eq!(input.read(&mut lines).unwrap(), Progress::Bytes(8));
+        assert_eq!(
+            input.read_up_to(&mut lines, BLOCK_BYTES).unwrap(),
+            Progress::Bytes(8)
+        );
         assert_eq!(input.take_faults(), Vec::<String>::new());
-        assert_eq!(input.read(&mut lines).unwrap(), Progress::Nothing);
+        assert_eq!(
+            input.read_up_to(&mut lines, BLOCK_BYTES).unwrap(),
+            Progress::Nothing
+        );
         let fault = format!(
             "{}: is damaged: it ends too early; the rest of it is skipped; this includes 4 bytes of a \
              line whose end is missing",
             path.display()
         );
         assert_eq!(input.take_faults(), [fault]);
-        assert_eq!(input.read(&mut lines).unwrap(), Progress::End);
+        assert_eq!(
+            input.read_up_to(&mut lines, BLOCK_BYTES).unwrap(),
+            Progress::End
+        );
         assert_eq!(input.take_faults(), Vec::<String>::new());
         assert_eq!(input.position(), whole.len() as u64 - 1);
         assert_eq!(lines.next_line().unwrap().bytes, b"one");
-        assert!(lines.last_line().is_none());
+        assert!(lines.unfinished_line().is_none());
     }
 }

@@ -11,6 +11,9 @@ use rustix::io::Errno;
 use crate::stream::descriptor;
 use crate::stream::pipe_watch::PipeWatch;
 
+/// The capacity of a wide pipe, in bytes.
+const WIDE_BYTES: usize = 256 << 10;
+
 /// A pipe that is opened without waiting for a reader and stays open when its reader
 /// closes. So the next reader finds a writer, and unread bytes can be taken back.
 #[derive(Debug)]
@@ -127,6 +130,16 @@ impl LastingPipe {
         })
     }
 
+    /// Raises the capacity to 256 KiB, unless it is larger. Each write then wakes the reader
+    /// for more lines, so the writer and the reader wake up less often.
+    pub fn widen(&mut self) {
+        if self.capacity() < WIDE_BYTES {
+            // This fails if the user has too many wide pipes; the pipe then keeps its
+            // capacity.
+            let _ = rustix::pipe::fcntl_setpipe_size(&self.fd, WIDE_BYTES);
+        }
+    }
+
     /// Reduces the capacity to `bytes`, rounded up to whole pages. Bytes in the pipe
     /// stay.
     pub fn narrow(&mut self, bytes: usize) {
@@ -206,6 +219,17 @@ mod tests {
         assert_eq!(pipe.write_some(&[IoSlice::new(&text)]).unwrap(), 1 << 20);
         drop(reader);
         assert!(pipe.take_back().unwrap().unread == text);
+    }
+
+    #[test]
+    fn a_pipe_is_widened_and_never_narrowed_by_that() {
+        let (_folder, path, watch) = pipe();
+        let mut pipe = LastingPipe::open(&path, &watch).unwrap();
+        pipe.widen();
+        assert_eq!(pipe.capacity(), WIDE_BYTES);
+        rustix::pipe::fcntl_setpipe_size(&pipe.fd, 4 * WIDE_BYTES).unwrap();
+        pipe.widen();
+        assert_eq!(pipe.capacity(), 4 * WIDE_BYTES);
     }
 
     #[test]

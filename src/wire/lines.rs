@@ -77,8 +77,8 @@ pub enum Run<'a> {
         /// The number of lines.
         count: u64,
     },
-    /// A line over the limit, which is not passed on.
-    Oversized(Line<'a>),
+    /// A line without a newline behind it: it is over the limit, or the last one.
+    Single(Line<'a>),
 }
 
 /// A copy of a line that outlives the buffer, because another part of the program may
@@ -153,6 +153,8 @@ pub struct Lines {
     number: u64,
     /// The offset of `start` in the input.
     offset: u64,
+    /// Whether the input has ended.
+    ended: bool,
     skipping: Option<Oversized>,
     /// Holds the head of an oversized line while its [`Line`] is in use.
     head: Vec<u8>,
@@ -170,6 +172,7 @@ impl Lines {
             line_bytes_max,
             number: 0,
             offset: 0,
+            ended: false,
             skipping: None,
             head: Vec::new(),
         }
@@ -238,7 +241,18 @@ impl Lines {
         }
     }
 
-    /// The next whole line that has been read; `None` until more is read.
+    /// Marks the end of the input: the bytes behind the last newline are a line, too.
+    pub fn end_input(&mut self) {
+        self.ended = true;
+    }
+
+    /// Whether the input has ended.
+    pub fn has_ended(&self) -> bool {
+        self.ended
+    }
+
+    /// The next whole line that has been read; `None` until more is read. After the end
+    /// of the input also the last line, if it has no newline.
     pub fn next_line(&mut self) -> Option<Line<'_>> {
         match self.newline.take() {
             Some(newline) => {
@@ -248,6 +262,9 @@ impl Lines {
                 Some(self.take_line(from, length, 1))
             }
             None => {
+                if self.ended {
+                    return self.unfinished_line();
+                }
                 if self.skipping.is_some() || self.end - self.start > self.line_bytes_max {
                     self.skip_held_bytes();
                 }
@@ -261,7 +278,7 @@ impl Lines {
     pub fn next_run(&mut self) -> Option<Run<'_>> {
         let first = self.newline.filter(|newline| self.fits(*newline));
         let Some(first) = first else {
-            return self.next_line().map(Run::Oversized);
+            return self.next_line().map(Run::Single);
         };
         let all_fit = self.end - self.start <= self.line_bytes_max;
         let newline = if all_fit {
@@ -287,8 +304,9 @@ impl Lines {
         self.skipping.is_none() && newline - self.start <= self.line_bytes_max
     }
 
-    /// The last line, if it has no newline. Call this at the end of the input.
-    pub fn last_line(&mut self) -> Option<Line<'_>> {
+    /// The line that has been begun and not returned. For a caller that stops before the
+    /// end of the line has been read.
+    pub fn unfinished_line(&mut self) -> Option<Line<'_>> {
         if !self.is_inside_line() {
             return None;
         }
@@ -307,8 +325,8 @@ impl Lines {
     }
 
     /// Whether [`next_line`](Lines::next_line) will return a line.
-    pub fn has_whole_line(&self) -> bool {
-        self.newline.is_some()
+    pub fn has_line(&self) -> bool {
+        self.newline.is_some() || (self.ended && self.is_inside_line())
     }
 
     /// Whether the last byte read is a newline. For a caller that reads single bytes:
@@ -405,7 +423,7 @@ mod tests {
                 })
                 .unwrap();
             loop {
-                let has_line = lines.has_whole_line();
+                let has_line = lines.has_line();
                 let line = lines.next_line().map(owned);
                 assert_eq!(line.is_some(), has_line);
                 found.extend(line);
@@ -415,8 +433,10 @@ mod tests {
             }
         }
         found.extend(std::iter::from_fn(|| lines.next_line().map(owned)));
-        found.extend(lines.last_line().map(owned));
-        assert!(!lines.is_inside_line());
+        lines.end_input();
+        assert_eq!(lines.has_line(), lines.is_inside_line());
+        found.extend(lines.next_line().map(owned));
+        assert!(!lines.is_inside_line() && lines.unfinished_line().is_none());
         found
     }
 
@@ -488,7 +508,7 @@ mod tests {
                             offset += line.len() as u64;
                         }
                     }
-                    Run::Oversized(line) => {
+                    Run::Single(line) => {
                         assert_eq!((line.number, line.offset), (number, offset));
                         number += 1;
                         offset += line.oversized.unwrap() + 1;
@@ -497,7 +517,11 @@ mod tests {
                 }
             }
         }
-        found.extend(lines.last_line().map(owned));
+        lines.end_input();
+        match lines.next_run() {
+            Some(Run::Single(line)) => found.push(owned(line)),
+            other => assert_eq!(other, None),
+        }
         found
     }
 
@@ -533,7 +557,7 @@ mod tests {
         let skipped = lines.next_line().unwrap();
         assert_eq!(skipped.oversized, Some(1000 * BLOCK_BYTES as u64 + 1));
         assert_eq!(skipped.bytes.len(), OVERSIZED_HEAD_BYTES);
-        assert_eq!(lines.last_line().unwrap().bytes, b"next");
+        assert_eq!(lines.unfinished_line().unwrap().bytes, b"next");
     }
 
     #[test]
@@ -653,7 +677,7 @@ mod tests {
         fill(&mut lines, b"one\ntwo");
         assert!(!lines.ends_a_line());
         assert_eq!(lines.drop_unfinished_line(), 3);
-        assert!(lines.ends_a_line() && lines.has_whole_line());
+        assert!(lines.ends_a_line() && lines.has_line());
         assert_eq!(
             lines.next_line().map(owned),
             Some((b"one".to_vec(), 1, 0, None))
@@ -677,6 +701,6 @@ mod tests {
         assert_eq!(lines.drop_unfinished_line(), 4);
         let skipped = (b"too long".to_vec(), 3, 8, Some(8));
         assert_eq!(lines.next_line().map(owned), Some(skipped));
-        assert!(lines.last_line().is_none());
+        assert!(lines.unfinished_line().is_none());
     }
 }

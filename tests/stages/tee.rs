@@ -1,4 +1,4 @@
-//! One copy a reader, and none of them delays the others.
+//! `rv-tee` copies the input to every branch, and no branch delays the others.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -12,12 +12,12 @@ use crate::harness::{
     processor_ticks, stat,
 };
 
-/// Lines that can be told apart, and from a torn one.
+/// Numbered lines of 103 bytes. A torn line cannot be mistaken for a whole one.
 pub fn lines(numbers: std::ops::Range<u64>) -> String {
     numbers.map(|number| format!("<{number:0100}>\n")).collect()
 }
 
-/// Reads a pipe to its end, beside the test.
+/// Reads a pipe to its end in another thread.
 pub fn collect(path: String) -> thread::JoinHandle<String> {
     thread::spawn(move || {
         let mut text = String::new();
@@ -26,7 +26,8 @@ pub fn collect(path: String) -> thread::JoinHandle<String> {
     })
 }
 
-/// Waits for a figure of a branch in the stats.
+/// Waits until a figure of `branch` in the stats satisfies `is`, and returns the figure. If
+/// `branch` is empty, `name` is a figure of the whole program.
 pub fn figure_becomes(
     workdir: &Workdir,
     name: &str,
@@ -46,7 +47,8 @@ pub fn figure_becomes(
     found.unwrap_or_else(|| panic!("{name} of {branch} is {last:?}"))
 }
 
-/// A figure of a branch in the stats, or of all where that is empty.
+/// Returns a figure of `branch` in the stats. If `branch` is empty, `name` is a figure of the
+/// whole program.
 pub fn figure(workdir: &Workdir, name: &str, branch: &str) -> u64 {
     let stats = json(&workdir.read("stats.json"));
     let figure = match branch {
@@ -58,7 +60,7 @@ pub fn figure(workdir: &Workdir, name: &str, branch: &str) -> u64 {
         .unwrap_or_else(|| panic!("no {name} of {branch:?} in {stats}"))
 }
 
-/// What was read is accounted for on every branch.
+/// Checks for every branch that the counts of its lines add up to the number of lines read.
 pub fn assert_balanced(workdir: &Workdir) {
     let stats = json(&workdir.read("stats.json"));
     let read = stats["in"].as_u64().unwrap() - stats["rejected"].as_u64().unwrap();
@@ -128,7 +130,7 @@ fn a_stopped_reader_holds_nobody_up_and_misses_nothing() {
     let other = collect(other);
     let input = lines(0..100_000);
     running.write(&input);
-    // All of it went through, though one reader took nothing.
+    // The other reader gets all lines, although this reader reads nothing.
     figure_becomes(&workdir, "written", "other", |count| count == 100_000);
     figure_becomes(&workdir, "spilled", "stopped", |count| count > 90_000);
     figure_becomes(&workdir, "blocked_ms", "stopped", |span| span > 0);
@@ -179,7 +181,7 @@ fn a_live_branch_drops_its_oldest_lines_and_counts_them() {
     end_input(running).assert_status(0);
     let text = reading.join().unwrap();
     assert_eq!(text.lines().count() as u64, 50_000 - dropped);
-    // Whole lines, in their order, the newest among them.
+    // The lines are whole and in order, and the newest line is among them.
     let numbers: Vec<u64> = text
         .lines()
         .map(|line| line.trim_matches(['<', '>']).parse().unwrap())
@@ -216,13 +218,13 @@ fn the_next_reader_begins_with_the_torn_line_and_misses_nothing() {
     let input = lines(0..20_000);
     running.write(&input);
     figure_becomes(&workdir, "written", "other", |count| count == 20_000);
-    // Dies inside line 10, with more in the pipe.
+    // The reader dies in the middle of line 10, and the pipe holds more lines.
     let mut taken = vec![0; 10 * 103 + 50];
     first.read_exact(&mut taken).unwrap();
     assert_eq!(taken, input.as_bytes()[..taken.len()]);
     drop(first);
-    running.says("kept: its reader has gone");
-    // And so does the next one.
+    running.says("kept: its reader has closed the pipe");
+    // The second reader also dies in the middle of a line.
     let mut second = File::open(&kept).unwrap();
     let mut taken = vec![0; 3 * 103 + 1];
     second.read_exact(&mut taken).unwrap();
@@ -320,14 +322,14 @@ fn models_join_and_leave_while_it_runs() {
     running.write("two\n");
     assert_eq!(next_line(&mut always), "two");
     assert_eq!(next_line(&mut new), "two");
-    // With its pipe a branch goes, and its reader sees the end.
+    // When the pipe is removed, the branch ends and its reader reads the end of the stream.
     fs::remove_file(workdir.path("models/new")).unwrap();
     let mut rest = String::new();
     new.read_to_string(&mut rest).unwrap();
     assert_eq!(rest, "");
     assert!(fs::exists(workdir.path("spill/keepers%2Fkept")).unwrap());
     fs::remove_file(kept).unwrap();
-    running.says("keepers/kept: gone; 1 records were dropped");
+    running.says("keepers/kept: removed; 1 records were dropped");
     assert!(!fs::exists(workdir.path("spill/keepers%2Fkept")).unwrap());
     running.write("three\n");
     assert_eq!(next_line(&mut always), "three");
@@ -346,7 +348,7 @@ fn what_was_spilled_outlives_a_kill() {
     let spilled = figure_becomes(&workdir, "spilled", "kept", |count| count > 15_000);
     running.signal(Signal::KILL);
     drop(running);
-    // What had been written to the pipe is there, and then the end.
+    // The reader gets the bytes that are already in the pipe, then the end of the stream.
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
     let mut running = tee(&workdir, &[&args[..], &["--resume"]].concat());
@@ -381,7 +383,7 @@ fn sigterm_leaves_what_is_not_taken_to_the_next_process() {
         let read = eventually(|| (stat(&workdir, "stats.json", "in") == 5_000).then_some(()));
         assert!(read.is_some());
         running.signal(Signal::TERM);
-        // The line that was begun has to be taken.
+        // The line that was sent in part must be read, so that rv-tee can exit.
         let mut begun = [0; 103];
         reader.read_exact(&mut begun[..1]).unwrap();
         let reading = thread::spawn(move || {
@@ -446,7 +448,7 @@ fn a_full_spill_can_hold_everybody_up_instead() {
         let input = input.clone();
         move || stdin.write_all(input.as_bytes()).unwrap()
     });
-    running.says("kept: the spill has no room, and reading waits for it");
+    running.says("kept: the spill is full, and reading the input waits for room");
     assert!(!feeding.is_finished());
     let reading = thread::spawn(move || {
         let mut text = String::new();
@@ -468,12 +470,12 @@ fn a_full_disk_under_a_spill_is_waited_for_and_no_line_is_torn() {
         workdir.fifo(pipe);
     }
     let tee = "rv-tee --no-stdout kept --queue 64KiB --spill-dir disk/spill --on-full block";
-    // The reader has opened its pipe, and waits for the word.
+    // The reader opens its pipe, but reads nothing before `go` is written.
     let script = |tee: &str, freed: &str| {
         format!(
             "{{ cat go > /dev/null; cat > output; }} < kept &
             cat input | {tee} 2> stderr &
-            until grep --quiet 'the spill has no room' stderr; do sleep 0.02; done
+            until grep --quiet 'the spill is full' stderr; do sleep 0.02; done
             {freed}
             echo > go
             wait"
@@ -484,7 +486,7 @@ fn a_full_disk_under_a_spill_is_waited_for_and_no_line_is_torn() {
     match workdir.on_a_small_disk(&small) {
         Some(run) => run.succeeds(),
         None => {
-            // No file system can be mounted: the writes are refused instead.
+            // If no file system can be mounted, strace makes the writes fail.
             let refused = "strace -f -qq -o trace -e inject=pwrite64:error=ENOSPC:when=2..4";
             workdir
                 .shell(&script(&format!("{refused} {tee}"), ""))
@@ -493,10 +495,7 @@ fn a_full_disk_under_a_spill_is_waited_for_and_no_line_is_torn() {
     };
     assert!(workdir.read("output") == lines(0..10_000));
     assert_eq!(
-        workdir
-            .read("stderr")
-            .matches("the spill has no room")
-            .count(),
+        workdir.read("stderr").matches("the spill is full").count(),
         1
     );
 }
@@ -547,12 +546,12 @@ fn a_spill_whose_end_is_spoiled_comes_to_an_end() {
         .unwrap();
     let mut bytes = fs::read(&segment).unwrap();
     let end = bytes.len();
-    // The last three lines.
+    // Flip a bit in each of the last three lines.
     for back in [10, 130, 250] {
         bytes[end - back] ^= 1;
     }
     fs::write(&segment, bytes).unwrap();
-    // Without stats, whose timer would wake what waits in vain.
+    // Without --stats: its timer would wake a loop that waits for nothing.
     let run = || {
         let run = workdir.run("rv-tee").args(["--no-stdout"]).args(args);
         let running = run.start();
@@ -561,7 +560,7 @@ fn a_spill_whose_end_is_spoiled_comes_to_an_end() {
         (finished.status, rest.join().unwrap().lines().count() as u64)
     };
     assert_eq!(run(), (1, spilled - 3));
-    // Nor are they found again.
+    // The corrupt lines are not found again.
     assert_eq!(run(), (0, 0));
 }
 
@@ -593,7 +592,7 @@ fn a_branch_that_fails_while_it_holds_everybody_up_lets_them_go() {
         let input = input.clone();
         move || stdin.write_all(input.as_bytes()).unwrap()
     });
-    running.says("the spill has no room");
+    running.says("the spill is full");
     drop(running.stdout.take());
     let fed = eventually(|| feeding.is_finished().then_some(()));
     assert!(fed.is_some(), "nothing more is read");
@@ -633,7 +632,7 @@ fn a_branch_that_fails_leaves_the_others_whole() {
     );
     assert_eq!(finished.stdout(), "one\ntwo\n");
     assert_eq!(workdir.read("file"), "one\ntwo\n");
-    // Whoever reads standard output may leave.
+    // The reader of standard output may close it early.
     let script = "for ((i = 0; i < 100000; i++)); do echo $i; done | rv-tee kept | head -n 1";
     workdir.shell(script).succeeds();
     assert_eq!(workdir.read("kept").lines().count(), 100_000);
@@ -648,7 +647,7 @@ fn two_never_spill_into_one_folder() {
     assert!(there.is_some());
     let second = workdir.run("rv-tee").args(args).exits(3);
     assert!(
-        second.stderr.contains("another rv-tee spills there"),
+        second.stderr.contains("another rv-tee uses this folder"),
         "{second}"
     );
     end_input(running).assert_status(0);

@@ -1,5 +1,4 @@
-//! The tee at full speed: nothing is lost, doubled or left behind, whatever its
-//! readers do.
+//! `rv-tee` at full speed: whatever its readers do, no line is lost or repeated.
 
 use std::fs::{self, File};
 use std::io::{ErrorKind, Read, Write};
@@ -14,15 +13,16 @@ use rustix::process::Signal;
 use crate::harness::{Running, Workdir, eventually, open_reader};
 use crate::tee::{assert_balanced, collect, end_input, figure, figure_becomes, lines, tee};
 
-/// Lines of one length, of which a stream repeats a piece: what is right at each byte
-/// of it is known.
+/// A stream of lines of one length that repeats one piece. So the expected byte at each offset
+/// is known.
 struct Pattern {
     piece: Vec<u8>,
     bytes: usize,
 }
 
 impl Pattern {
-    /// About `bytes` of lines of `line_bytes` each, with their newlines.
+    /// Creates a stream of about `bytes` bytes. Its lines are `line_bytes` long, with their
+    /// newlines.
     fn new(line_bytes: usize, bytes: usize) -> Arc<Pattern> {
         let per_piece = (1 << 20) / line_bytes + 1;
         let mut piece = Vec::with_capacity(per_piece * line_bytes);
@@ -43,7 +43,7 @@ impl Pattern {
         }
     }
 
-    /// Whether `bytes` stand at `place` of the stream.
+    /// Whether the stream contains `bytes` at the offset `place`.
     fn holds(&self, mut place: usize, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             let from = place % self.piece.len();
@@ -57,8 +57,8 @@ impl Pattern {
         true
     }
 
-    /// Reads a pipe to its end as fast as that goes, and checks every byte. Pauses
-    /// after the first one.
+    /// Starts a thread that reads a pipe to its end at full speed and checks every byte. The
+    /// thread pauses once, after the first byte.
     fn check(self: &Arc<Pattern>, path: String, pause: Duration) -> JoinHandle<()> {
         let pattern = Arc::clone(self);
         thread::spawn(move || {
@@ -81,14 +81,15 @@ impl Pattern {
     }
 }
 
-/// Folders in memory and on disk.
+/// A folder on disk and, if possible, one in memory.
 fn workdirs() -> impl Iterator<Item = Workdir> {
     let memory = Path::new("/dev/shm");
     let in_memory = memory.is_dir().then(|| Workdir::new_in(memory));
     std::iter::once(Workdir::new()).chain(in_memory)
 }
 
-/// Sends a pattern through readers, the last of which pauses.
+/// Sends a pattern to `count` readers and checks that each gets every byte. The last reader
+/// pauses.
 fn all_get_everything(
     workdir: &Workdir,
     pattern: &Arc<Pattern>,
@@ -142,7 +143,7 @@ fn a_reader_that_pauses_gets_every_byte_out_of_its_spill() {
             let pattern = Pattern::new(line_bytes, mib << 20);
             let args = ["--queue", "64KiB", "--spill-dir", "spill"];
             all_get_everything(&workdir, &pattern, count, Duration::from_millis(300), &args);
-            // The bound of what waits for the disk is far too small, and nothing is lost.
+            // The limits are far too small for this input, and still no line is lost.
             let args = [
                 "--queue",
                 "64KiB",
@@ -164,7 +165,7 @@ fn lines_of_15_mib_get_through_though_a_reader_comes_late() {
     }
 }
 
-/// Writes numbered lines until it is told to stop.
+/// A thread that writes numbered lines until it is told to stop.
 struct Source {
     stop: Arc<AtomicBool>,
     thread: JoinHandle<u64>,
@@ -194,7 +195,7 @@ impl Source {
     }
 }
 
-/// Reads to the end, and counts.
+/// Starts a thread that reads to the end and returns the number of bytes.
 fn drain(mut from: impl Read + Send + 'static) -> JoinHandle<usize> {
     thread::spawn(move || {
         let mut buffer = vec![0; 1 << 20];
@@ -219,7 +220,8 @@ fn a_reader_that_takes_again_leaves_the_spill_though_the_input_is_as_fast_as_it_
     running.says("slow: its reader is behind; spilling");
     thread::sleep(Duration::from_millis(200));
     let reader = drain(reader);
-    // No figure from before that is looked at: they are written once a second.
+    // The stats are written once a second. This wait makes sure that they are newer than the
+    // start of the reader.
     thread::sleep(Duration::from_millis(1_500));
     figure_becomes(&workdir, "spilled", "slow", |count| count == 0);
     let written = source.stop();
@@ -231,13 +233,13 @@ fn a_reader_that_takes_again_leaves_the_spill_though_the_input_is_as_fast_as_it_
 
 #[test]
 fn a_reader_that_only_paces_is_not_spilled_for() {
-    // A busy machine may stop a reader for so long that it counts as stopped.
+    // On a busy machine a reader may not run for so long that it counts as stopped.
     let said: Vec<String> = (0..3).map(|_| pace_by_readers()).collect();
     assert!(said.iter().any(String::is_empty), "{said:?}");
 }
 
-/// Sends lines through two readers that take a little at a time, far less than the
-/// input could bring. Returns what the tee says.
+/// Sends lines to two readers that are much slower than the input. Returns the messages of
+/// rv-tee.
 fn pace_by_readers() -> String {
     let workdir = Workdir::new();
     let (one, two) = (workdir.fifo("one"), workdir.fifo("two"));
@@ -286,10 +288,10 @@ fn only_a_live_tee_or_one_that_is_told_so_leaves_a_gap() {
         let feeding = thread::spawn(move || {
             stdin.write_all(lines(0..30_000).as_bytes()).unwrap();
         });
-        // Nobody has opened the pipe.
+        // The pipe has no reader yet.
         match leaves_a_gap {
             true => running.says("kept: the spill loses records"),
-            false => running.says("kept: the spill has no room, and reading waits for it"),
+            false => running.says("kept: the spill is full, and reading the input waits for room"),
         };
         if leaves_a_gap {
             assert!(eventually(|| feeding.is_finished().then_some(())).is_some());
@@ -302,7 +304,7 @@ fn only_a_live_tee_or_one_that_is_told_so_leaves_a_gap() {
         let dropped = figure(&workdir, "dropped", "kept");
         assert_eq!(dropped > 0, leaves_a_gap, "{args:?}");
         assert_eq!(kept.join().unwrap() as u64, (30_000 - dropped) * 103);
-        // A live one waits for nobody.
+        // A live tee does not wait for this reader either.
         let dropped = figure(&workdir, "dropped", "other");
         assert_eq!(other.join().unwrap() as u64, (30_000 - dropped) * 103);
         assert!(leaves_a_gap || dropped == 0, "{args:?}");
@@ -339,7 +341,7 @@ fn a_file_is_spilled_only_where_it_is_said_what_to_do_when_that_is_full() {
         "-i", "input", "kept", "other", "--queue", "64KiB", "--live", "model",
     ];
     for (more, is_spilled) in [(&[][..], false), (&["--on-full", "block"], true)] {
-        // What the run before has counted is not looked at.
+        // The stats of the previous run must not be read.
         let _ = fs::remove_file(workdir.path("stats.json"));
         let running = tee(&workdir, &[&args[..], more].concat());
         let reader = File::open(&kept).unwrap();
@@ -377,9 +379,9 @@ fn more_than_the_spill_queue_on_a_slow_disk_is_the_same_as_a_full_spill() {
         let tee = "rv-tee --no-stdout kept others --queue 20KiB --spill-queue 20KiB";
         let until = match on_full {
             "drop" => "[[ -e others && $(wc -l < others) -eq 3000 ]]",
-            _ => "grep --quiet 'reading waits for it: the disk is behind' stderr",
+            _ => "grep --quiet 'waits for room: the disk is too slow' stderr",
         };
-        // The reader has opened its pipe, and waits for the word.
+        // The reader opens its pipe, but reads nothing before `go` is written.
         let script = format!(
             "{{ cat go > /dev/null; cat > output; }} < kept &
             {{ cat input | {slow_disk} {tee} --on-full {on_full} --stats stats.json 2> stderr ||
@@ -400,7 +402,7 @@ fn more_than_the_spill_queue_on_a_slow_disk_is_the_same_as_a_full_spill() {
             assert_eq!(figure(&workdir, "droppedBytes", "kept"), dropped * 103);
             assert_eq!(workdir.read("status"), "1\n");
             assert!(
-                stderr.contains("the spill loses records: the disk is behind"),
+                stderr.contains("the spill loses records: the disk is too slow"),
                 "{stderr}"
             );
         } else {
@@ -421,7 +423,7 @@ fn what_was_passed_on_out_of_a_spill_does_not_come_again_after_a_kill() {
     let mut taken = vec![0; 10_000 * 103];
     reader.read_exact(&mut taken).unwrap();
     figure_becomes(&workdir, "written", "kept", |count| count >= 10_000);
-    // The place is written down by another thread.
+    // Another thread stores the position.
     thread::sleep(Duration::from_millis(200));
     running.signal(Signal::KILL);
     drop((running, reader));
@@ -430,7 +432,8 @@ fn what_was_passed_on_out_of_a_spill_does_not_come_again_after_a_kill() {
     end_input(running).assert_status(0);
     let rest = rest.join().unwrap();
     let first: usize = rest[1..101].parse().unwrap();
-    // No earlier than what a read ahead holds, and no later than what was in the pipe.
+    // The first line is at most one read-ahead before the last delivered line, and at most the
+    // content of a pipe after it.
     assert!((9_000..=12_000).contains(&first), "{first}");
     assert!(rest.ends_with(&lines(19_999..20_000)));
 }
@@ -475,11 +478,12 @@ fn a_live_reader_that_dies_and_returns_misses_what_is_counted() {
     first.read_exact(&mut taken).unwrap();
     assert!(lines(0..11).as_bytes().starts_with(&taken));
     drop(first);
-    running.says("live: its reader has gone");
+    running.says("live: its reader has closed the pipe");
     running.write(lines(20_000..40_000));
     figure_becomes(&workdir, "in", "", |count| count == 40_000);
     let second = collect(live);
-    // At its end the tee waits for no reader that has not come.
+    // At the end of the input, rv-tee does not wait for a live branch without a reader. So the
+    // reader must have started before.
     figure_becomes(&workdir, "written", "live", |count| count > 10);
     let finished = end_input(running);
     finished.assert_status(0);
@@ -493,28 +497,29 @@ fn a_live_reader_that_dies_and_returns_misses_what_is_counted() {
     assert_balanced(&workdir);
 }
 
-/// Whether a piece between two newlines is a whole line, and which.
+/// The number of a whole line, or `None` if the line is torn.
 fn number_of(line: &str) -> Option<u64> {
     let digits = line.strip_prefix('<')?.strip_suffix('>')?;
     (digits.len() == 100).then(|| digits.parse().ok())?
 }
 
-/// What readers got one after the other.
+/// The lines that several readers got, one after another.
 #[derive(Default)]
 struct Got {
-    /// How many whole lines.
+    /// The number of whole lines.
     lines: u64,
-    /// The number that comes next if nothing is missing.
+    /// The number of the next line if no line is missing.
     next: u64,
     missing: u64,
-    /// Whether there was a reader before.
+    /// Whether there was an earlier reader.
     has_begun: bool,
-    /// How many have begun after another since the last whole line.
+    /// The number of readers that started since the last whole line.
     restarts: u64,
 }
 
 impl Got {
-    /// Torn lines stand at the ends of what a reader got, and nowhere else.
+    /// Adds the bytes of one reader. Torn lines may only be at the start or the end of these
+    /// bytes.
     fn reader(&mut self, bytes: Vec<u8>) {
         let text = String::from_utf8(bytes).unwrap();
         self.restarts += u64::from(self.has_begun);
@@ -523,7 +528,7 @@ impl Got {
             let whole = line.strip_suffix('\n');
             if let Some(number) = whole.and_then(number_of) {
                 assert!(number >= self.next, "{number} again");
-                // Each reader before has torn one line at the most.
+                // Each earlier reader may have torn one line.
                 let missing = number - self.next;
                 assert!(missing <= self.restarts, "{missing} before {number}");
                 self.lines += 1;
@@ -551,7 +556,7 @@ fn ten_thousand_readers_one_after_the_other_miss_a_torn_line_each_and_nothing_el
     let mut buffer = vec![0; 1 << 16];
     let end = Instant::now() + Duration::from_secs(40);
     let mut restarts = 0;
-    // A small generator of numbers, the same ones each time.
+    // A simple random number generator with a fixed seed.
     let mut random = 11u64;
     while restarts < RESTARTS && Instant::now() < end {
         random = random
@@ -567,7 +572,8 @@ fn ten_thousand_readers_one_after_the_other_miss_a_torn_line_each_and_nothing_el
         }
         got.reader(buffer[..taken].to_vec());
         drop(reader);
-        // At once; or late enough for the tee to see it; or in between.
+        // The next reader opens the pipe at once, or after rv-tee has noticed the closing, or in
+        // between.
         match random >> 61 {
             0 => thread::sleep(Duration::from_micros(random >> 56 & 127)),
             1 | 2 => thread::yield_now(),

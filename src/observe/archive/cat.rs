@@ -241,18 +241,15 @@ impl Cat {
                     }
                     (ended, broken) = (true, Some(what));
                 }
-                Some(ReadEvent::End) => ended = true,
+                Some(ReadEvent::End) => {
+                    // A file that another program wrote may lack its last newline.
+                    lines.end_input();
+                    ended = true;
+                }
                 _ => bail!("{name}: was not read to its end"),
             }
             while self.left > 0
                 && let Some(line) = lines.next_line()
-            {
-                self.copy(stage, &name, &line)?;
-            }
-            // A file that another program wrote may lack its last newline.
-            if ended
-                && self.left > 0
-                && let Some(line) = lines.last_line()
             {
                 self.copy(stage, &name, &line)?;
             }

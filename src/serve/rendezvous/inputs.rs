@@ -7,24 +7,20 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Result;
 
-use crate::serve::rendezvous::pace::{ReadPace, SLOW_BLOCK_BYTES};
+use crate::serve::rendezvous::pace::ReadPace;
 use crate::stage::{Stage, usage};
 use crate::stream::address::Address;
+use crate::stream::cursor::Cursor;
 use crate::stream::input::{Input, Progress};
 use crate::stream::pipe_watch::{PipeWatch, named_pipes};
-use crate::wire::lines::Lines;
 
 /// How many streams were opened in this run: the number of the next one.
 static OPENED: AtomicU32 = AtomicU32::new(0);
 
 /// One pipe, and what was read from it.
 pub struct LiveStream {
-    /// The pipe.
-    pub input: Input,
-    /// The bytes that were read and not yet taken as lines.
-    pub lines: Lines,
-    /// Whether its last writer has closed it.
-    pub ended: bool,
+    /// The pipe, and the lines that were read from it.
+    pub cursor: Cursor,
     /// Its number. Each stream of the run has its own.
     pub number: u32,
     /// How fast it is read.
@@ -48,45 +44,18 @@ impl LiveStream {
             ino: input
                 .readiness()
                 .map_or(0, |fd| rustix::fs::fstat(fd).map_or(0, |stat| stat.st_ino)),
-            input,
-            lines: Lines::new(stage.line_bytes_max),
-            ended: false,
+            cursor: Cursor::new(input, stage.line_bytes_max),
             number: OPENED.fetch_add(1, Ordering::Relaxed),
             pace: ReadPace::default(),
         })
     }
 
-    /// Reads what is there, at most a block. With `only_this_line` it reads to the end of
-    /// the line that was begun and not a byte further. Returns the number of bytes.
-    pub fn read(&mut self, only_this_line: bool) -> Result<usize> {
-        if !only_this_line {
-            let block = self.pace.block_bytes();
-            let progress = self.input.read_up_to(&mut self.lines, block)?;
-            return Ok(self.note_progress(progress));
+    /// Reads the available bytes, at most a block. Returns the number of bytes.
+    pub fn read(&mut self) -> Result<usize> {
+        match self.cursor.read_up_to(self.pace.block_bytes())? {
+            Progress::Bytes(count) => Ok(count),
+            Progress::Nothing | Progress::End => Ok(0),
         }
-        let mut bytes = 0;
-        while bytes < SLOW_BLOCK_BYTES {
-            let progress = self.input.read_one_byte(&mut self.lines)?;
-            let count = self.note_progress(progress);
-            bytes += count;
-            if count == 0 || self.lines.ends_a_line() {
-                break;
-            }
-        }
-        Ok(bytes)
-    }
-
-    fn note_progress(&mut self, progress: Progress) -> usize {
-        self.ended = progress == Progress::End;
-        match progress {
-            Progress::Bytes(count) => count,
-            Progress::Nothing | Progress::End => 0,
-        }
-    }
-
-    /// Whether a line was begun and its end may still come.
-    pub fn is_inside_line(&self) -> bool {
-        !self.ended && self.lines.is_inside_line()
     }
 }
 
@@ -128,14 +97,14 @@ impl ScoreFolder {
         // of another one is a new stream.
         let mut present = named_pipes(&self.path)?;
         for stream in streams.iter_mut() {
-            let path = stream.input.name();
+            let path = stream.cursor.name();
             if Path::new(path).parent() != Some(&self.path) {
                 continue;
             }
             if present.get(path).is_some_and(|ino| *ino == stream.ino) {
                 present.remove(path);
             } else {
-                stream.input.stop_following();
+                stream.cursor.stop_following();
             }
         }
         for path in present.into_keys() {

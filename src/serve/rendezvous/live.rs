@@ -21,7 +21,7 @@ use crate::stage::wait::{output_error, wait};
 use crate::stage::{EndedEarly, Stage};
 use crate::stream::address::require_rereadable;
 use crate::stream::output::Output;
-use crate::wire::lines::{Line, Lines};
+use crate::wire::lines::Line;
 use crate::wire::message::{Request, Score};
 use crate::wire::micros::Micros;
 use crate::wire::reject::Reject;
@@ -123,21 +123,24 @@ impl Live {
                 // The lines that were begun are read to their ends and not a byte
                 // further. Deadlines are kept meanwhile.
                 self.finishing = true;
-                if !self.streams().any(LiveStream::is_inside_line) {
+                for stream in std::iter::once(&mut self.requests).chain(&mut self.scores) {
+                    stream.cursor.stop_at_line_end();
+                }
+                if self.streams().all(|stream| stream.cursor.is_done()) {
                     return Ok(None);
                 }
             }
             if stage.signals.stop() == Some(Stop::Interrupt) {
                 // The sources stop now, so no further writer comes.
                 for stream in std::iter::once(&mut self.requests).chain(&mut self.scores) {
-                    stream.input.stop_following();
+                    stream.cursor.stop_following();
                 }
             }
             if let Some(stop) = stage.signals.out_of_time() {
                 self.reject_begun_lines(stage)?;
                 return Ok(Some(stop));
             }
-            if self.requests.ended && self.mailboxes.is_empty() {
+            if self.requests.cursor.has_ended() && self.mailboxes.is_empty() {
                 return Ok(None);
             }
             let ready = self.wait(stage)?;
@@ -161,18 +164,13 @@ impl Live {
         let now = self.clock.monotonic();
         let mut rested = None;
         for stream in self.streams() {
-            let readiness = stream.input.readiness();
-            let wanted = match self.finishing {
-                true => stream.is_inside_line(),
-                false => match stream.pace.rest(now) {
-                    Some(until) => {
-                        rested = Some(rested.map_or(until, |it: Micros| it.min(until)));
-                        false
-                    }
-                    None => true,
-                },
-            };
-            match readiness.filter(|_| may_read && wanted && !stream.ended) {
+            let readiness = stream.cursor.readiness();
+            let rest = stream.pace.rest(now).filter(|_| !self.finishing);
+            if let Some(until) = rest {
+                rested = Some(rested.map_or(until, |it: Micros| it.min(until)));
+            }
+            let wanted = rest.is_none() && stream.cursor.wants_more();
+            match readiness.filter(|_| may_read && wanted) {
                 Some(fd) => {
                     places.push(Some(streams.len()));
                     streams.push((fd, PollFlags::IN));
@@ -210,13 +208,13 @@ impl Live {
     fn read(&mut self, stage: &mut Stage, ready: &[bool], now: Micros) -> Result<()> {
         if ready[0] {
             stage.stats.touch();
-            self.requests.read(self.finishing)?;
+            self.requests.read()?;
             self.take_requests(stage, now)?;
         }
         let (of_scores, of_folders) = ready[1..].split_at(self.scores.len());
         for (index, _) in of_scores.iter().enumerate().filter(|(_, ready)| **ready) {
             stage.stats.touch();
-            let bytes = self.scores[index].read(self.finishing)?;
+            let bytes = self.scores[index].read()?;
             let gain = self.take_scores(index, stage, now)?;
             self.scores[index]
                 .pace
@@ -229,10 +227,11 @@ impl Live {
             }
         }
         if !self.folders.is_empty() {
-            self.scores.retain(|stream| !stream.ended);
+            self.scores.retain(|stream| !stream.cursor.has_ended());
         }
         // Another model may come into a folder at any time.
-        let all_ended = self.folders.is_empty() && self.scores.iter().all(|it| it.ended);
+        let all_ended =
+            self.folders.is_empty() && self.scores.iter().all(|it| it.cursor.has_ended());
         if !self.scores_ended && all_ended {
             self.scores_ended = true;
             self.mailboxes
@@ -243,14 +242,8 @@ impl Live {
 
     fn take_requests(&mut self, stage: &mut Stage, now: Micros) -> Result<()> {
         let wall = self.clock.unix();
-        let LiveStream {
-            input,
-            lines,
-            ended,
-            ..
-        } = &mut self.requests;
-        while let Some(line) = next_line(lines, *ended) {
-            let Some(bytes) = record_of(stage, input.name(), &line)? else {
+        while let Some((line, name)) = self.requests.cursor.next_line_and_name() {
+            let Some(bytes) = record_of(stage, name, &line)? else {
                 continue;
             };
             match Request::parse(bytes) {
@@ -263,7 +256,7 @@ impl Live {
                     self.mailboxes
                         .step(MailboxEvent::Request(request), now, &mut self.effects);
                 }
-                Err(reason) => stage.report.reject(input.name(), &line, &reason)?,
+                Err(reject) => stage.report.reject(name, &line, &reject)?,
             }
         }
         Ok(())
@@ -271,19 +264,13 @@ impl Live {
 
     /// Handles the scores that were read. Returns what the read has brought.
     fn take_scores(&mut self, index: usize, stage: &mut Stage, now: Micros) -> Result<ReadGain> {
-        let LiveStream {
-            input,
-            lines,
-            ended,
-            number,
-            ..
-        } = &mut self.scores[index];
+        let LiveStream { cursor, number, .. } = &mut self.scores[index];
         let mut gain = ReadGain::default();
         let (kept, needed) = (self.mailboxes.kept, self.mailboxes.needed);
-        while let Some(line) = next_line(lines, *ended) {
+        while let Some((line, name)) = cursor.next_line_and_name() {
             gain.records += 1;
             gain.longest = gain.longest.max(line.bytes.len());
-            let Some(bytes) = record_of(stage, input.name(), &line)? else {
+            let Some(bytes) = record_of(stage, name, &line)? else {
                 continue;
             };
             match Score::parse(bytes) {
@@ -294,7 +281,7 @@ impl Live {
                     };
                     self.mailboxes.step(score, now, &mut self.effects);
                 }
-                Err(reason) => stage.report.reject(input.name(), &line, &reason)?,
+                Err(reject) => stage.report.reject(name, &line, &reject)?,
             }
         }
         gain.kept = self.mailboxes.kept - kept;
@@ -368,10 +355,9 @@ impl Live {
     /// Rejects the lines whose ends did not come within the grace.
     fn reject_begun_lines(&mut self, stage: &mut Stage) -> Result<()> {
         for stream in std::iter::once(&mut self.requests).chain(&mut self.scores) {
-            if let Some(line) = stream.lines.last_line() {
-                stage
-                    .report
-                    .reject(stream.input.name(), &line, &Reject::Unfinished)?;
+            let name = stream.cursor.name().to_owned();
+            if let Some(line) = stream.cursor.unfinished_line() {
+                stage.report.reject(&name, &line, &Reject::Unfinished)?;
             }
         }
         Ok(())
@@ -401,13 +387,6 @@ impl Live {
 }
 
 /// The next whole line. At the end of the stream, also the last one without a newline.
-fn next_line(lines: &mut Lines, ended: bool) -> Option<Line<'_>> {
-    if lines.has_whole_line() || !ended {
-        lines.next_line()
-    } else {
-        lines.last_line()
-    }
-}
 
 /// The bytes of a line that are to be parsed; `None` if it is blank or too long.
 fn record_of<'a>(stage: &mut Stage, input: &str, line: &Line<'a>) -> Result<Option<&'a [u8]>> {

@@ -1,177 +1,181 @@
-//! Whether to read on, by what each branch does with what it has (pure).
+//! Decides whether to read more input, from the states of all branches (pure).
 //!
-//! Where nobody waits for an answer, a reader that takes what it is given paces the
-//! input: spilling for it would only cost time. One that lags makes the others
-//! starve, and they put up with that for a moment only: then it is spilled for.
+//! If no branch is live, a reader that keeps reading sets the speed of the input: spilling its
+//! lines would only cost time. A reader that lags delays the others, but only until its delay
+//! budget is used up. Then its lines are spilled.
 
 use std::time::{Duration, Instant};
 
-/// A reader that has taken nothing for so long has stopped.
+/// A reader counts as stopped if it has read nothing for this long.
 pub const STALL: Duration = Duration::from_millis(100);
 
-/// For how long a branch may make others starve at once.
-const PATIENCE_MAX: Duration = Duration::from_millis(250);
+/// The largest delay budget: how long a branch may delay the others without a break.
+const DELAY_BUDGET_MAX: Duration = Duration::from_millis(250);
 
-/// Which part of the time it may do so for ever: one in so many.
-const PATIENCE_PART: u32 = 32;
+/// The delay budget grows by one second in this many seconds.
+const DELAY_BUDGET_REFILL: u32 = 32;
 
-/// For how long what goes in and out of a spill is counted together.
+/// The length of the windows in which a catching-up branch counts the bytes read and written.
 const WINDOW: Duration = Duration::from_millis(250);
 
-/// How long a reader that is too slow to catch up holds nobody up.
+/// How long a reader that is too slow to catch up may not stop the input again.
 const PAUSE: Duration = Duration::from_secs(10);
 
-/// How much may be read before a reader has taken anything, in bytes.
+/// How many bytes of input may be read in a window before the reader has read anything.
 const SLACK_BYTES: u64 = 256 << 10;
 
-/// What a branch does with what it has, as far as reading depends on it.
+/// The state of a branch that decides whether to read more input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It has written all there was.
-    Hungry,
-    /// Its reader takes, and something still waits for it.
-    Busy,
-    /// As much waits as may, but its reader takes.
-    Behind,
-    /// Its reader empties its spill, and more was read than it has taken.
+pub enum PacingState {
+    /// Every line is written, and the branch waits for more.
+    Idle,
+    /// Lines wait, and the reader keeps reading.
+    Writing,
+    /// The queue is full, and the reader keeps reading.
+    QueueFull,
+    /// The reader is emptying the spill, and the input must wait until it has read more.
     CatchingUp,
-    /// Nothing can be kept for it any more.
-    Full,
-    /// It has no say: it lags, spills, drops, has no reader, or takes everything.
-    Aside,
+    /// The spill or the file has no room for more lines.
+    Blocked,
+    /// The branch has no influence on reading: its reader is missing, stopped or too slow, or the
+    /// branch drops lines, or a write to it never waits.
+    Ignored,
 }
 
-/// Whether to read on.
-pub fn wants_input(standings: impl IntoIterator<Item = Standing>) -> bool {
+/// Returns whether to read more input.
+pub fn wants_input(pacing_states: impl IntoIterator<Item = PacingState>) -> bool {
     let (mut hungry, mut busy) = (false, false);
-    for standing in standings {
-        match standing {
-            Standing::Full | Standing::Behind | Standing::CatchingUp => return false,
-            Standing::Hungry => hungry = true,
-            Standing::Busy => busy = true,
-            Standing::Aside => {}
+    for pacing_state in pacing_states {
+        match pacing_state {
+            PacingState::Blocked | PacingState::QueueFull | PacingState::CatchingUp => {
+                return false;
+            }
+            PacingState::Idle => hungry = true,
+            PacingState::Writing => busy = true,
+            PacingState::Ignored => {}
         }
     }
     hungry || !busy
 }
 
-/// For how much longer others put up with a branch that is behind.
+/// The time for which a branch with a full queue may still delay the others.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    left: Duration,
-    /// When `left` was right.
+pub struct DelayBudget {
+    remaining: Duration,
+    /// When `remaining` was computed.
     at: Instant,
-    /// It is lost until the branch has caught up.
-    is_lost: bool,
+    /// Whether the budget was used up. It then stays empty until the branch has caught up.
+    is_used_up: bool,
 }
 
-impl Patience {
-    /// All of it.
-    pub fn new(now: Instant) -> Patience {
-        Patience {
-            left: PATIENCE_MAX,
+impl DelayBudget {
+    /// Creates a full budget.
+    pub fn new(now: Instant) -> DelayBudget {
+        DelayBudget {
+            remaining: DELAY_BUDGET_MAX,
             at: now,
-            is_lost: false,
+            is_used_up: false,
         }
     }
 
-    /// How much is left.
-    pub fn left(&self, now: Instant) -> Duration {
-        if self.is_lost {
+    /// The time that is left of the budget.
+    pub fn remaining(&self, now: Instant) -> Duration {
+        if self.is_used_up {
             return Duration::ZERO;
         }
-        let gained = now.saturating_duration_since(self.at) / PATIENCE_PART;
-        (self.left + gained).min(PATIENCE_MAX)
+        let gained = now.saturating_duration_since(self.at) / DELAY_BUDGET_REFILL;
+        (self.remaining + gained).min(DELAY_BUDGET_MAX)
     }
 
-    /// Others have starved for the last `waited`.
+    /// Subtracts the time `waited`, during which the branch delayed the others.
     pub fn spend(&mut self, waited: Duration, now: Instant) {
-        self.left = self.left(now).saturating_sub(waited);
+        self.remaining = self.remaining(now).saturating_sub(waited);
         self.at = now;
-        self.is_lost |= self.left.is_zero();
+        self.is_used_up |= self.remaining.is_zero();
     }
 
-    /// The branch has caught up.
+    /// Lets a used-up budget grow again, because the branch has caught up.
     pub fn restore(&mut self, now: Instant) {
-        if self.is_lost {
-            self.is_lost = false;
+        if self.is_used_up {
+            self.is_used_up = false;
             self.at = now;
         }
     }
 }
 
-/// What lets a spill become empty however fast the input is: for each eight bytes that
-/// its reader takes, six are read. A reader that takes much less than the others hold
-/// nobody up, but for a moment now and then.
+/// Slows the input so that a reader can empty its spill: at most six bytes are read from the
+/// input for every eight that the reader takes. A reader that is much slower than the others
+/// may slow the input only for one window in a while.
 #[derive(Clone, Copy, Debug)]
 pub struct CatchUp {
     began_at: Instant,
-    taken_bytes: u64,
+    written_bytes: u64,
     read_bytes: u64,
-    /// Whether the reader has waited for the spill.
-    has_waited: bool,
-    /// How much is read in a window where nobody is held up.
-    usual_bytes: u64,
-    /// Whether somebody was held up in this window.
-    has_held: bool,
+    /// Whether the reader waited for bytes from the spill in this window.
+    has_waited_for_spill: bool,
+    /// The bytes of input in the last window in which this branch did not stop the input.
+    unheld_read_bytes: u64,
+    /// Whether this branch stopped the input in this window.
+    has_held_input: bool,
     paused_until: Instant,
 }
 
 impl CatchUp {
-    /// Nothing has been read yet.
+    /// Creates the first window, which starts at `now`.
     pub fn new(now: Instant) -> CatchUp {
         CatchUp {
             began_at: now,
-            taken_bytes: 0,
+            written_bytes: 0,
             read_bytes: 0,
-            has_waited: false,
-            usual_bytes: 0,
-            has_held: false,
+            has_waited_for_spill: false,
+            unheld_read_bytes: 0,
+            has_held_input: false,
             paused_until: now,
         }
     }
 
-    /// So much was read of the input.
-    pub fn read(&mut self, bytes: u64) {
+    /// Records that `bytes` were read from the input.
+    pub fn note_read(&mut self, bytes: u64) {
         self.read_bytes += bytes;
     }
 
-    /// The reader has taken so much.
-    pub fn took(&mut self, bytes: u64) {
-        self.taken_bytes += bytes;
+    /// Records that `bytes` were written to the reader.
+    pub fn note_written(&mut self, bytes: u64) {
+        self.written_bytes += bytes;
     }
 
-    /// The reader waits for the spill.
-    pub fn waits(&mut self) {
-        self.has_waited = true;
+    /// Records that the reader is waiting for bytes from the spill.
+    pub fn note_reader_waits(&mut self) {
+        self.has_waited_for_spill = true;
     }
 
-    /// When it is to be asked again.
+    /// The end of the window. The decision may change then.
     pub fn window_end(&self) -> Instant {
         self.began_at + WINDOW
     }
 
-    /// Whether reading waits for this reader, which takes what its spill holds.
-    pub fn holds(&mut self, now: Instant) -> bool {
-        self.roll(now);
-        let is_held =
-            now >= self.paused_until && self.read_bytes / 6 >= (self.taken_bytes + SLACK_BYTES) / 8;
-        self.has_held |= is_held;
+    /// Whether the input must wait for this reader, which is emptying its spill.
+    pub fn holds_input(&mut self, now: Instant) -> bool {
+        self.end_due_window(now);
+        let is_held = now >= self.paused_until
+            && self.read_bytes / 6 >= (self.written_bytes + SLACK_BYTES) / 8;
+        self.has_held_input |= is_held;
         is_held
     }
 
-    /// Begins the next window when it is time.
-    pub fn roll(&mut self, now: Instant) {
+    /// Starts the next window if this one has ended.
+    pub fn end_due_window(&mut self, now: Instant) {
         if now < self.window_end() {
             return;
         }
-        if !self.has_held {
-            self.usual_bytes = self.read_bytes;
-        } else if !self.has_waited && self.taken_bytes / 7 < self.usual_bytes / 8 {
+        if !self.has_held_input {
+            self.unheld_read_bytes = self.read_bytes;
+        } else if !self.has_waited_for_spill && self.written_bytes / 7 < self.unheld_read_bytes / 8
+        {
             self.paused_until = now + PAUSE;
         }
         *self = CatchUp {
-            usual_bytes: self.usual_bytes,
+            unheld_read_bytes: self.unheld_read_bytes,
             paused_until: self.paused_until,
             ..CatchUp::new(now)
         };
@@ -183,71 +187,73 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reading_goes_on_for_whoever_is_hungry_unless_somebody_holds_it_up() {
-        use Standing::*;
-        for (standings, expected) in [
+    fn input_is_read_for_an_idle_branch_unless_another_branch_stops_it() {
+        use PacingState::*;
+        for (pacing_states, expected) in [
             (&[][..], true),
-            (&[Aside], true),
-            (&[Hungry, Busy], true),
-            (&[Busy, Aside], false),
-            (&[Busy, Busy, Hungry, Behind], false),
-            (&[Hungry, Full], false),
-            (&[Aside, Full], false),
-            (&[Hungry, CatchingUp], false),
+            (&[Ignored], true),
+            (&[Idle, Writing], true),
+            (&[Writing, Ignored], false),
+            (&[Writing, Writing, Idle, QueueFull], false),
+            (&[Idle, Blocked], false),
+            (&[Ignored, Blocked], false),
+            (&[Idle, CatchingUp], false),
         ] {
-            let wants = wants_input(standings.iter().copied());
-            assert_eq!(wants, expected, "{standings:?}");
+            let wants = wants_input(pacing_states.iter().copied());
+            assert_eq!(wants, expected, "{pacing_states:?}");
         }
     }
 
     #[test]
-    fn a_reader_that_is_a_little_slower_paces_and_one_that_lags_is_left_behind() {
+    fn a_slightly_slower_reader_keeps_its_budget_and_a_lagging_reader_uses_it_up() {
         let start = Instant::now();
         let second = Duration::from_secs(1);
-        // For 2 % of the time others starve.
-        let mut patience = Patience::new(start);
+        // The branch delays the others for 2 % of the time: the budget lasts.
+        let mut delay_budget = DelayBudget::new(start);
         for seconds in 1..1_000 {
             let now = start + second * seconds;
-            patience.spend(second / 50, now);
-            assert!(patience.left(now) > Duration::ZERO);
+            delay_budget.spend(second / 50, now);
+            assert!(delay_budget.remaining(now) > Duration::ZERO);
         }
-        // For half of it: a quarter of a second, once.
-        let mut patience = Patience::new(start);
-        let (mut now, mut starved) = (start, Duration::ZERO);
-        while patience.left(now) > Duration::ZERO {
+        // The branch delays them for half of the time: the budget lasts for about 250 ms of
+        // delay.
+        let mut delay_budget = DelayBudget::new(start);
+        let (mut now, mut delayed) = (start, Duration::ZERO);
+        while delay_budget.remaining(now) > Duration::ZERO {
             now += Duration::from_millis(2);
-            starved += Duration::from_millis(1);
-            patience.spend(Duration::from_millis(1), now);
+            delayed += Duration::from_millis(1);
+            delay_budget.spend(Duration::from_millis(1), now);
         }
-        assert!(starved < Duration::from_millis(300), "{starved:?}");
-        // It is given no more until it has caught up, and then not all at once.
+        assert!(delayed < Duration::from_millis(300), "{delayed:?}");
+        // The budget stays empty until the branch has caught up, and then grows slowly.
         now += second;
-        assert_eq!(patience.left(now), Duration::ZERO);
-        patience.restore(now);
-        assert!(patience.left(now + second) < Duration::from_millis(40));
-        assert_eq!(patience.left(now + second * 60), PATIENCE_MAX);
+        assert_eq!(delay_budget.remaining(now), Duration::ZERO);
+        delay_budget.restore(now);
+        assert!(delay_budget.remaining(now + second) < Duration::from_millis(40));
+        assert_eq!(delay_budget.remaining(now + second * 60), DELAY_BUDGET_MAX);
     }
 
-    /// The bytes that are read and taken in a minute, of an input of `input` bytes a
-    /// millisecond and a reader that can take `reader`.
+    /// Simulates one minute and returns the bytes read from the input and the bytes taken by the
+    /// reader. The input brings `input` bytes a millisecond; the reader can take `reader` bytes a
+    /// millisecond.
     fn minute(input: u64, reader: u64, waits: bool) -> (u64, u64) {
         let start = Instant::now();
         let mut catch_up = CatchUp::new(start);
         let (mut read, mut taken) = (0, 0);
         for millisecond in 0..60_000 {
             let now = start + Duration::from_millis(millisecond);
-            // The reader comes after a second.
+            // The reader starts after one second.
             if millisecond < 1_000 {
-                catch_up.roll(now);
+                catch_up.end_due_window(now);
             } else {
-                catch_up.took(reader);
+                catch_up.note_written(reader);
                 taken += reader;
                 if waits {
-                    catch_up.waits();
+                    catch_up.note_reader_waits();
                 }
             }
-            if millisecond < 1_000 || !catch_up.holds(now) {
-                catch_up.read(input);
+            if millisecond < 1_000 || !catch_up.holds_input(now) {
+                catch_up.note_read(input);
                 read += input;
             }
         }
@@ -255,19 +261,19 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_as_fast_as_the_others_catches_up() {
+    fn a_reader_as_fast_as_the_others_empties_its_spill() {
         for (reader, waits) in [(400_000, false), (370_000, false), (100_000, true)] {
             let (read, taken) = minute(400_000, reader, waits);
-            // What came in the first second, and the slack, are made good.
+            // The reader has made up for the first second and for the slack.
             assert!(taken > read, "{taken} of {read}");
             assert!(read > taken / 10 * 7, "{read} for {taken}");
         }
-        // An input that is no faster than that is not held up.
+        // An input that is slower than the reader is never stopped.
         assert_eq!(minute(40_000, 400_000, false).0, 60_000 * 40_000);
     }
 
     #[test]
-    fn a_slow_reader_holds_nobody_up_for_long() {
+    fn a_slow_reader_slows_the_input_only_briefly() {
         for reader in [1_000, 40_000, 200_000] {
             let (read, _) = minute(400_000, reader, false);
             assert!(read > 60_000 * 400_000 / 100 * 95, "{read} at {reader}");

@@ -131,19 +131,17 @@ async fn read_until_closed(
     loop {
         pipe.readable().await?;
         match lines.fill(|room| pipe.try_read(room)) {
-            Ok(0) => break,
-            Ok(_) => {
-                while let Some(line) = lines.next_line() {
-                    pipeline.take_response(name, &line);
-                    reports.room_for_rejects().await;
-                }
-            }
+            Ok(0) => lines.end_input(),
+            Ok(_) => {}
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
             Err(error) => return Err(error).with_context(|| format!("{name}: cannot read")),
         }
+        while let Some(line) = lines.next_line() {
+            pipeline.take_response(name, &line);
+            reports.room_for_rejects().await;
+        }
+        if lines.has_ended() {
+            return Ok(());
+        }
     }
-    if let Some(line) = lines.last_line() {
-        pipeline.take_response(name, &line);
-    }
-    Ok(())
 }
