@@ -10,8 +10,8 @@ use std::io::Read;
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::value::RawValue;
 
-use crate::wire::hash::sha256_hex;
 use crate::wire::object::{Object, ObjectWriter};
+use crate::wire::sha256::sha256_hex;
 
 /// Marks a file as a model.
 const FORMAT: &str = "rv-model";

@@ -8,9 +8,7 @@ use crate::model::description::Description;
 use crate::model::features::FeatureReader;
 use crate::model::file;
 use crate::model::prediction::{Prediction, Predictor};
-
-/// How many hexadecimal digits of the SHA-256 identify a model.
-const HASH_DIGITS: usize = 16;
+use crate::wire::sha256::shorten;
 
 /// A model that is ready to predict.
 #[derive(Debug)]
@@ -52,7 +50,7 @@ impl Model {
             features: FeatureReader::new(description.features.clone()),
             description,
             predictor,
-            hash: sha256[..HASH_DIGITS].to_owned(),
+            hash: shorten(&sha256),
         })
     }
 

@@ -7,11 +7,11 @@ use crate::observe::es_sink::agreement::Agreement;
 use crate::observe::es_sink::index_name::IndexName;
 use crate::observe::es_sink::schema::DATA_STREAM_TIME;
 use crate::observe::es_sink::shape::{self, IndexedFields};
-use crate::wire::hash::sha256_hex;
 use crate::wire::message::{Field, Record, Score};
 use crate::wire::micros::Micros;
 use crate::wire::object::{Object, ObjectWriter};
 use crate::wire::reject::Reject;
+use crate::wire::sha256::sha256_hex;
 
 /// The longest id of a document, in bytes.
 const ID_BYTES_MAX: usize = 512;

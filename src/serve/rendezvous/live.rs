@@ -386,8 +386,6 @@ impl Live {
     }
 }
 
-/// The next whole line. At the end of the stream, also the last one without a newline.
-
 /// The bytes of a line that are to be parsed; `None` if it is blank or too long.
 fn record_of<'a>(stage: &mut Stage, input: &str, line: &Line<'a>) -> Result<Option<&'a [u8]>> {
     match line.record() {

@@ -7,9 +7,9 @@ use anyhow::{Result, bail};
 use rustix::event::PollFlags;
 
 use crate::serve::request::args::ClosedLoopOptions;
-use crate::serve::request::in_flight::InFlight;
 use crate::serve::request::line_wrapper::LineWrapper;
 use crate::serve::request::request_writer::RequestWriter;
+use crate::serve::request::unanswered::Unanswered;
 use crate::stage::backlog::Backlog;
 use crate::stage::filter::Filter;
 use crate::stage::stats::Snapshot;
@@ -63,7 +63,7 @@ struct ClosedLoop {
     requests: Output,
     /// Whether `requests` is closed.
     requests_closed: bool,
-    in_flight: InFlight,
+    in_flight: Unanswered,
     in_flight_max: usize,
     responses: Cursor,
     unwritten_answers: Vec<u8>,
@@ -101,7 +101,7 @@ impl ClosedLoop {
             responses: open(&options.responses)?,
             line_wrapper: LineWrapper::new(writer, options.id_pointer),
             unsent,
-            in_flight: InFlight::new(options.timeout, remembered_ids),
+            in_flight: Unanswered::new(options.timeout, remembered_ids),
             in_flight_max: options.in_flight_max,
             unwritten_answers: Vec::new(),
         })
@@ -315,7 +315,7 @@ fn take_response(
     stage: &mut Stage,
     input: &str,
     line: &Line,
-    in_flight: &mut InFlight,
+    in_flight: &mut Unanswered,
     answers: &mut Vec<u8>,
 ) -> Result<()> {
     let read = || {

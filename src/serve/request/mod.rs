@@ -9,11 +9,11 @@
 mod args;
 mod closed_loop;
 mod http;
-mod in_flight;
 mod line_wrapper;
 mod recent_ids;
 mod request_writer;
 mod required_fields;
+mod unanswered;
 
 use anyhow::Result;
 

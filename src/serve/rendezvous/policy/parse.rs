@@ -10,9 +10,9 @@ use toml::Spanned;
 use crate::serve::rendezvous::policy::{
     MeasureFrom, ModelId, Policy, PolicyIndex, Selector, Share, Split, Step,
 };
-use crate::wire::hash::sha256_hex;
 use crate::wire::message::{MODEL_NAME_BYTES_MAX, is_model_name};
 use crate::wire::micros::Micros;
+use crate::wire::sha256::short_hash;
 use crate::wire::text::Text;
 
 /// The longest deadline. With it, sums of times in microseconds cannot overflow.
@@ -152,7 +152,7 @@ impl Checker<'_> {
             split,
             shares,
             default: self.default()?,
-            hash: sha256_hex(text)[..16].to_owned(),
+            hash: short_hash(text),
             text: text.to_owned(),
         })
     }

@@ -18,7 +18,7 @@ use crate::serve::request::http::bodies::Bodies;
 use crate::serve::request::http::caller_check::{Caller, CallerCheck};
 use crate::serve::request::http::connection::ClientConnection;
 use crate::serve::request::http::front_end::FrontEnd;
-use crate::serve::request::http::pipeline::SendError;
+use crate::serve::request::http::open_calls::SendError;
 use crate::wire::message::MESSAGE_ID_BYTES_MAX;
 use crate::wire::object::parse_value;
 use crate::wire::reject::Reject;
@@ -127,11 +127,11 @@ impl CallService {
             // response.
             let (body, _reservation) = self.bodies.read(connection, request.into_body()).await?;
             let model_input = model_input(&body)?;
-            let pipeline = &self.front_end.pipeline;
-            pipeline
+            let open_calls = &self.front_end.open_calls;
+            open_calls
                 .check(&model_input)
                 .map_err(|reason| Box::new(error(StatusCode::UNPROCESSABLE_ENTITY, &reason)))?;
-            pipeline.send(id, &model_input).map_err(send_error)?
+            open_calls.send(id, &model_input).map_err(send_error)?
         };
         match timeout(self.answer_timeout, call.answer()).await {
             Ok(Some(answer)) => Ok(answer),

@@ -7,7 +7,7 @@ use std::time::Instant;
 use crate::serve::request::args::HttpOptions;
 use crate::serve::request::http::connections::Connections;
 use crate::serve::request::http::counts::CallCounts;
-use crate::serve::request::http::pipeline::Pipeline;
+use crate::serve::request::http::open_calls::OpenCalls;
 use crate::serve::request::http::reports::Reports;
 use crate::serve::request::http::token::Access;
 use crate::serve::request::request_writer::RequestWriter;
@@ -22,7 +22,7 @@ pub struct FrontEnd {
     /// The check of the bearer token.
     pub access: Access,
     /// The pipeline that answers the calls.
-    pub pipeline: Rc<Pipeline>,
+    pub open_calls: Rc<OpenCalls>,
     /// The connections of the clients.
     pub connections: Rc<Connections>,
     /// The counts of the calls, by outcome.
@@ -48,7 +48,7 @@ impl FrontEnd {
             program,
             started: Instant::now(),
             access,
-            pipeline: Rc::new(Pipeline::new(
+            open_calls: Rc::new(OpenCalls::new(
                 writer,
                 options.in_flight_max,
                 options.bodies.body_bytes_max,
@@ -67,7 +67,7 @@ impl FrontEnd {
         if self.stopping.get() {
             return Some("shutting down");
         }
-        self.pipeline.missing_end()
+        self.open_calls.missing_end()
     }
 
     /// The present counts.

@@ -27,10 +27,10 @@ mod counts;
 mod front_end;
 mod listener;
 mod listeners;
+mod open_calls;
 mod open_files;
 mod openapi;
 mod parse_error;
-mod pipeline;
 mod reports;
 mod request_buffer;
 mod request_pipe;
@@ -105,20 +105,20 @@ impl PipeTasks {
         requests: Output,
         responses: Input,
     ) -> PipeTasks {
-        let pipeline = &front_end.pipeline;
+        let open_calls = &front_end.open_calls;
         let reports = &front_end.reports;
         if options.output.resume {
-            pipeline.requests.append_newline();
+            open_calls.requests.append_newline();
         }
         PipeTasks {
             reading: spawn_local(response_pipe::read(
-                Rc::clone(pipeline),
+                Rc::clone(open_calls),
                 Rc::clone(reports),
                 responses,
                 stage.line_bytes_max,
             )),
             writing: spawn_local(request_pipe::write(
-                Rc::clone(pipeline),
+                Rc::clone(open_calls),
                 Rc::clone(reports),
                 requests,
                 options.output.output.clone(),

@@ -10,7 +10,7 @@ use tokio::io::Interest;
 use tokio::net::unix::pipe;
 use tokio::time::sleep;
 
-use crate::serve::request::http::pipeline::{PIPE_CHECK_INTERVAL, Pipeline};
+use crate::serve::request::http::open_calls::{OpenCalls, PIPE_CHECK_INTERVAL};
 use crate::serve::request::http::reports::Reports;
 use crate::stream::address::Address;
 use crate::stream::output::Output;
@@ -18,7 +18,7 @@ use crate::stream::output::Output;
 /// Writes requests forever. After the last reader has closed the pipe, waits for the next
 /// reader. Fails if the pipe cannot be written or opened.
 pub async fn write(
-    pipeline: Rc<Pipeline>,
+    open_calls: Rc<OpenCalls>,
     reports: Rc<Reports>,
     mut output: Output,
     address: Address,
@@ -27,17 +27,17 @@ pub async fn write(
     let may_have_next_reader = output.is_named_pipe();
     loop {
         await_reader(&reports, &mut output, &address).await?;
-        pipeline.requests_opened();
-        write_until_closed(&pipeline, &mut output)
+        open_calls.requests_opened();
+        write_until_closed(&open_calls, &mut output)
             .await
             .with_context(|| format!("{address}: cannot write"))?;
-        pipeline.requests_closed();
+        open_calls.requests_closed();
         if !may_have_next_reader {
             return pending().await;
         }
         output = reopen(&address).await?;
         // The last reader may have left a torn line in the pipe.
-        pipeline.requests.append_newline();
+        open_calls.requests.append_newline();
     }
 }
 
@@ -70,11 +70,11 @@ async fn reopen(address: &Address) -> Result<Output> {
 }
 
 /// Writes until the last reader has closed.
-async fn write_until_closed(pipeline: &Pipeline, output: &mut Output) -> Result<()> {
+async fn write_until_closed(open_calls: &OpenCalls, output: &mut Output) -> Result<()> {
     let error_watch = error_watch(output);
     loop {
         let batch = tokio::select! {
-            batch = pipeline.requests.take_batch() => batch,
+            batch = open_calls.requests.take_batch() => batch,
             () = reader_closed(error_watch.as_ref()) => return Ok(()),
         };
         let mut written = 0;
@@ -83,13 +83,13 @@ async fn write_until_closed(pipeline: &Pipeline, output: &mut Output) -> Result<
                 Ok(0) => output_ready(output).await?,
                 Ok(count) => written += count,
                 Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => {
-                    pipeline.requests.finish_batch(batch);
+                    open_calls.requests.finish_batch(batch);
                     return Ok(());
                 }
                 Err(error) => return Err(error.into()),
             }
         }
-        pipeline.requests.finish_batch(batch);
+        open_calls.requests.finish_batch(batch);
     }
 }
 

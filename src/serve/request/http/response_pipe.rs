@@ -9,7 +9,7 @@ use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 use tokio::net::unix::pipe;
 use tokio::time::sleep;
 
-use crate::serve::request::http::pipeline::{PIPE_CHECK_INTERVAL, Pipeline};
+use crate::serve::request::http::open_calls::{OpenCalls, PIPE_CHECK_INTERVAL};
 use crate::serve::request::http::reports::Reports;
 use crate::stage::usage;
 use crate::stream::address::Address;
@@ -43,7 +43,7 @@ fn marked_without_writer(input: Input) -> Input {
 /// Reads responses forever. After the last writer has closed the pipe, waits for the next
 /// writer. Fails if the pipe cannot be read, or becomes a file.
 pub async fn read(
-    pipeline: Rc<Pipeline>,
+    open_calls: Rc<OpenCalls>,
     reports: Rc<Reports>,
     mut input: Input,
     line_bytes_max: usize,
@@ -52,14 +52,14 @@ pub async fn read(
     // An inherited pipe gets no writer after the last one has closed.
     let is_inherited = matches!(Address::from(name.as_str()), Address::Inherited(_));
     if is_inherited && !input.has_writer() {
-        pipeline.responses_closed();
+        open_calls.responses_closed();
         return pending().await;
     }
     loop {
         input = await_writer(&name, input).await?;
-        pipeline.responses_opened();
-        read_until_closed(&pipeline, &reports, &input, line_bytes_max).await?;
-        pipeline.responses_closed();
+        open_calls.responses_opened();
+        read_until_closed(&open_calls, &reports, &input, line_bytes_max).await?;
+        open_calls.responses_closed();
         if is_inherited {
             return pending().await;
         }
@@ -116,7 +116,7 @@ async fn next_event(events: Option<pipe::Receiver>) {
 
 /// Reads until the last writer has closed.
 async fn read_until_closed(
-    pipeline: &Pipeline,
+    open_calls: &OpenCalls,
     reports: &Reports,
     input: &Input,
     line_bytes_max: usize,
@@ -137,7 +137,7 @@ async fn read_until_closed(
             Err(error) => return Err(error).with_context(|| format!("{name}: cannot read")),
         }
         while let Some(line) = lines.next_line() {
-            pipeline.take_response(name, &line);
+            open_calls.take_response(name, &line);
             reports.room_for_rejects().await;
         }
         if lines.has_ended() {

@@ -44,12 +44,12 @@ struct WaitingCall {
 
 /// The shared state of the calls and the tasks of the two pipes.
 #[derive(Debug)]
-pub struct Pipeline {
+pub struct OpenCalls {
     writer: RefCell<RequestWriter>,
     /// The requests that are not written to the pipe yet.
     pub requests: RequestBuffer,
     in_flight_max: usize,
-    open_calls: RefCell<HashMap<String, WaitingCall>>,
+    waiting: RefCell<HashMap<String, WaitingCall>>,
     /// The number of the last call that was sent.
     last_number: Cell<u64>,
     requests_have_reader: Cell<bool>,
@@ -58,7 +58,7 @@ pub struct Pipeline {
     reports: Rc<Reports>,
 }
 
-impl Pipeline {
+impl OpenCalls {
     /// A pipeline whose pipes are not open yet. At most `in_flight_max` calls may be
     /// open, with bodies of at most `body_bytes_max` bytes each.
     pub fn new(
@@ -67,13 +67,13 @@ impl Pipeline {
         body_bytes_max: usize,
         counts: Rc<CallCounts>,
         reports: Rc<Reports>,
-    ) -> Pipeline {
+    ) -> OpenCalls {
         let unwritten_bytes_max = (2 * body_bytes_max).max(UNWRITTEN_BYTES_MIN);
-        Pipeline {
+        OpenCalls {
             writer: RefCell::new(writer),
             requests: RequestBuffer::new(unwritten_bytes_max),
             in_flight_max,
-            open_calls: RefCell::default(),
+            waiting: RefCell::default(),
             last_number: Cell::new(0),
             requests_have_reader: Cell::new(false),
             responses_have_writer: Cell::new(false),
@@ -95,7 +95,7 @@ impl Pipeline {
         id: Option<String>,
         model_input: &str,
     ) -> Result<OpenCall, SendError> {
-        if self.open_calls.borrow().len() >= self.in_flight_max || self.requests.is_full() {
+        if self.waiting.borrow().len() >= self.in_flight_max || self.requests.is_full() {
             return Err(SendError::Full);
         }
         if let Some(why) = self.missing_end() {
@@ -103,7 +103,7 @@ impl Pipeline {
         }
         let mut writer = self.writer.borrow_mut();
         let id = id.unwrap_or_else(|| writer.next_id());
-        let mut open_calls = self.open_calls.borrow_mut();
+        let mut open_calls = self.waiting.borrow_mut();
         if open_calls.contains_key(&id) {
             return Err(SendError::IdInUse);
         }
@@ -118,7 +118,7 @@ impl Pipeline {
         self.requests
             .append(|out| writer.write(&id, model_input, out));
         Ok(OpenCall {
-            pipeline: Rc::clone(self),
+            open_calls: Rc::clone(self),
             id,
             number,
             answer,
@@ -161,7 +161,7 @@ impl Pipeline {
     }
 
     fn fail_open_calls(&self, why: &str) {
-        let open_calls = std::mem::take(&mut *self.open_calls.borrow_mut());
+        let open_calls = std::mem::take(&mut *self.waiting.borrow_mut());
         self.requests.drop_requests();
         let count = open_calls.len();
         let message = format!("the pipeline is gone: {why}; {count} calls get 503");
@@ -184,7 +184,7 @@ impl Pipeline {
         match read() {
             Ok(None) => {}
             Ok(Some((record, response))) => {
-                let call = self.open_calls.borrow_mut().remove(&*response.message_id);
+                let call = self.waiting.borrow_mut().remove(&*response.message_id);
                 match call {
                     Some(call) => {
                         // Fails if the client has just closed the connection.
@@ -207,7 +207,7 @@ impl Pipeline {
 /// open: it was answered, it has timed out, or its client closed the connection.
 #[derive(Debug)]
 pub struct OpenCall {
-    pipeline: Rc<Pipeline>,
+    open_calls: Rc<OpenCalls>,
     id: String,
     number: u64,
     answer: oneshot::Receiver<HttpAnswer>,
@@ -223,7 +223,7 @@ impl OpenCall {
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
-        let mut open_calls = self.pipeline.open_calls.borrow_mut();
+        let mut open_calls = self.open_calls.waiting.borrow_mut();
         let waiting = open_calls.get(&self.id);
         if waiting.is_some_and(|waiting| waiting.number == self.number) {
             open_calls.remove(&self.id);
@@ -239,32 +239,32 @@ mod tests {
     use crate::serve::request::args::RequestArgs;
 
     /// A pipeline whose pipes have a reader and a writer.
-    fn pipeline(in_flight_max: usize) -> Rc<Pipeline> {
+    fn open_calls(in_flight_max: usize) -> Rc<OpenCalls> {
         let (_, content) = RequestArgs::parse_from(["rv-request"]).check().unwrap();
         let writer = RequestWriter::new(content).unwrap();
         let reports = Rc::new(Reports::new());
         let counts = Rc::new(CallCounts::new(Rc::clone(&reports)));
-        let pipeline = Pipeline::new(writer, in_flight_max, 1 << 20, counts, reports);
-        pipeline.requests_opened();
-        pipeline.responses_opened();
-        Rc::new(pipeline)
+        let open_calls = OpenCalls::new(writer, in_flight_max, 1 << 20, counts, reports);
+        open_calls.requests_opened();
+        open_calls.responses_opened();
+        Rc::new(open_calls)
     }
 
     /// Takes the pending requests, as the writer does.
-    fn take_batch(pipeline: &Pipeline) -> Vec<u8> {
+    fn take_batch(open_calls: &OpenCalls) -> Vec<u8> {
         let runtime = tokio::runtime::Builder::new_current_thread();
         let runtime = { runtime }.build().unwrap();
-        runtime.block_on(pipeline.requests.take_batch())
+        runtime.block_on(open_calls.requests.take_batch())
     }
 
     #[test]
     fn the_batch_that_is_being_written_counts_towards_the_limit() {
-        let pipeline = pipeline(1000);
+        let open_calls = open_calls(1000);
         let body = "x".repeat(1 << 20);
         let body = format!("\"{body}\"");
         let mut calls = Vec::new();
         let refused = loop {
-            match pipeline.send(None, &body) {
+            match open_calls.send(None, &body) {
                 Ok(call) => calls.push(call),
                 Err(error) => break error,
             }
@@ -272,41 +272,41 @@ mod tests {
         assert_eq!(refused, SendError::Full);
         // The limit, and the call that exceeds it.
         assert!((16..=17).contains(&calls.len()), "{}", calls.len());
-        let batch = take_batch(&pipeline);
+        let batch = take_batch(&open_calls);
         assert!(batch.len() > 16 << 20);
         // The batch is not written yet, so the limit is still reached.
-        assert_eq!(pipeline.send(None, &body).unwrap_err(), SendError::Full);
-        pipeline.requests.finish_batch(batch);
-        assert!(pipeline.send(None, &body).is_ok());
+        assert_eq!(open_calls.send(None, &body).unwrap_err(), SendError::Full);
+        open_calls.requests.finish_batch(batch);
+        assert!(open_calls.send(None, &body).is_ok());
     }
 
     #[test]
     fn requests_of_failed_calls_are_not_kept_for_the_next_reader() {
-        let pipeline = pipeline(1024);
+        let open_calls = open_calls(1024);
         for resume in [false, true] {
             if resume {
-                pipeline.requests.append_newline();
+                open_calls.requests.append_newline();
             }
-            let mut call = pipeline.send(None, "\"failed\"").unwrap();
-            pipeline.requests_closed();
+            let mut call = open_calls.send(None, "\"failed\"").unwrap();
+            open_calls.requests_closed();
             assert!(call.answer.try_recv().is_err());
-            pipeline.requests_opened();
-            let _fresh = pipeline.send(None, "\"fresh\"").unwrap();
-            let batch = String::from_utf8(take_batch(&pipeline)).unwrap();
+            open_calls.requests_opened();
+            let _fresh = open_calls.send(None, "\"fresh\"").unwrap();
+            let batch = String::from_utf8(take_batch(&open_calls)).unwrap();
             let start = if resume { "\n{" } else { "{" };
             assert!(batch.starts_with(start), "{batch}");
             assert!(
                 batch.contains("fresh") && !batch.contains("failed"),
                 "{batch}"
             );
-            pipeline.requests.finish_batch(batch.into_bytes());
+            open_calls.requests.finish_batch(batch.into_bytes());
         }
     }
 
     #[test]
     fn the_end_of_a_call_leaves_a_later_one_with_its_id_open() {
-        let pipeline = pipeline(1024);
-        let send = || pipeline.send(Some("same".to_owned()), "{}");
+        let open_calls = open_calls(1024);
+        let send = || open_calls.send(Some("same".to_owned()), "{}");
         let respond = || {
             let line = Line {
                 bytes: b"{\"messageId\":\"same\",\"modelResult\":null}",
@@ -314,7 +314,7 @@ mod tests {
                 offset: 0,
                 oversized: None,
             };
-            pipeline.take_response("responses", &line);
+            open_calls.take_response("responses", &line);
         };
         let first = send().unwrap();
         assert_eq!(send().unwrap_err(), SendError::IdInUse);

@@ -1,6 +1,7 @@
 //! The counts of a stage, which SIGUSR1, `--stats` and the final summary show.
 
-use std::fmt::Write as _;
+mod prometheus;
+
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
@@ -185,59 +186,6 @@ impl Snapshot {
         String::from_utf8(text).expect("written from strings")
     }
 
-    /// The counts in the text format of Prometheus, version 0.0.4. Its durations are in
-    /// seconds, as Prometheus recommends.
-    pub fn prometheus(&self, program: &str, running: Duration) -> String {
-        let prefix = program.replace('-', "_");
-        let mut text = String::new();
-        let mut family = |name: &str, kind: &str, help: &str, samples: &[(String, String)]| {
-            let name = format!("{prefix}_{name}");
-            if !help.is_empty() {
-                let _ = writeln!(text, "# HELP {name} {help}");
-            }
-            let _ = writeln!(text, "# TYPE {name} {kind}");
-            for (labels, value) in samples {
-                let _ = writeln!(text, "{name}{labels} {value}");
-            }
-        };
-        let one = |value: String| [(String::new(), value)];
-        let seconds = one(running.as_secs_f64().to_string());
-        family("seconds", "gauge", "Since the start", &seconds);
-        for Shown { name, help, entry } in &self.0 {
-            let name = snake_case(name);
-            match entry {
-                Entry::Count(value) => {
-                    family(
-                        &format!("{name}_total"),
-                        "counter",
-                        help,
-                        &one(value.to_string()),
-                    );
-                }
-                Entry::Gauge(value) => family(&name, "gauge", help, &one(value.to_string())),
-                Entry::ByLabel(label, counts) => {
-                    let name = format!("{name}_total");
-                    family(&name, "counter", help, &labelled(label, counts));
-                }
-                Entry::GaugeByLabel(label, values) => {
-                    family(&name, "gauge", help, &labelled(label, values));
-                }
-                Entry::Latencies(latencies) => {
-                    let mut samples = Vec::new();
-                    for (quantile, _) in QUANTILES {
-                        let value = latencies.quantile(quantile).as_seconds();
-                        samples.push((format!("{{quantile=\"{quantile}\"}}"), value.to_string()));
-                    }
-                    let sum = latencies.sum.as_seconds().to_string();
-                    samples.push(("_sum".to_owned(), sum));
-                    samples.push(("_count".to_owned(), latencies.count().to_string()));
-                    family(&format!("{name}_seconds"), "summary", help, &samples);
-                }
-            }
-        }
-        text
-    }
-
     /// A readable line: the first two counts, and all others that are not zero.
     pub fn summary(&self) -> String {
         let mut parts = Vec::new();
@@ -268,15 +216,6 @@ impl Snapshot {
     }
 }
 
-/// For each value, the labels of its Prometheus sample and the value itself.
-fn labelled(label: &str, values: &[(String, u64)]) -> Vec<(String, String)> {
-    let sample = |(of, value): &(String, u64)| {
-        let labels = format!("{{{label}=\"{}\"}}", label_value(of));
-        (labels, value.to_string())
-    };
-    values.iter().map(sample).collect()
-}
-
 /// Turns `bytesOut` into `bytes_out`.
 fn snake_case(name: &str) -> String {
     let mut snake = String::with_capacity(name.len() + 4);
@@ -287,12 +226,6 @@ fn snake_case(name: &str) -> String {
         snake.push(character.to_ascii_lowercase());
     }
     snake
-}
-
-/// Escapes the value of a label for the Prometheus text format.
-fn label_value(value: &str) -> String {
-    let value = value.replace('\\', "\\\\").replace('"', "\\\"");
-    value.replace('\n', "\\n")
 }
 
 #[cfg(test)]
@@ -324,7 +257,6 @@ mod tests {
             text.contains("# TYPE rv_score_bytes_out_total counter\nrv_score_bytes_out_total 0\n")
         );
         assert!(text.contains("rv_score_answers_total{model=\"dt@1\"} 3\n"));
-        assert_eq!(label_value("a\\\"\n"), "a\\\\\\\"\\n");
         assert!(text.contains("rv_score_evaluation_seconds{quantile=\"0.99\"} 0.001500\n"));
         assert!(text.contains("rv_score_evaluation_seconds_sum 0.001500\n"));
         assert!(text.contains("# HELP rv_score_open Now\n# TYPE rv_score_open gauge\n"));

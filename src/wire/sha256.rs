@@ -1,4 +1,4 @@
-//! The hash of a text, as records, files and names show it.
+//! SHA-256 in hexadecimal digits, whole and short.
 
 use sha2::{Digest, Sha256};
 
@@ -6,6 +6,16 @@ use sha2::{Digest, Sha256};
 pub fn sha256_hex(text: &str) -> String {
     let digest = Sha256::digest(text.as_bytes());
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The hash of `text` as records show it: the first 16 digits of its SHA-256.
+pub fn short_hash(text: &str) -> String {
+    shorten(&sha256_hex(text))
+}
+
+/// The first 16 of the digits of a SHA-256.
+pub fn shorten(sha256: &str) -> String {
+    sha256.chars().take(16).collect()
 }
 
 #[cfg(test)]
@@ -18,5 +28,6 @@ mod tests {
             sha256_hex("abc"),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
         );
+        assert_eq!(short_hash("abc"), "ba7816bf8f01cfea");
     }
 }

@@ -12,13 +12,13 @@ use crate::wire::micros::Micros;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SentAt {
     time: Instant,
-    /// The value of [`InFlight::suspended`] at that time.
+    /// The value of [`Unanswered::suspended`] at that time.
     suspended: Duration,
 }
 
 /// An unanswered request.
 #[derive(Debug)]
-struct Unanswered {
+struct UnansweredRequest {
     sent_at: SentAt,
     /// The input of the request. It is set aside if no response arrives.
     line: KeptLine,
@@ -26,8 +26,8 @@ struct Unanswered {
 
 /// The unanswered requests, by id, and the counts of all requests.
 #[derive(Debug)]
-pub struct InFlight {
-    unanswered: HashMap<String, Unanswered>,
+pub struct Unanswered {
+    unanswered: HashMap<String, UnansweredRequest>,
     /// The memory of the inputs of unanswered requests, in bytes.
     bytes: usize,
     /// The last ids, including those of answered requests.
@@ -44,11 +44,11 @@ pub struct InFlight {
     latency: Latencies,
 }
 
-impl InFlight {
+impl Unanswered {
     /// Starts without a request. Each request may wait `timeout` for its response. At
     /// least the last `remembered_ids` ids are remembered.
-    pub fn new(timeout: Duration, remembered_ids: usize) -> InFlight {
-        InFlight {
+    pub fn new(timeout: Duration, remembered_ids: usize) -> Unanswered {
+        Unanswered {
             unanswered: HashMap::new(),
             bytes: 0,
             recent_ids: RecentIds::new(remembered_ids),
@@ -91,7 +91,8 @@ impl InFlight {
         self.recent_ids.insert(&id);
         self.bytes += line.kept_bytes();
         self.order.push_back((sent_at, id.clone()));
-        self.unanswered.insert(id, Unanswered { sent_at, line });
+        self.unanswered
+            .insert(id, UnansweredRequest { sent_at, line });
     }
 
     /// Handles the response to the request `id`. Returns false if no such request is
