@@ -35,7 +35,7 @@ pub fn read_text(path: &str) -> Result<String> {
     if bytes.len() as u64 > FILE_BYTES_MAX {
         bail!("{path}: is larger than 256 MiB, so rv-score train has not written it");
     }
-    String::from_utf8(bytes).map_err(|_| anyhow!("{path}: is not UTF-8, so it is no model file"))
+    String::from_utf8(bytes).map_err(|_| anyhow!("{path}: is not UTF-8, so it is not a model file"))
 }
 
 /// Splits a model file into the text of the model and its SHA-256, which is checked.

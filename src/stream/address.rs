@@ -115,7 +115,7 @@ impl Address {
 pub fn require_rereadable(path: &str) -> Result<()> {
     match rustix::fs::stat(path) {
         Ok(stat) if !is_regular_file(&stat) => {
-            bail!("{path}: is no regular file, so it cannot be read again")
+            bail!("{path}: is not a regular file, so it cannot be read again")
         }
         // The caller that opens a missing file reports it.
         _ => Ok(()),

@@ -110,10 +110,10 @@ fn fault_of_timestamp(raw: &str) -> String {
         .find(|(_, a_second)| span.contains(&(number / a_second)));
     match unit {
         Some((unit, a_second)) => format!(
-            "lies outside of the years 0 to 9999 as seconds since 1970; are these {unit}? Divide \
+            "is outside of the years 0 to 9999 as seconds since 1970; are these {unit}? Divide \
              them by {a_second}"
         ),
-        None => "lies outside of the years 0 to 9999 as seconds since 1970".to_owned(),
+        None => "is outside of the years 0 to 9999 as seconds since 1970".to_owned(),
     }
 }
 
@@ -265,7 +265,7 @@ mod tests {
                 "1700000000000000000",
                 "nanoseconds? Divide them by 1000000000",
             ),
-            ("1e30", "lies outside of the years 0 to 9999"),
+            ("1e30", "is outside of the years 0 to 9999"),
             ("1e400", "is not a number of seconds"),
             ("null", "is not a number of seconds"),
             ("{}", "is not a number of seconds"),

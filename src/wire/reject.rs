@@ -9,7 +9,7 @@ pub enum Reject {
     #[error("the line is longer than --max-line-bytes")]
     Oversized,
     /// The program had to end before the line was complete.
-    #[error("the end of the line did not come within --grace")]
+    #[error("the end of the line did not arrive within --grace")]
     Unfinished,
     /// The line is not a JSON object, or not UTF-8.
     #[error("{0}")]

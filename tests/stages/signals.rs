@@ -459,7 +459,7 @@ fn a_hangup_waits_for_nobody() {
     fs::remove_file(workdir.path("dt.json")).unwrap();
     workdir.fifo("dt.json");
     running.signal(Signal::HUP);
-    running.says("dt.json: is no regular file, so it cannot be read again");
+    running.says("dt.json: is not a regular file, so it cannot be read again");
     running.write(request("r-1") + "\n");
     assert!(running.line().contains("r-1"));
 }

@@ -126,7 +126,7 @@ impl Documents {
             let date = DateTime::from_timestamp_micros(micros)
                 .filter(|date| (0..=9999).contains(&date.year()))
                 .ok_or_else(|| {
-                    let fault = "field \"timestamp\" lies outside of the years 0 to 9999";
+                    let fault = "field \"timestamp\" is outside of the years 0 to 9999";
                     Reject::Field(fault.to_owned())
                 })?;
             self.day = Day::new(&self.index, number, date);
@@ -308,7 +308,7 @@ mod tests {
             ),
             (
                 r#"{"messageId":"a","timestamp":1e12}"#,
-                "field \"timestamp\" lies outside of the years 0 to 9999 as seconds since 1970; are \
+                "field \"timestamp\" is outside of the years 0 to 9999 as seconds since 1970; are \
                  these milliseconds? Divide them by 1000",
             ),
             (

@@ -112,7 +112,7 @@ fn checked(text: &str) -> Result<String, String> {
     };
     match text.chars().find(wrong) {
         Some(wrong) => Err(format!(
-            "{wrong:?} may not stand in the name of an index (lowercase, and none of \\ / * ? \" < > | , # : or space)"
+            "{wrong:?} is not allowed in the name of an index (use lowercase letters, and none of \\ / * ? \" < > | , # : or space)"
         )),
         None => Ok(text.to_owned()),
     }

@@ -1,4 +1,4 @@
-//! The flags of `rv-rendezvous` and its subcommands, and their checking.
+//! The flags of `rv-rendezvous` and its subcommands, and their checks.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -20,9 +20,9 @@ use crate::wire::micros::Micros;
 /// Join requests with the scores of all models, and answer each request by a
 /// policy, before its deadline.
 ///
-/// SIGHUP reads the policy again. Open requests keep the policy they came under.
-/// With --replay, recorded requests and scores, or recorded decisions, run through
-/// a policy without a clock: the same input and policy give the same bytes.
+/// SIGHUP reads the policy again. An open request keeps the policy under which it
+/// arrived. With --replay, recorded requests and scores, or recorded decisions, are
+/// decided by a policy without a clock: the same input and policy give the same bytes.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "rv-rendezvous", version = VERSION, args_conflicts_with_subcommands = true,
     after_help = "\
@@ -34,16 +34,16 @@ Examples:
   rv-rendezvous --replay -i decisions.ndjson --policy tomorrow.toml > responses.ndjson
   rv-rendezvous explain 1c07b8b2 decisions.ndjson")]
 pub struct RendezvousArgs {
-    /// What is to be done instead of answering requests.
+    /// The subcommand, if the program does not answer requests.
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// The pipe that brings the requests; `-` is standard input
+    /// Read the requests from this pipe; `-` is standard input
     #[arg(long, value_name = "PATH", requires = "scores")]
     pub requests: Option<Address>,
 
-    /// The pipes that bring the scores. A folder stands for all named pipes in it;
-    /// they may come and go
+    /// Read the scores from these pipes. If PATH is a folder, read every named pipe
+    /// in it; pipes may be added and removed
     #[arg(long, value_name = "PATH", num_args = 1.., requires = "requests")]
     pub scores: Vec<Address>,
 
@@ -51,7 +51,7 @@ pub struct RendezvousArgs {
     #[arg(long, conflicts_with = "replay")]
     pub follow: bool,
 
-    /// Where the responses go.
+    /// The output for the responses.
     #[command(flatten)]
     pub output: OutputArgs,
 
@@ -59,18 +59,18 @@ pub struct RendezvousArgs {
     #[arg(long, value_name = "ADDRESS=PATH", value_parser = route)]
     pub route: Vec<(String, Address)>,
 
-    /// Write a record of each request when no more scores of it can count: the
-    /// request, its answer, all its scores and what became of each
+    /// Write one record for each request after its last score: the request, its
+    /// answer, and all its scores with their fates
     #[arg(long, value_name = "PATH")]
     pub decisions: Option<Address>,
 
-    /// Which policy decides.
+    /// The policy that decides.
     #[command(flatten)]
     pub policy: PolicyArgs,
-    /// Bounds of memory and time.
+    /// The limits of memory and time.
     #[command(flatten)]
     pub bounds: BoundArgs,
-    /// What is replayed.
+    /// The recordings of a replay.
     #[command(flatten)]
     pub replaying: ReplayArgs,
     /// The flags of every program.
@@ -81,13 +81,13 @@ pub struct RendezvousArgs {
 /// The subcommands.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
-    /// Say in words what a policy does
+    /// Explain a policy in words
     Check(CheckArgs),
     /// Print one request's decision as a timeline
     Explain(ExplainArgs),
 }
 
-/// Say in words what a policy does, and warn of what is probably a mistake
+/// Explain a policy in words, and warn of probable mistakes
 #[derive(Args, Clone, Debug)]
 pub struct CheckArgs {
     /// The policy, a TOML file
@@ -95,7 +95,7 @@ pub struct CheckArgs {
     pub policy: String,
 }
 
-/// Print one request's decision as a timeline: which model reported when, which
+/// Print the decision of one request as a timeline: when each model reported, which model
 /// answered, and why
 #[derive(Args, Clone, Debug)]
 pub struct ExplainArgs {
@@ -108,7 +108,7 @@ pub struct ExplainArgs {
     pub decisions: Vec<Address>,
 }
 
-/// Which policy decides.
+/// The policy that decides.
 #[derive(Args, Clone, Debug)]
 #[group(skip)]
 pub struct PolicyArgs {
@@ -116,8 +116,8 @@ pub struct PolicyArgs {
     #[arg(long, value_name = "FILE")]
     pub policy: Option<String>,
 
-    /// A preference instead of a policy file: the first model alone may answer from
-    /// the start, and each next one joins at an equal part of the deadline
+    /// Use this preference instead of a policy file: the first model may answer from
+    /// the start, and each further model an equal part of the deadline later
     #[arg(
         long,
         value_name = "NAME@VERSION,...",
@@ -127,24 +127,24 @@ pub struct PolicyArgs {
     )]
     prefer: Vec<String>,
 
-    /// The last moment of an answer, measured from a request's timestamp
+    /// Answer a request at the latest this long after its timestamp
     #[arg(long, value_name = "DURATION", requires = "prefer", value_parser = duration)]
     deadline: Option<Duration>,
 
-    /// Store each policy that comes into force in DIR, under its hash
+    /// Store each policy that takes effect in DIR, under its hash
     #[arg(long, conflicts_with = "replay", value_name = "DIR")]
     pub keep_policies: Option<PathBuf>,
 }
 
-/// What is replayed.
+/// The recordings of a replay.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Replay")]
 pub struct ReplayArgs {
-    /// Run recorded --requests and --scores, or the decisions in --input
+    /// Replay recorded --requests and --scores, or the decisions in --input
     #[arg(long)]
     pub replay: bool,
 
-    /// The recorded decisions: a file, an archive's folder, or `-`
+    /// Replay the decisions in PATH: a file, an archive's folder, or `-`
     #[arg(short, long, value_name = "PATH", requires = "replay", conflicts_with_all = ["requests", "scores"])]
     pub input: Option<Address>,
 
@@ -153,60 +153,60 @@ pub struct ReplayArgs {
         conflicts_with_all = ["policy", "prefer", "requests"])]
     pub policies: Option<PathBuf>,
 
-    /// By how much the timestamps of a recording may be out of order
+    /// Allow the timestamps of a recording to be out of order by this much
     #[arg(long, value_name = "DURATION", default_value = "1s", requires = "replay",
         value_parser = duration)]
     pub disorder: Duration,
 }
 
-/// Bounds of memory and time.
+/// The limits of memory and time.
 #[derive(Args, Clone, Copy, Debug)]
 #[command(next_help_heading = "Bounds")]
 pub struct BoundArgs {
-    /// The most requests that are held; past it the oldest is answered at once
+    /// Hold at most N requests; if there are more, answer the oldest at once
     #[arg(long, conflicts_with = "replay", value_name = "N", default_value_t = 1_000_000,
         value_parser = clap::value_parser!(u32).range(1..))]
     max_open: u32,
 
-    /// The most memory that the requests and their scores take; past it the oldest
-    /// request is answered at once. Scores that no answer needs (duplicates, and those
-    /// of models that the policy does not name) get half of it
+    /// Use at most this much memory for requests and their scores; if more is needed,
+    /// answer the oldest request at once. Scores that no answer needs (duplicates,
+    /// and those of models that the policy does not name) get half of it
     #[arg(long, conflicts_with = "replay", value_name = "SIZE", default_value_t = ByteSize::gib(1))]
     max_open_bytes: ByteSize,
 
-    /// The most memory that the scores of one request take; half of it is for the
-    /// models that the policy names. Further scores are counted and not kept
+    /// Use at most this much memory for the scores of one request; half of it is for
+    /// the models that the policy names. Further scores are counted and not kept
     #[arg(long, value_name = "SIZE", default_value_t = ByteSize::mib(64))]
     max_mailbox_bytes: ByteSize,
 
-    /// How long late scores are counted after the deadline
+    /// Count late scores for this long after the deadline
     #[arg(long, conflicts_with = "replay", value_name = "DURATION", default_value = "1s",
         value_parser = duration)]
     linger: Duration,
 
-    /// How many ids are remembered after that. A request whose id is known is counted
-    /// and not answered again
+    /// Remember the ids of the last N closed requests. A request whose id is known is
+    /// counted and not answered again
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     pub remember: u32,
 
-    /// The most memory of scores that wait for their requests; past it the oldest of
-    /// the pipe that holds the most is dropped
+    /// Use at most this much memory for scores that wait for their requests; if more
+    /// is needed, drop the oldest score of the pipe with the most
     #[arg(long, conflicts_with = "replay", value_name = "SIZE", default_value_t = ByteSize::mib(64))]
     orphan_bytes: ByteSize,
 
-    /// How long a score waits for its request
+    /// Keep a score for this long if its request has not arrived
     #[arg(long, conflicts_with = "replay", value_name = "DURATION", default_value = "5s",
         value_parser = duration)]
     orphan_age: Duration,
 
-    /// The most that waits for the reader of a route, or of the decisions; past it
-    /// the oldest records are dropped
+    /// Let at most this much wait for the reader of a route, or of the decisions; if
+    /// more waits, drop the oldest records
     #[arg(long, conflicts_with = "replay", value_name = "SIZE", default_value_t = ByteSize::mib(64))]
     queue: ByteSize,
 }
 
 impl BoundArgs {
-    /// The limits of a run in service, with a random seed.
+    /// The limits of a rendezvous in service, with a random seed.
     pub fn mailbox_limits(&self) -> MailboxLimits {
         MailboxLimits {
             mailboxes_max: self.max_open as usize,
@@ -220,12 +220,12 @@ impl BoundArgs {
         }
     }
 
-    /// The room for the scores of one request of a recording.
+    /// The memory for the scores of one recorded request.
     pub fn score_room(&self) -> ScoreRoom {
         ScoreRoom::half_named(bytes(self.max_mailbox_bytes))
     }
 
-    /// The most that waits for one reader, in bytes.
+    /// The largest number of bytes that wait for one reader.
     pub fn queue_bytes(&self) -> usize {
         bytes(self.queue)
     }

@@ -1,5 +1,4 @@
-//! `rv-rendezvous check`: says in words what a policy does, and warns of what is
-//! probably a mistake.
+//! `rv-rendezvous check`: explains a policy in words, and warns of probable mistakes.
 
 use std::collections::HashSet;
 use std::fmt::Write;
@@ -15,7 +14,7 @@ use crate::stream::address::Address;
 use crate::stream::output::Output;
 use crate::wire::micros::Micros;
 
-/// The most warnings that are shown one by one.
+/// The largest number of warnings that are shown one by one.
 const WARNINGS_SHOWN: usize = 100;
 
 /// Runs `rv-rendezvous check`.
@@ -38,13 +37,13 @@ pub fn run(args: &CheckArgs, stage: &mut Stage) -> Result<()> {
 }
 
 /// The description with its control characters escaped. Names and values of a policy
-/// hold no line ends, so every line end is one of the description.
+/// contain no line ends, so every line end belongs to the description.
 fn printable_description(policy: &Policy) -> String {
     let text = describe(policy);
     text.lines().map(|line| escaped(line) + "\n").collect()
 }
 
-/// What the policy does, from which millisecond on.
+/// Describes the effect of the policy, with the time at which each step begins.
 fn describe(policy: &Policy) -> String {
     let mut text = String::new();
     let origin = match policy.measure_from {
@@ -126,7 +125,7 @@ fn selector_text(selector: &Selector) -> String {
     }
 }
 
-/// What is valid, but probably a mistake.
+/// Describes settings that are valid, but probably mistakes.
 fn warnings(policy: &Policy) -> Vec<String> {
     let mut warnings = Vec::new();
     warn_of_first_step(&mut warnings, policy);

@@ -1,4 +1,5 @@
-//! What became of requests and scores. Everything that is read is counted here once.
+//! Counts of requests and scores, by outcome. Everything that is read is counted here
+//! once.
 
 use std::collections::BTreeMap;
 
@@ -8,24 +9,24 @@ use crate::serve::rendezvous::fate::Fate;
 use crate::stage::stats::{Latencies, Snapshot};
 use crate::wire::text::Text;
 
-/// The most models that are counted by name; with `"*"` in a policy any name may
-/// answer.
+/// The largest number of models that are counted by name. With `"*"` in a policy, models
+/// of any name may answer.
 const MODELS_MAX: usize = 1000;
 
-/// Counts of one run.
+/// The counts of one run.
 #[derive(Clone, Debug, Default)]
 pub struct RendezvousCounts {
     /// Requests that were read.
     pub requests: u64,
-    /// Requests whose id was known already. They are ignored.
+    /// Requests whose id was already known. They are ignored.
     pub repeated: u64,
     /// Requests that got the default.
     pub defaults: u64,
     /// Requests that a model answered.
     pub by_models: u64,
-    /// Answers by name and version, ordered by them.
+    /// The number of answers of each model, sorted by name, then version.
     by_model: Vec<((Text, u64), u64)>,
-    /// Answers by models beyond the most that are counted by name.
+    /// Answers by further models, which are not counted by name.
     by_others: u64,
     /// All answers, by reason.
     by_reason: [u64; Reason::ALL.len()],
@@ -33,19 +34,19 @@ pub struct RendezvousCounts {
     pub scores: u64,
     /// Scores that gave the answer.
     pub used: u64,
-    /// Scores that came in time and did not give the answer.
+    /// Scores that arrived in time and did not give the answer.
     pub unused: u64,
-    /// Scores that came after the deadline.
+    /// Scores that arrived after the deadline.
     pub late: u64,
-    /// Scores of a model that had reported before.
+    /// Scores of a model that had already reported.
     pub duplicate: u64,
     /// Scores without a request.
     pub orphaned: u64,
     /// Scores with an error.
     pub failed: u64,
-    /// Scores for which there was no room. Each is also counted by its fate.
+    /// Scores for which there was no memory. Each is also counted by its fate.
     pub not_kept: u64,
-    /// When the answers were given, measured from the origins of their requests.
+    /// The times of the answers, measured from the origins of their requests.
     pub answered_after: Latencies,
 }
 
@@ -73,7 +74,7 @@ impl RendezvousCounts {
         }
     }
 
-    /// Counts what became of a score.
+    /// Counts the fate of a score.
     pub fn fate(&mut self, fate: Fate) {
         match fate {
             Fate::Used => self.used += 1,
@@ -84,12 +85,12 @@ impl RendezvousCounts {
         }
     }
 
-    /// The number of answers by this reason.
+    /// The number of answers with this reason.
     pub fn by_reason(&self, reason: Reason) -> u64 {
         self.by_reason[reason as usize]
     }
 
-    /// Answers by `name@version`, in the order of the names.
+    /// The number of answers of each `name@version`, sorted by name.
     pub fn by_model(&self) -> BTreeMap<String, u64> {
         let named = self.by_model.iter();
         let named = named.map(|((name, version), count)| (format!("{name}@{version}"), *count));
@@ -107,8 +108,8 @@ impl RendezvousCounts {
             && answered == self.by_reason.iter().sum::<u64>()
     }
 
-    /// The counts as the stats show them. `open` is the number of requests without an
-    /// answer.
+    /// The counts in the form of the stats. `open` is the number of requests without
+    /// an answer.
     pub fn snapshot(&self, open: usize) -> Snapshot {
         let snapshot = Snapshot::default()
             .count("requests", self.requests)

@@ -1,4 +1,4 @@
-//! `rv-rendezvous explain`: prints one request's decision as a timeline.
+//! `rv-rendezvous explain`: prints the decision of one request as a timeline.
 
 use std::borrow::Cow;
 use std::fmt::Write;
@@ -22,7 +22,8 @@ use crate::wire::reject::Reject;
 pub fn run(args: &ExplainArgs, stage: &mut Stage) -> Result<()> {
     for path in &args.decisions {
         let mut recording = Recording::open(path, stage)?;
-        // A line without the text of the id is another request's. It is not parsed.
+        // A line without the text of the id belongs to another request. It is not
+        // parsed.
         let wanted = memchr::memmem::Finder::new(args.id.as_bytes());
         let has_escapes = |bytes: &[u8]| memchr::memchr(b'\\', bytes).is_some();
         while let Some((line, _)) = recording.next_line(stage)? {
@@ -75,7 +76,7 @@ impl<'a> ScoreEvent<'a> {
     }
 }
 
-/// The decision as a timeline. The error says what is wrong with a candidate.
+/// The decision as a timeline. The error names the fault of a candidate.
 fn story(decision: &Decision) -> Result<String, Reject> {
     let accepted = DateTime::from_timestamp_micros(decision.timestamp.0)
         .map_or_else(String::new, |time| {
@@ -148,7 +149,7 @@ fn write_event(text: &mut String, at: Micros, event: &str) {
     let _ = writeln!(text, "{at:>12} ms  {event}");
 }
 
-/// JSON text that fits on a line.
+/// JSON text, shortened so that it fits on a line.
 fn shorten(json: &str) -> String {
     const CHARS_MAX: usize = 120;
     match json.char_indices().nth(CHARS_MAX) {

@@ -1,17 +1,17 @@
-//! What became of a score.
+//! The fate of a score.
 
-/// What became of a score.
+/// The fate of a score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It gave the answer.
+    /// The score is the answer.
     Used,
-    /// It came in time, and another score answered.
+    /// The score arrived in time, but is not the answer.
     Unused,
-    /// It came after the deadline.
+    /// The score arrived after the deadline.
     Late,
-    /// The same name and version had reported before.
+    /// An earlier score had the same name and version.
     Duplicate,
-    /// The model failed.
+    /// The score is an error.
     Failed,
 }
 

@@ -1,5 +1,5 @@
-//! The pipes of requests and scores. Pipes of scores are named one by one, or as a
-//! folder in which they come and go.
+//! The pipes of requests and scores. Pipes of scores are named one by one, or are all
+//! pipes in a folder.
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -14,24 +14,25 @@ use crate::stream::cursor::Cursor;
 use crate::stream::input::{Input, Progress};
 use crate::stream::pipe_watch::{PipeWatch, named_pipes};
 
-/// How many streams were opened in this run: the number of the next one.
+/// The number of streams that were opened in this process. It is the number of the next
+/// stream.
 static OPENED: AtomicU32 = AtomicU32::new(0);
 
-/// One pipe, and what was read from it.
+/// One pipe, and the bytes that were read from it.
 pub struct LiveStream {
     /// The pipe, and the lines that were read from it.
     pub cursor: Cursor,
-    /// Its number. Each stream of the run has its own.
+    /// The number of the stream, which is unique in the process.
     pub number: u32,
-    /// How fast it is read.
+    /// How fast the stream is read.
     pub pace: ReadPace,
-    /// The inode of the pipe. A pipe that is made anew under the same name has another.
+    /// The inode of the pipe. A new pipe with an old name has another inode.
     ino: u64,
 }
 
 impl LiveStream {
-    /// Opens a pipe. A regular file is refused. With `follow` the stream does not end
-    /// when its last writer closes it.
+    /// Opens a pipe. A regular file is refused. With `follow`, the stream does not
+    /// end when its last writer closes it.
     pub fn open(address: &Address, follow: bool, stage: &Stage) -> Result<LiveStream> {
         let input = Input::open(address, follow)?;
         if input.is_file() {
@@ -59,7 +60,7 @@ impl LiveStream {
     }
 }
 
-/// A folder whose named pipes are all streams of scores.
+/// A folder. Each named pipe in it is a stream of scores.
 pub struct ScoreFolder {
     path: PathBuf,
     changes: PipeWatch,
@@ -80,21 +81,21 @@ impl ScoreFolder {
         }))
     }
 
-    /// A descriptor that becomes readable when a name comes or goes.
+    /// A descriptor that becomes readable when a name is added or removed.
     pub fn readiness(&self) -> BorrowedFd<'_> {
         self.changes.readiness()
     }
 
-    /// Drops the notices of changes, so that `readiness` waits for the next one.
+    /// Drops the events of changes, so that `readiness` waits for the next change.
     pub fn acknowledge(&self) {
         self.changes.acknowledge();
     }
 
-    /// Opens the pipes that have come. A pipe that has gone is read to its end and not
-    /// followed any longer.
+    /// Opens the new pipes. A removed pipe is read to its end and not followed any
+    /// longer.
     pub fn update(&self, streams: &mut Vec<LiveStream>, stage: &mut Stage) -> Result<()> {
-        // Pipes are told apart by name and inode: a pipe that is made anew under the name
-        // of another one is a new stream.
+        // Pipes are distinguished by name and inode: a new pipe with an old name
+        // is a new stream.
         let mut present = named_pipes(&self.path)?;
         for stream in streams.iter_mut() {
             let path = stream.cursor.name();

@@ -1,4 +1,4 @@
-//! The rendezvous in service: one thread, which waits for all streams at once.
+//! The rendezvous in service: one thread that waits for all streams at once.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -26,11 +26,11 @@ use crate::wire::message::{Request, Score};
 use crate::wire::micros::Micros;
 use crate::wire::reject::Reject;
 
-/// Nothing is read while so many bytes of responses wait for their reader. So that
+/// While this many bytes of responses wait for their reader, no stream is read. So this
 /// reader sets the pace.
 const PENDING_BYTES_MAX: usize = 1 << 20;
 
-/// Answers requests until they end.
+/// Answers requests until the requests end.
 pub fn run(stage: &mut Stage, args: &RendezvousArgs, policy: Policy) -> Result<()> {
     let output = Output::open(&args.output.output)?;
     let requests = LiveStream::open(args.requests()?, args.follow, stage)?;
@@ -77,7 +77,7 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, policy: Policy) -> Result<(
     }
 }
 
-/// Stores a policy that comes into force, if `--keep-policies` wants it.
+/// Stores a policy that takes effect, if `--keep-policies` is given.
 fn store_if_wanted(args: &RendezvousArgs, policy: &Policy) -> Result<()> {
     let folder = args.policy.keep_policies.as_deref();
     folder.map_or(Ok(()), |folder| store_policy(folder, policy))
@@ -95,20 +95,21 @@ struct Live {
     scores: Vec<LiveStream>,
     folders: Vec<ScoreFolder>,
     scores_ended: bool,
-    /// SIGTERM came: only lines that were begun are still read, to their ends.
+    /// SIGTERM was received: only lines that have begun are still read, to their
+    /// ends.
     finishing: bool,
     clock: Clock,
-    /// When the program's monotonic clock was 0.
+    /// The time at which the program's monotonic clock was 0.
     started: Instant,
     /// The time of the last wake-up.
     last: Micros,
-    /// How many scores had found no room when that was last reported.
+    /// The number of scores without memory at the last report.
     not_kept_reported: u64,
 }
 
 impl Live {
-    /// Runs until the requests have ended and every mailbox is closed, or until a signal
-    /// ends the program. Returns the signal if its grace is over.
+    /// Runs until the requests have ended and every mailbox is closed, or until a
+    /// signal ends the program. Returns the signal if its grace has passed.
     fn serve(&mut self, stage: &mut Stage, args: &RendezvousArgs) -> Result<Option<Stop>> {
         loop {
             self.write_some()?;
@@ -120,8 +121,8 @@ impl Live {
             }
             stage.show_stats(|stage| self.snapshot(stage));
             if stage.signals.stop() == Some(Stop::Terminate) {
-                // The lines that were begun are read to their ends and not a byte
-                // further. Deadlines are kept meanwhile.
+                // Lines that have begun are read to their ends and not a byte
+                // further. Deadlines are still kept.
                 self.finishing = true;
                 for stream in std::iter::once(&mut self.requests).chain(&mut self.scores) {
                     stream.cursor.stop_at_line_end();
@@ -131,7 +132,7 @@ impl Live {
                 }
             }
             if stage.signals.stop() == Some(Stop::Interrupt) {
-                // The sources stop now, so no further writer comes.
+                // The sources stop now, so no further writer will open a pipe.
                 for stream in std::iter::once(&mut self.requests).chain(&mut self.scores) {
                     stream.cursor.stop_following();
                 }
@@ -144,9 +145,9 @@ impl Live {
                 return Ok(None);
             }
             let ready = self.wait(stage)?;
-            // Everything that is read in this wake-up has one time, and no two wake-ups
-            // have the same time. A replay knows only the times, and must see by them
-            // what was read together.
+            // All input of this wake-up gets one time, and no two wake-ups have
+            // equal times. A replay knows only the times, and must derive from
+            // them which scores were read together.
             let now = self.now();
             self.read(stage, &ready, now)?;
             self.mailboxes
@@ -155,8 +156,8 @@ impl Live {
         }
     }
 
-    /// Waits for a stream, a deadline or a signal. Returns which streams are ready: the
-    /// requests, the scores in their order, and the folders in their order.
+    /// Waits for a stream, a deadline or a signal. Returns which streams are ready:
+    /// the requests, then the scores and the folders in their order.
     fn wait(&mut self, stage: &mut Stage) -> Result<Vec<bool>> {
         let may_read = self.pending.len() < PENDING_BYTES_MAX;
         let mut streams = Vec::with_capacity(self.scores.len() + 2);
@@ -187,7 +188,7 @@ impl Live {
         }
         streams.extend(self.routes.waiting().filter_map(Output::readiness));
         let wake = self.mailboxes.next_wake().map(|wake| self.instant(wake));
-        // While the reader of the responses is behind, no stream is read again.
+        // While the reader of the responses is slow, no resting stream is read.
         let rested = rested.filter(|_| may_read).map(|it| self.instant(it));
         let times = [wake, rested, stage.stats.due(), stage.signals.grace_end()];
         let until = times.into_iter().flatten().min();
@@ -199,8 +200,8 @@ impl Live {
     }
 
     fn instant(&self, time: Micros) -> Instant {
-        // Times are rounded to microseconds. A timer that fires a fraction too early
-        // would find nothing due and wait again.
+        // Times are rounded to microseconds. A timer that fires a fraction too
+        // early would find nothing due, and would wait again.
         self.started + time.to_duration() + Duration::from_micros(1)
     }
 
@@ -229,7 +230,7 @@ impl Live {
         if !self.folders.is_empty() {
             self.scores.retain(|stream| !stream.cursor.has_ended());
         }
-        // Another model may come into a folder at any time.
+        // A model may be added to a folder at any time.
         let all_ended =
             self.folders.is_empty() && self.scores.iter().all(|it| it.cursor.has_ended());
         if !self.scores_ended && all_ended {
@@ -262,7 +263,7 @@ impl Live {
         Ok(())
     }
 
-    /// Handles the scores that were read. Returns what the read has brought.
+    /// Handles the scores that were read. Returns a summary of the read for the pace.
     fn take_scores(&mut self, index: usize, stage: &mut Stage, now: Micros) -> Result<ReadGain> {
         let LiveStream { cursor, number, .. } = &mut self.scores[index];
         let mut gain = ReadGain::default();
@@ -289,7 +290,7 @@ impl Live {
         Ok(gain)
     }
 
-    /// Reports, now and then, that scores found no room.
+    /// Reports, at limited intervals, that there was no memory for scores.
     fn report_not_kept(&mut self, stage: &mut Stage) {
         let not_kept = self.mailboxes.counts.not_kept;
         if not_kept > self.not_kept_reported {
@@ -325,7 +326,8 @@ impl Live {
             .map_err(|error| output_error(&self.output, error))
     }
 
-    /// Reads the policy again. A bad one is reported, and the policy in force stays.
+    /// Reads the policy again. If the new policy is bad, reports this and keeps the
+    /// old one.
     fn reload(&mut self, stage: &mut Stage, args: &RendezvousArgs) {
         let path = args.policy.policy.as_deref();
         let policy = path
@@ -352,7 +354,7 @@ impl Live {
         std::iter::once(&self.requests).chain(&self.scores)
     }
 
-    /// Rejects the lines whose ends did not come within the grace.
+    /// Rejects the lines whose ends did not arrive within the grace.
     fn reject_begun_lines(&mut self, stage: &mut Stage) -> Result<()> {
         for stream in std::iter::once(&mut self.requests).chain(&mut self.scores) {
             let name = stream.cursor.name().to_owned();
@@ -386,7 +388,7 @@ impl Live {
     }
 }
 
-/// The bytes of a line that are to be parsed; `None` if it is blank or too long.
+/// The bytes of a line that must be parsed; `None` if the line is blank or too long.
 fn record_of<'a>(stage: &mut Stage, input: &str, line: &Line<'a>) -> Result<Option<&'a [u8]>> {
     match line.record() {
         Ok(record) => Ok(record),

@@ -1,4 +1,4 @@
-//! One mailbox: a request, the scores that came for it, and what became of each.
+//! One mailbox: a request, its scores, and their fates.
 
 use std::rc::Rc;
 
@@ -11,51 +11,52 @@ use crate::wire::message::{Outcome, Score};
 use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
-/// The most models of one request that its policy does not name. Scores of further
-/// models are counted and not kept: a model that changes its name with every score must
-/// not slow the others.
+/// The largest number of models of one request that its policy does not name. Scores of
+/// further models are counted and not kept: a model that changes its name with every
+/// score must not slow the others.
 const UNNAMED_MAX: usize = 256;
 
-/// The most duplicates of one request that are kept for its decision. Further ones are
-/// counted.
+/// The largest number of duplicates of one request that are kept for its decision.
+/// Further duplicates are only counted.
 const DUPLICATES_MAX: usize = 256;
 
-/// A mailbox with more models than this finds each by a binary search.
+/// A mailbox with more models than this uses binary search to find a model.
 const FEW_MODELS: usize = 16;
 
-/// About what a mailbox takes beside its texts, in bytes: itself, its entries in the
-/// maps of all mailboxes, its timer, and the headers of its allocations.
+/// The approximate memory of a mailbox without its texts, in bytes: the value itself, its
+/// entries in the maps of all mailboxes, its timer, and the headers of its allocations.
 const MAILBOX_BYTES: usize = size_of::<Mailbox>() + 450;
 
-/// About what a score takes beside its texts, in bytes: its entries in lists that may
-/// have grown to twice what they hold, and the headers of its allocations.
+/// The approximate memory of a score without its texts, in bytes: its entries in lists,
+/// whose capacity may be twice their length, and the headers of its allocations.
 const SCORE_BYTES: usize = 2 * (size_of::<FirstScore>() + size_of::<u32>()) + 64;
 
-/// About what a score takes in memory, in bytes.
+/// The approximate memory of a score, in bytes.
 pub fn score_bytes(score: &KeptScore) -> usize {
     SCORE_BYTES + score.text_bytes()
 }
 
-/// How much memory the scores of one request may take.
+/// The limits of memory for the scores of one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ScoreRoom {
-    /// For all scores that are kept, in bytes.
+    /// The limit for all scores that are kept, in bytes.
     pub bytes: usize,
-    /// For scores that no answer needs, in bytes: duplicates, and those of models that
-    /// the policy does not name. It is less than [`bytes`](ScoreRoom::bytes), so that
-    /// these scores cannot take all the room.
+    /// The limit for scores that no answer needs, in bytes: duplicates, and scores of
+    /// models that the policy does not name. It is less than
+    /// [`bytes`](ScoreRoom::bytes), so that these scores cannot use all the memory.
     pub spare_bytes: usize,
 }
 
 impl ScoreRoom {
-    /// Room for any number of scores.
+    /// Limits that any number of scores satisfies.
     #[cfg(test)]
     pub const UNBOUNDED: ScoreRoom = ScoreRoom {
         bytes: usize::MAX,
         spare_bytes: usize::MAX,
     };
 
-    /// Room of so many bytes, half of them for the models that the policy names.
+    /// A limit of `bytes`, with half of it reserved for the models that the policy
+    /// names.
     pub fn half_named(bytes: usize) -> ScoreRoom {
         ScoreRoom {
             bytes,
@@ -64,43 +65,43 @@ impl ScoreRoom {
     }
 }
 
-/// What a mailbox did with a score.
+/// How a mailbox handled a score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// It is the first of its model. `can_matter` says whether an answer may depend on
-    /// it.
+    /// The score is the first of its model. `can_matter` tells whether an answer may
+    /// depend on it.
     First {
-        /// Whether the policy's steps, shares or `expect` mean the model.
+        /// Whether a step, a share or `expect` of the policy names the model.
         can_matter: bool,
     },
-    /// It is a duplicate, and is kept for the record of the decision.
+    /// The score is a duplicate, and is kept for the record of the decision.
     Duplicate,
-    /// There was no room. It has this fate and was not kept.
+    /// The score has this fate and was not kept, because a limit is reached.
     Refused(Fate),
 }
 
-/// A request that waits, or has waited, for its answer.
+/// A request with or without its answer.
 #[derive(Clone, Debug)]
 pub struct Mailbox {
     /// The request's id, decoded.
     pub message_id: Text,
-    /// The request, whole.
+    /// The whole request.
     pub request: Text,
-    /// The policy that was in force when the request came.
+    /// The policy of the request.
     pub policy: Rc<Policy>,
-    /// The request's share, as its place in the policy.
+    /// The request's share, as its index in the policy.
     share: Option<usize>,
-    /// Each model's first score, in the order in which they came.
+    /// Each model's first score, in the order of arrival.
     firsts: Vec<FirstScore>,
-    /// The places of the firsts, ordered by the name and version of their models. It is
-    /// empty while there are at most [`FEW_MODELS`].
+    /// The indices of `firsts`, sorted by the name and version of their models. The
+    /// list is empty while there are at most [`FEW_MODELS`].
     by_model: Vec<u32>,
     duplicates: Vec<KeptScore>,
-    /// How many firsts are of models that the policy does not name.
+    /// The number of first scores whose models the policy does not name.
     unnamed: usize,
-    /// About what the scores take in memory.
+    /// The approximate memory of the scores, in bytes.
     scores_bytes: usize,
-    /// The part of these bytes that scores take which no answer needs.
+    /// The approximate memory of the scores that no answer needs, in bytes.
     spare_bytes: usize,
 }
 
@@ -128,10 +129,10 @@ impl FirstScore {
     }
 }
 
-/// A place in a mailbox for one score.
+/// The result of a check that a mailbox has memory for a score.
 struct Admission {
     named: Option<NamedModel>,
-    /// The first score of the same model, as its place.
+    /// The index of the first score of this model, if there is one.
     first: Option<usize>,
     bytes: usize,
 }
@@ -153,8 +154,8 @@ impl Mailbox {
         }
     }
 
-    /// Takes a score, if there is room. The earliest score of a model counts: in
-    /// service that is the one that is read first, and in a recording it may be read
+    /// Adds a score, unless a limit is reached. The earliest score of a model counts.
+    /// In service this is the score that is read first; in a recording it may be read
     /// later.
     pub fn take(&mut self, score: KeptScore, room: ScoreRoom) -> Taken {
         let arrival = self.arrival(
@@ -169,8 +170,8 @@ impl Mailbox {
         }
     }
 
-    /// Takes a copy of a score that came at `at`, if there is room. A score that is
-    /// refused is not copied.
+    /// Adds a copy of a score that arrived at `at`, unless a limit is reached. A
+    /// refused score is not copied.
     pub fn take_copy(&mut self, score: &Score, at: Micros, room: ScoreRoom) -> Taken {
         let failed = matches!(score.outcome, Outcome::Error(_));
         let arrival = self.arrival(&score.model_name, score.model_version, at, failed);
@@ -196,8 +197,8 @@ impl Mailbox {
         }
     }
 
-    /// Finds a place for a score whose texts take `text_bytes`. The error is the fate of
-    /// a score for which there is no room.
+    /// Checks the limits for a score whose texts take `text_bytes`. The error is the
+    /// fate of a refused score.
     fn admit(
         &self,
         arrival: &Arrival,
@@ -253,7 +254,7 @@ impl Mailbox {
         if is_earlier { taken } else { Taken::Duplicate }
     }
 
-    /// The first score of a model, as its place.
+    /// The index of the first score of a model.
     fn find_first(&self, name: &str, version: u64) -> Option<usize> {
         let model = (name, version);
         if self.by_model.is_empty() {
@@ -267,7 +268,7 @@ impl Mailbox {
         Some(self.by_model[found] as usize)
     }
 
-    /// Adds the first that was pushed last to the index, if there are many.
+    /// Adds the last element of `firsts` to the index, if there are many models.
     fn index_last_first(&mut self) {
         let count = self.firsts.len();
         if count <= FEW_MODELS {
@@ -288,7 +289,7 @@ impl Mailbox {
         self.by_model.insert(after, last);
     }
 
-    /// The fate of a score that does not answer and is no duplicate.
+    /// The fate of a score that does not answer and is not a duplicate.
     fn fate_of_loser(&self, at: Micros, failed: bool) -> Fate {
         if at > self.policy.deadline {
             Fate::Late
@@ -299,12 +300,12 @@ impl Mailbox {
         }
     }
 
-    /// About what it takes in memory, in bytes.
+    /// The approximate memory of the mailbox, in bytes.
     pub fn bytes(&self) -> usize {
         MAILBOX_BYTES + self.request.len() + self.message_id.len() + self.scores_bytes
     }
 
-    /// The part of [`bytes`](Mailbox::bytes) that scores take which no answer needs.
+    /// The part of [`bytes`](Mailbox::bytes) for scores that no answer needs.
     pub fn spare_bytes(&self) -> usize {
         self.spare_bytes
     }
@@ -313,17 +314,17 @@ impl Mailbox {
         self.firsts.iter().map(FirstScore::arrival)
     }
 
-    /// How the request is answered if no further score comes.
+    /// The choice for the request if no further score arrives.
     pub fn choice(&self) -> Choice {
         choose(&self.policy, self.share, self.arrivals())
     }
 
-    /// How the request is answered if it has to be answered at the time `at`.
+    /// The choice for the request if it must be answered at the time `at`.
     pub fn early_choice(&self, at: Micros, reason: Reason) -> Choice {
         choose_early(&self.policy, self.arrivals(), at, reason)
     }
 
-    /// The answer by a choice of this mailbox.
+    /// The answer for a choice of this mailbox.
     pub fn answer(&self, choice: Choice) -> Answer {
         let winner = choice.winner.map(|winner| &self.firsts[winner].score);
         Answer {
@@ -352,7 +353,7 @@ impl Mailbox {
         firsts.chain(duplicates.map(|score| (score, Fate::Duplicate)))
     }
 
-    /// The same in the order in which the scores came.
+    /// The scores that are kept, each with its fate, in the order of arrival.
     pub fn fates_by_arrival(&self, choice: Choice) -> Vec<(&KeptScore, Fate)> {
         let mut all: Vec<_> = self.fates(choice).collect();
         all.sort_by_key(|(score, _)| score.at);
@@ -380,7 +381,7 @@ mod tests {
         let policy = "deadline_ms = 1\n[[prefer]]\nafter_ms = 0\nmodels = [\"m0@0\"]";
         let policy = Rc::new(Policy::parse(policy, "p").unwrap());
         let mut mailbox = Mailbox::new("a".into(), "{}".into(), policy);
-        // Every number below 101 comes once, in an order that is not sorted.
+        // Every number below 101 appears once, in an order that is not sorted.
         for model in (0..101).map(|number| number * 37 % 101) {
             let first = Taken::First {
                 can_matter: model == 0,
@@ -388,7 +389,7 @@ mod tests {
             let mut take = |at| mailbox.take(score(model, at), ScoreRoom::UNBOUNDED);
             assert_eq!(take(5), first, "{model}");
             assert_eq!(take(5), Taken::Duplicate, "{model}");
-            // The earlier score takes the place of the first.
+            // The earlier score replaces the first score.
             assert_eq!(take(4), first, "{model}");
         }
         assert_eq!((mailbox.firsts.len(), mailbox.duplicates.len()), (101, 202));

@@ -1,9 +1,10 @@
-//! Scores that came before their requests, bounded in bytes and in age.
+//! Scores that arrived before their requests, with limits of bytes and age.
 //!
 //! Each score is in two linked lists, both in the order of arrival: the list of its
-//! stream, and the list of its id. So no operation gets slower when many scores wait.
-//! Past the bound, the stream that holds the most loses its oldest score. So a stream
-//! that floods loses its own scores, and the other streams keep theirs.
+//! stream, and the list of its id. So no operation becomes slower when many scores wait.
+//! If the limit of bytes is exceeded, the stream with the most bytes loses its oldest
+//! score. So a stream that floods loses its own scores, and the other streams keep
+//! theirs.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,16 +13,16 @@ use crate::serve::rendezvous::mailbox::score_bytes;
 use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
-/// The most scores with one id that wait from one stream. Further ones are orphaned at
-/// once. When the request comes it takes all of them in one wake-up, which must stay
-/// short.
+/// The largest number of scores with one id that wait from one stream. Further scores are
+/// orphaned at once. When the request arrives, all of them are handled in one wake-up,
+/// which must be short.
 const OF_ONE_ID_MAX: u32 = 512;
 
-/// About what a held score takes beside its texts, in bytes: its slot, its entries in
-/// the lists and the map, and the headers of its allocations.
+/// The approximate memory of a waiting score without its texts, in bytes: its slot, its
+/// entries in the lists and the map, and the headers of its allocations.
 const SLOT_BYTES: usize = size_of::<Slot>() + size_of::<IdQueue>() + 160;
 
-/// The place of no slot.
+/// An index that refers to no slot.
 const NOWHERE: usize = usize::MAX;
 
 /// The scores that wait for their requests.
@@ -38,7 +39,7 @@ pub struct Orphans {
     count: usize,
 }
 
-/// The place of one score, in both of its lists; or a free place.
+/// A slot: a waiting score with its links in both lists, or a free slot.
 #[derive(Debug)]
 struct Slot {
     held: Option<HeldScore>,
@@ -51,7 +52,7 @@ struct Slot {
 struct HeldScore {
     message_id: Text,
     stream: u32,
-    /// Its time `at` is measured from the program's start.
+    /// The score. Its time `at` is measured from the program's start.
     score: KeptScore,
     bytes: usize,
 }
@@ -74,7 +75,7 @@ struct StreamQueue {
 #[derive(Debug, Default)]
 struct IdQueue {
     ends: QueueEnds,
-    /// How many of them each stream brought: (stream, count).
+    /// The number of scores from each stream: (stream, count).
     counts: Vec<(u32, u32)>,
 }
 
@@ -95,7 +96,7 @@ impl Default for QueueEnds {
 }
 
 impl Orphans {
-    /// No score waits yet. All of them may take `bytes_max` bytes.
+    /// Starts without a score. All scores together may take `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> Orphans {
         Orphans {
             bytes_max,
@@ -108,13 +109,13 @@ impl Orphans {
         }
     }
 
-    /// About how much memory they take, in bytes.
+    /// The approximate memory of the scores, in bytes.
     #[cfg(test)]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// When the oldest one came, measured from the program's start.
+    /// The arrival of the oldest score, measured from the program's start.
     pub fn oldest(&self) -> Option<Micros> {
         let firsts = self.by_stream.values().map(|queue| queue.ends.first);
         firsts.filter_map(|first| self.came(first)).min()
@@ -125,14 +126,14 @@ impl Orphans {
         Some(held.score.at)
     }
 
-    /// Whether this stream may hold one more score with this id.
+    /// Whether one more score with this id from this stream may wait.
     pub fn has_room(&self, message_id: &str, stream: u32) -> bool {
         let same_id = self.by_id.get(message_id);
         same_id.is_none_or(|same_id| same_id.count(stream) < OF_ONE_ID_MAX)
     }
 
-    /// Holds a score. Returns how many scores were dropped to make room. The score
-    /// itself is dropped, too, if it is larger than the bound.
+    /// Adds a score. Returns how many scores were dropped to make room. If the score
+    /// is larger than the limit, it is dropped, too.
     pub fn hold(&mut self, message_id: &str, stream: u32, score: KeptScore) -> u64 {
         let message_id = match self.by_id.get_key_value(message_id) {
             Some((shared, _)) => shared.clone(),
@@ -180,19 +181,19 @@ impl Orphans {
         dropped
     }
 
-    /// Drops the oldest score of the stream that holds the most. There are as many
-    /// streams as pipes, and each pipe is polled at every wake-up anyway, so going
-    /// through the streams is cheap.
+    /// Drops the oldest score of the stream with the most bytes. There are as many
+    /// streams as pipes, and every wake-up polls each pipe anyway, so a loop over the
+    /// streams is cheap.
     fn drop_oldest_of_largest(&mut self) -> bool {
         let largest = self.by_stream.values().max_by_key(|queue| queue.bytes);
         let first = largest.map(|queue| queue.ends.first);
         first.is_some_and(|first| self.remove(first).is_some())
     }
 
-    /// Takes out all scores with an id, in the order in which they came.
+    /// Removes all scores with an id, and returns them in the order of arrival.
     pub fn take_all(&mut self, message_id: &str) -> Vec<KeptScore> {
         let mut taken = Vec::new();
-        // The list goes away with its last score.
+        // The list is removed together with its last score.
         while let Some(same_id) = self.by_id.get(message_id) {
             let first = same_id.ends.first;
             match self.remove(first) {
@@ -203,7 +204,7 @@ impl Orphans {
         taken
     }
 
-    /// Drops the scores that came up to a time. Returns their number.
+    /// Drops the scores that arrived up to a time. Returns their number.
     pub fn drop_up_to(&mut self, time: Micros) -> u64 {
         let mut dropped = 0;
         loop {
@@ -216,7 +217,7 @@ impl Orphans {
         }
     }
 
-    /// Takes the score of a slot out of both lists.
+    /// Removes the score of a slot from both lists.
     fn remove(&mut self, place: usize) -> Option<KeptScore> {
         let slot = self.slots.get_mut(place)?;
         let HeldScore {
@@ -265,7 +266,7 @@ impl Orphans {
 }
 
 impl QueueEnds {
-    /// The links of a slot that is appended next.
+    /// The links of the slot that is appended next.
     fn next_links(self) -> SlotLinks {
         SlotLinks {
             previous: self.last,
@@ -280,7 +281,7 @@ impl QueueEnds {
         self.last = place;
     }
 
-    /// Moves the ends past a slot with these links, which is removed.
+    /// Updates the ends of the list when a slot with these links is removed.
     fn remove(&mut self, place: usize, links: SlotLinks) {
         if self.first == place {
             self.first = links.next;
@@ -375,7 +376,7 @@ mod tests {
     }
 
     proptest! {
-        /// Compares it with a plain list.
+        /// Compares the implementation with a plain list.
         #[test]
         fn it_holds_what_a_plain_list_would_hold(acts in proptest::collection::vec(any_act(), 0..200)) {
             const MANY: usize = 20;
@@ -392,7 +393,8 @@ mod tests {
                         list.push((id, stream, now));
                         let mut dropped = 0;
                         while list.len() > MANY {
-                            // If two streams hold as much, the last one drops a score.
+                            // If two streams have equal numbers of bytes, the
+                            // last one loses a score.
                             let held = |stream: u32| list.iter().filter(|it| it.1 == stream).count();
                             let largest = (0..4).max_by_key(|stream| held(*stream)).unwrap();
                             let oldest = list.iter().position(|it| it.1 == largest).unwrap();

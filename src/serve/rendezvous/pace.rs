@@ -1,25 +1,26 @@
-//! How fast a stream of scores is read.
+//! Controls how fast a stream of scores is read.
 //!
-//! Whatever a model sends, the answers of the others wait for at most one small block
-//! of its scores, and its scores take a small part of the program's time.
+//! Whatever a model sends, the answers of other models wait for at most one small block
+//! of its scores. Its scores take only a small part of the program's time.
 
 use crate::wire::lines::BLOCK_BYTES;
 use crate::wire::micros::Micros;
 
-/// How much is read at once of a slow stream: one that brings little that an answer
-/// needs. The other streams wait only while this is read.
+/// The number of bytes that one read takes from a slow stream. A stream is slow if
+/// answers need few of its scores. The other streams wait only for one such read.
 pub const SLOW_BLOCK_BYTES: usize = 4096;
 
-/// The same in the middle of a line, where a byte costs less.
+/// The number of bytes that one read takes from a slow stream in the middle of a line,
+/// where a byte takes less time.
 const SLOW_MIDDLE_BYTES: usize = 4 * SLOW_BLOCK_BYTES;
 
-/// How long a stream rests if its scores are not even kept, in nanoseconds for each byte
-/// of them. The rest is one to ten times as long as the work on short records, and a
-/// hundred times as long as the work on long ones. Long records cannot be worked on in
-/// pieces, so they have to be rare: less than one answer in a hundred may meet one.
+/// How long a stream rests if its scores are not even kept, in nanoseconds for each byte.
+/// The rest is one to ten times as long as the work on short records, and a hundred times
+/// as long as the work on long records. The work on a long record cannot be divided. So
+/// long records must be rare: they may delay less than one answer in a hundred.
 const REST_NS: u64 = 36;
 
-/// The same in the middle of a line.
+/// How long a stream rests in the middle of a line, in nanoseconds for each byte.
 const MIDDLE_REST_NS: u64 = 3;
 
 /// A stream with a record of this length rests even if the record is kept.
@@ -28,42 +29,42 @@ const LONG_BYTES: usize = 128 * 1024;
 /// The longest rest.
 const REST_MAX: Micros = Micros(1_000_000);
 
-/// A stream is read at full speed if an answer can need one in so many of its records.
+/// A stream is read at full speed if answers can need one in this many of its records.
 const NEEDED_ONE_OF: u64 = 4;
 
-/// A stream does not rest if one in so many of its records is kept.
+/// A stream does not rest if one in this many of its records is kept.
 const KEPT_ONE_OF: u64 = 2;
 
 /// How fast one stream is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadPace {
-    /// Whether few of its last records could matter to an answer.
+    /// Whether answers can need only few of its last records.
     is_slow: bool,
     /// Whether few of its last records were kept.
     is_useless: bool,
     /// Whether the last read ended inside a line.
     is_in_middle: bool,
-    /// When the stream is read again.
+    /// The time at which the stream is read again.
     rests_until: Option<Micros>,
 }
 
-/// What one read of a stream has brought.
+/// The summary of one read of a stream.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadGain {
-    /// How many bytes were read.
+    /// The number of bytes.
     pub bytes: usize,
-    /// How many lines they ended.
+    /// The number of lines that end in these bytes.
     pub records: u64,
     /// The longest of these lines, in bytes.
     pub longest: usize,
-    /// How many scores were put into a mailbox, without duplicates.
+    /// The number of scores that were put into a mailbox, without duplicates.
     pub kept: u64,
-    /// How many of them can matter to an answer.
+    /// The number of these scores that an answer can need.
     pub needed: u64,
 }
 
 impl ReadPace {
-    /// How much is read at once, in bytes.
+    /// The number of bytes that one read takes.
     pub fn block_bytes(self) -> usize {
         match (self.is_slow, self.is_in_middle) {
             (false, _) => BLOCK_BYTES,
@@ -77,8 +78,8 @@ impl ReadPace {
         self.rests_until.filter(|until| *until > now)
     }
 
-    /// Sets the pace by what a read has brought. A stream that gave less than was asked
-    /// for has nothing left, and need not rest.
+    /// Sets the pace after a read. If the read returned fewer bytes than it asked
+    /// for, the stream is empty and does not rest.
     pub fn note(&mut self, gain: ReadGain, now: Micros) {
         let is_full = gain.bytes >= self.block_bytes();
         if gain.records > 0 {
@@ -121,7 +122,7 @@ mod tests {
         let until = pace.rest(Micros(1_000)).unwrap();
         assert!(Micros(2_000) < until && until < Micros(5_000), "{until:?}");
         assert_eq!(pace.rest(until), None);
-        // A stream that has nothing left need not rest, whatever it brings.
+        // An empty stream does not rest, whatever its scores are.
         let few = ReadGain {
             bytes: 70,
             records: 1,
@@ -129,7 +130,7 @@ mod tests {
         };
         pace.note(few, Micros(5_000));
         assert_eq!(pace.rest(Micros(5_000)), None);
-        // When a quarter of its records is needed, it gets its full block again.
+        // If a quarter of its records is needed, it gets its full block again.
         let needed = ReadGain {
             records: 4,
             kept: 4,
@@ -174,9 +175,10 @@ mod tests {
             ..FULL
         };
         pace.note(long, Micros(0));
-        // It takes 5 ms.
+        // The work on the record takes 5 ms.
         assert!(pace.rest(Micros(0)).unwrap() > Micros(500_000));
-        // In the middle of the next record nothing is known yet, and it stays slow.
+        // In the middle of the next record the stream stays slow, because the
+        // record is not known yet.
         pace.note(ReadGain { kept: 0, ..long }, Micros(0));
         let middle = ReadGain {
             bytes: SLOW_BLOCK_BYTES,

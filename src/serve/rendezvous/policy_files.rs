@@ -1,4 +1,4 @@
-//! Policies in files: reading one, and storing each policy under its hash.
+//! Reads policies from files, and stores each policy under its hash.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -15,13 +15,13 @@ pub fn load_policy(path: &str) -> Result<Policy> {
     Policy::parse(&text, path).map_err(usage)
 }
 
-/// Where the policy with this hash is stored in a folder.
+/// The path of the policy with this hash in a folder.
 pub fn stored_policy(folder: &Path, hash: &str) -> PathBuf {
     folder.join(format!("{hash}.toml"))
 }
 
-/// Stores a policy in a folder, which is made if it is missing. The file gets its name
-/// when it is complete.
+/// Stores a policy in a folder. Creates the folder if it is missing. The file gets its
+/// name when it is complete.
 pub fn store_policy(folder: &Path, policy: &Policy) -> Result<()> {
     let store = || {
         fs::create_dir_all(folder)?;

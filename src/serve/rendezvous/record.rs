@@ -7,8 +7,8 @@ use crate::wire::decision::DECISION_FIELDS;
 use crate::wire::message::{Field, Record};
 use crate::wire::object::ObjectWriter;
 
-/// The members of a request that its response does not copy. The client is not told
-/// which streams the request names; the other two are written anew.
+/// The members of a request that its response does not copy. The response does not tell
+/// the client the names of streams, and it has new values for the other two members.
 const NOT_IN_RESPONSE: [Field; 4] = [
     Field::ScoreTopic,
     Field::ReturnAddress,
@@ -16,7 +16,7 @@ const NOT_IN_RESPONSE: [Field; 4] = [
     Field::Provenance,
 ];
 
-/// Appends the response to a request. The error says that the request is not valid; a
+/// Appends the response to a request. Returns an error if the request is not valid; a
 /// rendezvous accepts no such request.
 pub fn write_response(answer: &Answer, out: &mut Vec<u8>) -> Result<(), String> {
     let record = Record::of_text(&answer.request)?;
@@ -27,7 +27,7 @@ pub fn write_response(answer: &Answer, out: &mut Vec<u8>) -> Result<(), String> 
     Ok(())
 }
 
-/// Appends the decision of a closed mailbox. The error is as that of
+/// Appends the decision of a closed mailbox. Returns an error in the same case as
 /// [`write_response`].
 pub fn write_decision(mailbox: &Mailbox, choice: Choice, out: &mut Vec<u8>) -> Result<(), String> {
     let record = Record::of_text(&mailbox.request)?;

@@ -1,5 +1,5 @@
-//! The outputs of responses and decisions. In service, a stuck route or a stuck reader
-//! of the decisions delays nobody.
+//! The outputs of responses and decisions. In service, a stuck reader of a route or of
+//! the decisions does not delay an answer.
 
 use anyhow::Result;
 
@@ -17,25 +17,26 @@ use crate::stream::output::Output;
 use crate::wire::message::{Field, Record};
 use crate::wire::object::decode_string;
 
-/// The outputs beside the standard one: a queue for each route, and one for decisions.
+/// The outputs in addition to standard output: a queue for each route, and one for
+/// decisions.
 #[derive(Debug)]
 pub struct Routes {
     /// The queues of the routes, by return address.
     by_address: Vec<(String, Queue)>,
     decisions: Option<Queue>,
-    /// How many responses name an address without a route.
+    /// The number of responses whose address has no route.
     unrouted: u64,
 }
 
 impl Routes {
-    /// Opens the outputs for a replay, in which nothing is dropped.
+    /// Opens the outputs for a replay, which drops no record.
     pub fn open(args: &RendezvousArgs) -> Result<Routes> {
         Routes::open_with(args, |path| Queue::open(path, usize::MAX))
     }
 
-    /// Opens the outputs for a live run. Each queue holds at most `bytes_max` bytes and
-    /// drops the oldest records past it, so that neither a reader nor a disk delays an
-    /// answer.
+    /// Opens the outputs for a live run. Each queue holds at most `bytes_max` bytes.
+    /// A full queue drops its oldest records, so that neither a reader nor a disk
+    /// delays an answer.
     pub fn open_live(args: &RendezvousArgs, bytes_max: usize) -> Result<Routes> {
         Routes::open_with(args, |path| Queue::open_with_thread(path, bytes_max))
     }
@@ -59,8 +60,8 @@ impl Routes {
         })
     }
 
-    /// Appends a response to the queue of its route. Without a route it goes to `output`.
-    /// The error is that of [`write_response`].
+    /// Appends a response to the queue of its route, or to `output` if there is no
+    /// route. Returns the error of [`write_response`].
     pub fn answer(&mut self, answer: &Answer, output: &mut Vec<u8>) -> Result<(), String> {
         if self.by_address.is_empty() {
             return write_response(answer, output);
@@ -79,8 +80,8 @@ impl Routes {
         written
     }
 
-    /// Appends the decision of a closed mailbox, if decisions are wanted. The error is
-    /// that of [`write_decision`].
+    /// Appends the decision of a closed mailbox, if `--decisions` is given. Returns
+    /// the error of [`write_decision`].
     pub fn decision(&mut self, mailbox: &Mailbox, choice: Choice) -> Result<(), String> {
         let mut written = Ok(());
         if let Some(queue) = &mut self.decisions {
@@ -89,7 +90,7 @@ impl Routes {
         written
     }
 
-    /// The bytes that wait to be written.
+    /// The number of bytes that wait to be written.
     pub fn waiting_bytes(&self) -> usize {
         let routes = self.by_address.iter().map(|(_, queue)| queue);
         routes.chain(&self.decisions).map(Queue::len).sum()
@@ -100,20 +101,20 @@ impl Routes {
         routes.chain(self.decisions.as_mut())
     }
 
-    /// The outputs for which records wait.
+    /// The outputs that have waiting records.
     pub fn waiting(&self) -> impl Iterator<Item = &Output> {
         let routes = self.by_address.iter().map(|(_, queue)| queue);
         routes.chain(&self.decisions).filter_map(Queue::output)
     }
 
-    /// Writes as much as the outputs take without waiting.
+    /// Writes as many bytes as the outputs accept without waiting.
     pub fn write_some(&mut self, report: &mut Report) {
         for queue in self.queues() {
             queue.write_some(report);
         }
     }
 
-    /// Writes everything, however long it takes. For a replay.
+    /// Writes all records, however long this takes. For a replay.
     pub fn write_all(&mut self, stage: &mut Stage) -> Result<()> {
         for queue in self.queues() {
             queue.write_all(stage)?;
@@ -121,7 +122,8 @@ impl Routes {
         Ok(())
     }
 
-    /// Writes the rest, as much as readers take within the grace of a signal.
+    /// Writes the remaining records, as many as the readers accept within the grace
+    /// of a signal.
     pub fn finish(&mut self, stage: &mut Stage) -> Result<()> {
         for queue in self.queues() {
             queue.finish(stage)?;

@@ -1,38 +1,38 @@
-//! Which score answers a request, and when: the rules, as a pure function.
+//! The rules, as a pure function: which score answers a request, and when.
 //!
-//! [`choose`] says what the answer is if no further score comes. A score that comes
-//! after the time of that choice cannot change it, and when a score comes before that
-//! time, [`choose`] is asked again. So one function gives both the answer and the time
-//! to wake.
+//! [`choose`] returns the answer that the request gets if no further score arrives. A
+//! score that arrives after the time of this choice cannot change it. If a score arrives
+//! earlier, the caller calls [`choose`] again. So one function gives both the answer and
+//! the time to wake.
 
 use crate::serve::rendezvous::policy::{AcceptingSteps, NamedModel, Policy, Share};
 use crate::wire::micros::Micros;
 
-/// A score as the rules see it.
+/// The properties of a score that the rules use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Arrival<'a> {
     /// The model's name.
     pub model_name: &'a str,
     /// The model's version.
     pub model_version: u64,
-    /// The model in the index of the policy that decides; `None` if that policy does
-    /// not name it.
+    /// The model in the index of the policy; `None` if the policy does not name the
+    /// model.
     pub named: Option<NamedModel>,
-    /// When the score came, measured from the request's origin.
+    /// The arrival of the score, measured from the request's origin.
     pub at: Micros,
     /// Whether the model failed.
     pub failed: bool,
 }
 
-/// How a request is answered.
+/// The answer to a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Choice {
-    /// The score that answers, as its place among the arrivals; `None` is the policy's
+    /// The score that answers, as its index in the arrivals; `None` is the policy's
     /// default.
     pub winner: Option<usize>,
-    /// When the answer is given, measured from the request's origin.
+    /// The time of the answer, measured from the request's origin.
     pub at: Micros,
-    /// The rule that gave it.
+    /// The rule that gave the answer.
     pub reason: Reason,
 }
 
@@ -40,20 +40,20 @@ pub struct Choice {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Reason {
-    /// The model of the request's share answered, in the time of the share.
+    /// The model of the request's share answered before the share's time was over.
     Share,
     /// The first step accepted the score.
     Preferred,
     /// A later step accepted the score.
     Fallback,
-    /// Nothing more could come, so a later step counted before its time.
+    /// All expected models had reported, so a later step was applied before its time.
     Settled,
-    /// No acceptable score came.
+    /// No acceptable score arrived.
     Default,
-    /// Too many requests were open, so this one was answered before its time.
+    /// Too many requests were open, so this request was answered early.
     Overflow,
-    /// The rendezvous or all models ended, so this request was answered before its
-    /// time.
+    /// The rendezvous was stopped, or all score inputs had ended, so this request was
+    /// answered early.
     Shutdown,
 }
 
@@ -83,8 +83,8 @@ impl Reason {
     }
 }
 
-/// The answer to a request if no further score comes. `arrivals` holds each model's
-/// first score. `share` is the request's share, as its place in the policy.
+/// The answer to a request if no further score arrives. `arrivals` holds each model's
+/// first score. `share` is the request's share, as its index in the policy.
 pub fn choose<'a>(
     policy: &Policy,
     share: Option<usize>,
@@ -129,8 +129,8 @@ pub fn choose<'a>(
     }
 }
 
-/// The answer to a request that has to be answered at the time `at`: the step in force
-/// and those after it are tried at once, in order.
+/// The answer to a request that must be answered at the time `at`. The current step and
+/// the later steps are tried at once, in order.
 pub fn choose_early<'a>(
     policy: &Policy,
     arrivals: impl Iterator<Item = Arrival<'a>> + Clone,
@@ -146,7 +146,8 @@ pub fn choose_early<'a>(
         .min();
     let winner = step.and_then(|step| best(policy, step, arrivals, at));
     let reason = match (winner, reason) {
-        // A settled request without an acceptable score is like one at its deadline.
+        // A settled request without an acceptable score gets the default, as at
+        // its deadline.
         (None, Reason::Settled) => Reason::Default,
         (_, reason) => reason,
     };
@@ -155,7 +156,7 @@ pub fn choose_early<'a>(
 
 /// How the wait for the model of a share ends.
 enum ShareEnd {
-    /// The model answers: the place of its score, and when the score came.
+    /// The model answers: the index of its score, and the arrival of the score.
     Answer(usize, Micros),
     /// The model does not answer, and the steps apply from this time on.
     StepsFrom(Micros),
@@ -172,8 +173,8 @@ fn share_end<'a>(share: &Share, arrivals: impl Iterator<Item = Arrival<'a>>) -> 
     }
 }
 
-/// When a score becomes acceptable, and the step that accepts it. No step applies
-/// before `steps_from`.
+/// The time at which a score becomes acceptable, and the step that accepts it. No step
+/// applies before `steps_from`.
 fn acceptable_from(
     policy: &Policy,
     steps_from: Micros,
@@ -188,8 +189,8 @@ fn acceptable_from(
     Some((there.max(policy.steps[step].after), step))
 }
 
-/// When nothing more can come: every expected model has reported, and the wait for the
-/// share's model is over.
+/// The time at which no further report is expected: every expected model has reported,
+/// and the wait for the share's model is over.
 fn settles_at<'a>(
     policy: &Policy,
     steps_from: Micros,
@@ -198,7 +199,7 @@ fn settles_at<'a>(
     if policy.expect.is_empty() {
         return None;
     }
-    // No two arrivals are of one model, so they can be counted.
+    // Each model has only one arrival, so the arrivals can be counted.
     let mut settles = steps_from;
     let mut reported = 0;
     for arrival in arrivals.filter(|arrival| policy.index.expects(arrival.named)) {
@@ -208,7 +209,7 @@ fn settles_at<'a>(
     (reported == policy.expect.len() && settles <= policy.deadline).then_some(settles)
 }
 
-/// The score that a step prefers, among those that had come at `at`.
+/// The score that a step prefers among the scores that have arrived at `at`.
 fn best<'a>(
     policy: &Policy,
     step: usize,
@@ -227,7 +228,7 @@ fn best<'a>(
         .map(|(_, place)| place)
 }
 
-/// The steps that accept a score; `None` for a failure, which no step accepts.
+/// The steps that accept a score; `None` for an error, which no step accepts.
 fn accepting<'p>(policy: &'p Policy, arrival: &Arrival) -> Option<AcceptingSteps<'p>> {
     (!arrival.failed).then(|| policy.index.accepting(arrival.named))
 }
@@ -260,7 +261,7 @@ mod tests {
         until_ms = 80
     "#;
 
-    /// The model is found in the policy when the policy is asked.
+    /// The test looks the model up later, when it has the policy.
     fn arrival(model_name: &str, model_version: u64, at_ms: i64) -> Arrival<'_> {
         Arrival {
             model_name,

@@ -1,6 +1,6 @@
-//! The rules of the decision, implemented a second time: this implementation goes
-//! through the time millisecond by millisecond, and asks at each what the rules say. A
-//! property test compares it with [`choose`].
+//! The rules of the decision, implemented a second time. This implementation goes through
+//! the time millisecond by millisecond, and applies the rules at each. A property test
+//! compares it with [`choose`].
 
 use crate::serve::rendezvous::decision::{Arrival, Reason, choose};
 use crate::serve::rendezvous::policy::Policy;
@@ -28,7 +28,7 @@ impl Case {
             text += &format!("[[prefer]]\nafter_ms = {after}\nmodels = {models:?}\n");
         }
         text += "[split]\nkey = \"messageId\"\n";
-        // A request outside of all shares gets a policy without any.
+        // A request outside of all shares gets a policy without shares.
         if let Some(until) = self.share_until {
             text +=
                 &format!("[[share]]\nmodel = \"c@1\"\nfrom = 0.0\nto = 1.0\nuntil_ms = {until}\n");
@@ -36,7 +36,8 @@ impl Case {
         Policy::parse(&text, "drawn").unwrap_or_else(|error| panic!("{error}\n{text}"))
     }
 
-    /// Each model's earliest score; if several came at one time, the first of them.
+    /// Each model's earliest score. If several arrived at the same time, the first of
+    /// them.
     fn firsts(&self) -> Vec<(&'static str, u64, i64, bool)> {
         let mut firsts: Vec<(&'static str, u64, i64, bool)> = Vec::new();
         for score in &self.scores {

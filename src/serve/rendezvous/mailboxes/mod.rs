@@ -1,5 +1,5 @@
-//! All mailboxes of a rendezvous in service, as a pure function: the time is an
-//! argument, and [`Mailboxes::step`] returns what is to be done as effects.
+//! All mailboxes of a rendezvous in service, as a pure function: the time is an argument,
+//! and [`Mailboxes::step`] returns all outputs as effects.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use crate::wire::message::Score;
 use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
-/// What happens to a rendezvous.
+/// An input of the rendezvous.
 #[derive(Debug)]
 pub enum MailboxEvent<'a> {
     /// A request was read.
@@ -25,24 +25,24 @@ pub enum MailboxEvent<'a> {
     Score {
         /// The score.
         score: &'a Score<'a>,
-        /// The number of the stream that brought it. Each stream of a run has its own.
+        /// The number of its stream, which is unique in the process.
         stream: u32,
     },
-    /// Everything that was ready has been read. Answers are given now and not before,
-    /// so that scores which are read together count together.
+    /// All ready input has been read. Answers are given only now, so that scores that
+    /// are read together count together.
     Tick,
     /// Every stream of scores has ended, so no request needs to wait.
     ScoresEnded,
-    /// The program is to end. Every request is answered, and every mailbox closed.
+    /// The program must end. Every request is answered, and every mailbox is closed.
     Shutdown,
-    /// This policy is in force for requests that come from now on.
+    /// This policy applies to all requests that arrive from now on.
     Policy(Rc<Policy>),
 }
 
 /// A request that was read.
 #[derive(Clone, Copy, Debug)]
 pub struct NewRequest<'a> {
-    /// Its id, decoded.
+    /// The id, decoded.
     pub message_id: &'a str,
     /// The whole record.
     pub text: &'a str,
@@ -50,23 +50,23 @@ pub struct NewRequest<'a> {
     pub age: Micros,
 }
 
-/// What a rendezvous has to write.
+/// An output of the rendezvous.
 #[derive(Clone, Debug)]
 pub enum MailboxEffect {
     /// A request was answered.
     Answer(Box<Answer>),
-    /// A mailbox was closed. It holds all scores of its request that were kept.
+    /// A mailbox was closed. It contains all scores of its request that were kept.
     Decision(Box<(Mailbox, Choice)>),
 }
 
-/// How much the mailboxes keep, and for how long.
+/// The limits of memory and time.
 #[derive(Clone, Copy, Debug)]
 pub struct MailboxLimits {
-    /// The most mailboxes, open and answered ones together.
+    /// The largest number of mailboxes, open and answered ones together.
     pub mailboxes_max: usize,
-    /// The most memory that all mailboxes take, in bytes.
+    /// The largest memory of all mailboxes, in bytes.
     pub mailbox_bytes_max: usize,
-    /// The most memory that the scores of one mailbox take, in bytes.
+    /// The largest memory of the scores of one mailbox, in bytes.
     pub scores_bytes_max: usize,
     /// How long a mailbox is kept after its deadline, so that late scores are counted.
     pub linger: Micros,
@@ -74,7 +74,7 @@ pub struct MailboxLimits {
     pub remembered_max: usize,
     /// The seed of the hashes of these ids. Clients must not be able to guess it.
     pub seed: u64,
-    /// The most memory of scores that wait for their requests, in bytes.
+    /// The largest memory of scores that wait for their requests, in bytes.
     pub orphan_bytes_max: usize,
     /// How long a score waits for its request.
     pub orphan_age_max: Micros,
@@ -84,10 +84,10 @@ pub struct MailboxLimits {
 #[derive(Debug)]
 struct TimedMailbox {
     mailbox: Mailbox,
-    /// The request's origin on the program's monotonic clock. It is negative for a
-    /// request that is older than the program.
+    /// The request's origin on the program's monotonic clock. The origin is negative
+    /// if the request is older than the program.
     origin: Micros,
-    /// When its timer fires; [`NEVER`] without a timer.
+    /// The time of its timer; [`NEVER`] without a timer.
     due: Micros,
     /// Whether it is in [`Mailboxes::changed`].
     changed: bool,
@@ -120,9 +120,9 @@ fn set_timer(
 }
 
 impl MailboxLimits {
-    /// The room for the scores of a mailbox. Scores that no answer needs take at most
-    /// half of the memory of all mailboxes, so that no flood of them evicts a request.
-    /// `spare_bytes` is what they take now.
+    /// The limits for the scores of a mailbox. Scores that no answer needs use at
+    /// most half of the memory of all mailboxes, so that no flood of them evicts a
+    /// request. `spare_bytes` is their present memory.
     fn room(&self, mailbox: &Mailbox, spare_bytes: usize) -> ScoreRoom {
         let of_one = ScoreRoom::half_named(self.scores_bytes_max.min(self.mailbox_bytes_max));
         let left = (self.mailbox_bytes_max / 2).saturating_sub(spare_bytes);
@@ -144,30 +144,31 @@ pub struct Mailboxes {
     /// Requests without an answer, by number.
     open: BTreeMap<u64, TimedMailbox>,
     answered: BTreeMap<u64, AnsweredMailbox>,
-    /// How many mailboxes were opened: the number of the next one.
+    /// The number of mailboxes that were opened. It is the number of the next
+    /// mailbox.
     opened: u64,
-    /// About what all mailboxes take in memory.
+    /// The approximate memory of all mailboxes, in bytes.
     bytes: usize,
-    /// The part of these bytes that scores take which no answer needs.
+    /// The part of `bytes` for scores that no answer needs.
     spare_bytes: usize,
-    /// When each mailbox is due, and its number. A mailbox has one timer at most.
+    /// The due time and the number of each mailbox. A mailbox has at most one timer.
     timers: BTreeSet<(Micros, u64)>,
     /// The numbers of mailboxes whose choice may have changed in this wake-up.
     changed: Vec<u64>,
     orphans: Orphans,
     scores_ended: bool,
-    /// What became of all that was read.
+    /// The counts of all requests and scores.
     pub counts: RendezvousCounts,
-    /// How many scores were put into a mailbox, without duplicates. A stream that brings
-    /// few such scores is read more slowly.
+    /// The number of scores that were put into a mailbox, without duplicates. A
+    /// stream with few such scores is read more slowly.
     pub kept: u64,
-    /// How many of them can matter to an answer. A stream that brings few such scores is
-    /// read more slowly, too.
+    /// The number of these scores that an answer can need. A stream with few such
+    /// scores is read more slowly, too.
     pub needed: u64,
 }
 
 impl Mailboxes {
-    /// No mailbox is open yet.
+    /// Starts without a mailbox.
     pub fn new(policy: Rc<Policy>, limits: MailboxLimits) -> Mailboxes {
         Mailboxes {
             policy,
@@ -189,8 +190,8 @@ impl Mailboxes {
         }
     }
 
-    /// Handles an event at the time `now`, and appends what is to be done to `effects`.
-    /// `now` is on the program's monotonic clock, and never goes back.
+    /// Handles an event at the time `now`, and appends the outputs to `effects`.
+    /// `now` is on the program's monotonic clock, and never decreases.
     pub fn step(&mut self, event: MailboxEvent, now: Micros, effects: &mut Vec<MailboxEffect>) {
         match event {
             MailboxEvent::Request(request) => self.request(request, now, effects),
@@ -214,7 +215,8 @@ impl Mailboxes {
         }
     }
 
-    /// When a [`Tick`](MailboxEvent::Tick) is due even if nothing is read.
+    /// The time at which a [`Tick`](MailboxEvent::Tick) is due even if no input is
+    /// read.
     pub fn next_wake(&self) -> Option<Micros> {
         let timer = self.timers.first().map(|(due, _)| *due);
         let orphan = self.orphans.oldest();
@@ -227,7 +229,7 @@ impl Mailboxes {
         self.open.is_empty() && self.answered.is_empty()
     }
 
-    /// How many requests have no answer yet.
+    /// The number of requests without an answer.
     pub fn open(&self) -> usize {
         self.open.len()
     }
@@ -270,8 +272,8 @@ impl Mailboxes {
         self.make_room(now, effects);
     }
 
-    /// Keeps the mailboxes within their bounds. Answered ones are closed first, then the
-    /// oldest open one is answered. The newest one always stays.
+    /// Keeps the mailboxes within their limits. Answered mailboxes are closed first,
+    /// then the oldest open one is answered. The newest mailbox always stays.
     fn make_room(&mut self, now: Micros, effects: &mut Vec<MailboxEffect>) {
         while self.open.len() + self.answered.len() > self.limits.mailboxes_max
             || self.bytes > self.limits.mailbox_bytes_max
@@ -324,7 +326,7 @@ impl Mailboxes {
         self.make_room(now, effects);
     }
 
-    /// Counts a score for which there was no room. The others are counted when their
+    /// Counts a score that was refused. The other scores are counted when their
     /// mailbox is closed.
     fn count_refused(&mut self, taken: Taken) {
         if let Taken::Refused(fate) = taken {
@@ -333,7 +335,7 @@ impl Mailboxes {
         }
     }
 
-    /// Holds a score that came before its request.
+    /// Keeps a score that arrived before its request.
     fn hold_early(&mut self, score: &Score, stream: u32, now: Micros) {
         let id = &*score.message_id;
         if self.remembered.contains(id) {
@@ -368,7 +370,7 @@ impl Mailboxes {
         self.counts.orphaned += self.orphans.drop_up_to(old);
     }
 
-    /// Answers a request if its time has come, or sets its timer.
+    /// Answers a request if its answer is due. Otherwise sets its timer.
     fn decide(&mut self, number: u64, now: Micros, effects: &mut Vec<MailboxEffect>) {
         let Some(timed) = self.open.get_mut(&number) else {
             return;

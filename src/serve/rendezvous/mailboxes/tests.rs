@@ -225,7 +225,7 @@ fn the_oldest_is_answered_at_once_when_there_are_too_many() {
         bench.request(id, 0);
     }
     assert_eq!(bench.tick(), ["\"a\" default 0.000 overflow"]);
-    // An answered mailbox goes first.
+    // An answered mailbox is closed first.
     bench.at(1).score("c", "dt", 1);
     assert_eq!(bench.tick(), ["\"c\" v1 1.000 preferred"]);
     bench.request("e", 0);
@@ -262,7 +262,7 @@ fn orphans_are_bounded_in_bytes_and_age() {
     assert_eq!(bench.mailboxes.orphans.bytes(), 0);
 }
 
-/// A result of so many bytes.
+/// A result of `bytes` bytes.
 fn large(bytes: usize) -> String {
     format!("\"{}\"", "x".repeat(bytes))
 }
@@ -283,7 +283,7 @@ fn the_scores_of_one_request_are_bounded_and_the_models_of_the_policy_have_their
     for version in 0..100 {
         let outcome = message::Outcome::Result(&result);
         bench.at(1).outcome("a", "shadow", version, outcome);
-        // No answer needs the duplicates of lr either.
+        // The answer does not need the duplicates of lr either.
         bench.outcome("a", "lr", 0, message::Outcome::Result(&result));
         assert!(bench.mailboxes.bytes < 1 << 20, "{}", bench.mailboxes.bytes);
     }
@@ -412,8 +412,8 @@ fn memory_is_bounded_in_bytes_and_the_oldest_is_answered() {
 
 #[test]
 fn a_million_requests_leave_nothing_behind() {
-    // A tenth of a million, because a debug build is slow. scripts/bench/mailboxes.sh
-    // takes a million.
+    // The test takes a tenth of a million, because a debug build is slow.
+    // scripts/bench/mailboxes.sh takes a million.
     let mut bench = Bench::with(MailboxLimits {
         mailboxes_max: 5_000,
         mailbox_bytes_max: 1 << 30,
@@ -486,7 +486,7 @@ fn an_open_mailbox_keeps_its_policy() {
     assert_eq!(bench.tick(), ["\"b\" v0 1.000 preferred"]);
 }
 
-/// What happens next in a random history.
+/// The next event in a random history.
 #[derive(Clone, Debug)]
 enum Act {
     Request { id: u8, age_ms: i64 },

@@ -1,26 +1,26 @@
-//! Finds what a policy says about a model, and the share of a draw. Each question
-//! costs a binary search, however long the policy is.
+//! Finds the rules of a policy for a model, and the share of a draw. Each lookup is a
+//! binary search, so long policies stay fast.
 
 use crate::serve::rendezvous::policy::parts::{ModelId, Selector, Share, Step};
 
-/// What a policy says about each model.
+/// The rules of a policy, by model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PolicyIndex {
     /// The models that the policy names, ordered by name and version.
     models: Vec<(ModelId, ModelUses)>,
     /// The entries `"*"`, ordered by step.
     any: Vec<StepRank>,
-    /// Where the draws of each share begin, in ascending order, and the share's place
-    /// in the policy.
+    /// The start of each share's draws, in ascending order, and the share's index in
+    /// the policy.
     shares: Vec<(f64, usize)>,
 }
 
-/// A model that the policy names, as its place in the index of that policy. A caller
-/// that asks several questions about a model finds it once.
+/// A model that the policy names, as its position in the index of the policy. A caller
+/// with several questions about a model looks the model up once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamedModel(u32);
 
-/// What a policy says about one model.
+/// The rules of a policy for one model.
 #[derive(Clone, Debug, Default, PartialEq)]
 struct ModelUses {
     /// The entries that name the model, ordered by step.
@@ -94,8 +94,8 @@ impl PolicyIndex {
         found.ok().map(|place| NamedModel(place as u32))
     }
 
-    /// Whether a score of this model can change an answer. `None` is a model that the
-    /// policy does not name.
+    /// Whether a score of this model can change an answer. `None` means a model that
+    /// the policy does not name.
     pub fn can_matter(&self, model: Option<NamedModel>) -> bool {
         !self.any.is_empty() || model.is_some()
     }
@@ -105,8 +105,8 @@ impl PolicyIndex {
         model.is_some_and(|model| self.uses(model).is_expected)
     }
 
-    /// The steps that accept this model. `None` is a model that the policy does not
-    /// name.
+    /// The steps that accept this model. `None` means a model that the policy does
+    /// not name.
     pub fn accepting(&self, model: Option<NamedModel>) -> AcceptingSteps<'_> {
         let uses = model.map(|model| self.uses(model));
         AcceptingSteps {
@@ -122,7 +122,7 @@ impl PolicyIndex {
         &self.models[model.0 as usize].1
     }
 
-    /// The last share whose draws begin at `draw` or before, as its place in the
+    /// The last share whose draws begin at `draw` or below, as its index in the
     /// policy.
     pub fn share_from(&self, draw: f64) -> Option<usize> {
         let after = self.shares.partition_point(|(start, _)| *start <= draw);

@@ -1,4 +1,4 @@
-//! A policy: which score answers a request, and from when on.
+//! A policy: which scores may answer a request, and from which time on.
 
 mod index;
 mod parse;
@@ -14,40 +14,40 @@ use crate::wire::micros::Micros;
 use crate::wire::object::{at_pointer, decode_string};
 use crate::wire::text::Text;
 
-/// A policy that was checked. [`Policy::parse`] makes one from its text.
+/// A checked policy. [`Policy::parse`] makes one from its text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// The last moment of an answer, measured from a request's origin.
+    /// The latest time of an answer, measured from a request's origin.
     pub deadline: Micros,
-    /// What a request's origin is.
+    /// The meaning of a request's origin.
     pub measure_from: MeasureFrom,
     /// The models that report on every request; empty if the policy names none.
     pub expect: Vec<ModelId>,
-    /// Which models may answer from when on, in the order of time.
+    /// The steps, in the order of time.
     pub steps: Vec<Step>,
-    /// How a request draws its share; `None` without shares.
+    /// How the draw of a request is computed; `None` without shares.
     pub split: Option<Split>,
-    /// Parts of the requests that wait for one model first.
+    /// The shares. A request in a share waits for the share's model first.
     pub shares: Vec<Share>,
-    /// The answer if no acceptable score came, as JSON text.
+    /// The answer if no acceptable score arrives, as JSON text.
     pub default: Text,
     /// The first 16 hex digits of the SHA-256 of the policy's text.
     pub hash: String,
     /// The policy's text, as it was read.
     pub text: String,
-    /// What the policy says about each model.
+    /// The rules of the policy, by model.
     pub index: PolicyIndex,
 }
 
 impl Policy {
-    /// The step in force at `at`; before the first step begins, the first step.
+    /// The current step at `at`. Before the first step begins, this is the first
+    /// step.
     pub fn step_at(&self, at: Micros) -> usize {
         let begun = self.steps.partition_point(|step| step.after <= at);
         begun.saturating_sub(1)
     }
 
-    /// The share that a request belongs to, as its place among
-    /// [`shares`](Policy::shares).
+    /// The share of a request, as its index in [`shares`](Policy::shares).
     pub fn share_of(&self, request: &str) -> Option<usize> {
         let split = self.split.as_ref()?;
         let value = at_pointer(request, &split.pointer)?;

@@ -18,13 +18,13 @@ use crate::wire::text::Text;
 /// The longest deadline. With it, sums of times in microseconds cannot overflow.
 const DEADLINE_MAX: Micros = Micros(24 * 3600 * 1_000_000);
 
-/// The most models of a preference on the command line. Each step names all models
-/// before it, so the text grows with the square of their number.
+/// The largest number of models in `--prefer`. Each step names all models before it, so
+/// the text grows with the square of their number.
 const PREFERRED_MAX: usize = 256;
 
 impl Policy {
-    /// Reads a policy. `name` stands for the policy in the error, which names the line,
-    /// what is wrong and the remedy.
+    /// Parses a policy. The error starts with `name`, and gives the line, the fault
+    /// and the remedy.
     pub fn parse(text: &str, name: &str) -> Result<Policy, String> {
         read(text).map_err(|(span, message)| {
             let line = 1 + text[..span.start.min(text.len())].matches('\n').count();
@@ -32,8 +32,8 @@ impl Policy {
         })
     }
 
-    /// The policy of `--prefer` and `--deadline`: the first model alone may answer from
-    /// the start, and each next one joins at an equal part of the deadline.
+    /// The policy of `--prefer` and `--deadline`: the first model may answer from the
+    /// start, and each further model an equal part of the deadline later.
     pub fn from_preference(models: &[String], deadline: Duration) -> Result<Policy, String> {
         if models.len() > PREFERRED_MAX {
             return Err(format!(
@@ -59,7 +59,7 @@ impl Policy {
     }
 }
 
-/// What is wrong with a policy: where in its text, in bytes, and the message.
+/// A fault of a policy: its bytes in the text, and the message.
 type PolicyFault = (Range<usize>, String);
 
 fn read(text: &str) -> Result<Policy, PolicyFault> {
@@ -68,7 +68,7 @@ fn read(text: &str) -> Result<Policy, PolicyFault> {
     Checker { written: &written }.check(text)
 }
 
-/// A policy as its author wrote it.
+/// A policy as in its text, before the checks.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenPolicy {
@@ -161,7 +161,9 @@ impl Checker<'_> {
         for name in self.written.versions.keys() {
             let text = name.get_ref();
             if text.is_empty() || text.contains('@') || text == "*" {
-                let message = format!("[versions] pins bare names, and {text:?} is none");
+                let message = format!(
+                    "[versions] needs the name of a model without a version, and {text:?} is not one"
+                );
                 return Err((name.span(), message));
             }
         }
@@ -183,7 +185,7 @@ impl Checker<'_> {
     fn model(&self, written: &Spanned<String>) -> Result<ModelId, PolicyFault> {
         let text = written.get_ref().as_str();
         if text == "*" {
-            let message = "\"*\" stands for any model, and only in the `models` of a step";
+            let message = "\"*\" means any model, and is allowed only in the `models` of a step";
             return Err((written.span(), message.to_owned()));
         }
         let (name, version) = match text.rsplit_once('@') {
@@ -266,7 +268,7 @@ impl Checker<'_> {
                     _ => Selector::Model(self.model(model)?),
                 };
                 if !seen.insert(selector.clone()) {
-                    let message = format!("{:?} stands twice in this step", model.get_ref());
+                    let message = format!("{:?} appears twice in this step", model.get_ref());
                     return Err((model.span(), message));
                 }
                 selectors.push(selector);
@@ -315,18 +317,19 @@ impl Checker<'_> {
                 to,
                 until_ms,
             } = written.get_ref();
-            // The bits of numbers that are not negative have the order of the numbers. The
-            // sum turns -0 into 0.
+            // The bit patterns of non-negative numbers are in the order of the
+            // numbers. The sum turns -0 into 0.
             let draws = *from + 0.0..*to;
             let start = draws.start.to_bits();
             // NaN is refused, too.
             if !(0.0 <= *from && from < to && *to <= 1.0) {
-                let message =
-                    format!("a share lies within 0 and 1, from < to, and {from}..{to} does not");
+                let message = format!(
+                    "a share must be within 0 and 1, with from < to, and {from}..{to} is not"
+                );
                 return Err((written.span(), message));
             }
-            // The shares before this one do not overlap, so only its two neighbours can
-            // overlap it.
+            // The earlier shares do not overlap each other, so only the two
+            // neighbours of this share can overlap it.
             let before = by_start.range(..=start).next_back();
             let behind = by_start.range(start..).next();
             let neighbours = before.into_iter().chain(behind);
@@ -348,7 +351,7 @@ impl Checker<'_> {
             if until > deadline {
                 let span = until_ms.as_ref().map_or(written.span(), Spanned::span);
                 let message = format!(
-                    "until_ms is past the deadline of {} ms",
+                    "until_ms is after the deadline of {} ms",
                     deadline.as_millis()
                 );
                 return Err((span, message));

@@ -22,7 +22,7 @@ pub enum MeasureFrom {
 pub struct ModelId {
     /// The model's name.
     pub name: String,
-    /// The version. No other version of the model is meant.
+    /// The version. Other versions of the model do not match.
     pub version: u64,
 }
 
@@ -39,7 +39,7 @@ impl fmt::Display for ModelId {
     }
 }
 
-/// The models that may answer from a moment on.
+/// The models that may answer from a certain time on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Step {
     /// When the step begins, measured from the request's origin.
@@ -57,13 +57,13 @@ pub enum Selector {
     Any,
 }
 
-/// How the draw of a request is made.
+/// How the draw of a request is computed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Split {
     /// The key that is hashed: a JSON pointer into the request.
     pub pointer: String,
-    /// A text that is hashed with the key. Policies with different salts draw
-    /// independently of each other.
+    /// A text that is hashed with the key. Policies with different salts have
+    /// independent draws.
     pub salt: String,
 }
 
@@ -72,7 +72,8 @@ pub struct Split {
 pub struct Share {
     /// The model.
     pub model: ModelId,
-    /// A request belongs to the share if its draw lies in this range, within 0 to 1.
+    /// The draws of the share, within 0 to 1. A request is in the share if its draw
+    /// is in this range.
     pub draws: Range<f64>,
     /// How long its requests wait for the model, measured from their origin.
     pub until: Micros,

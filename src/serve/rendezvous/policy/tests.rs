@@ -1,4 +1,4 @@
-//! Tests of policies: what they mean, and which are refused.
+//! Tests of the meaning of policies, and of refused policies.
 
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ fn each_fault_is_named_with_its_line_and_remedy() {
         (
             "dt = 1",
             "\"dt@1\" = 1",
-            "p:7: [versions] pins bare names, and \"dt@1\" is none",
+            "p:7: [versions] needs the name of a model without a version, and \"dt@1\" is not one",
         ),
         (
             "lr@3",
@@ -94,7 +94,7 @@ fn each_fault_is_named_with_its_line_and_remedy() {
             "@3",
             "p:16: \"@3\" names no model; write it as \"name@version\"",
         ),
-        ("lr@3", "dt@1", "p:16: \"dt@1\" stands twice in this step"),
+        ("lr@3", "dt@1", "p:16: \"dt@1\" appears twice in this step"),
         (
             "after_ms = 50.5",
             "after_ms = 0",
@@ -116,12 +116,20 @@ fn each_fault_is_named_with_its_line_and_remedy() {
             "p:2: deadline_ms must be more than 0",
         ),
         ("deadline_ms = 100", "", "p:1: missing field `deadline_ms`"),
-        ("to = 0.5", "to = 1.5", "p:22: a share lies within 0 and 1"),
-        ("to = 0.5", "to = 0.0", "p:22: a share lies within 0 and 1"),
+        (
+            "to = 0.5",
+            "to = 1.5",
+            "p:22: a share must be within 0 and 1",
+        ),
+        (
+            "to = 0.5",
+            "to = 0.0",
+            "p:22: a share must be within 0 and 1",
+        ),
         (
             "until_ms = 80",
             "until_ms = 101",
-            "p:26: until_ms is past the deadline",
+            "p:26: until_ms is after the deadline",
         ),
         (
             "[split]\nkey = \"/modelInput/customer\"\nsalt = \"rollout-7\"",
@@ -222,9 +230,9 @@ const DRAWS: [(&str, f64); 3] = [
 const ALICE: f64 = 0.876_049_729_269_474_3;
 const SEVENTEEN: f64 = 0.241_120_278_130_805_2;
 
-/// Policies with 30,000 parts, each policy with parts of one kind. If the time grew with
-/// the square of that, it would be minutes in a debug build. scripts/bench/policy.sh
-/// measures 100,000 parts.
+/// Policies with 30,000 parts of one kind. If the time grew with the square of this
+/// number, the test would take minutes in a debug build. scripts/bench/policy.sh measures
+/// 100,000 parts.
 fn long_policies() -> Vec<String> {
     const PARTS: usize = 30_000;
     let lines = |line: &dyn Fn(usize) -> String| -> String { (0..PARTS).map(line).collect() };

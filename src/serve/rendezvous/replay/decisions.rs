@@ -20,11 +20,11 @@ use crate::wire::decision::Decision;
 use crate::wire::reject::Reject;
 use crate::wire::text::Text;
 
-/// The policies by which decisions are replayed.
+/// The source of the policies for recorded decisions.
 enum PolicySource {
     /// One policy for all decisions.
     One(Rc<Policy>),
-    /// The policy of each decision, in a folder by its hash.
+    /// The policy of each decision, from a folder with policies under their hashes.
     Stored {
         folder: PathBuf,
         loaded: HashMap<String, Rc<Policy>>,
@@ -42,7 +42,8 @@ impl PolicySource {
         })
     }
 
-    /// The policy for a decision that was given by the policy with this hash.
+    /// The policy for a decision. `hash` is the hash of the policy that it was
+    /// recorded under.
     fn policy(&mut self, hash: &str) -> Result<Rc<Policy>> {
         let (folder, loaded) = match self {
             PolicySource::One(policy) => return Ok(Rc::clone(policy)),
@@ -53,7 +54,7 @@ impl PolicySource {
         }
         // The hash comes from the input and becomes a part of a path.
         let is_hash = hash.len() == 16 && hash.bytes().all(|it| it.is_ascii_hexdigit());
-        anyhow::ensure!(is_hash, "{hash:?} is no hash of a policy");
+        anyhow::ensure!(is_hash, "{hash:?} is not the hash of a policy");
         let path = stored_policy(folder, hash);
         let path = path.to_string_lossy();
         let policy = load_policy(&path).context(
@@ -71,7 +72,7 @@ impl PolicySource {
     }
 }
 
-/// The parts of a decision that are decided again.
+/// The parts of a decision that the replay uses.
 struct RecordedDecision<'a> {
     decision: Decision<'a>,
     request: String,

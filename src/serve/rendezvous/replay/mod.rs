@@ -1,4 +1,4 @@
-//! Recordings -> responses: the same decision, without a clock.
+//! Recordings -> responses, decided without a clock.
 
 mod decisions;
 mod responder;

@@ -1,4 +1,4 @@
-//! Decides mailboxes that have all their scores; writes and counts the answers.
+//! Decides mailboxes that have all their scores. Writes and counts the answers.
 
 use anyhow::Result;
 
@@ -13,7 +13,7 @@ use crate::stage::stats::Snapshot;
 use crate::stream::output::Output;
 use crate::wire::decision::Decision;
 
-/// Responses are written when so many bytes are gathered.
+/// Responses are written when this many bytes are pending.
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// The outputs and the counts of a replay.
@@ -22,9 +22,9 @@ pub struct Responder {
     routes: Routes,
     /// Responses that are not written yet.
     pending: Vec<u8>,
-    /// The room for the scores of one request.
+    /// The limits for the scores of one request.
     room: ScoreRoom,
-    /// What became of requests and scores.
+    /// The counts of requests and scores.
     pub counts: RendezvousCounts,
     changes: AnswerChanges,
 }
@@ -46,7 +46,7 @@ impl Responder {
         })
     }
 
-    /// Puts a score into its mailbox, or counts it if there is no room.
+    /// Puts a score into its mailbox, or only counts it if a limit is reached.
     pub fn take(&mut self, mailbox: &mut Mailbox, score: KeptScore) {
         if let Taken::Refused(fate) = mailbox.take(score, self.room) {
             self.counts.fate(fate);
@@ -54,8 +54,8 @@ impl Responder {
         }
     }
 
-    /// Answers a request that gets no more scores. If the request was answered before,
-    /// the answers are compared.
+    /// Answers a request that gets no more scores. If the request has a recorded
+    /// answer, the answers are compared.
     pub fn respond(
         &mut self,
         mailbox: &Mailbox,
@@ -83,8 +83,8 @@ impl Responder {
         Ok(())
     }
 
-    /// Writes what is gathered. Unlike in service, it waits for every reader: a replay
-    /// drops no record.
+    /// Writes the pending responses. Unlike in service, it waits for every reader,
+    /// because a replay drops no record.
     pub fn flush(&mut self, stage: &mut Stage) -> Result<()> {
         stage.report.flush()?;
         stage.show_stats(|stage| self.snapshot(stage));
@@ -92,7 +92,7 @@ impl Responder {
         self.routes.write_all(stage)
     }
 
-    /// Writes the rest and the summary, and closes the outputs.
+    /// Writes the remaining responses and the summary, and closes the outputs.
     pub fn finish(mut self, stage: &mut Stage) -> Result<()> {
         self.flush(stage)?;
         stage.close(&mut self.output)?;

@@ -56,8 +56,8 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, responder: &mut Responder) 
     close_passed(&mut window, END_OF_STREAM, responder, stage)
 }
 
-/// Decides the requests that the recordings have passed, and drops scores whose requests
-/// did not come.
+/// Decides the requests that get no more scores, and drops scores whose requests did not
+/// arrive.
 fn close_passed(
     window: &mut JoinWindow<Mailbox, KeptScore>,
     time: Micros,

@@ -8,10 +8,11 @@ use crate::serve::rendezvous::decision::Reason;
 use crate::stage::stats::Snapshot;
 use crate::wire::decision::Decision;
 
-/// The most pairs of models that the summary shows.
+/// The largest number of pairs of models that the summary shows.
 const PAIRS_SHOWN: usize = 20;
 
-/// The most pairs of models that are counted each; further ones are counted together.
+/// The largest number of pairs of models that are counted separately. Further pairs are
+/// counted together.
 const PAIRS_MAX: usize = 1000;
 
 /// How the answers of a replay differ from the recorded ones.
@@ -19,8 +20,8 @@ const PAIRS_MAX: usize = 1000;
 pub struct AnswerChanges {
     compared: u64,
     changed: u64,
-    /// The changed answers by the model that answered before, and the one that answers
-    /// now. Both may be the same, with another result.
+    /// The number of changed answers, by the model of the recorded answer and the
+    /// model of the new answer. Both may be one model, with another result.
     by_models: BTreeMap<(String, String), u64>,
 }
 

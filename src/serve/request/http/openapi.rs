@@ -141,7 +141,9 @@ impl ServiceDescription<'_> {
         add("200", answered);
         add(
             "400",
-            error("The body is no JSON, the id is none, or the head is no head of HTTP/1.1"),
+            error(
+                "The body is not JSON, the message id is not valid, or the head is not valid HTTP/1.1",
+            ),
         );
         if self.needs_token {
             let mut refused = error("The token is missing or wrong");
@@ -157,24 +159,27 @@ impl ServiceDescription<'_> {
         if self.required.names().next().is_some() {
             add(
                 "422",
-                error("The model input lacks a field, or one is no number"),
+                error("A field of the model input is missing or is not a number"),
             );
         }
         add(
             "421",
-            error("The call is to a name that is none of this service"),
+            error("The call names a host that is not this service"),
         );
         add("431", error("The head is too long"));
         let mut unavailable =
-            error("The pipeline is not there, or as many calls are open as there may be");
+            error("The pipeline cannot answer now, or the limit of open calls is reached");
         unavailable["headers"] = json!({"Retry-After": {
-            "description": "After how many seconds to try again",
+            "description": "The number of seconds after which to try again",
             "required": true,
             "schema": {"type": "integer", "minimum": 0},
         }});
         add("503", unavailable);
         let either = json!({"anyOf": [of_schema("Error"), of_schema("Response")]});
-        let mut late = answer("No response in time, or a policy without an answer", either);
+        let mut late = answer(
+            "No response arrived in time, or the policy has no answer",
+            either,
+        );
         late["headers"] = of_policy;
         add("504", late);
         Value::Object(responses)
@@ -205,20 +210,20 @@ impl ServiceDescription<'_> {
                 "/healthz",
                 json!({"get": {
                     "operationId": "healthz",
-                    "summary": "Whether the process lives",
+                    "summary": "Whether the process runs",
                     "security": [],
-                    "responses": {"200": answer("It does", alive)},
+                    "responses": {"200": answer("The process runs", alive)},
                 }}),
             ),
             (
                 "/readyz",
                 json!({"get": {
                     "operationId": "readyz",
-                    "summary": "Whether calls would be answered",
+                    "summary": "Whether the service can answer calls",
                     "security": [],
                     "responses": {
-                        "200": answer("They would", ready),
-                        "503": answer("They would not", not_ready),
+                        "200": answer("The service can answer calls", ready),
+                        "503": answer("The service cannot answer calls", not_ready),
                     },
                 }}),
             ),
