@@ -1,8 +1,8 @@
-//! Records of one recording, taken apart, in batches.
+//! Parsed records of one recording, in batches.
 //!
-//! A batch goes from the thread that reads a recording to the thread that joins them.
-//! Its records are plain values, and all their texts are pieces of one text, so that no
-//! record allocates memory of its own.
+//! The thread that reads a recording sends batches to the thread that joins the
+//! recordings. All texts of a batch are slices of one text, so that no record has its own
+//! allocation.
 
 use std::ops::Range;
 use std::rc::Rc;
@@ -18,37 +18,37 @@ use crate::wire::micros::Micros;
 use crate::wire::reject::Reject;
 use crate::wire::text::Text;
 
-/// What a recording holds.
+/// The kind of a recording.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RecordKind {
-    /// Requests.
+    /// The recording contains requests.
     Requests,
-    /// Scores.
+    /// The recording contains scores.
     Scores,
 }
 
 /// A record of a recording.
 #[derive(Debug)]
 pub struct RecordedEntry {
-    /// The `timestamp` of its request.
+    /// The `timestamp` of the record's request.
     pub time: Micros,
-    /// The id of its request.
+    /// The id of the record's request.
     pub id: RequestId,
     /// The record.
     pub record: Recorded,
 }
 
-/// What was recorded.
+/// A recorded request or score.
 #[derive(Debug)]
 pub enum Recorded {
-    /// A request, whole.
+    /// A whole request.
     Request(Text),
-    /// A score. Its arrival is what it says itself: its `elapsedTimeAfterRequest`, or 0
-    /// if it has none.
+    /// A score. Its arrival is its `elapsedTimeAfterRequest`, or 0 if it has no such
+    /// field.
     Score(KeptScore),
 }
 
-/// A line that is no record.
+/// A line that is not a valid record.
 #[derive(Debug)]
 pub struct BadLine {
     input: String,
@@ -64,18 +64,18 @@ impl BadLine {
     }
 }
 
-/// Records in the order in which they were recorded.
+/// Records in the order of the recording.
 #[derive(Debug, Default)]
 pub struct Batch {
     text: String,
     entries: Vec<BatchEntry>,
-    /// The bytes of the lines that are no records.
+    /// The bytes of the lines that are not valid records.
     bad_bytes: usize,
-    /// What was wrong with the files from which it was read.
+    /// The faults of the files from which the batch was read.
     pub faults: Vec<String>,
 }
 
-/// A piece of the text of a batch.
+/// A slice of the text of a batch.
 type Piece = Range<usize>;
 
 #[derive(Debug)]
@@ -104,14 +104,14 @@ impl Batch {
         self.entries.is_empty()
     }
 
-    /// About how much memory it takes, in bytes.
+    /// The approximate memory of the batch, in bytes.
     pub fn bytes(&self) -> usize {
         self.text.len() + self.entries.len() * size_of::<BatchEntry>() + self.bad_bytes
     }
 
-    /// Adds the record of a line. A blank line adds nothing. `last` is the time of the
-    /// record before, and becomes the time of this one; a score without a timestamp
-    /// takes that of the record before.
+    /// Adds the record of a line. A blank line adds nothing. `last` is the time of
+    /// the previous record, and is set to the time of this one. A score without a
+    /// timestamp gets the time of the previous record.
     pub fn add(&mut self, kind: RecordKind, input: &str, line: &Line, last: &mut Micros) {
         let read = match line.record() {
             Ok(None) => return,
@@ -206,8 +206,8 @@ impl BatchRecords {
         self.entries.as_slice().is_empty()
     }
 
-    /// The time of the next record; `None` if the next line is no record, or if there is
-    /// none.
+    /// The time of the next record. Returns `None` if the next line is not a valid
+    /// record, or if no line is left.
     pub fn next_time(&self) -> Option<Micros> {
         match self.entries.as_slice().first()? {
             BatchEntry::Request { time, .. } | BatchEntry::Score { time, .. } => Some(*time),
@@ -230,7 +230,7 @@ impl BatchRecords {
 impl Iterator for BatchRecords {
     type Item = Result<RecordedEntry, Box<BadLine>>;
 
-    // Inlined, like the calls of it: a record is large, and each call would copy it.
+    // Inlined, like its callers: a record is large, and each call would copy it.
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         Some(Ok(match self.entries.next()? {
@@ -270,7 +270,8 @@ mod tests {
     use super::*;
     use crate::wire::lines::Lines;
 
-    /// A batch of these lines, and the time of its last record.
+    /// Makes a batch from these lines, and returns it with the time of its last
+    /// record.
     fn batch(kind: RecordKind, text: &str) -> (Batch, Micros) {
         let (mut batch, mut last) = (Batch::default(), Micros(7));
         let mut lines = Lines::new(1000);
@@ -301,7 +302,7 @@ mod tests {
 
         let line = r#"{"messageId":"a","error":{"modelName":"d\u0074"}}"#;
         let (scores, last) = batch(RecordKind::Scores, &format!("{line}\n"));
-        // It has no timestamp, and takes that of the record before.
+        // The score has no timestamp, and gets the time of the previous record.
         assert_eq!(last, Micros(7));
         let next = BatchRecords::from(scores).next().unwrap().unwrap();
         assert_eq!((&next.id, next.time), (&ids[0], Micros(7)));

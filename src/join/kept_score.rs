@@ -14,7 +14,7 @@ pub struct KeptScore {
     pub model_version: u64,
     /// The hash of the model's content, if the score names it.
     pub model_hash: Option<Text>,
-    /// When the score came, measured from its request's origin.
+    /// The arrival of the score, measured from its request's origin.
     pub at: Micros,
     /// Whether the model failed.
     pub failed: bool,
@@ -23,7 +23,7 @@ pub struct KeptScore {
 }
 
 impl KeptScore {
-    /// A copy of a score that came at `at`.
+    /// A copy of a score that arrived at `at`.
     pub fn of(score: &Score, at: Micros) -> KeptScore {
         let (failed, outcome) = outcome_text(score.outcome);
         KeptScore {
@@ -36,10 +36,11 @@ impl KeptScore {
         }
     }
 
-    /// A copy of a decision's candidate. The error says what is wrong with it.
+    /// A copy of a decision's candidate. The error names the fault.
     pub fn of_candidate(candidate: &Candidate) -> Result<KeptScore, String> {
         let (failed, outcome) = outcome_text(candidate.outcome()?);
-        // A decision without the fate of a score was not written by a rendezvous.
+        // A rendezvous writes a fate for each score, so a decision without it is
+        // refused.
         candidate.fate()?;
         Ok(KeptScore {
             model_name: Text::from(&*candidate.model_name()?),
@@ -51,21 +52,21 @@ impl KeptScore {
         })
     }
 
-    /// The bytes of its texts.
+    /// The number of bytes in its texts.
     pub fn text_bytes(&self) -> usize {
         let hash = self.model_hash.as_ref().map_or(0, |hash| hash.len());
         self.model_name.len() + self.outcome.len() + hash
     }
 }
 
-/// The bytes of the texts of a score's copy.
+/// The number of bytes in the texts of the score's copy.
 pub fn score_text_bytes(score: &Score) -> usize {
     let (_, outcome) = outcome_text(score.outcome);
     let hash = score.model_hash.as_ref().map_or(0, |hash| hash.len());
     score.model_name.len() + outcome.len() + hash
 }
 
-/// Whether an outcome is a failure, and its JSON text.
+/// Whether an outcome is an error, and the outcome's JSON text.
 pub fn outcome_text(outcome: Outcome<'_>) -> (bool, &str) {
     match outcome {
         Outcome::Result(text) => (false, text),

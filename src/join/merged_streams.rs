@@ -11,13 +11,15 @@ use crate::stream::address::Address;
 /// Recorded requests, and the recorded scores of one or more streams.
 pub struct MergedStreams {
     streams: Vec<RecordedStream>,
-    /// The stream that gave the last record. It has to read ahead before the next one.
+    /// The stream of the last record. It must read ahead before the next record is
+    /// taken.
     taken: Option<usize>,
 }
 
 impl MergedStreams {
-    /// Opens all recordings and reads the first record of each. At most one of them may
-    /// be a pipe: two pipes that one program fills would block each other.
+    /// Opens all recordings and reads the first record of each. At most one of them
+    /// may be a pipe: if one program filled two pipes, the two programs could block
+    /// each other.
     pub fn open(
         requests: &Address,
         scores: &[Address],
@@ -49,8 +51,8 @@ impl MergedStreams {
     }
 
     /// The record with the oldest request; `None` at the end of all recordings. If
-    /// several are equally old, the first recording goes first, so that a request comes
-    /// before its scores.
+    /// several are equally old, the record of the first recording is returned, so
+    /// that a request precedes its scores.
     #[inline]
     pub fn next(&mut self, stage: &mut Stage) -> Result<Option<RecordedEntry>> {
         if let Some(index) = self.taken.take() {

@@ -1,5 +1,5 @@
-//! Brings records of several recorded streams together by `messageId`. Memory grows
-//! with the disorder of the streams, not with their length.
+//! Joins the records of several recorded streams by `messageId`. Memory grows with the
+//! disorder of the streams, not with their length.
 
 mod batch;
 pub mod kept_score;

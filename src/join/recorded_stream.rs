@@ -1,8 +1,8 @@
 //! One recording and its next record.
 //!
-//! Most of the work on recordings is to take records apart. Each file has a thread
-//! that does it, a few batches ahead. A pipe has none and is read when its next record
-//! is needed: only the main thread may wait for a pipe, because it obeys signals.
+//! Most of the work on recordings is parsing. For each file, a thread parses records and
+//! is a few batches ahead. A pipe is read by the main thread when its next record is
+//! needed: only the main thread may wait for a pipe, because it handles signals.
 
 use std::thread;
 
@@ -15,10 +15,10 @@ use crate::stage::{EndedEarly, Stage};
 use crate::stream::address::Address;
 use crate::wire::micros::Micros;
 
-/// How many batches a thread may be ahead.
+/// The number of batches that a thread may be ahead.
 const BATCHES_AHEAD: usize = 4;
 
-/// A batch of so many bytes is sent.
+/// A batch of this many bytes is sent.
 const BATCH_BYTES: usize = 64 * 1024;
 
 /// A recording and its next record.
@@ -27,7 +27,7 @@ pub struct RecordedStream {
     records: BatchRecords,
 }
 
-/// Where the batches come from.
+/// The source of the batches.
 enum BatchSource {
     /// A pipe, which this thread reads.
     Pipe(Box<BatchReader>),
@@ -58,7 +58,7 @@ impl RecordedStream {
         })
     }
 
-    /// Whether it is a pipe, which another program fills while it is read.
+    /// Whether the recording is a pipe, which another program fills while it is read.
     pub fn is_pipe(&self) -> bool {
         matches!(self.source, BatchSource::Pipe(_))
     }
@@ -68,8 +68,8 @@ impl RecordedStream {
         self.is_pipe() && self.records.is_empty()
     }
 
-    /// Reads on until the next record is there, or until the end. Lines that are no
-    /// records are set aside.
+    /// Reads until the next record is available, or until the end. Lines that are not
+    /// valid records are set aside.
     pub fn read_ahead(&mut self, stage: &mut Stage) -> Result<()> {
         while self.records.next_time().is_none() {
             match self.records.next() {
@@ -83,8 +83,8 @@ impl RecordedStream {
         Ok(())
     }
 
-    /// The time of the next record; `None` at the end.
-    /// [`read_ahead`](RecordedStream::read_ahead) has to come before.
+    /// The time of the next record; `None` at the end. Call
+    /// [`read_ahead`](RecordedStream::read_ahead) first.
     pub fn next_time(&self) -> Option<Micros> {
         self.records.next_time()
     }
@@ -106,7 +106,7 @@ impl BatchSource {
                     return Err(EndedEarly::Signal(stop).into());
                 }
                 stage.stats.touch();
-                // A thread that has ended has sent everything before.
+                // A thread sends all its batches before it ends.
                 let batch = batches.recv().ok().transpose()?;
                 for fault in batch.iter().flat_map(|batch| &batch.faults) {
                     stage.report.damaged(fault)?;
@@ -117,7 +117,7 @@ impl BatchSource {
     }
 }
 
-/// Reads a recording and takes its records apart.
+/// Reads a recording and parses its records.
 struct BatchReader {
     recording: Recording,
     kind: RecordKind,
@@ -126,7 +126,7 @@ struct BatchReader {
 }
 
 impl BatchReader {
-    /// Sends batch by batch until the recording ends or the receiver is gone.
+    /// Sends the batches until the recording ends or the receiver is dropped.
     fn send_batches(mut self, batches: &Sender<Result<Batch>>) {
         loop {
             let mut batch = Batch::default();
@@ -155,7 +155,8 @@ impl BatchReader {
         Ok(true)
     }
 
-    /// What a pipe holds now. Waits while it holds nothing; `None` at its end.
+    /// Reads the bytes that a pipe holds now. Waits while the pipe is empty. Returns
+    /// `None` at the end.
     fn read_waiting(&mut self, stage: &mut Stage) -> Result<Option<Batch>> {
         let mut batch = Batch::default();
         while batch.is_empty() || self.recording.has_line() {

@@ -1,26 +1,26 @@
-//! The ids of closed requests, up to a number. A request that comes again is known by
-//! them.
+//! The ids of a limited number of closed requests. They reveal that a request is a
+//! repetition.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::BuildHasherDefault;
 
 use crate::join::request_id::{KeepHash, hash_id};
 
-/// Ids by their hashes, so that a hundred thousand of them fit into the processor's
-/// cache. Two ids with one hash are taken for one. Among a hundred thousand ids that
-/// happens to one request in 10^14.
+/// The hashes of ids. A hundred thousand hashes fit into the processor's cache. Two ids
+/// with equal hashes are treated as one id. If a hundred thousand ids are remembered,
+/// this happens to one request in 10^14.
 #[derive(Debug)]
 pub struct RememberedIds {
     hashes: HashSet<u64, BuildHasherDefault<KeepHash>>,
-    /// The same hashes in the order in which they came.
+    /// The same hashes as in the set, in the order of insertion.
     order: VecDeque<u64>,
     ids_max: usize,
     seed: u64,
 }
 
 impl RememberedIds {
-    /// No id is known yet. A service takes a random seed, so that no client can choose
-    /// ids with one hash.
+    /// Starts without an id. A service uses a random seed, so that no client can
+    /// choose ids with equal hashes.
     pub fn new(ids_max: usize, seed: u64) -> RememberedIds {
         RememberedIds {
             hashes: HashSet::default(),

@@ -34,13 +34,13 @@ impl Hash for RequestId {
 /// A map by id.
 pub type ById<T> = HashMap<RequestId, T, BuildHasherDefault<KeepHash>>;
 
-/// A hasher that keeps a number that is a hash already.
+/// A hasher for keys that are already hashes.
 #[derive(Debug, Default)]
 pub struct KeepHash(u64);
 
 impl Hasher for KeepHash {
     fn write(&mut self, bytes: &[u8]) {
-        // A u64 does not come here; any other key is still hashed correctly.
+        // This is not called for a u64; any other key is still hashed correctly.
         for byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }

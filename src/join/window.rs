@@ -1,7 +1,8 @@
 //! The requests of a merged stream that may still get scores.
 //!
-//! Records may be out of order by the disorder. When the stream has passed a request by
-//! more than that, no score of the request can follow, and the request is closed.
+//! Records may be out of order by the disorder. If the time of the stream is later than a
+//! request by more than the disorder, no score of the request can follow, and the request
+//! is closed.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
@@ -11,24 +12,25 @@ use crate::join::request_id::{ById, RECORDING_SEED, RequestId};
 use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
-/// Past the time of every record: closes all requests.
+/// A time after that of any record; advancing to it closes all requests.
 pub const END_OF_STREAM: Micros = Micros(i64::MAX);
 
-/// Open requests, and scores that came before their request. `R` is what is kept of a
-/// request, and `S` what is kept of a score that has no request yet.
+/// Open requests, and scores that arrived before their request. `R` is the kept part of a
+/// request, and `S` is the kept part of a score without a request.
 #[derive(Debug)]
 pub struct JoinWindow<R, S> {
     disorder: Micros,
     /// In the order in which they were opened.
     open: VecDeque<OpenRequest<R>>,
-    /// The number of the first of them. Numbers count the opened requests.
+    /// The number of the first open request. Requests are numbered in the order of
+    /// opening.
     first: u64,
     /// The numbers of the open requests.
     numbers: ById<u64>,
     closed: RememberedIds,
     early: ById<Vec<S>>,
-    /// An entry for each early score, in the order in which they came, also after its
-    /// request has taken it.
+    /// An entry for each early score, in the order of arrival. The entry stays after
+    /// the request has taken the score.
     early_order: VecDeque<(Micros, RequestId)>,
 }
 
@@ -40,8 +42,8 @@ struct OpenRequest<R> {
 }
 
 impl<R, S> JoinWindow<R, S> {
-    /// No request is open yet. `remembered_max` is the number of closed requests whose
-    /// ids are known.
+    /// Starts without a request. `remembered_max` is the number of closed requests
+    /// whose ids are remembered.
     pub fn new(disorder: Micros, remembered_max: usize) -> JoinWindow<R, S> {
         JoinWindow {
             disorder,
@@ -54,8 +56,8 @@ impl<R, S> JoinWindow<R, S> {
         }
     }
 
-    /// Opens a request, and returns it with the scores that came before it. Returns
-    /// `None` if its id is known: then the request is a repetition.
+    /// Opens a request, and returns it with the scores that arrived before it.
+    /// Returns `None` if its id is known, because the request is then a repetition.
     pub fn open(
         &mut self,
         time: Micros,
@@ -86,8 +88,8 @@ impl<R, S> JoinWindow<R, S> {
         Some(&mut self.open[place].request)
     }
 
-    /// Holds a score whose request is not open. Returns false, and drops the score, if
-    /// its request is closed.
+    /// Keeps a score whose request is not open. If its request is closed, drops the
+    /// score and returns false.
     pub fn hold_early(&mut self, time: Micros, id: RequestId, score: S) -> bool {
         if self.closed.contains_hash(id.hash) {
             return false;
@@ -97,7 +99,7 @@ impl<R, S> JoinWindow<R, S> {
         true
     }
 
-    /// The oldest request, if a stream at `time` has passed it by the disorder.
+    /// The oldest request, if `time` is later than it by more than the disorder.
     pub fn passed(&self, time: Micros) -> Option<&R> {
         let oldest = self.open.front()?;
         self.has_passed(oldest.time, time)
@@ -113,14 +115,14 @@ impl<R, S> JoinWindow<R, S> {
         }
     }
 
-    /// Drops the early scores that a stream at `time` has passed by the disorder.
+    /// Drops the early scores that are older than `time` by more than the disorder.
     /// Returns their number.
     pub fn drop_early_before(&mut self, time: Micros) -> u64 {
         let mut dropped = 0;
         while let Some((of, id)) = self.early_order.front()
             && self.has_passed(*of, time)
         {
-            // The first entry of a request takes all its scores.
+            // The first entry of a request removes all its scores.
             let scores = self.early.remove(id);
             dropped += scores.map_or(0, |scores| scores.len() as u64);
             self.early_order.pop_front();
@@ -145,12 +147,12 @@ mod tests {
         }
     }
 
-    /// Requests are the lists of their scores.
+    /// A window in which each request is the list of its scores.
     fn window() -> JoinWindow<Vec<u32>, u32> {
         JoinWindow::new(Micros(10), 2)
     }
 
-    /// Closes what a stream at `time` has passed.
+    /// Closes the requests that get no more scores when the stream is at `time`.
     fn close(window: &mut JoinWindow<Vec<u32>, u32>, time: Micros) -> Vec<Vec<u32>> {
         let mut closed = Vec::new();
         while let Some(request) = window.passed(time) {

@@ -1,4 +1,4 @@
-//! Copies of the streams, off the path of the answers: nothing here slows a response.
+//! The stages off the path of the answers. They never delay a response.
 
 pub mod archive;
 pub mod es_sink;

@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::stream::address::Address;
 
-/// Where records are passed on to.
+/// The output for the records that are passed on.
 #[derive(Args, Clone, Debug)]
 pub struct PassArgs {
     /// With --pass: write to PATH; `-` is standard output

@@ -112,8 +112,8 @@ fn wrong(path: &str, fault: &str) -> Reject {
     Reject::Field(format!("field \"{path}\" {fault}"))
 }
 
-/// The candidates of a record. If the record is no decision, or a candidate is no
-/// object, the error says so.
+/// The candidates of a record. Returns an error if the record is not a decision, or if a
+/// candidate is not an object.
 pub fn candidates_of<'a>(
     record: &Record<'a>,
 ) -> Result<impl Iterator<Item = Result<Candidate<'a>, String>> + use<'a>, Reject> {

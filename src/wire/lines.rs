@@ -8,11 +8,11 @@ use std::io;
 
 use crate::wire::reject::Reject;
 
-/// How many bytes one read asks for. A Linux pipe holds 64 KiB by default, so a larger
-/// block gains nothing.
+/// The number of bytes that one read asks for. A Linux pipe holds 64 KiB by default, so a
+/// larger block gains nothing.
 pub const BLOCK_BYTES: usize = 64 * 1024;
 
-/// How many bytes of an oversized line are kept for the file of rejects.
+/// The number of bytes of an oversized line that are kept for the file of rejects.
 pub const OVERSIZED_HEAD_BYTES: usize = 1024;
 
 /// The default limit of a line, in bytes without its newline.
@@ -136,7 +136,7 @@ impl Oversized {
     }
 }
 
-/// A buffer that takes bytes and returns lines.
+/// A buffer that is filled with bytes and returns lines.
 #[derive(Debug)]
 pub struct Lines {
     buffer: Vec<u8>,
@@ -683,7 +683,7 @@ mod tests {
             Some((b"one".to_vec(), 1, 0, None))
         );
         assert!(!lines.is_inside_line() && !lines.ends_a_line());
-        // The same of one that is skipped already.
+        // An oversized line that is already being skipped is dropped, too.
         fill(&mut lines, b"too long");
         assert!(lines.next_line().is_none());
         fill(&mut lines, b", still");
@@ -694,7 +694,7 @@ mod tests {
             lines.next_line().map(owned),
             Some((b"two".to_vec(), 2, 4, None))
         );
-        // Once the end of the line has come, the line is no unfinished one.
+        // After the end of the line was read, the line is not unfinished.
         fill(&mut lines, b"too long");
         assert!(lines.next_line().is_none());
         fill(&mut lines, b"\nrest");

@@ -22,8 +22,8 @@ impl Micros {
         Micros((millis * 1e3).round() as i64)
     }
 
-    /// Parses a decimal number of seconds from a record. `None` if `raw` is no number,
-    /// or is more than a hundred thousand years.
+    /// Parses a decimal number of seconds from a record. Returns `None` if `raw` is
+    /// not a number, or is more than a hundred thousand years.
     pub fn parse_seconds(raw: &str) -> Option<Micros> {
         plain_decimal(raw, 6).or_else(|| {
             let seconds: f64 = raw.parse().ok()?;
@@ -79,7 +79,7 @@ const YEAR_0: Micros = Micros(-62_167_219_200_000_000);
 /// The first moment after the year 9999.
 const YEAR_10000: Micros = Micros(253_402_300_800_000_000);
 
-/// Describes why `raw` is no timestamp, with the remedy.
+/// Describes why `raw` is not a timestamp, with the remedy.
 fn fault_of_timestamp(raw: &str) -> String {
     const WANTED: &str = "is not a number of seconds since 1970";
     if let Some(text) = raw.strip_prefix('"').and_then(|it| it.strip_suffix('"')) {

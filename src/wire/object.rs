@@ -139,8 +139,8 @@ impl<'o> ObjectWriter<'o> {
         self
     }
 
-    /// Writes members that are JSON text. The pieces are joined as they are, and a
-    /// comma is written only before the first of them.
+    /// Writes members that are JSON text. The pieces are joined unchanged, and a
+    /// comma is written only before the first piece.
     pub fn members(&mut self, pieces: &[&str]) -> &mut Self {
         self.comma();
         self.append(pieces)
@@ -234,9 +234,9 @@ pub fn parse_value(text: &str) -> Result<&str, String> {
     }
 }
 
-/// The text of the value of `name` in the object that is all of `text`. If the key
-/// occurs several times, the last one counts. `None` if the key is missing or `text` is
-/// no object.
+/// The text of the value of `name` in the object that is all of `text`. If the key occurs
+/// several times, the last one counts. Returns `None` if the key is missing or `text` is
+/// not an object.
 pub fn value_of<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let mut value = None;
     let seen = each_member(text, |member| {
@@ -257,13 +257,14 @@ pub fn each_member<'a>(text: &'a str, mut show: impl FnMut(Member<'a>)) -> Optio
     scan::each_member(text, |key, value| show(Member { key, value }))
 }
 
-/// The items of a JSON array, as JSON texts; `None` if `text` is no array.
+/// The items of a JSON array, as JSON texts; `None` if `text` is not an array.
 pub fn array_items(text: &str) -> Option<Vec<&str>> {
     let items: Vec<&RawValue> = serde_json::from_str(text).ok()?;
     Some(items.into_iter().map(RawValue::get).collect())
 }
 
-/// The value at a JSON pointer (RFC 6901) in a JSON text; `None` if there is none.
+/// The value at a JSON pointer (RFC 6901) in a JSON text; `None` if the pointer leads to
+/// no value.
 pub fn at_pointer<'a>(text: &'a str, pointer: &str) -> Option<&'a str> {
     let mut value = text;
     for token in pointer.split('/').skip(1) {
@@ -293,7 +294,7 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("a string is always JSON, and a Vec takes every write");
 }
 
-/// The text of a JSON string; `None` if `raw` is no string or contains a lone
+/// The text of a JSON string; `None` if `raw` is not a string or contains a lone
 /// surrogate.
 pub fn decode_string(raw: &str) -> Option<Cow<'_, str>> {
     let inner = raw.strip_prefix('"')?.strip_suffix('"')?;

@@ -9,9 +9,9 @@ use std::ops::Range;
 /// Deeper nesting is left to `serde_json`, whose scanner does not recurse.
 const DEPTH_MAX: usize = 64;
 
-/// Calls `show` with the key, in its quotes, and the value of each member of the object
-/// that is all of `text`. Returns `None` if the text is no object or the scanner cannot
-/// decide; the caller must then discard what `show` received.
+/// `text` must be one JSON object. Calls `show` once per member, with the key (still
+/// quoted) and the value. If the result is `None`, the text is not an object or the
+/// scanner cannot decide. The caller must then discard the members that `show` received.
 pub fn each_member<'a>(text: &'a str, mut show: impl FnMut(&'a str, &'a str)) -> Option<()> {
     whole_object(text, |key, at| {
         let ends = value(text, at)?;
@@ -20,7 +20,8 @@ pub fn each_member<'a>(text: &'a str, mut show: impl FnMut(&'a str, &'a str)) ->
     })
 }
 
-/// Scans the object that is all of `text`, like [`object`].
+/// `text` must be one JSON object, with white space around it at most. Scans it like
+/// [`object`].
 pub fn whole_object<'a>(
     text: &'a str,
     member: impl FnMut(&'a str, usize) -> Option<usize>,
@@ -30,10 +31,10 @@ pub fn whole_object<'a>(
     (white_space(bytes, ends) == bytes.len()).then_some(())
 }
 
-/// Scans the object that begins at `at`, and returns the index behind it. Calls
-/// `member` with the key of each member, in its quotes, and the index of its value;
-/// `member` returns the index behind the value. If the result is `None`, the caller
-/// must discard what `member` received.
+/// Scans the object that begins at `at`, and returns the index after it. Calls `member`
+/// once per member, with the key (still quoted) and the index of the value; `member`
+/// returns the index after the value. If the result is `None`, the caller must discard
+/// the members that `member` received.
 pub fn object<'a>(
     text: &'a str,
     at: usize,
@@ -46,7 +47,7 @@ pub fn object<'a>(
     }
 }
 
-/// The index behind the value that begins at `at`.
+/// The index after the value that begins at `at`.
 pub fn value(text: &str, at: usize) -> Option<usize> {
     any_value(text.as_bytes(), at, 0)
 }
@@ -64,7 +65,7 @@ fn white_space(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The index behind the value that begins at `at`.
+/// The index after the value that begins at `at`.
 fn any_value(bytes: &[u8], at: usize, depth: usize) -> Option<usize> {
     match *bytes.get(at)? {
         b'"' => string(bytes, at),
@@ -148,7 +149,7 @@ fn number(bytes: &[u8], mut at: usize) -> Option<usize> {
     Some(at)
 }
 
-/// The index behind the digits at `at`; `None` if there is no digit.
+/// The index after the digits at `at`; `None` if there is no digit.
 fn digits(bytes: &[u8], at: usize) -> Option<usize> {
     let count = bytes[at..]
         .iter()
@@ -157,7 +158,7 @@ fn digits(bytes: &[u8], at: usize) -> Option<usize> {
     (count > 0).then_some(at + count)
 }
 
-/// The index behind the closing quote of the string at `at`.
+/// The index after the closing quote of the string at `at`.
 fn string(bytes: &[u8], at: usize) -> Option<usize> {
     if *bytes.get(at)? != b'"' {
         return None;

@@ -1,9 +1,10 @@
-//! Recognizes JSON that is not one object a line, and names a command that converts it.
+//! Recognizes JSON that is not in the form of one object per line, and names a command
+//! that converts it.
 
 use serde_json::Deserializer;
 use serde_json::value::RawValue;
 
-/// A form of JSON other than one object a line.
+/// A form of JSON other than one object per line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
     /// An array, on one line or on several.
@@ -12,7 +13,7 @@ pub enum Shape {
     Object,
     /// Several values on one line.
     Several,
-    /// A value with a comma behind it, as between the items of an array.
+    /// A value that is followed by a comma, as between the items of an array.
     Comma,
     /// A value that starts with the character RS (RFC 7464).
     Sequence,
@@ -102,7 +103,7 @@ fn ends_inside_string(text: &str) -> bool {
     inside
 }
 
-/// Whether a line is no JSON value by itself, like most fragments of a longer one.
+/// Whether a line is not a JSON value by itself, like most fragments of a longer value.
 pub fn is_fragment(line: &[u8]) -> bool {
     serde_json::from_slice::<&RawValue>(line).is_err()
 }

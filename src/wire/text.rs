@@ -15,7 +15,7 @@ pub struct Text {
 }
 
 impl Text {
-    /// The slice of `whole` at `place`, in bytes. `place` must lie within the text and
+    /// The slice of `whole` at `place`, in bytes. `place` must be within the text and
     /// at the borders of characters.
     pub fn slice(whole: &Rc<str>, place: Range<usize>) -> Text {
         debug_assert!(whole.get(place.clone()).is_some(), "{place:?}");

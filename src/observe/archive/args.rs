@@ -1,4 +1,4 @@
-//! The flags of `rv-archive`, and their checking.
+//! The flags of `rv-archive` and their checks.
 
 use std::num::{NonZeroU16, NonZeroU64};
 use std::path::{Path, PathBuf};
@@ -19,12 +19,12 @@ use crate::stage::clock::Clock;
 use crate::stage::streams::{InputArgs, refuse_same_file};
 use crate::stage::usage;
 
-/// Keep a stream in compressed files, line by line as it came
+/// Keep a stream in compressed files, without changing a line
 ///
-/// A file named `log-<id>.gz` is complete and never changes again. The file that is
-/// being written is `part-<id>.ndjson`. If the program is killed, the next start on the
-/// folder completes that file. Names sort by time. While the disk is full the program
-/// stops reading, and it goes on when there is room. SIGHUP closes the present file.
+/// A file named `log-<id>.gz` is complete and never changes again. The file that is being
+/// written is `part-<id>.ndjson`. If the program is killed, the next start on the folder
+/// completes that file. Names sort by time. While the disk is full the program stops
+/// reading, and it goes on when the disk has room. SIGHUP closes the current file.
 #[derive(Parser, Clone, Debug)]
 #[command(
     name = "rv-archive",
@@ -42,10 +42,10 @@ pub struct ArchiveArgs {
     #[command(flatten)]
     input: InputArgs,
 
-    /// Also write each line to the output, after it is synced in the folder: the
-    /// archive then stands inside a pipe, and every line that leaves it is kept. Lines
-    /// share a sync. It comes when the input pauses, or when --sync-every or
-    /// --pass-bytes is reached. While the disk is full, nothing is passed on
+    /// Also write each line to the output, after it is synced in the folder. So every
+    /// line that the next program reads is in the archive. Many lines share one sync.
+    /// It is made when the input pauses, or when --sync-every or --pass-bytes is
+    /// reached. While the disk is full, no line is passed on
     #[arg(long)]
     pass: bool,
 
@@ -61,7 +61,7 @@ pub struct ArchiveArgs {
     #[arg(long, value_name = "N")]
     max_records: Option<NonZeroU64>,
 
-    /// Begin a new file before the present one exceeds SIZE, uncompressed
+    /// Begin a new file before the current one exceeds SIZE, uncompressed
     #[arg(long, value_name = "SIZE", default_value = "256MiB")]
     max_bytes: ByteSize,
 
@@ -73,7 +73,7 @@ pub struct ArchiveArgs {
     #[arg(long, value_name = "LEVEL", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=9))]
     level: u32,
 
-    /// Compress with N threads, beside the thread that reads
+    /// Compress with N threads, in addition to the thread that reads
     #[arg(long, value_name = "N", default_value = "1")]
     threads: NonZeroU16,
 
@@ -86,14 +86,13 @@ pub struct ArchiveArgs {
     #[arg(long, value_name = "SIZE")]
     keep_bytes: Option<ByteSize>,
 
-    /// Sync what was written at least this often; a power cut loses no more than this.
-    /// With --pass, a line waits at most this long for its sync if the input never
-    /// pauses
+    /// Sync written lines at least this often; a power cut loses at most the lines of
+    /// this time. With --pass, a line waits at most this long for its sync if the
+    /// input never pauses
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     sync_every: Duration,
 
-    /// Name files by this clock: `system`, or `fixed:SECONDS` for names that are
-    /// the same every time
+    /// Name files by this clock: `system`, or `fixed:SECONDS` for reproducible names
     #[arg(long, value_name = "CLOCK", default_value = "system")]
     clock: Clock,
 
@@ -104,7 +103,7 @@ pub struct ArchiveArgs {
     pub(super) command: Option<ArchiveCommand>,
 }
 
-/// What to do with archives instead of writing one.
+/// The subcommands, which read archives.
 #[derive(Subcommand, Clone, Debug)]
 pub(super) enum ArchiveCommand {
     Cat(CatArgs),
@@ -112,38 +111,38 @@ pub(super) enum ArchiveCommand {
     Verify(VerifyArgs),
 }
 
-/// What the flags ask for, checked.
+/// The checked options of `rv-archive`.
 #[derive(Debug)]
 pub(super) struct ArchiveOptions {
     /// The folder of the archive.
     pub dir: PathBuf,
-    /// Where lines come from.
+    /// The input.
     pub input: InputArgs,
-    /// With `--pass`: how lines are passed on.
+    /// With `--pass`: the options for passing lines on.
     pub pass: Option<ArchivePass>,
-    /// When a file is closed and synced.
+    /// The limits of a part.
     pub part: PartLimits,
-    /// How many complete files are kept.
+    /// The limits of the complete files.
     pub retention: RetentionLimits,
     /// The level of gzip, 1 to 9.
     pub level: u32,
-    /// How many threads compress.
+    /// The number of compressing threads.
     pub threads: usize,
-    /// Names the files.
+    /// The clock for the names of files.
     pub clock: Clock,
 }
 
-/// How synced lines are passed on.
+/// The options for passing synced lines on.
 #[derive(Debug)]
 pub(super) struct ArchivePass {
-    /// Where they go.
+    /// The output for these lines.
     pub to: PassArgs,
-    /// How many bytes of lines may wait for a sync.
+    /// The number of bytes of lines that may wait for a sync.
     pub waiting_bytes_max: usize,
 }
 
 impl ArchiveArgs {
-    /// Refuses settings that make no sense, before anything is opened.
+    /// Refuses meaningless settings, before a stream is opened.
     pub(super) fn check(self) -> Result<ArchiveOptions> {
         let Some(dir) = self.dir else {
             return Err(usage("--dir is missing"));
@@ -179,7 +178,7 @@ impl ArchiveArgs {
     }
 }
 
-/// Refuses to archive a folder into itself, which would double it.
+/// Refuses to archive a folder into itself, because this would double it.
 fn refuse_own_folder(input: &InputArgs, dir: &Path) -> Result<()> {
     let folder = |path: &Path| path.canonicalize().ok().filter(|path| path.is_dir());
     match (folder(Path::new(input.input.as_str())), folder(dir)) {

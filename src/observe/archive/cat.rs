@@ -1,5 +1,5 @@
-//! `rv-archive cat`: `log-<id>.gz` -> the stream again, in order, up to the last whole
-//! line of the open part.
+//! `rv-archive cat`: `log-<id>.gz` -> the stream, in order, up to the last whole line of
+//! the open part.
 
 use std::io::{self, IsTerminal};
 use std::num::NonZeroU64;
@@ -26,21 +26,22 @@ use crate::stream::output::Output;
 use crate::wire::lines::{Line, Lines};
 use crate::wire::micros::Micros;
 
-/// How much too early a record may leave, so that several leave together.
+/// A record may be written this much too early, so that several records are written
+/// together.
 const EARLY_MAX: Duration = Duration::from_millis(1);
 
-/// How many bytes one write gathers.
+/// The number of bytes that one write collects.
 const WRITE_BYTES: usize = 256 * 1024;
 
-/// Write archived lines to a stream again, in their order
+/// Write the lines of an archive to a stream, in order
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Examples:
   rv-archive cat requests.archive | wc --lines
   rv-archive cat --since 2026-05-01 --until 2026-05-02 requests.archive > may-day.ndjson
   rv-archive cat --as-recorded --speed 10 requests.archive | rv-score --model dt.json > scores")]
 pub struct CatArgs {
-    /// Folders or single files. A folder gives its complete files by name, and then the
-    /// file that is being written up to its last whole line
+    /// Folders or single files. The files of a folder are read in the order of their
+    /// names. The file that is being written is read last, up to its last whole line
     #[arg(value_name = "DIR|FILE", required = true)]
     paths: Vec<PathBuf>,
 
@@ -51,12 +52,12 @@ pub struct CatArgs {
     #[arg(short = 'n', long, value_name = "N")]
     records: Option<NonZeroU64>,
 
-    /// Write N lines a second, at equal distances
+    /// Write N lines a second, at equal intervals
     #[arg(long, value_name = "N", value_parser = positive)]
     rate: Option<f64>,
 
-    /// Write lines at the distances of their timestamps: for a warm-up, or to repeat a
-    /// recorded load
+    /// Write lines at the intervals of their timestamps: for a warm-up, or to repeat
+    /// a recorded load
     #[arg(long, conflicts_with = "rate")]
     as_recorded: bool,
 
@@ -69,14 +70,14 @@ pub struct CatArgs {
     output: Address,
 }
 
-/// What was read and written so far.
+/// The counts of lines that were read and written.
 #[derive(Debug, Default)]
 struct CatCounts {
     read: u64,
     out: u64,
     files: u64,
     bytes_out: u64,
-    /// How much too late the lines have left. Only with a pace.
+    /// The delays of the lines. Only with a pace.
     behind: Option<Latencies>,
 }
 
@@ -169,14 +170,14 @@ struct Cat {
     /// Lines that are not written yet.
     out: Vec<u8>,
     range: TimeRange,
-    /// How many more lines are wanted.
+    /// The number of lines that may still be written.
     left: u64,
     pace: Pace,
-    /// When the first line left.
+    /// The time at which the first line was written.
     started: Option<Instant>,
     /// The timestamp of the line, or of the last line that has one.
     time: Option<Micros>,
-    /// Whether timestamps have to be read.
+    /// Whether timestamps must be read.
     needs_time: bool,
     counts: CatCounts,
 }
@@ -205,9 +206,9 @@ impl Cat {
         })
     }
 
-    /// Copies the file that `ahead` has opened, as far as it is wanted. Only whole lines
-    /// are written, even if a signal or damage ends the file early. `show` gets the
-    /// position on disk, in bytes.
+    /// Copies the file that `ahead` has opened, until the limit of lines is reached.
+    /// Only whole lines are written, even if a signal or damage ends the file early.
+    /// `show` gets the position on disk, in bytes.
     fn copy_file(
         &mut self,
         stage: &mut Stage,
@@ -263,7 +264,7 @@ impl Cat {
         Ok(())
     }
 
-    /// Copies a line if it is in the range, or rejects it if it is too long or its
+    /// Copies a line if it is in the range. Rejects the line if it is too long or its
     /// timestamp is invalid.
     fn copy(&mut self, stage: &mut Stage, name: &str, line: &Line) -> Result<()> {
         self.counts.read += 1;

@@ -1,4 +1,4 @@
-//! A part that takes no more records and waits for its compression.
+//! A closed part, which waits for its compression.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -8,18 +8,18 @@ use crate::observe::archive::file_id::FileId;
 use crate::observe::archive::part::{Part, PartContent, is_at};
 use crate::stream::archives::{FileKind, path_of};
 
-/// A part that takes no more records.
+/// A closed part.
 #[derive(Clone, Debug)]
 pub struct ClosedPart {
     /// The id in its name.
     pub id: FileId,
-    /// The open file and what was written into it; `None` if an earlier run wrote it.
-    /// The open file keeps the records even if the name is removed.
+    /// The open file and its expected content; `None` if an earlier run wrote the
+    /// part. The open file keeps the records even if the name is removed.
     pub own: Option<(Arc<File>, PartContent)>,
 }
 
 impl ClosedPart {
-    /// A part of an earlier run. It holds whole lines.
+    /// A part of an earlier run. It contains whole lines.
     pub fn recovered(id: FileId) -> ClosedPart {
         ClosedPart { id, own: None }
     }
@@ -37,8 +37,8 @@ impl ClosedPart {
         path_of(folder, FileKind::Part(&self.id.to_string()))
     }
 
-    /// How many lines are lost when this run ends without compressing it: all, if
-    /// another program has removed its name.
+    /// The lines that would be lost if this run ended before the part is compressed:
+    /// all of them if another program removed the file, otherwise none.
     pub fn lines_at_risk(&self, folder: &Path) -> u64 {
         match &self.own {
             Some((file, content)) if !is_at(file, &self.path(folder)) => content.lines,

@@ -1,5 +1,5 @@
-//! `part-<id>.ndjson` -> `log-<id>.gz`: compresses one closed part into a file of its
-//! own, and gives that file the final name when it is complete and synced.
+//! `part-<id>.ndjson` -> `log-<id>.gz`: compresses one closed part into one file. The
+//! file gets its final name when it is complete and synced.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -18,22 +18,23 @@ use crate::observe::archive::part::{PartContent, is_at};
 use crate::observe::archive::stamp::Stamp;
 use crate::stream::archives::{FileKind, end_of_last_line, open_regular, path_of};
 
-/// A complete file that was made of a part.
+/// A complete file made from a part.
 #[derive(Debug)]
 pub struct CompleteFile {
-    /// What it holds; `None` if nothing was left of the part, so that there is no file.
+    /// The stamp of the file; `None` if the part contained no line, so that no file
+    /// was made.
     pub stamp: Option<Stamp>,
     /// The id in its name. It differs from the part's if another file had that name.
     pub id: FileId,
-    /// How many lines of the part are not in it.
+    /// The number of lines of the part that the file does not contain.
     pub lost_lines: u64,
-    /// What another program has done to the files, for messages.
+    /// The changes that another program has made to the files, for messages.
     pub faults: Vec<String>,
 }
 
-/// Makes `part` the complete file with the same id. `next_stamp` is the stamp of the
-/// file, as far as it is known. If this is cut short, the part or the complete file or
-/// both are there. A complete file that exists is never changed.
+/// Makes the complete file from `part`, with the same id. `next_stamp` is the stamp of
+/// the file, as far as it is known. After an interruption, the part, the complete file or
+/// both exist. An existing complete file is never changed.
 pub fn complete(
     folder: &Path,
     mut part: ClosedPart,
@@ -59,7 +60,8 @@ pub fn complete(
     let stamp = source
         .compress(&unfinished, compressor, next_stamp, &mut faults)
         .inspect_err(|_| {
-            // On a full disk its room is worth more than half a compression.
+            // On a full disk, free space is more useful than an unfinished
+            // compression.
             let _ = fs::remove_file(&unfinished);
         })?;
     let lost_lines = source.expected.map_or(0, |content| {
@@ -126,13 +128,14 @@ fn give_final_name(
 struct PartSource<'a> {
     path: &'a Path,
     file: &'a File,
-    /// What was written into it; `None` if an earlier run wrote it.
+    /// The expected content; `None` if an earlier run wrote the part.
     expected: Option<PartContent>,
 }
 
 impl PartSource<'_> {
-    /// Writes the part's lines into `to`, compressed and synced. If another program has
-    /// changed the part, only its whole lines are written. `None` if it has none.
+    /// Writes the part's lines into `to`, compressed and synced. If another program
+    /// has changed the part, only its whole lines are written. Returns `None` if it
+    /// has no whole line.
     fn compress(
         &self,
         to: &Path,
@@ -147,7 +150,8 @@ impl PartSource<'_> {
             return Ok(Some(stamp));
         };
         if expected.bytes == 0 {
-            // Another program emptied it while it was open, which was reported then.
+            // Another program emptied the part while it was open. This was
+            // reported at that time.
             return Ok(None);
         }
         let (stamp, hash) = self.compress_up_to(expected.bytes, to, compressor, next_stamp)?;
@@ -177,7 +181,7 @@ impl PartSource<'_> {
         Ok(stamp)
     }
 
-    /// Compresses the first `end` bytes. Also returns their XXH3.
+    /// Compresses the first `end` bytes. Also returns their XXH3 hash.
     fn compress_up_to(
         &self,
         end: u64,
@@ -217,7 +221,7 @@ impl PartSource<'_> {
     }
 }
 
-/// Reads the first bytes of a file and hashes them. It leaves the file's position alone,
+/// Reads the first bytes of a file and hashes them. It does not move the file's position,
 /// which the open part uses.
 struct HashingReader<'a> {
     file: &'a File,

@@ -16,8 +16,9 @@ const MILLIS_MAX: i64 = 253_402_300_799_999;
 /// The last sequence number in one millisecond.
 const SEQUENCE_MAX: u32 = 999_999;
 
-/// When a file was created, and a sequence number: `20220209T013947.021Z-000000`. The
-/// number grows while the clock gives no later time. Ids and their texts sort alike.
+/// The creation time of a file and a sequence number: `20220209T013947.021Z-000000`.
+/// While the clock returns no later time, the number grows. Ids and their texts have the
+/// same order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileId {
     millis: i64,
@@ -25,8 +26,8 @@ pub struct FileId {
 }
 
 impl FileId {
-    /// The id of a file that is created at `now`. It is greater than `greatest`. `None` if
-    /// `greatest` is the last possible id.
+    /// The id of a file that is created at `now`. It is greater than `greatest`.
+    /// Returns `None` if `greatest` is the last possible id.
     pub fn after(greatest: Option<FileId>, now: Micros) -> Option<FileId> {
         let fresh = FileId {
             millis: now.0.div_euclid(1000).clamp(0, MILLIS_MAX),
@@ -52,18 +53,19 @@ impl FileId {
         })
     }
 
-    /// Whether its time is the last millisecond that a name can hold. No clock gives this
-    /// time, and few names or none follow it.
+    /// Whether the id's time is the last millisecond that a name can hold. No clock
+    /// returns this time, and few or no ids follow it.
     pub fn is_at_time_limit(self) -> bool {
         self.millis >= MILLIS_MAX
     }
 
-    /// The time in it.
+    /// The time in the id.
     pub fn created(self) -> Micros {
         Micros(self.millis * 1000)
     }
 
-    /// Reads the text of an id; `None` if it is not exactly as `rv-archive` writes it.
+    /// Parses the text of an id. Returns `None` if the text differs from the form
+    /// that `rv-archive` writes.
     pub fn parse(text: &str) -> Option<FileId> {
         let (stamp, sequence) = text.rsplit_once('-')?;
         let time = NaiveDateTime::parse_from_str(stamp, TIME_FORMAT).ok()?;

@@ -1,5 +1,5 @@
 //! `rv-archive find`: `log-<id>.gz` -> the records with one id. It searches bytes, and
-//! parses a line only if the id may be in it.
+//! parses a line only if the line may contain the id.
 
 use std::io::{self, Read};
 use std::num::{NonZeroU16, NonZeroU64};
@@ -19,13 +19,13 @@ use crate::stream::output::Output;
 use crate::wire::message::MESSAGE_ID_BYTES_MAX;
 use crate::wire::object::{decode_string, value_of};
 
-/// How much is read at once.
+/// The number of bytes in one read.
 const BLOCK_BYTES: usize = 256 * 1024;
 
-/// How many bytes of records one file may yield.
+/// The largest number of bytes of records that one file may yield.
 const FOUND_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Print the records with a messageId; status 1 if there is none
+/// Print the records with a messageId; exit with status 1 if no record has it
 ///
 /// The search is about as fast as decompression. An archive of scores has one record
 /// for each model.
@@ -58,27 +58,27 @@ pub struct FindArgs {
     output: Address,
 }
 
-/// What the search of one file has found.
+/// The result of the search in one file.
 #[derive(Debug, Default)]
 struct FoundRecords {
-    /// Whole lines.
+    /// The found lines.
     lines: Vec<u8>,
-    /// How many bytes were searched, uncompressed.
+    /// The number of searched bytes, uncompressed.
     bytes: u64,
-    /// How many lines were too long to be searched.
+    /// The number of lines that were too long to be searched.
     oversized: u64,
-    /// Why the file could not be read to its end.
+    /// The reason why the file could not be read to its end.
     fault: Option<String>,
 }
 
-/// What the search of all files has found so far.
+/// The result of the search so far.
 #[derive(Debug)]
 struct FindTotals {
     files: u64,
     bytes: u64,
     oversized: u64,
     found: u64,
-    /// How many more records are wanted.
+    /// The number of records that may still be printed.
     left: u64,
 }
 
@@ -137,7 +137,7 @@ pub fn run(args: &FindArgs, stage: &mut Stage) -> Result<()> {
 }
 
 impl FindTotals {
-    /// Counts what one file has given. Returns its lines, as many as are wanted.
+    /// Counts the result of one file. Returns its lines, up to the limit.
     fn add(&mut self, stage: &mut Stage, name: &str, file: &FoundRecords) -> Result<Vec<u8>> {
         if let Some(fault) = &file.fault {
             let message = format!("{name}: {fault}; the rest of it was not searched");
@@ -158,7 +158,7 @@ impl FindTotals {
     }
 }
 
-/// An id that is searched for.
+/// An id to search for.
 #[derive(Clone, Debug)]
 struct SearchedId {
     id: String,
@@ -174,7 +174,7 @@ impl SearchedId {
         }
     }
 
-    /// Whether a line is a record with the id.
+    /// Whether a line is a record with this id.
     fn is_in(&self, line: &[u8]) -> bool {
         let Ok(text) = std::str::from_utf8(line.strip_prefix(b"\xef\xbb\xbf").unwrap_or(line))
         else {
@@ -185,7 +185,8 @@ impl SearchedId {
     }
 
     /// Appends the lines of `text` that have the id to `found`. An id without escapes
-    /// stands in its line as it is; only such lines, and lines with an escape, are parsed.
+    /// appears unchanged in its line. So only lines with this text, and lines with an
+    /// escape, are parsed.
     fn search(&self, text: &[u8], found: &mut Vec<u8>) {
         let mut at = 0;
         let mut quoted = self.quoted.find(text);
@@ -208,7 +209,7 @@ impl SearchedId {
     }
 }
 
-/// Searches a file. The inner error is why it could not be opened.
+/// Searches a file. The inner error is the reason why it could not be opened.
 fn search(
     file: &RecordedFile,
     id: &SearchedId,
@@ -224,7 +225,7 @@ fn search(
         let count = match opened.read(block.room()) {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
-                // The line that was begun has no end, so it is not searched.
+                // The last line is torn, so it is not searched.
                 found.fault = Some(fault(&error));
                 return Ok(Ok(found));
             }

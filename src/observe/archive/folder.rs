@@ -25,7 +25,7 @@ const FOLDER_MODE: u32 = 0o700;
 #[derive(Debug)]
 pub struct ArchiveFolder {
     path: PathBuf,
-    /// The greatest id in it, without ids at the time limit.
+    /// The greatest id in the folder, without ids at the time limit.
     greatest: Option<FileId>,
     /// The name of a file whose id is at the time limit.
     file_at_time_limit: Option<String>,
@@ -91,9 +91,10 @@ impl ArchiveFolder {
         self.file_at_time_limit.as_deref()
     }
 
-    /// The stamp of the next file, as far as it is known. It continues the stamp of the
-    /// latest complete file that can be read. If that file has no stamp or an impossible
-    /// one, counting starts again at 0. Calls `report` for each file that cannot be read.
+    /// The stamp of the next file, as far as it is known. It continues the stamp of
+    /// the latest complete file that can be read. If that file has no stamp or an
+    /// impossible stamp, counting starts again at 0. Calls `report` for each file
+    /// that cannot be read.
     pub fn next_stamp(&self, mut report: impl FnMut(String)) -> Result<Stamp> {
         let mut complete: Vec<(FileId, String)> = Vec::new();
         for name in names(&self.path)? {
@@ -172,23 +173,24 @@ pub fn next_free_id(folder: &Path, id: FileId) -> Option<FileId> {
     std::iter::successors(id.next(), |id| id.next()).find(|id| is_free(folder, *id))
 }
 
-/// Makes files that were created, renamed or removed in a folder survive a power cut.
+/// Syncs a folder: after this, files that were created, renamed or removed in it survive
+/// a power cut.
 pub fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }
 
-/// Renames a file and replaces nothing. If `to` exists, this is an error of the kind
-/// `AlreadyExists`.
+/// Renames a file without replacing another one. If `to` exists, returns an error of the
+/// kind `AlreadyExists`.
 pub fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
     match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
         Ok(()) => return Ok(()),
-        // The file system or the kernel has no such rename.
+        // The file system or the kernel does not support such a rename.
         Err(Errno::INVAL | Errno::NOSYS | Errno::OPNOTSUPP) => {}
         Err(errno) => return Err(errno.into()),
     }
     match rustix::fs::link(from, to) {
         Ok(()) => return fs::remove_file(from),
-        // The file system has no hard links either.
+        // The file system does not support hard links either.
         Err(Errno::PERM | Errno::NOSYS | Errno::OPNOTSUPP | Errno::MLINK) => {}
         Err(errno) => return Err(errno.into()),
     }

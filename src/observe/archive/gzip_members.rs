@@ -1,7 +1,7 @@
-//! lines -> a gzip file of several members. Each member compresses one block by itself,
+//! lines -> a gzip file of several members. Each member compresses one block separately,
 //! so threads can share the work, and the bytes do not depend on the number of threads.
 //!
-//! The header of the first member holds the file's [`Stamp`].
+//! The header of the first member contains the file's [`Stamp`].
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -13,8 +13,8 @@ use flate2::{Compress, Compression, Crc, FlushCompress, Status};
 use crate::observe::archive::stamp::{GZIP_HEADER, STAMP_AT, STAMP_BYTES, Stamp, stamped_header};
 use crate::stage::worker_pool::WorkerPool;
 
-/// How much one member compresses. The window of gzip is 32 KiB, so a new window per
-/// member costs very little.
+/// The number of bytes in one member, uncompressed. The window of gzip is 32 KiB, so a
+/// new window per member costs very little.
 const BLOCK_BYTES: usize = 1 << 20;
 
 /// Compresses files, one after the other, in the calling thread or in several others.
@@ -26,7 +26,7 @@ pub struct Compressor {
     spare: Vec<Vec<u8>>,
 }
 
-/// The block that becomes a member.
+/// A block that is compressed into a member.
 #[derive(Debug)]
 struct MemberInput {
     bytes: Vec<u8>,
@@ -37,12 +37,13 @@ struct MemberInput {
 struct GzipMember {
     compressed: Vec<u8>,
     lines: u64,
-    /// The buffer of its input, to be used again.
+    /// The buffer of the input, for reuse.
     block: Vec<u8>,
 }
 
 impl Compressor {
-    /// `level` is the level of gzip, 1 to 9. With one thread, the calling thread works.
+    /// `level` is the level of gzip, 1 to 9. With one thread, the calling thread
+    /// compresses.
     pub fn new(level: u32, threads: usize) -> Result<Compressor> {
         let pool = match threads {
             0 | 1 => None,
@@ -58,8 +59,9 @@ impl Compressor {
         })
     }
 
-    /// Writes all of `input` into the empty file `output`, and returns its stamp.
-    /// `next_stamp` gives the file's place among the others. Errors name no file.
+    /// Compresses all of `input` into the empty file `output`, and returns its stamp.
+    /// `next_stamp` gives the file's position among the others. The errors do not
+    /// name a file.
     pub fn compress(
         &mut self,
         mut input: impl Read,
@@ -131,8 +133,8 @@ impl Compressor {
             .map_err(CompressionError::Writing)
     }
 
-    /// Drops the members that are still being compressed after an error, so that they do
-    /// not get into the next file.
+    /// After an error, drops the members that are still being compressed, so that
+    /// they are not written into the next file.
     pub fn clear(&mut self) {
         if let Some(pool) = &mut self.pool {
             while let Ok(Some(_)) = pool.wait_for_next() {}
@@ -140,18 +142,18 @@ impl Compressor {
     }
 }
 
-/// Why a file could not be compressed.
+/// The reason why a file could not be compressed.
 #[derive(Debug)]
 pub enum CompressionError {
     /// The input cannot be read.
     Reading(io::Error),
-    /// The compression itself has failed.
+    /// The compression itself failed.
     Working(anyhow::Error),
     /// The output cannot be written.
     Writing(io::Error),
 }
 
-/// One thread's compression.
+/// The compression in one thread.
 #[derive(Debug)]
 struct Deflater(Compress);
 

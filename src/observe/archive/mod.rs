@@ -1,10 +1,10 @@
 //! rv-archive: any stream -> `log-<id>.gz`, files that are complete as soon as they have
 //! this name.
 //!
-//! `args` are its flags. `writer` is the loop's filter: it writes lines into a `part`.
-//! `publisher` compresses closed parts, one at a time, each by `complete_file`.
-//! `recovery` completes what a killed run has left, and `retention` removes the oldest
-//! files. `cat`, `find` and `verify` are the subcommands; they read archives.
+//! `args` holds the flags. `writer` is the loop's filter: it writes lines into a `part`.
+//! `publisher` compresses closed parts, one at a time, with `complete_file`. `recovery`
+//! completes the parts of a killed run, and `retention` removes the oldest files. The
+//! subcommands `cat`, `find` and `verify` read archives.
 
 mod args;
 mod cat;
@@ -59,7 +59,8 @@ impl Program for ArchiveArgs {
 
 fn write_archive(options: &ArchiveOptions, stage: &mut Stage) -> Result<()> {
     let mut writer = ArchiveWriter::open(stage, options)?;
-    // The output is opened before the input: its reader may be the input's writer.
+    // The output is opened before the input, because the reader of the output may be
+    // the writer of the input.
     let output = match &options.pass {
         Some(pass) => Output::open(&pass.to.output)?,
         None => Output::nowhere(),
@@ -69,7 +70,8 @@ fn write_archive(options: &ArchiveOptions, stage: &mut Stage) -> Result<()> {
     streams.resume = options.pass.as_ref().is_some_and(|pass| pass.to.resume);
     let outcome = filter::run(stage, streams, &mut writer);
     match &outcome {
-        // Only the reader has gone: what was read is archived as usual.
+        // Only the reader of the output has closed: the lines that were read are
+        // archived as usual.
         Err(error) if is_downstream_closed(error) => writer.complete_files(stage)?,
         Err(_) => writer.write_before_failure(stage),
         Ok(()) => {}

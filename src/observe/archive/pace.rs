@@ -1,35 +1,35 @@
-//! When each record of a recording leaves: at once, at a rate, or at the recorded
-//! distances.
+//! The time at which each record of a recording is written: at once, at a rate, or at the
+//! recorded intervals.
 
 use std::time::Duration;
 
 use crate::wire::micros::Micros;
 
-/// When the records of a stream are due.
+/// The times at which the records of a stream are due.
 #[derive(Clone, Copy, Debug)]
 pub enum Pace {
-    /// At once.
+    /// Each record is due at once.
     Free,
-    /// At equal distances.
+    /// Records are due at equal intervals.
     Rate {
-        /// Records a second.
+        /// The number of records a second.
         per_second: f64,
-        /// How many records came before.
+        /// The number of earlier records.
         count: u64,
     },
-    /// At the distances of their timestamps.
+    /// Records are due at the intervals of their timestamps.
     Recorded {
-        /// How many times as fast as recorded.
+        /// The factor by which the replay is faster than the recording.
         speed: f64,
         /// The timestamp of the first record that has one.
         first: Option<Micros>,
-        /// When the last record was due.
+        /// The time at which the last record was due.
         latest: Duration,
     },
 }
 
 impl Pace {
-    /// `per_second` records a second, at equal distances.
+    /// `per_second` records a second, at equal intervals.
     pub fn rate(per_second: f64) -> Pace {
         Pace::Rate {
             per_second,
@@ -37,7 +37,7 @@ impl Pace {
         }
     }
 
-    /// At the distances of the timestamps, `speed` times as fast.
+    /// The intervals of the timestamps, divided by `speed`.
     pub fn recorded(speed: f64) -> Pace {
         Pace::Recorded {
             speed,
@@ -46,9 +46,10 @@ impl Pace {
         }
     }
 
-    /// When the next record is due, counted from the first one; `None` if it need not
-    /// wait. A record that has no timestamp, or an older one than the record before it, is
-    /// due with that record.
+    /// The time at which the next record is due, measured from the first one; `None`
+    /// if the record need not wait. If a record has no timestamp, or an older
+    /// timestamp than the previous record, it is due together with the previous
+    /// record.
     pub fn due(&mut self, time: Option<Micros>) -> Option<Duration> {
         match self {
             Pace::Free => None,
@@ -121,7 +122,7 @@ mod tests {
         let mut pace = Pace::recorded(10.0);
         let dues = times.map(|time| millis(&mut pace, time));
         assert_eq!(dues, [0, 0, 50, 50, 50, 200]);
-        // A gap of many years is a long wait and no fault.
+        // A gap of many years is a long wait and not an error.
         let mut pace = Pace::recorded(1e-9);
         millis(&mut pace, Some(0.0));
         assert!(millis(&mut pace, Some(1e12)) > 1_000_000_000);

@@ -1,5 +1,5 @@
-//! Work on many files of an archive in several threads. The outcomes come in the order of
-//! the files.
+//! Work on many files of an archive in several threads. The outcomes are returned in the
+//! order of the files.
 
 use std::num::NonZeroU16;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use crate::stage::worker_pool::WorkerPool;
 use crate::stage::{EndedEarly, Stage};
 use crate::stream::archives::RecordedFile;
 
-/// How often signals are checked while no file is done.
+/// While no file is done, signals are checked at this interval.
 const CHECK_EVERY: Duration = Duration::from_millis(50);
 
-/// The number of threads to use: the given one, or that of the processors.
+/// The number of threads to use: the given number, or the number of processors.
 pub fn thread_count(given: Option<NonZeroU16>) -> usize {
     match given {
         Some(threads) => threads.get().into(),
@@ -44,7 +44,8 @@ pub fn for_each_file<D: Send + 'static>(
         if pool.is_idle() {
             return Ok(());
         }
-        // A read may block for long, and a signal must not wait for it.
+        // A read may block for long, and the reaction to a signal must not wait
+        // for it.
         let Some(outcome) = pool.wait_up_to(CHECK_EVERY)? else {
             stage.report.flush()?;
             continue;

@@ -1,9 +1,9 @@
-//! The open part: the file that is being written. It holds plain lines, so after a
+//! The open part: the file that is being written. It contains plain lines, so after a
 //! crash everything up to its last newline is whole.
 //!
-//! No other program should write to it. If one does, this is noticed: its length is
-//! checked after each write, its name at each sync, and its content by a checksum when
-//! it is compressed.
+//! No other program should write to the part. If another program does, this is detected:
+//! the length is checked after each write, the name at each sync, and the content by a
+//! checksum when the part is compressed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -19,51 +19,53 @@ use crate::observe::archive::file_id::FileId;
 use crate::observe::archive::folder::{FILE_MODE, sync_folder};
 use crate::stream::archives::{FileKind, end_of_last_line, path_of};
 
-/// How often one write starts again because another program has changed the file.
+/// The number of times that one write is repeated because another program has changed the
+/// file.
 const REPAIRS_MAX: u32 = 3;
 
-/// When a part is closed, and how often it is synced.
+/// The limits at which a part is closed, and the interval of its syncs.
 #[derive(Clone, Copy, Debug)]
 pub struct PartLimits {
-    /// The most records in a file.
+    /// The largest number of records in a file.
     pub records: u64,
-    /// The most bytes in a file, uncompressed. A longer record gets a file of its own.
+    /// The largest number of bytes in a file, uncompressed. A longer record gets a
+    /// separate file.
     pub bytes: u64,
-    /// How long after its first record a file is closed.
+    /// A file is closed this long after its first record.
     pub age: Duration,
-    /// How long a written record may wait for its sync.
+    /// A written record waits at most this long for its sync.
     pub sync_every: Duration,
 }
 
-/// What was written into a part.
+/// The content of a part, as this program wrote it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PartContent {
-    /// How many lines.
+    /// The number of lines.
     pub lines: u64,
-    /// How many bytes.
+    /// The number of bytes.
     pub bytes: u64,
-    /// The XXH3 of these bytes.
+    /// The XXH3 hash of these bytes.
     pub hash: u64,
 }
 
-/// A part that takes records.
+/// The open part.
 #[derive(Debug)]
 pub struct Part {
     id: FileId,
     path: PathBuf,
     file: Arc<File>,
-    /// Whole lines that memory keeps. They follow the released ones.
+    /// Whole lines that are still in memory. They follow the released lines.
     pending: Vec<u8>,
-    /// How many bytes of `pending` are in the file.
+    /// The number of bytes of `pending` that are in the file.
     written: usize,
-    /// What is in the file and no longer in memory.
+    /// The lines that are in the file and no longer in memory.
     released: ReleasedLines,
     records: u64,
     bytes: u64,
     created: Instant,
-    /// When the oldest byte was written that is not synced yet.
+    /// The time at which the oldest unsynced byte was written.
     unsynced_since: Option<Instant>,
-    /// What other programs have done to the file and nobody has reported yet.
+    /// The changes by other programs that are not reported yet.
     foreign_changes: Vec<ForeignChange>,
 }
 
@@ -80,18 +82,18 @@ impl std::fmt::Debug for ReleasedLines {
     }
 }
 
-/// Another program has changed the part.
+/// A change of the part by another program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ForeignChange {
-    /// What it did.
+    /// The description of the change.
     pub message: String,
-    /// How many lines are lost.
+    /// The number of lost lines.
     pub lost_lines: u64,
 }
 
 impl Part {
-    /// Creates the file in the archive's folder. The error is an I/O error with its
-    /// place; its kind is `AlreadyExists` if the name is taken.
+    /// Creates the file in the archive's folder. The error is an I/O error that names
+    /// the file; its kind is `AlreadyExists` if the name is taken.
     pub fn create(folder: &Path, id: FileId) -> Result<Part> {
         let path = path_of(folder, FileKind::Part(&id.to_string()));
         let file = OpenOptions::new()
@@ -118,22 +120,22 @@ impl Part {
         })
     }
 
-    /// The id in its name.
+    /// The id in the part's name.
     pub fn id(&self) -> FileId {
         self.id
     }
 
-    /// The path at which it was created.
+    /// The path at which the part was created.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The open file. It keeps the lines even if its name is removed.
+    /// The open file. It keeps the lines even if the part's name is removed.
     pub fn file(&self) -> Arc<File> {
         Arc::clone(&self.file)
     }
 
-    /// Adds a line, given without its newline. It is only in memory until
+    /// Adds a line, given without its newline. The line is only in memory until
     /// [`write`](Part::write).
     pub fn push(&mut self, line: &[u8]) {
         self.pending.extend_from_slice(line);
@@ -147,19 +149,19 @@ impl Part {
         self.bytes.saturating_add(length as u64 + 1) <= limits.bytes
     }
 
-    /// Whether it has reached its limit of records or bytes.
+    /// Whether the part has reached its limit of records or bytes.
     pub fn is_full(&self, limits: &PartLimits) -> bool {
         self.records >= limits.records || self.bytes >= limits.bytes
     }
 
-    /// Whether it has reached its limit of age.
+    /// Whether the part has reached its limit of age.
     pub fn is_old(&self, limits: &PartLimits) -> bool {
         self.created.elapsed() >= limits.age
     }
 
-    /// Writes the pending lines, and repairs the file if another program has changed its
-    /// length. After an error the next call goes on at the byte where this one stopped,
-    /// so a full disk tears no record.
+    /// Writes the pending lines, and repairs the file if another program has changed
+    /// its length. After an error, the next call continues at the byte at which this
+    /// call stopped, so a full disk tears no record.
     pub fn write(&mut self) -> io::Result<()> {
         for _ in 0..REPAIRS_MAX {
             let from = self.written;
@@ -178,8 +180,9 @@ impl Part {
             if length == self.released.bytes + self.written as u64 {
                 return Ok(());
             }
-            // Appended bytes stand where the file ended before them. Up to there, or up to
-            // its end if nothing was appended, the file is as this program wrote it.
+            // Appended bytes begin at the earlier end of the file. Up to this
+            // position, or up to the present end if nothing was appended, the
+            // file contains what this program wrote.
             let ours = match self.written - from {
                 0 => length,
                 count => rustix::fs::tell(&*self.file)?.saturating_sub(count as u64),
@@ -189,9 +192,9 @@ impl Part {
         Err(io::Error::other("another program keeps writing to it"))
     }
 
-    /// Cuts the file back to whole lines that this program wrote. `length` is the file's
-    /// wrong length; up to `ours` it is as this program wrote it. All pending lines have to
-    /// be written again.
+    /// Cuts the file back to whole lines that this program wrote. `length` is the
+    /// file's wrong length. Up to `ours` the file contains what this program wrote.
+    /// All pending lines must be written again.
     fn repair(&mut self, ours: u64, length: u64) -> io::Result<()> {
         let expected = self.released.bytes + self.written as u64;
         if ours >= self.released.bytes {
@@ -225,7 +228,7 @@ impl Part {
         self.foreign_changes.push(change);
     }
 
-    /// What other programs have done to the file since the last call.
+    /// The changes of the file by other programs since the last call.
     pub fn take_foreign_changes(&mut self) -> Vec<ForeignChange> {
         std::mem::take(&mut self.foreign_changes)
     }
@@ -242,11 +245,11 @@ impl Part {
         }
         self.pending.clear();
         self.written = 0;
-        // One long line must not keep its memory for ever.
+        // The memory of one long line must not be kept forever.
         self.pending.shrink_to(1 << 20);
     }
 
-    /// What was written and released.
+    /// The content that was written and released.
     pub fn content(&self) -> PartContent {
         PartContent {
             lines: self.released.lines,
@@ -255,30 +258,30 @@ impl Part {
         }
     }
 
-    /// How many bytes are in memory and not in the file.
+    /// The number of bytes that are in memory and not in the file.
     pub fn unwritten_bytes(&self) -> usize {
         self.pending.len() - self.written
     }
 
-    /// How many bytes memory keeps.
+    /// The number of bytes that are in memory.
     pub fn pending_bytes(&self) -> usize {
         self.pending.len()
     }
 
-    /// Whether another program has removed, moved or replaced it.
+    /// Whether another program has removed, moved or replaced the part.
     pub fn has_lost_its_name(&self) -> bool {
         !is_at(&self.file, &self.path)
     }
 
-    /// Whether a written byte has waited for its sync as long as it may.
+    /// Whether a written byte has reached its longest wait for a sync.
     pub fn is_sync_due(&self, limits: &PartLimits) -> bool {
         let due = self.sync_due(limits);
         due.is_some_and(|due| due <= Instant::now())
     }
 
-    /// Makes the written bytes survive a power cut. An error is final: after a failed sync
-    /// the kernel may count lost pages as clean, so a second sync that succeeds proves
-    /// nothing.
+    /// Makes the written bytes survive a power cut. An error is final: after a failed
+    /// sync the kernel may mark lost pages as clean, so a later sync can succeed
+    /// although bytes are lost.
     pub fn sync(&mut self) -> Result<()> {
         if self.unsynced_since.is_none() {
             return Ok(());
@@ -290,9 +293,9 @@ impl Part {
         Ok(())
     }
 
-    /// When it has to be synced or closed even if no record comes.
+    /// The time at which the part must be synced or closed even if no record arrives.
     pub fn due(&self, limits: &PartLimits) -> Option<Instant> {
-        // A time that cannot be represented never comes.
+        // A time that cannot be represented is never reached.
         let old = self.created.checked_add(limits.age);
         old.into_iter().chain(self.sync_due(limits)).min()
     }

@@ -1,5 +1,5 @@
-//! The queue of closed parts. A thread makes them complete files, one at a time, since a
-//! full part takes seconds.
+//! The queue of closed parts. A thread makes complete files from them, one at a time,
+//! since a full part takes seconds.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,13 +16,13 @@ use crate::observe::archive::stamp::Stamp;
 use crate::stage::Stage;
 use crate::stage::task::Task;
 
-/// How long after a full disk the next attempt comes.
+/// The wait after a full disk until the next attempt.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// How often a running compression is checked while no record comes.
+/// While no record arrives, a running compression is checked at this interval.
 const CHECK_EVERY: Duration = Duration::from_millis(200);
 
-/// What has its final name.
+/// The counts of the publisher.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PublisherCounts {
     /// Complete files of this run.
@@ -37,19 +37,19 @@ pub struct PublisherCounts {
     pub lost: u64,
 }
 
-/// The closed parts that have no final name yet, in their order.
+/// The closed parts that have no final name yet, in order.
 #[derive(Debug)]
 pub struct Publisher {
     folder: PathBuf,
-    /// `None` while the compression's thread has it.
+    /// `None` while the thread of a compression uses it.
     compressor: Option<Compressor>,
     /// The stamp of the next file, as far as it is known.
     next_stamp: Stamp,
     retention: Retention,
-    /// The first one is being compressed while `compression` is there.
+    /// The closed parts. If there is a `compression`, it compresses the first one.
     backlog: VecDeque<ClosedPart>,
     compression: Option<Compression>,
-    /// Set after a full disk: when the next attempt comes.
+    /// The time of the next attempt, after a full disk.
     retry_at: Option<Instant>,
     counts: PublisherCounts,
 }
@@ -82,19 +82,19 @@ impl Publisher {
         self.backlog.push_back(part);
     }
 
-    /// How many parts have no final name yet.
+    /// The number of parts without a final name.
     pub fn backlog(&self) -> usize {
         self.backlog.len()
     }
 
-    /// How many lines are in parts whose names were removed: they are lost if this run
-    /// does not compress them.
+    /// The number of lines in parts whose names were removed. These lines are lost if
+    /// this run does not compress the parts.
     pub fn lines_in_removed_parts(&self) -> u64 {
         let parts = self.backlog.iter();
         parts.map(|part| part.lines_at_risk(&self.folder)).sum()
     }
 
-    /// What was done so far.
+    /// The counts so far.
     pub fn counts(&self) -> PublisherCounts {
         PublisherCounts {
             removed: self.retention.removed(),
@@ -107,8 +107,9 @@ impl Publisher {
         self.compression.as_ref()
     }
 
-    /// When to call [`advance`](Publisher::advance). A running compression has to be
-    /// checked now and then, since its end wakes nobody.
+    /// The time at which to call [`advance`](Publisher::advance). A running
+    /// compression must be checked at intervals, because its end does not wake the
+    /// loop.
     pub fn due(&self) -> Option<Instant> {
         match &self.compression {
             Some(_) => Some(Instant::now() + CHECK_EVERY),
@@ -116,8 +117,8 @@ impl Publisher {
         }
     }
 
-    /// Records a finished compression and starts the next one, without waiting. Fails if
-    /// a compression failed for another reason than a full disk.
+    /// Records a finished compression and starts the next one, without waiting. Fails
+    /// if a compression failed and the disk is not full.
     pub fn advance(&mut self, stage: &mut Stage) -> Result<()> {
         if let Some(finished) = self.compression.take_if(|task| task.is_done()) {
             let (mut compressor, outcome) = finished.join()?;
@@ -147,7 +148,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Takes the first part off the queue and counts what became of it.
+    /// Removes the first part from the queue and counts its result.
     fn record(&mut self, stage: &mut Stage, file: CompleteFile) -> Result<()> {
         stage.stats.touch();
         self.counts.lost += file.lost_lines;
@@ -158,11 +159,11 @@ impl Publisher {
         let Some(stamp) = file.stamp else {
             return Ok(());
         };
-        // Past the largest numbers, counting starts again at 0.
+        // After the largest numbers, counting starts again at 0.
         self.next_stamp = stamp.next().unwrap_or_default();
         self.counts.files += 1;
         match part.and_then(|part| part.own) {
-            // Lines that another program has added are not this run's records.
+            // Lines that another program has added are not records of this run.
             Some((_, content)) => self.counts.archived += stamp.lines.min(content.lines),
             None => self.counts.recovered += stamp.lines,
         }
@@ -170,7 +171,7 @@ impl Publisher {
         self.retention.apply()
     }
 
-    /// What becomes of the first part's records if this run cannot go on.
+    /// Describes the state of the first part's records if this run cannot continue.
     fn fate_of_first(&self) -> String {
         let first = self.backlog.front();
         match first.map_or(0, |part| part.lines_at_risk(&self.folder)) {
@@ -182,13 +183,13 @@ impl Publisher {
     }
 }
 
-/// Reports that the disk is full, but not more often than the same message may come.
+/// Warns that the disk is full. The stage limits how often it prints this warning.
 pub fn warn_of_full_disk(stage: &mut Stage, error: &anyhow::Error) {
     let message = format!("{error:#}; reading pauses until there is room");
     stage.report.warn_seldom("disk full", &message);
 }
 
-/// Whether an error may pass when the disk has room again.
+/// Whether an error may disappear when the disk has room again.
 pub fn is_disk_full(error: &anyhow::Error) -> bool {
     let cause = error.root_cause().downcast_ref::<io::Error>();
     cause.is_some_and(|error| {

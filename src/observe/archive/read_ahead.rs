@@ -1,5 +1,5 @@
-//! Reads files in a thread, a few blocks ahead, so that a signal does not wait for a disk
-//! that blocks.
+//! Reads files in a thread, a few blocks ahead, so that the reaction to a signal does not
+//! wait for a blocked disk.
 
 use std::io::{self, Read};
 use std::thread;
@@ -11,22 +11,23 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use crate::stage::{EndedEarly, Stage};
 use crate::stream::archives::RecordedFile;
 
-/// How much one read takes: as much as [`Lines`](crate::wire::lines::Lines) has room for.
+/// The number of bytes in one read: as many as [`Lines`](crate::wire::lines::Lines) has
+/// room for.
 const BLOCK_BYTES: usize = 64 * 1024;
 
-/// How many blocks are read ahead.
+/// The number of blocks that are read ahead.
 const BLOCKS_MAX: usize = 8;
 
-/// How often signals are checked while nothing comes.
+/// While no block arrives, signals are checked at this interval.
 const CHECK_EVERY: Duration = Duration::from_millis(50);
 
-/// What the thread has read. For each file comes `NotOpened`, or `Opened`, its blocks, and
-/// then `End` or `Broken`.
+/// An event of the thread. The events of a file are `NotOpened`, or `Opened`, its blocks,
+/// and then `End` or `Broken`.
 #[derive(Debug)]
 pub enum ReadEvent {
     /// The next file is open.
     Opened {
-        /// Its length on disk, in bytes.
+        /// The length of the file on disk, in bytes.
         length: u64,
     },
     /// The next file cannot be opened and is skipped.
@@ -35,7 +36,7 @@ pub enum ReadEvent {
     Block {
         /// At most a block, uncompressed.
         bytes: Vec<u8>,
-        /// How many bytes of the file were read from disk so far.
+        /// The number of bytes of the file that were read from disk so far.
         position: u64,
     },
     /// The file was read to its end.

@@ -1,5 +1,5 @@
-//! What a killed run has left in the folder. The next run completes or removes it at its
-//! start.
+//! Completes or removes the files that a killed run has left in the folder. The next run
+//! does this at its start.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read};
@@ -18,18 +18,18 @@ use crate::stream::archives::{
 };
 use crate::wire::micros::Micros;
 
-/// What recovery has found.
+/// The result of a recovery.
 #[derive(Debug, Default)]
 pub struct Recovered {
-    /// The parts that hold records, in order. Each was cut to whole lines.
+    /// The parts that contain records, in order. Each was cut to whole lines.
     pub parts: Vec<ClosedPart>,
-    /// How many bytes of torn lines were cut off.
+    /// The number of bytes of torn lines that were cut off.
     pub discarded_bytes: u64,
 }
 
-/// Removes unfinished compressions and parts whose complete files are there. Cuts every
+/// Removes unfinished compressions, and parts whose complete files exist. Cuts every
 /// other part after its last whole line. Reports files that it cannot handle, and leaves
-/// them unchanged. `folder` is locked, so no other run is at work. `now` is for new ids.
+/// them unchanged. `folder` is locked, so no other run uses it. `now` is for new ids.
 pub fn recover(stage: &mut Stage, folder: &mut ArchiveFolder, now: Micros) -> Result<Recovered> {
     let mut recovered = Recovered::default();
     for name in names(folder.path())? {
@@ -56,7 +56,7 @@ pub fn recover(stage: &mut Stage, folder: &mut ArchiveFolder, now: Micros) -> Re
     Ok(recovered)
 }
 
-/// Handles one part. The error says why it cannot be read or changed.
+/// Handles one part. The error is the reason why it cannot be read or changed.
 fn recover_part(
     stage: &mut Stage,
     folder: &mut ArchiveFolder,
@@ -87,7 +87,7 @@ fn recover_part(
     if kept == 0 {
         return fs::remove_file(&path);
     }
-    // The killed run may not have synced all of it.
+    // The killed run may not have synced the whole file.
     file.sync_all()?;
     stage.report.warn(&format!(
         "{shown}: recovering {kept} bytes of an earlier run"
@@ -111,7 +111,7 @@ fn recover_part(
     Ok(())
 }
 
-/// Opens a part for reading and cutting. Fails if it is a link or no regular file.
+/// Opens a part for reading and cutting. Fails if it is a link or not a regular file.
 fn open_part(path: &Path) -> io::Result<File> {
     refuse_irregular(&fs::symlink_metadata(path)?)?;
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;

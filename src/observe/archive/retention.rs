@@ -10,16 +10,16 @@ use anyhow::{Context, Result};
 use crate::observe::archive::file_id::FileId;
 use crate::stream::archives::{FileKind, names, path_of};
 
-/// How much is kept: everything, if there is no limit.
+/// The limits of the complete files. Without a limit, all files are kept.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RetentionLimits {
-    /// The most complete files.
+    /// The largest number of complete files.
     pub files: Option<u64>,
-    /// The most bytes of complete files, compressed.
+    /// The largest number of bytes in complete files, compressed.
     pub bytes: Option<u64>,
 }
 
-/// The complete files of a folder; none if there is no limit.
+/// The complete files of a folder. The list is empty if there is no limit.
 #[derive(Debug)]
 pub struct Retention {
     folder: PathBuf,
@@ -59,9 +59,9 @@ impl Retention {
     fn count(&mut self, id: FileId) -> Result<()> {
         let path = path_of(&self.folder, FileKind::Complete(&id.to_string()));
         let found = match fs::symlink_metadata(&path) {
-            // The archive writes regular files only.
+            // The archive writes only regular files.
             Ok(found) if !found.is_file() => return Ok(()),
-            // Another program may have removed it since.
+            // Another program may have removed the file in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             found => found.with_context(|| format!("{}: cannot read", path.display()))?,
         };
@@ -79,7 +79,8 @@ impl Retention {
         Ok(())
     }
 
-    /// Removes the oldest files while there is too much. The latest file always stays.
+    /// Removes the oldest files until the limits are kept. The latest file always
+    /// stays.
     pub fn apply(&mut self) -> Result<()> {
         let files_max = self.limits.files.unwrap_or(u64::MAX);
         let bytes_max = self.limits.bytes.unwrap_or(u64::MAX);
@@ -93,7 +94,7 @@ impl Retention {
             let path = path_of(&self.folder, FileKind::Complete(&id.to_string()));
             match fs::remove_file(&path) {
                 Ok(()) => self.removed += 1,
-                // Another program has removed it.
+                // Another program has removed the file.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
                     return Err(error)
@@ -104,7 +105,7 @@ impl Retention {
         Ok(())
     }
 
-    /// How many files were removed.
+    /// The number of removed files.
     pub fn removed(&self) -> u64 {
         self.removed
     }

@@ -1,4 +1,4 @@
-//! The stamp of a complete file: what the file holds, and its place among the others.
+//! The stamp of a complete file: its content, and its position among the other files.
 //!
 //! It is an extra field in the header of the first gzip member, which other programs
 //! skip.
@@ -7,22 +7,22 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 
-/// What a complete file says of itself.
+/// The numbers that a complete file contains about itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stamp {
     /// The number of the file in its folder, counted from 0 without a gap.
     pub number: u64,
-    /// How many lines the files before it hold.
+    /// The number of lines in all earlier files.
     pub lines_before: u64,
-    /// How many lines it holds.
+    /// The number of lines in this file.
     pub lines: u64,
-    /// How many bytes it holds, uncompressed.
+    /// The number of bytes in this file, uncompressed.
     pub bytes: u64,
 }
 
 impl Stamp {
-    /// The stamp of the next file, without its lines and bytes. `None` if the numbers
-    /// would overflow.
+    /// The stamp of the next file, without its lines and bytes. Returns `None` if the
+    /// numbers would overflow.
     pub fn next(self) -> Option<Stamp> {
         Some(Stamp {
             number: self.number.checked_add(1)?,
@@ -31,8 +31,8 @@ impl Stamp {
         })
     }
 
-    /// Why `rv-archive` cannot have written it; `None` if it can. Every file holds at
-    /// least a line, and every line at least a byte.
+    /// The reason why `rv-archive` cannot have written this stamp; `None` if it can.
+    /// Every file has at least one line, and every line has at least one byte.
     pub fn contradiction(self) -> Option<&'static str> {
         let Stamp {
             number,
@@ -51,7 +51,7 @@ impl Stamp {
         }
     }
 
-    /// The four numbers, as they stand in the file at [`STAMP_AT`].
+    /// The four numbers, as bytes of the file at [`STAMP_AT`].
     pub fn to_bytes(self) -> [u8; STAMP_BYTES] {
         let mut bytes = [0; STAMP_BYTES];
         let values = [self.number, self.lines_before, self.lines, self.bytes];
@@ -88,22 +88,22 @@ impl Stamp {
 /// The length of the four numbers.
 pub const STAMP_BYTES: usize = 32;
 
-/// No archive has more files, lines or bytes: a million lines a second would take a
-/// thousand years.
+/// The largest possible number of files, lines or bytes: a million lines a second would
+/// take a thousand years.
 const COUNT_MAX: u64 = 1 << 55;
 
 /// The header of a gzip member: deflate, Unix, and no time, so that the same lines give
 /// the same bytes.
 pub const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
 
-/// The flag in a gzip header that an extra field follows.
+/// The flag in a gzip header for a following extra field.
 const FLAG_EXTRA: u8 = 4;
 
-/// Where the four numbers begin. Before them stand the gzip header, the length of the
-/// extra field, the name of its only subfield, and that subfield's length.
+/// The offset of the four numbers. Before them are the gzip header, the length of the
+/// extra field, the name of its only subfield, and the length of that subfield.
 pub const STAMP_AT: usize = GZIP_HEADER.len() + 6;
 
-/// The bytes of a stamped file before the four numbers.
+/// The bytes of a stamped file that precede the four numbers.
 pub fn stamped_header() -> [u8; STAMP_AT] {
     let mut header = [0; STAMP_AT];
     header[..GZIP_HEADER.len()].copy_from_slice(&GZIP_HEADER);

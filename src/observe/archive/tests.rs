@@ -1,4 +1,4 @@
-//! The archive as a whole, on real files.
+//! Tests of the whole archive, on real files.
 
 use std::fs;
 use std::io::Read;
@@ -18,7 +18,7 @@ use crate::observe::archive::time_range::{TimeRangeArgs, files_in_range};
 use crate::stage::filter::{Background, Filter};
 use crate::wire::lines::Line;
 
-/// A folder for the archive beside a file for its input.
+/// A folder with an archive's folder and a file for its input.
 struct Sandbox {
     root: TempDir,
 }
@@ -45,8 +45,8 @@ impl Sandbox {
         Stage::new(ArchiveArgs::NAME, args.run_args()).unwrap()
     }
 
-    /// Runs the program on `input` to its end. Returns how many lines it set
-    /// aside.
+    /// Runs the program on `input` until it ends. Returns the number of rejected
+    /// lines.
     fn archive(&self, flags: &[&str], input: &[u8]) -> Result<u64> {
         let path = self.root.path().join("input.ndjson");
         fs::write(&path, input).unwrap();
@@ -58,7 +58,7 @@ impl Sandbox {
         Ok(stage.report.rejected())
     }
 
-    /// What `rv-archive cat` makes of the folder.
+    /// The output of `rv-archive cat` for the folder.
     fn cat(&self) -> Vec<u8> {
         let (dir, out) = (self.dir(), self.root.path().join("out"));
         let all = ["rv-archive", "cat", "-q", "-o", out.to_str().unwrap()];
@@ -135,7 +135,8 @@ fn a_new_file_begins_after_so_many_records_or_bytes() {
             assert_eq!(contents.len(), count.div_ceil(each), "{count} by {each}");
             assert_eq!(contents.concat(), lines(count));
 
-            // A line has 8 bytes: files of `each`, and less than a line more.
+            // A line has 8 bytes: a file has room for `each` lines and for less
+            // than one more.
             for more in [0, 3, 7] {
                 let sandbox = Sandbox::new();
                 let flag = format!("--max-bytes={}B", 8 * each + more);
@@ -193,14 +194,14 @@ fn the_age_of_a_file_counts_from_its_first_record() {
     let due = archive.due().unwrap();
     assert!(from + hour <= due && due <= Instant::now() + hour);
 
-    // Full by its count: the next has an age of its own.
+    // The part is full. The next part has a new age.
     take(&mut archive);
     assert!(archive.part.is_none());
     let from = take(&mut archive);
     let age = archive.part.as_ref().unwrap().due(&archive.limits).unwrap();
     assert!(from + hour <= age);
 
-    // Old, though nothing comes.
+    // The part is old, although no line arrives.
     archive.limits.age = Duration::ZERO;
     assert!(archive.due().unwrap() <= Instant::now());
     archive.before_wait(&mut stage).unwrap();
@@ -260,7 +261,7 @@ fn a_part_cut_anywhere_becomes_a_complete_file_of_its_whole_lines() {
             .dir()
             .join("part-20200101T000000.000Z-000000.ndjson");
         fs::write(&part, &text[..cut]).unwrap();
-        // Half a compression of the same part.
+        // An unfinished compression of the same part.
         fs::write(
             sandbox
                 .dir()

@@ -1,5 +1,5 @@
-//! `--since` and `--until`: which records lie in a time range, and which files can be
-//! skipped because they hold none of them.
+//! `--since` and `--until`: selects the records in a time range, and the files that may
+//! contain them.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -20,25 +20,25 @@ use crate::wire::micros::Micros;
 use crate::wire::object::value_of;
 use crate::wire::reject::Reject;
 
-/// How much of a file is searched for its first timestamp.
+/// The number of bytes of a file that are searched for its first timestamp.
 const PEEK_BYTES: u64 = 256 * 1024;
 
 /// The flags of a time range.
 #[derive(Args, Clone, Debug, Default)]
 pub struct TimeRangeArgs {
-    /// Only records whose `timestamp` is at TIME or later. TIME is a date such as
-    /// `2026-05-01`, a time such as `2026-05-01T12:30:00Z`, seconds since 1970, or a
-    /// span before now such as `2h`. A line without a timestamp has that of the line
-    /// before it
+    /// Select only records whose `timestamp` is at TIME or later. TIME is a date such
+    /// as `2026-05-01`, a time such as `2026-05-01T12:30:00Z`, seconds since 1970, or
+    /// a span before now such as `2h`. A line without a timestamp gets that of the
+    /// previous line
     #[arg(long, value_name = "TIME")]
     since: Option<TimeArgument>,
 
-    /// Only records whose `timestamp` is before TIME
+    /// Select only records whose `timestamp` is before TIME
     #[arg(long, value_name = "TIME")]
     until: Option<TimeArgument>,
 
-    /// With --since and --until: skip a file if the time in its name is further away
-    /// than this, and its first record lies outside, too
+    /// With --since and --until: skip a file if the time in its name is outside the
+    /// range by more than this, and its first record is outside the range, too
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = duration)]
     slack: Duration,
 }
@@ -81,8 +81,8 @@ impl FromStr for TimeArgument {
     }
 }
 
-/// The date that digits without dashes may mean, in the form that is accepted. As
-/// seconds, nearly all such numbers would lie in the year 1970.
+/// The date that digits without dashes may mean, in the accepted form. As seconds, nearly
+/// all such numbers would be in the year 1970.
 fn bare_date(text: &str) -> Option<String> {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -113,7 +113,7 @@ pub struct TimeRange {
 }
 
 impl TimeRangeArgs {
-    /// The range that the flags name.
+    /// The range of the flags.
     pub fn range(&self) -> TimeRange {
         TimeRange {
             since: self.since.map(|time| time.0),
@@ -124,24 +124,25 @@ impl TimeRangeArgs {
 }
 
 impl TimeRange {
-    /// Whether it has neither a start nor an end.
+    /// Whether the range has neither a start nor an end.
     pub fn is_unbounded(&self) -> bool {
         self.since.is_none() && self.until.is_none()
     }
 
-    /// Whether a record of this time lies in it. A record of unknown time does.
+    /// Whether a record of this time is in the range. A record of unknown time is.
     pub fn contains(&self, time: Option<Micros>) -> bool {
         let Some(time) = time else { return true };
         self.since.is_none_or(|since| since <= time) && self.until.is_none_or(|until| time < until)
     }
 
-    /// The files that may hold records of the range.
+    /// The files that may contain records of the range.
     ///
-    /// A record is archived after its timestamp. So a file that was closed well before
-    /// `since` holds none of the range, and neither does a file that was created well
-    /// after `until`, unless records were archived late. Since names can be wrong, the
-    /// first record of the skipped files is read, from the range outwards, until one
-    /// lies outside the range too, or until `is_stopped`.
+    /// A record is archived after its timestamp. So a file that was closed well
+    /// before `since` contains no record of the range. A file that was created well
+    /// after `until` contains no such record either, unless records were archived
+    /// late. But names can be wrong. So the first records of skipped files are read,
+    /// beginning with the files next to the range. This ends at the first file whose
+    /// record is outside the range, or when `is_stopped`.
     fn select(
         &self,
         files: Vec<RecordedFile>,
@@ -154,7 +155,8 @@ impl TimeRange {
         let (mut first, mut end) = (0, files.len());
         if let Some(since) = self.since {
             let old = |time: &Option<Micros>| time.is_some_and(|time| time <= since - self.slack);
-            // The files before the last old one were closed when that one was created.
+            // A file was closed when the next file was created. So all files
+            // before the last old file were closed before the range.
             first = created.iter().rposition(old).unwrap_or(0);
             while first > 0
                 && !is_stopped()
@@ -180,8 +182,8 @@ impl TimeRange {
     }
 }
 
-/// The files of `paths` that may hold records of `range`, in order. After a signal to
-/// stop there may be more of them.
+/// The files of `paths` that may contain records of `range`, in order. After a signal to
+/// stop, the list may contain further files.
 pub fn files_in_range(
     stage: &mut Stage,
     paths: &[PathBuf],
@@ -204,7 +206,7 @@ pub fn files_in_range(
     Ok(files)
 }
 
-/// When a file was created, by its name.
+/// The creation time of a file, from its name.
 pub fn creation_time(file: &RecordedFile) -> Option<Micros> {
     let path = file.path();
     match FileKind::of(path.file_name()?.to_str()?)? {
@@ -213,15 +215,15 @@ pub fn creation_time(file: &RecordedFile) -> Option<Micros> {
     }
 }
 
-/// Whether the first timestamp near the start of a file fulfils `is_wanted`. An invalid
-/// timestamp counts as wanted, since its line has to be rejected. A file that cannot be
-/// read is not wanted here; it is reported when it is read whole.
+/// Whether the first timestamp near the start of a file satisfies `is_wanted`. An invalid
+/// timestamp also counts as wanted, because its line must be rejected. A file that cannot
+/// be read is not wanted; it is reported when the whole file is read.
 fn first_timestamp_is(file: &RecordedFile, is_wanted: impl Fn(Micros) -> bool) -> bool {
     let mut start = Vec::new();
     let Ok(opened) = file.open() else {
         return false;
     };
-    // The bytes before an error may hold a timestamp.
+    // The bytes before an error may contain a timestamp.
     let _ = opened.take(PEEK_BYTES).read_to_end(&mut start);
     let mut lines = start.split(|byte| *byte == b'\n');
     match lines.find_map(|line| timestamp_in(line).transpose()) {
@@ -230,8 +232,8 @@ fn first_timestamp_is(file: &RecordedFile, is_wanted: impl Fn(Micros) -> bool) -
     }
 }
 
-/// The timestamp of a line; `None` if the line is no record or has none. The error says
-/// what is wrong with the timestamp.
+/// The timestamp of a line; `None` if the line is not a record or has no timestamp. The
+/// error names the fault of the timestamp.
 pub fn timestamp_of(line: &Line) -> Result<Option<Micros>, Reject> {
     line.record()?.map_or(Ok(None), timestamp_in)
 }
@@ -300,7 +302,7 @@ mod tests {
             let error = text.parse::<TimeArgument>().unwrap_err();
             assert!(error.contains(remedy), "{text}: {error}");
         }
-        // What is no date, and what is written as a fraction, is seconds.
+        // A number that is not a date, or that has a fraction, is seconds.
         assert_eq!(parsed("20231114.0"), 20_231_114_000_000);
         assert_eq!(parsed("20231314"), 20_231_314_000_000);
         assert_eq!(parsed("0"), 0);
@@ -343,7 +345,7 @@ mod tests {
     fn files_far_outside_are_passed_over_by_their_names() {
         let files: Vec<(i64, f64)> = (0..10).map(|n| (n * 60, (n * 60) as f64)).collect();
         assert_eq!(chosen(&files, None, None).len(), 10);
-        // The one at 180 may hold what was archived 100 s late.
+        // The file at 180 may contain records that were archived 100 s late.
         assert_eq!(
             chosen(&files, Some(300), None),
             [180, 240, 300, 360, 420, 480, 540]
@@ -359,11 +361,11 @@ mod tests {
 
     #[test]
     fn where_names_and_records_disagree_the_records_count() {
-        // Old records, archived long after their time.
+        // Old records that were archived long after their time.
         let late = [(10_000, 1.0), (10_060, 2.0), (10_120, 3.0)];
         assert_eq!(chosen(&late, None, Some(3)), [10_000, 10_060]);
         assert_eq!(chosen(&late, Some(2), Some(9)).len(), 3);
-        // Names from a clock that stood still.
+        // Names from a clock that had stopped.
         let early = [(0, 10_000.0), (1, 10_001.0), (2, 10_002.0)];
         assert_eq!(chosen(&early, Some(10_001), None), [1, 2]);
     }

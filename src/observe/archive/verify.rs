@@ -1,5 +1,5 @@
-//! `rv-archive verify`: `log-<id>.gz` -> a verdict: whether each file is whole, holds what
-//! its stamp says, and follows the file before it.
+//! `rv-archive verify`: `log-<id>.gz` -> a verdict: whether each file is whole, agrees
+//! with its stamp, and follows the previous file.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -18,14 +18,14 @@ use crate::stream::address::Address;
 use crate::stream::archives::{RecordedFile, fault, not_opened, open_regular, recorded_files};
 use crate::stream::output::Output;
 
-/// How much is read at once.
+/// The number of bytes in one read.
 const BLOCK_BYTES: usize = 256 * 1024;
 
-/// Check archives: checksums, counts of lines, order, gaps; status 1 if something is
-/// wrong
+/// Check archives: checksums, counts of lines, order, gaps; exit with status 1 if a check
+/// fails
 ///
 /// Prints a line for each fault, and a line for each folder. The oldest files may be
-/// missing (`--keep-files`), but no file between two others.
+/// missing (`--keep-files`), but no file between two others may be missing.
 #[derive(Args, Clone, Debug)]
 #[command(after_help = "Example:\n  rv-archive verify requests.archive")]
 pub struct VerifyArgs {
@@ -42,7 +42,7 @@ pub struct VerifyArgs {
     output: Address,
 }
 
-/// What one file holds, as far as it can be read.
+/// The content of one file, as far as it can be read.
 #[derive(Debug, Default)]
 struct FileContent {
     lines: u64,
@@ -50,7 +50,7 @@ struct FileContent {
     disk_bytes: u64,
     ends_a_line: bool,
     stamp: Option<Stamp>,
-    /// Why the file could not be read to its end.
+    /// The reason why the file could not be read to its end.
     fault: Option<String>,
 }
 
@@ -65,7 +65,7 @@ struct FolderVerdict {
     bytes: u64,
     disk_bytes: u64,
     faults: u64,
-    /// How many older files have been removed.
+    /// The number of older files that have been removed.
     removed: u64,
     latest_stamp: Option<Stamp>,
     /// Whether the file after the one with `latest_stamp` had no stamp.
@@ -110,8 +110,8 @@ pub fn run(args: &VerifyArgs, stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Reads a whole file. The error is why it cannot be opened; damage is part of the
-/// content.
+/// Reads a whole file. The error is the reason why the file cannot be opened; damage is
+/// part of the content.
 fn read(file: &RecordedFile) -> io::Result<FileContent> {
     let mut opened = file.open()?;
     let mut content = FileContent {
@@ -149,7 +149,7 @@ fn stamp(file: &RecordedFile) -> io::Result<Option<Stamp>> {
 }
 
 impl FileContent {
-    /// What is wrong with a complete file that can be read to its end.
+    /// The fault of a complete file that can be read to its end.
     fn mismatch(&self) -> Option<String> {
         if self.fault.is_some() {
             return None;
@@ -205,7 +205,7 @@ impl FolderVerdict {
         faults
     }
 
-    /// Whether a file is the next one by its stamp. Returns what is wrong.
+    /// Whether a file is the next one by its stamp. Returns the fault, if any.
     fn check_order(&mut self, stamp: Stamp) -> Option<String> {
         if let Some(contradiction) = stamp.contradiction() {
             return Some(format!(

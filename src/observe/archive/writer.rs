@@ -1,4 +1,4 @@
-//! lines -> parts: the filter that writes each line into the open part, closes the part
+//! lines -> parts: this filter writes each line into the open part. It closes the part
 //! when it is full or old, and gives it to the publisher.
 
 use std::io;
@@ -21,29 +21,29 @@ use crate::stage::task::pause;
 use crate::stage::{EndedEarly, Stage};
 use crate::wire::lines::Line;
 
-/// The one writer of a folder.
+/// The only writer of a folder.
 #[derive(Debug)]
 pub struct ArchiveWriter {
     folder: ArchiveFolder,
-    /// With `--pass`: how many bytes of lines may wait for a sync.
+    /// With `--pass`: the number of bytes of lines that may wait for a sync.
     pass_bytes_max: Option<usize>,
-    /// Lines that are synced and not passed on yet.
+    /// Lines that are synced and not yet passed on.
     synced_lines: Vec<u8>,
     clock: Clock,
     pub(super) limits: PartLimits,
-    /// The open part. It begins with its first record, so no file is empty.
+    /// The open part. It is created for its first record, so no file is empty.
     pub(super) part: Option<Part>,
     pub(super) publisher: Publisher,
     lines_in: u64,
     bytes_in: u64,
-    /// How many bytes of torn lines recovery has cut off.
+    /// The number of bytes of torn lines that recovery has cut off.
     pub(super) discarded_bytes: u64,
-    /// Lines that another program has removed from the open part.
+    /// The number of lines that another program has removed from the open part.
     lost_lines: u64,
 }
 
 impl ArchiveWriter {
-    /// Locks the folder and takes over what an earlier run has left in it.
+    /// Locks the folder and completes the files of an earlier run.
     pub fn open(stage: &mut Stage, options: &ArchiveOptions) -> Result<ArchiveWriter> {
         let dir = &options.dir;
         let mut folder = ArchiveFolder::open(dir)?;
@@ -122,8 +122,9 @@ impl ArchiveWriter {
         Ok(())
     }
 
-    /// Syncs all pending lines at once. Then they may be passed on. A part that has lost
-    /// its name is closed instead: its lines survive only in a complete file.
+    /// Syncs all pending lines at once. Then they may be passed on. If the part has
+    /// lost its name, it is closed instead, because only a complete file can save its
+    /// lines.
     fn sync(&mut self, stage: &mut Stage) -> Result<()> {
         self.write(stage)?;
         let Some(part) = &mut self.part else {
@@ -139,13 +140,13 @@ impl ArchiveWriter {
         Ok(())
     }
 
-    /// Waits a while if `error` is a full disk. Returns any other error.
+    /// If `error` is a full disk, waits for a short time. Returns any other error.
     fn wait_for_room(&mut self, stage: &mut Stage, error: anyhow::Error) -> Result<()> {
         if !is_disk_full(&error) {
             return Err(error);
         }
         warn_of_full_disk(stage, &error);
-        // A compression that ends now removes its part, which makes room.
+        // A compression that ends now removes its part, which frees space.
         self.publisher.advance(stage)?;
         pause(stage, self, Instant::now() + RETRY_AFTER).map_err(|ended| {
             let bytes = self.part.as_ref().map_or(0, Part::unwritten_bytes);
@@ -155,8 +156,9 @@ impl ArchiveWriter {
         })
     }
 
-    /// Closes the open part, if there is one, and gives it to the publisher. Waits while
-    /// the part before it is still being compressed, so that at most one part waits.
+    /// Closes the open part, if there is one, and gives it to the publisher. Waits
+    /// while the previous part is still being compressed, so that at most one part
+    /// waits.
     fn close_part(&mut self, stage: &mut Stage) -> Result<()> {
         self.write(stage)?;
         let Some(mut part) = self.part.take() else {
@@ -166,7 +168,8 @@ impl ArchiveWriter {
         let mut lines = Vec::new();
         part.release_written(self.pass_bytes_max.map(|_| &mut lines));
         self.publisher.push(ClosedPart::of(&part));
-        // The compression starts first: it runs while the disk syncs the part.
+        // The compression starts first, so that it runs while the disk syncs the
+        // part.
         self.publisher.advance(stage)?;
         part.sync()?;
         // A part without a name is safe only as a complete file.
@@ -176,7 +179,7 @@ impl ArchiveWriter {
         Ok(())
     }
 
-    /// Waits until at most `backlog_max` parts are left to compress.
+    /// Waits until at most `backlog_max` parts are not compressed.
     fn wait_for_publisher(&mut self, stage: &mut Stage, backlog_max: usize) -> Result<()> {
         loop {
             self.publisher.advance(stage)?;
@@ -192,7 +195,7 @@ impl ArchiveWriter {
         }
     }
 
-    /// Adds to a signal's error how many parts there was no time to compress.
+    /// Adds the number of uncompressed parts to a signal's error.
     fn with_uncompressed_files(&self, ended: anyhow::Error) -> anyhow::Error {
         if ended.downcast_ref::<EndedEarly>().is_none() {
             return ended;
@@ -235,13 +238,13 @@ impl ArchiveWriter {
         }
     }
 
-    /// How many records are in no complete file yet.
+    /// The number of records that are not in a complete file yet.
     fn open_records(&self, stage: &Stage) -> u64 {
         let done = self.publisher.counts().archived + self.lost() + stage.report.rejected();
         self.lines_in.saturating_sub(done)
     }
 
-    /// How many records another program has removed from the folder.
+    /// The number of records that another program has removed from the folder.
     fn lost(&self) -> u64 {
         self.lost_lines + self.publisher.counts().lost
     }

@@ -1,11 +1,11 @@
-//! Which models gave the same result in a decision. A service without scripts cannot compare
-//! members of a document, so the sink compares them.
+//! Determines which models of a decision gave equal results. A service without scripts
+//! cannot compare members of a document, so the sink compares them.
 
 use crate::wire::decision::{Candidate, candidates_of};
 use crate::wire::message::{Outcome, Record};
 use crate::wire::object::{Object, ObjectWriter};
 
-/// The most models that are compared. More would make too many pairs.
+/// The largest number of models that are compared. More models would make too many pairs.
 const MODELS_MAX: usize = 16;
 
 /// The member that is added to the document.
@@ -20,15 +20,15 @@ pub struct Agreement {
 }
 
 impl Agreement {
-    /// Compares the models of a decision. `None` for other records, and for a decision that
-    /// has a member of this name.
+    /// Compares the models of a decision. Returns `None` for other records, and for a
+    /// decision that already has a member `agreement`.
     pub fn of(record: &Record) -> Option<Agreement> {
         let candidates = candidates_of(record).ok()?;
         if Object::parse(record.text()).ok()?.get(NAME).is_some() {
             return None;
         }
         let mut answers: Vec<(String, &str)> = Vec::new();
-        // An entry that is no candidate is not compared.
+        // An entry that is not a valid candidate is not compared.
         for candidate in candidates.flatten() {
             if let Some((model, answer)) = answer(&candidate)
                 && !answers.iter().any(|(earlier, _)| *earlier == model)
@@ -52,7 +52,7 @@ impl Agreement {
         Some(agreement)
     }
 
-    /// Appends it to the document.
+    /// Appends the member to the document.
     pub fn write(&self, document: &mut ObjectWriter) {
         let list = |pairs: &[String]| {
             let quoted: Vec<String> = pairs
@@ -69,8 +69,8 @@ impl Agreement {
     }
 }
 
-/// A candidate's model, such as `dt@1`, and the text of its answer. An error is no
-/// answer. A candidate without a version has version 0, as a score has.
+/// A candidate's model, such as `dt@1`, and the text of its result. Returns `None` for an
+/// error. A candidate without a version has version 0, as a score has.
 fn answer<'a>(candidate: &Candidate<'a>) -> Option<(String, &'a str)> {
     let name = candidate.model_name().ok()?;
     let version = candidate.model_version().unwrap_or(0);
@@ -81,7 +81,7 @@ fn answer<'a>(candidate: &Candidate<'a>) -> Option<(String, &'a str)> {
     Some((format!("{name}@{version}"), answer))
 }
 
-/// Whether two results are equal: `1` and `1.0` are.
+/// Whether two results are equal. `1` and `1.0` are equal.
 fn is_same(one: &str, other: &str) -> bool {
     let value = |text| serde_json::from_str::<serde_json::Value>(text).ok();
     let number = |text: &str| text.parse::<f64>().ok();

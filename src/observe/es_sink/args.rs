@@ -1,4 +1,4 @@
-//! The flags of `rv-es-sink`, and their checking.
+//! The flags of `rv-es-sink` and their checks.
 
 use std::num::NonZeroUsize;
 use std::time::Duration;
@@ -19,28 +19,28 @@ use crate::stage::usage;
 
 /// Send a stream to Elasticsearch or OpenSearch
 ///
-/// A record's document id is its messageId; a score's is
-/// messageId/modelName/modelVersion. So a record that is sent twice is one document.
+/// The id of a document is its record's messageId; for a score, it is
+/// messageId/modelName/modelVersion. So a record that is sent twice becomes one document.
 /// The timestamp becomes a date in UTC. The document of a decision gets a member
-/// `agreement`. It lists the pairs of models that gave the same result, and the pairs
-/// that did not.
+/// `agreement`. It lists the pairs of models that gave equal results, and the pairs that
+/// did not.
 ///
-/// An index maps each field once. So that no record can spoil a field for the others,
-/// objects in a model's input or result become fields of their own: the 5 in
-/// {"size":{"cm":5}} becomes the field `size/cm`. Such a document also holds the record
-/// as it came, as a text in `asReceived`. An input that is no object becomes the field
-/// `modelInput.value`. --keep-shape sends records as they are.
+/// An index has one mapping for each field. To keep a record from spoiling a field for
+/// other records, objects in a model's input or result are split into several fields: the
+/// 5 in {"size":{"cm":5}} becomes the field `size/cm`. Such a document also contains the
+/// original record, as a text in `asReceived`. An input that is not an object becomes the
+/// field `modelInput.value`. --keep-shape sends records unchanged.
 ///
 /// While the service is down or overloaded, or the index is read-only, the program stops
-/// reading and tries again. A record that the service refuses for good is rejected
-/// (--rejects) with the reason. If the program has to end, all records that were read and
-/// not delivered are rejected, too. A second SIGTERM changes nothing of this; a second
-/// SIGINT ends the program at once. If the service refuses the credentials at the start,
-/// the program ends. Later it waits for better ones, and reads their files again.
+/// reading and tries again. A record that the service refuses permanently is rejected
+/// (--rejects) with the reason. If the program must end, all records that were read and
+/// not delivered are rejected, too. A second SIGTERM has no effect; a second SIGINT ends
+/// the program at once. If the service refuses the credentials at the start, the program
+/// ends. Later it waits for new credentials, and reads their files again.
 ///
-/// The password comes from the environment variable RV_ES_PASSWORD or --password-file, an
-/// API key from RV_ES_API_KEY or --api-key-file. SIGHUP reads them again. Proxies of the
-/// environment are not used, and redirects are not followed.
+/// The password is read from the environment variable RV_ES_PASSWORD or --password-file,
+/// an API key from RV_ES_API_KEY or --api-key-file. SIGHUP reads them again. Proxies of
+/// the environment are not used, and redirects are not followed.
 ///
 /// `rv-es-sink setup` prepares the service: it creates index templates.
 #[derive(Parser, Clone, Debug)]
@@ -55,8 +55,8 @@ pub struct EsSinkArgs {
     #[command(flatten)]
     service: ServiceArgs,
 
-    /// The index or data stream. %Y, %m and %d in it stand for the date of the record's
-    /// timestamp in UTC
+    /// The index or data stream. %Y, %m and %d in NAME are replaced by the date of
+    /// the record's timestamp in UTC
     #[arg(long, value_name = "NAME", required = true)]
     index: Option<String>,
 
@@ -67,11 +67,12 @@ pub struct EsSinkArgs {
     #[arg(long, value_name = "N", default_value = "1000")]
     batch_records: NonZeroUsize,
 
-    /// Send at most SIZE in a call, uncompressed. A longer record gets a call of its own
+    /// Send at most SIZE in a call, uncompressed. A longer record gets a separate
+    /// call
     #[arg(long, value_name = "SIZE", default_value = "5MiB")]
     batch_bytes: ByteSize,
 
-    /// Send a record at most this long after it came
+    /// Send a record at most this long after it was read
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = duration)]
     batch_age: Duration,
 
@@ -90,7 +91,7 @@ pub struct EsSinkArgs {
     retry_max: Duration,
 
     /// Reject a record if the service has refused it for this long while it accepted
-    /// others. While it accepts none, no record is rejected
+    /// other records. While the service accepts no record, no record is rejected
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = duration)]
     give_up: Duration,
 
@@ -102,18 +103,19 @@ pub struct EsSinkArgs {
     #[arg(long, value_name = "NAME")]
     pipeline: Option<String>,
 
-    /// Send records as they are, for an index with a mapping of its own
+    /// Send records unchanged, for an index with its own mapping
     #[arg(long)]
     keep_shape: bool,
 
-    /// Also write each record to the output, in the order of the input, once it is indexed
-    /// or known to have been there before. A rejected record is not written, and does not
-    /// hold up those after it
+    /// Also write each record to the output, in the order of the input, after it is
+    /// indexed or known to be indexed already. A rejected record is not written, and
+    /// does not delay later records
     #[arg(long)]
     pass: bool,
 
-    /// With --pass: hold at most SIZE of records that were indexed before an earlier one.
-    /// Past SIZE nothing is read until the earlier one is indexed or rejected
+    /// With --pass: hold at most SIZE of records that were indexed before an earlier
+    /// record. If SIZE is reached, stop reading until the earlier record is indexed
+    /// or rejected
     #[arg(long, value_name = "SIZE", default_value = "64MiB", requires = "pass")]
     pass_bytes: ByteSize,
 
@@ -127,7 +129,7 @@ pub struct EsSinkArgs {
     pub(super) command: Option<EsSinkCommand>,
 }
 
-/// What to do instead of sending a stream.
+/// The subcommands.
 #[derive(Subcommand, Clone, Debug)]
 pub(super) enum EsSinkCommand {
     Setup(SetupArgs),
@@ -141,48 +143,50 @@ fn connections(text: &str) -> Result<usize, String> {
     }
 }
 
-/// What the flags ask for, checked.
+/// The checked options of the sink.
 #[derive(Debug)]
 pub(super) struct SinkOptions {
-    /// Where the service is.
+    /// The address of the service and the access to it.
     pub service: ServiceArgs,
-    /// Where documents go.
+    /// The index of the documents.
     pub index: IndexName,
-    /// Where records come from.
+    /// The input.
     pub input: InputArgs,
     /// The bounds of one call.
     pub batch: BatchLimits,
-    /// The most calls at once.
+    /// The largest number of simultaneous calls.
     pub connections: usize,
     /// The wait before the first repetition of a call.
     pub retry_min: Duration,
     /// The longest wait before a repetition.
     pub retry_max: Duration,
-    /// How long one record may be refused for now while others are accepted.
+    /// The longest time for which a record may be refused temporarily while others
+    /// are accepted.
     pub give_up: Duration,
     /// Whether calls are compressed.
     pub gzip: bool,
     /// The ingest pipeline that the service runs on each document.
     pub pipeline: Option<String>,
-    /// Whether records are sent as they are.
+    /// Whether records are sent unchanged.
     pub keep_shape: bool,
-    /// With `--pass`: how records are passed on.
+    /// With `--pass`: the options for passing records on.
     pub pass: Option<SinkPass>,
     /// Whether rejected records are written to a file.
     pub keeps_rejects: bool,
 }
 
-/// How indexed records are passed on.
+/// The options for passing indexed records on.
 #[derive(Debug)]
 pub(super) struct SinkPass {
-    /// Where they go.
+    /// The output for these records.
     pub to: PassArgs,
-    /// How many bytes of records may be held that were indexed before an earlier one.
+    /// The largest number of bytes of records that were indexed before an earlier
+    /// record.
     pub held_bytes_max: usize,
 }
 
 impl EsSinkArgs {
-    /// Refuses settings that make no sense, before anything is opened.
+    /// Refuses meaningless settings, before a stream is opened.
     pub(super) fn check(self) -> Result<SinkOptions> {
         let Some(index) = &self.index else {
             return Err(usage("--index is missing"));

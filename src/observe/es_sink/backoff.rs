@@ -1,4 +1,4 @@
-//! How long to wait before a failed call is made again.
+//! The time to wait before a failed call is repeated.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
@@ -7,13 +7,13 @@ use std::time::Duration;
 /// A limit that can be added to any time without an overflow.
 const WAIT_MAX: Duration = Duration::from_secs(86_400);
 
-/// Waits that double up to a limit. Each is shortened by up to a half at random, so that
-/// sinks that failed together do not come back together.
+/// Waits that double up to a limit. Each wait is shortened at random by up to a half, so
+/// that sinks that failed together do not retry together.
 #[derive(Debug)]
 pub struct Backoff {
     min: Duration,
     max: Duration,
-    /// Failures in a row.
+    /// The number of successive failures.
     failures: u32,
     /// A hash with a random key: a source of random numbers.
     random: RandomState,

@@ -1,4 +1,4 @@
-//! Records that were read and are not indexed yet. A [`Batch`] gathers them; a
+//! Records that were read and are not indexed yet. A [`Batch`] collects them; a
 //! [`SealedBatch`] is the content of one call.
 
 use std::time::Instant;
@@ -15,44 +15,45 @@ struct Entry {
     deferral: Option<Deferral>,
 }
 
-/// How long the service has refused a record for now.
+/// The history of a record that the service has refused temporarily.
 #[derive(Clone, Copy, Debug)]
 pub struct Deferral {
-    /// Since when other records were accepted between two refusals of this one.
+    /// The time since which other records were accepted between two refusals of this
+    /// record.
     pub since: Instant,
-    /// How many records were indexed before the last refusal.
+    /// The number of records that were indexed before the last refusal.
     pub indexed_before: u64,
 }
 
 /// One record of a batch.
 #[derive(Clone, Copy, Debug)]
 pub struct Item<'a> {
-    /// The two lines that `_bulk` wants: the action and the document.
+    /// The two lines of `_bulk`: the action and the document.
     pub body: &'a [u8],
-    /// The line as it came, in case the record is rejected.
+    /// The original line, in case the record is rejected.
     pub raw: &'a [u8],
     /// The number of the line in the input.
     pub number: u64,
-    /// Where the line begins in the input, in bytes.
+    /// The offset of the line in the input, in bytes.
     pub offset: u64,
-    /// Set if the service has refused the record for now.
+    /// Set if the service has refused the record temporarily.
     pub deferral: Option<Deferral>,
 }
 
-/// Records in their order, to which others can be added.
+/// A growing list of records.
 #[derive(Debug, Default)]
 pub struct Batch {
     body: Vec<u8>,
     raw: Vec<u8>,
     entries: Vec<Entry>,
-    /// When the first record was added.
+    /// The time at which the first record was added.
     since: Option<Instant>,
 }
 
 /// The records of one call. The call's thread shares the body.
 #[derive(Debug)]
 pub struct SealedBatch {
-    /// What is sent: the records' operations, one after the other.
+    /// The body of the call: the operations of all records.
     pub body: Bytes,
     raw: Vec<u8>,
     entries: Vec<Entry>,
@@ -73,12 +74,12 @@ impl Batch {
         });
     }
 
-    /// How many records there are.
+    /// The number of records.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// Whether it has no records.
+    /// Whether the batch is empty.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
@@ -88,14 +89,14 @@ impl Batch {
         self.body.len()
     }
 
-    /// When the first record was added. After [`take`](Batch::take) it is still the time
-    /// of the first of all.
+    /// The time at which the first record was added. [`take`](Batch::take) does not
+    /// change it.
     pub fn since(&self) -> Option<Instant> {
         self.since
     }
 
-    /// Takes out as many of the first records as fit into a call, but at least one if there
-    /// is one.
+    /// Removes and returns as many of the first records as fit into a call, but at
+    /// least one if the batch is not empty.
     pub fn take(&mut self, records_max: usize, bytes_max: usize) -> SealedBatch {
         let (mut bytes, mut raw_bytes, mut count) = (0, 0, 0);
         for entry in self.entries.iter().take(records_max.max(1)) {
@@ -117,7 +118,7 @@ impl Batch {
             body, raw, entries, ..
         } = std::mem::replace(self, rest);
         if self.entries.is_empty() {
-            // The next batch will be about as large.
+            // The next batch will probably have a similar size.
             self.body.reserve(body.len());
             self.raw.reserve(raw.len());
         }
@@ -130,17 +131,17 @@ impl Batch {
 }
 
 impl SealedBatch {
-    /// How many records there are.
+    /// The number of records.
     pub fn len(&self) -> usize {
         self.entries.len()
     }
 
-    /// The records, in their order.
+    /// The records, in order.
     pub fn items(&self) -> impl Iterator<Item = Item<'_>> {
         items(&self.body, &self.raw, &self.entries)
     }
 
-    /// The same records as two batches of half the size.
+    /// Splits the records into two batches of half the size.
     pub fn halves(self) -> [SealedBatch; 2] {
         let mut batch = Batch::default();
         self.items().for_each(|item| batch.push(item));

@@ -1,5 +1,5 @@
-//! The `_bulk` calls that are under way. Each has a thread of its own, so a service that
-//! does not answer delays neither the input nor a signal.
+//! The `_bulk` calls in progress. Each has a separate thread, so a service that does not
+//! answer delays neither the input nor the reaction to a signal.
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::observe::es_sink::bulk_reply::BulkOutcome;
 use crate::observe::es_sink::client::Client;
 use crate::stage::task::Task;
 
-/// The calls that are under way, in the order in which they were started.
+/// The calls in progress, in the order of their start.
 #[derive(Debug, Default)]
 pub struct BulkCalls(Vec<BulkCall>);
 
@@ -24,31 +24,31 @@ struct BulkCall {
     from: Instant,
 }
 
-/// A call that has ended.
+/// A finished call.
 #[derive(Debug)]
 pub struct FinishedCall {
     /// The records that were sent.
     pub batch: SealedBatch,
     /// The index of the address that was called.
     pub server: usize,
-    /// What the reply means.
+    /// The outcome of the call.
     pub outcome: BulkOutcome,
-    /// How long it took.
+    /// The duration of the call.
     pub took: Duration,
 }
 
 impl BulkCalls {
-    /// How many calls are under way.
+    /// The number of calls in progress.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// How many records are under way.
+    /// The number of records in calls in progress.
     pub fn records(&self) -> usize {
         self.0.iter().map(|call| call.batch.len()).sum()
     }
 
-    /// Starts a call. If no thread can be started, the records come back.
+    /// Starts a call. If no thread can be started, returns the records.
     pub fn start(
         &mut self,
         client: &Arc<Client>,
@@ -70,7 +70,7 @@ impl BulkCalls {
         Ok(())
     }
 
-    /// Takes out the first call that has ended; `None` if none has.
+    /// Removes and returns the first finished call; `None` if no call has finished.
     pub fn take_finished(&mut self) -> Option<FinishedCall> {
         let index = self.0.iter().position(|call| call.task.is_done())?;
         let call = self.0.remove(index);
@@ -83,7 +83,7 @@ impl BulkCalls {
         })
     }
 
-    /// Forgets the calls and returns their records. The threads end with the process.
+    /// Drops the calls and returns their records. The threads end with the process.
     pub fn abandon(&mut self) -> Vec<SealedBatch> {
         self.0.drain(..).map(|call| call.batch).collect()
     }

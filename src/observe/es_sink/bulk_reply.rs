@@ -1,4 +1,4 @@
-//! What the reply to a `_bulk` call means for each record of the call (pure).
+//! Reads the outcome of each record from the reply to a `_bulk` call (pure).
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -8,20 +8,20 @@ use crate::observe::es_sink::call_error::{CallError, reason_in, refusal};
 /// The longest reason that is kept with a refused record, in characters.
 const REASON_CHARS_MAX: usize = 500;
 
-/// What a call has come to.
+/// The outcome of a call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum BulkOutcome {
-    /// A verdict on each record, in their order.
+    /// A verdict on each record, in order.
     Items(Vec<Verdict>),
-    /// Make the same call again. If it had worked, the ids keep it from making duplicates.
+    /// The call must be repeated. If it has worked, the ids prevent duplicates.
     Retry(String),
-    /// The service is overloaded. Make the same call again later.
+    /// The service is overloaded. The call must be repeated later.
     Busy(String),
-    /// Send the same records in smaller calls.
+    /// The records must be sent in smaller calls.
     TooLarge,
     /// The service cannot parse the call. One record may be the cause.
     Malformed(String),
-    /// No call will work until somebody changes something.
+    /// No call will work until an operator changes something.
     Fatal(String),
 }
 
@@ -34,22 +34,22 @@ impl From<CallError> for BulkOutcome {
     }
 }
 
-/// What has become of one record.
+/// The verdict on one record.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// It is indexed now.
+    /// The record is indexed now.
     Indexed,
-    /// It was indexed before.
+    /// The record was already indexed.
     Present,
-    /// Its target is a data stream, which accepts only new documents.
+    /// The record's target is a data stream, which accepts only new documents.
     CreateOnly,
-    /// Its index has no room for its new fields.
+    /// The index has reached its limit of fields, and the record has new fields.
     TooManyFields(String),
-    /// The service may accept it later.
+    /// The service may accept the record later.
     Retry(String),
-    /// The service may accept it when it is less loaded.
+    /// The service may accept the record when its load is lower.
     Busy(String),
-    /// The service will never accept it.
+    /// The service will never accept the record.
     Refused(String),
 }
 
@@ -60,7 +60,7 @@ struct BulkReply {
     items: Vec<ReplyItem>,
 }
 
-/// It has one key, which is the action.
+/// An item has one key, which is the action.
 #[derive(Deserialize)]
 struct ReplyItem {
     #[serde(alias = "create")]
@@ -121,7 +121,7 @@ fn verdict(item: ItemStatus) -> Verdict {
         |words: &str| (item.error.as_ref()).is_some_and(|error| error.to_string().contains(words));
     match item.status {
         200..=299 if item.error.is_none() => Verdict::Indexed,
-        // The index holds the same document or a later version of it.
+        // The index already has this document or a later version of it.
         409 if item.error.is_none() || says("version_conflict") => Verdict::Present,
         400 if text("reason").contains("op_type of create are allowed in data streams") => {
             Verdict::CreateOnly
@@ -130,7 +130,7 @@ fn verdict(item: ItemStatus) -> Verdict {
             Verdict::TooManyFields(reason(400, item.error))
         }
         429 => Verdict::Busy(refused_for_now(429, item.error)),
-        // An error counts even if the status is one of success.
+        // An error takes precedence over a status of success.
         status if status < 400 || status == 409 || status >= 500 => {
             Verdict::Retry(refused_for_now(status, item.error))
         }
@@ -152,8 +152,8 @@ fn refused_for_now(status: u16, error: Option<Value>) -> String {
     format!("refused for now: {}", reason(status, error))
 }
 
-/// Whether a refusal is the fault of the index or of the settings. The record can be
-/// indexed when that is repaired.
+/// Whether the index or the settings are the cause of a refusal. After they are repaired,
+/// the record can be indexed.
 fn is_fault_of_the_index(kind: &str, reason: &str) -> bool {
     match kind {
         // The index is read-only, closed, or missing and may not be created; or the user
@@ -162,7 +162,8 @@ fn is_fault_of_the_index(kind: &str, reason: &str) -> bool {
         | "index_closed_exception"
         | "index_not_found_exception"
         | "security_exception" => true,
-        // The cluster has no room for the shards of a new index.
+        // The cluster has reached its limit of shards, so it cannot create an
+        // index.
         "validation_exception" => reason.contains("shards"),
         "illegal_argument_exception" => reason.starts_with("pipeline with id"),
         _ => false,

@@ -1,15 +1,15 @@
-//! What went wrong with a call as a whole, and what the service says about it.
+//! Errors of whole calls, and their description by the service.
 
 use serde_json::Value;
 
 use crate::stage::report::shown;
 
-/// Why a call has no usable reply.
+/// The reason why a call has no usable reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallError {
     /// The same call may work later.
     Retry(String),
-    /// No call will work until somebody changes something.
+    /// No call will work until an operator changes something.
     Fatal(String),
 }
 
@@ -22,7 +22,7 @@ impl CallError {
     }
 }
 
-/// What a status means with which the service refuses every call, and the remedy.
+/// The meaning of a status with which the service refuses every call, and the remedy.
 pub fn refusal(status: u16, body: &[u8]) -> String {
     match status {
         401 => "the service wants other credentials (401); give --user with RV_ES_PASSWORD or --password-file, or --api-key-file"
@@ -41,7 +41,8 @@ pub fn refusal(status: u16, body: &[u8]) -> String {
     }
 }
 
-/// The reason in a reply, with its cause; or as much of the reply as can be shown.
+/// The reason in a reply, with its cause. If the reply has no reason, as much of the
+/// reply as can be shown.
 pub fn reason_in(body: &[u8]) -> String {
     let reply: Value = serde_json::from_slice(body).unwrap_or_default();
     let error = &reply["error"];

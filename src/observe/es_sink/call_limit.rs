@@ -1,7 +1,7 @@
-//! How many calls are made at once: fewer while the service is overloaded.
+//! Limits the number of simultaneous calls: fewer while the service is overloaded.
 
-/// A limit that is halved when the service is overloaded, and grows by one call in about
-/// as many calls as it allows. This is how TCP senders share a network.
+/// A limit that is halved when the service is overloaded. It grows by one call for about
+/// as many successful calls as it allows. TCP senders share a network in this way.
 #[derive(Debug)]
 pub struct CallLimit {
     /// From 1 to `max`.
@@ -19,7 +19,7 @@ impl CallLimit {
         }
     }
 
-    /// How many calls may be under way now.
+    /// The number of calls that are allowed now.
     pub fn calls_max(&self) -> usize {
         self.allowed as usize
     }

@@ -1,4 +1,4 @@
-//! The HTTP client: calls of the service, with their addresses and credentials.
+//! The HTTP client: calls the service at its addresses, with the credentials.
 
 use std::error::Error as _;
 use std::fs;
@@ -25,7 +25,8 @@ use crate::stage::cli::duration;
 use crate::stage::report::shown;
 use crate::stage::{Stage, usage};
 
-/// Asks for the parts of the reply that are read. A whole reply is as long as the call.
+/// Requests only the parts of the reply that are read. A whole reply is as long as the
+/// call.
 const FILTER: &str = "filter_path=errors,items.*.status,items.*.error";
 
 /// The longest reply that is read, in bytes.
@@ -37,7 +38,7 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 /// The longest wait for a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 
-/// The flags that say where the service is and how to call it.
+/// The flags for the address of the service and for the calls.
 #[derive(Args, Clone, Debug)]
 pub struct ServiceArgs {
     /// The address of the service, such as `https://search.example:9200`. Give it several
@@ -46,20 +47,20 @@ pub struct ServiceArgs {
     #[arg(long = "url", value_name = "URL", required = true)]
     pub urls: Vec<String>,
 
-    /// Give up a call after this long, and make it again
+    /// Abandon a call after this long, and repeat it
     #[arg(long, value_name = "DURATION", default_value = "60s", value_parser = duration)]
     pub timeout: Duration,
 
-    /// Trust the certificates in FILE (PEM) and no others
+    /// Trust only the certificates in FILE (PEM)
     #[arg(long, value_name = "FILE")]
     pub ca_file: Option<PathBuf>,
 
-    /// Where the credentials are.
+    /// The flags for the credentials.
     #[command(flatten)]
     pub credentials: Credentials,
 }
 
-/// How `_bulk` calls are made.
+/// The settings of `_bulk` calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BulkSettings<'a> {
     /// Whether they are compressed.
@@ -80,7 +81,7 @@ pub struct Client {
 
 #[derive(Debug)]
 struct ServerAddress {
-    /// The URL of the command line.
+    /// The URL from the command line.
     url: String,
     /// The URL of `_bulk`, with its query.
     bulk: Url,
@@ -91,12 +92,12 @@ struct ServerAddress {
 pub struct Reply {
     /// The HTTP status.
     pub status: u16,
-    /// The body. A very long one is cut.
+    /// The body. A very long body is cut.
     pub body: Vec<u8>,
 }
 
 impl Client {
-    /// Reads the credentials and certificates. No connection is made yet.
+    /// Reads the credentials and certificates. Does not connect yet.
     pub fn new(stage: &Stage, args: &ServiceArgs, bulk: BulkSettings) -> Result<Client> {
         let timeout = args.timeout.min(TIMEOUT_MAX);
         if timeout.is_zero() {
@@ -123,8 +124,8 @@ impl Client {
         if servers.is_empty() {
             return Err(usage("--url is missing"));
         }
-        // The HTTP client needs an installed provider. An error means that one is
-        // installed already.
+        // The HTTP client needs an installed provider. An error means that a
+        // provider is already installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = HttpClient::builder()
             .redirect(Policy::none())
@@ -149,7 +150,7 @@ impl Client {
         })
     }
 
-    /// How many addresses there are.
+    /// The number of addresses.
     pub fn servers(&self) -> usize {
         self.servers.len()
     }
@@ -198,8 +199,8 @@ impl Client {
         }
     }
 
-    /// Makes a call with a path such as `/_index_template/x`, and with a JSON body if one is
-    /// given. A reply with any status is no error.
+    /// Makes a call with a path such as `/_index_template/x`, and with a JSON body if
+    /// one is given. A reply with any status is a success.
     pub fn call(
         &self,
         server: usize,
@@ -235,8 +236,8 @@ fn compressed(body: &[u8]) -> io::Result<Vec<u8>> {
     encoder.finish()
 }
 
-/// Why a call has no reply. An untrusted certificate stays untrusted; any other error may
-/// pass.
+/// The reason why a call has no reply. An untrusted certificate is permanent; any other
+/// error may be temporary.
 fn call_error(error: reqwest::Error) -> CallError {
     let error = error.without_url();
     let mut reason = error.to_string();
@@ -257,14 +258,14 @@ fn is_bad_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
     if let Some(error) = error.downcast_ref::<rustls::Error>() {
         return matches!(error, rustls::Error::InvalidCertificate(_));
     }
-    // An I/O error may hold another error, which is not its source.
+    // An I/O error may contain another error that is not its source.
     let held = error
         .downcast_ref::<io::Error>()
         .and_then(io::Error::get_ref);
     held.is_some_and(|held| is_bad_certificate(held))
 }
 
-/// Reads a `--url`. Messages do not show it if it may hold a password.
+/// Parses a `--url`. Messages do not show the text if it may contain a password.
 fn read_url(text: &str) -> Result<Url> {
     let has_scheme = |scheme: &str| {
         let start = text.get(..scheme.len());

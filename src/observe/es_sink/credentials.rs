@@ -1,5 +1,5 @@
-//! The credentials for the service. They come from files or the environment, and are never
-//! shown.
+//! The credentials for the service. They are read from files or the environment, and are
+//! never shown.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::stage::usage;
 const PASSWORD_VARIABLE: &str = "RV_ES_PASSWORD";
 const API_KEY_VARIABLE: &str = "RV_ES_API_KEY";
 
-/// The flags that say where the credentials are.
+/// The flags for the credentials.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Credentials {
     /// Log in as NAME
@@ -31,7 +31,7 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Reads the credentials and makes the header that logs in; `None` if there are none.
+    /// Reads the credentials and makes the login header; `None` without credentials.
     /// The header is marked as sensitive, so that it is never printed.
     pub fn header(&self) -> Result<Option<HeaderValue>> {
         let text = if let Some(user) = &self.user {

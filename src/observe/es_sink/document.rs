@@ -1,5 +1,5 @@
-//! record -> its operation: the two lines of `_bulk` that say which document it becomes, and
-//! in which index.
+//! record -> its operation: the two lines of `_bulk`, which contain the action (with the
+//! index) and the document.
 
 use chrono::{DateTime, Datelike, Utc};
 
@@ -18,32 +18,32 @@ const ID_BYTES_MAX: usize = 512;
 
 const MICROS_OF_A_SECOND: i64 = 1_000_000;
 
-/// Makes operations of records.
+/// Makes operations from records.
 #[derive(Clone, Debug)]
 pub struct Documents {
     index: IndexName,
-    /// Whether a record is sent as it is, whatever its form.
+    /// Whether records are sent unchanged, in any form.
     keep_shape: bool,
-    /// Whether the target is a data stream. It accepts only new documents, and needs the
-    /// time in a field of its own.
+    /// Whether the target is a data stream. A data stream accepts only new documents,
+    /// and needs the time in a separate field.
     data_stream: bool,
     day: Day,
 }
 
-/// The day of the last record. Usually the next record is of the same day.
+/// The day of the last record. The next record usually has the same day.
 #[derive(Clone, Debug)]
 struct Day {
-    /// Counted from 1970.
+    /// The number of days since 1970.
     number: i64,
-    /// Such as `2022-02-09`.
+    /// The date, such as `2022-02-09`.
     date: String,
     /// The name of the index on this day.
     index: String,
 }
 
 impl Documents {
-    /// With `keep_shape` a record is sent as it is. Without it, it gets a form that the
-    /// template accepts.
+    /// With `keep_shape`, records are sent unchanged. Without it, they get a form
+    /// that the template accepts.
     pub fn new(index: IndexName, keep_shape: bool) -> Documents {
         let day = Day::new(&index, 0, DateTime::UNIX_EPOCH);
         Documents {
@@ -113,8 +113,8 @@ impl Documents {
         Ok(())
     }
 
-    /// The record's `timestamp` as a date in JSON; `None` if it has none. Sets `day` to the
-    /// record's day.
+    /// The record's `timestamp` as a date in JSON; `None` if it has no timestamp.
+    /// Sets `day` to the record's day.
     fn time(&mut self, record: &Record) -> Result<Option<String>, Reject> {
         if record.get(Field::Timestamp).is_none() {
             return Ok(None);
@@ -140,7 +140,7 @@ impl Documents {
     }
 }
 
-/// Whether the record has the time field of a data stream already.
+/// Whether the record already has the time field of a data stream.
 fn has_data_stream_time(record: &Record) -> bool {
     let text = record.text();
     memchr::memmem::find(text.as_bytes(), DATA_STREAM_TIME.as_bytes()).is_some()
@@ -157,7 +157,7 @@ impl Day {
     }
 }
 
-/// The id of a record's document. It is the same each time the record is sent.
+/// The id of a record's document. A record that is sent again gets the same id.
 fn document_id(record: &Record, line: &[u8]) -> Result<String, Reject> {
     let is_score = record.get(Field::Result).or(record.get(Field::Error));
     let id = if is_score.is_some() {
@@ -213,7 +213,8 @@ mod tests {
                 let (seconds, fraction) = (size / 1_000_000, size % 1_000_000);
                 let record = format!(r#"{{"messageId":"a","timestamp":{sign}{seconds}.{fraction:06}}}"#);
                 let parsed = Record::parse(record.as_bytes()).unwrap();
-                // A float does not hold all digits of far times; that is read elsewhere.
+                // A float cannot hold all digits of distant times. Another test
+                // checks these.
                 let Ok(Micros(micros)) = parsed.timestamp() else { continue };
                 let Some(date) = DateTime::from_timestamp_micros(micros) else { continue };
                 prop_assume!((0..=9999).contains(&date.year()));

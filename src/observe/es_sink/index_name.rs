@@ -1,5 +1,5 @@
-//! The name of an index: text of the command line, and digits of a date. Nothing else of
-//! a record gets into it.
+//! The name of an index: text from the command line, and digits of a date. No other part
+//! of a record is used.
 
 use std::fmt::Write as _;
 
@@ -11,7 +11,7 @@ use crate::stage::usage;
 /// The longest name that the service accepts, in bytes.
 const NAME_BYTES_MAX: usize = 255;
 
-/// A name in which parts of a date can be filled in.
+/// A name that may contain parts of a date.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IndexName(Vec<Piece>);
 
@@ -24,12 +24,12 @@ enum Piece {
 }
 
 impl IndexName {
-    /// Reads the value of `--index`. The error is one of usage.
+    /// Parses the value of `--index`. The error is a usage error.
     pub fn of_flag(text: &str) -> Result<IndexName> {
         IndexName::parse(text).map_err(|reason| usage(format!("--index {text:?}: {reason}")))
     }
 
-    /// Reads a name such as `scores-%Y.%m.%d`. The error says what is wrong.
+    /// Parses a name such as `scores-%Y.%m.%d`. The error names the fault.
     pub fn parse(pattern: &str) -> Result<IndexName, String> {
         if pattern.starts_with(['-', '_', '+']) {
             return Err("the name of an index may not begin with - _ or +".to_owned());
@@ -58,7 +58,7 @@ impl IndexName {
         Ok(name)
     }
 
-    /// Whether it holds parts of a date.
+    /// Whether the name contains parts of a date.
     pub fn needs_date(&self) -> bool {
         self.0.iter().any(|piece| !matches!(piece, Piece::Text(_)))
     }
@@ -87,7 +87,7 @@ impl IndexName {
         pattern
     }
 
-    /// Fills in a date whose year has four digits.
+    /// Inserts a date whose year has four digits.
     pub fn fill(&self, date: DateTime<Utc>) -> String {
         let mut name = String::new();
         for piece in &self.0 {
@@ -102,7 +102,7 @@ impl IndexName {
     }
 }
 
-/// The text, if the service accepts it in a name. The error says what is wrong.
+/// Returns the text if the service accepts it in a name. The error names the fault.
 fn checked(text: &str) -> Result<String, String> {
     let wrong = |character: &char| {
         character.is_control()

@@ -1,10 +1,10 @@
 //! rv-es-sink: any stream -> Elasticsearch `_bulk`. Each record becomes one document, and
-//! is sent again until the service has it.
+//! is sent again until the service has indexed it.
 //!
-//! `args` are its flags. `sink` is the loop's filter. It makes `document`s of records,
-//! gathers them in an `outbox`, sends them with `bulk_calls` through a `client`, and reads
-//! what a `bulk_reply` means for each record. `setup` is the subcommand that creates index
-//! templates.
+//! `args` holds the flags. `sink` is the loop's filter. It makes `document`s from
+//! records, collects them in an `outbox`, sends them with `bulk_calls` through a
+//! `client`, and reads the verdict on each record with `bulk_reply`. The subcommand
+//! `setup` creates index templates.
 
 mod agreement;
 mod args;

@@ -1,8 +1,8 @@
-//! The records that wait to be sent, and which of them are sent next (pure).
+//! The records that wait to be sent, and the order in which they are sent (pure).
 //!
-//! Calls that failed as a whole are made again before new ones. Records that the service
-//! has refused for now, one by one, wait in a batch of their own. So they hold up new
-//! records only if they are many.
+//! Calls that failed as a whole are repeated before new calls. Records that the service
+//! refused temporarily, one by one, wait in a separate batch. So a few such records do
+//! not delay new records.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -10,18 +10,19 @@ use std::time::{Duration, Instant};
 use crate::observe::es_sink::backoff::Backoff;
 use crate::observe::es_sink::batch::{Batch, Item, SealedBatch};
 
-/// The bounds of one call.
+/// The limits of one call.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimits {
-    /// The most records.
+    /// The largest number of records.
     pub records: usize,
-    /// The most bytes, uncompressed. A longer record gets a call of its own.
+    /// The largest number of bytes, uncompressed. A longer record gets a separate
+    /// call.
     pub bytes: usize,
-    /// How long a record may wait for others.
+    /// The longest time that a record waits for other records.
     pub age: Duration,
 }
 
-/// Which new records may be sent.
+/// The new records that may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
     /// Only a batch that is full or old.
@@ -33,14 +34,14 @@ pub enum Readiness {
 /// The records that wait to be sent.
 #[derive(Debug)]
 pub struct Outbox {
-    /// The bytes are fewer than the user asked for once the service has found a call too
-    /// large.
+    /// The limits. After the service has refused a call as too large, `bytes` is
+    /// below the limit of the flags.
     limits: BatchLimits,
     /// New records.
     filling: Batch,
-    /// Calls that are to be made again, in this order.
+    /// Calls that must be repeated, in this order.
     retries: VecDeque<SealedBatch>,
-    /// Records that the service has refused for now.
+    /// Records that the service has refused temporarily.
     deferred: Batch,
     deferred_until: Option<Instant>,
     deferred_backoff: Backoff,
@@ -49,7 +50,7 @@ pub struct Outbox {
 }
 
 impl Outbox {
-    /// An empty outbox. Records that are refused for now wait from about `retry_min` up to
+    /// An empty outbox. Temporarily refused records wait from about `retry_min` up to
     /// `retry_max`.
     pub fn new(limits: BatchLimits, retry_min: Duration, retry_max: Duration) -> Outbox {
         Outbox {
@@ -63,7 +64,7 @@ impl Outbox {
         }
     }
 
-    /// How many records wait.
+    /// The number of waiting records.
     pub fn len(&self) -> usize {
         let retries: usize = self.retries.iter().map(SealedBatch::len).sum();
         self.filling.len() + retries + self.deferred.len()
@@ -85,7 +86,8 @@ impl Outbox {
             || (!self.is_full() && self.filling.bytes() + bytes <= self.limits.bytes)
     }
 
-    /// Takes out what is to be sent next; `None` if nothing may be sent yet.
+    /// Removes and returns the next batch to send; `None` if no batch may be sent
+    /// yet.
     pub fn take_next(&mut self, readiness: Readiness, now: Instant) -> Option<SealedBatch> {
         if let Some(batch) = self.retries.pop_front() {
             return Some(batch);
@@ -101,8 +103,8 @@ impl Outbox {
         (is_ready && !self.holds_many_deferred()).then(|| self.filling.take(records, bytes))
     }
 
-    /// When [`take_next`](Outbox::take_next) has something; `None` if never without a new
-    /// record or the end of a call.
+    /// The time at which [`take_next`](Outbox::take_next) will return a batch. `None`
+    /// if this needs a new record or the end of a call.
     pub fn due(&self, readiness: Readiness, now: Instant) -> Option<Instant> {
         let retries = (!self.retries.is_empty()).then_some(now);
         let deferred = (!self.deferred.is_empty()).then_some(self.deferred_until.unwrap_or(now));
@@ -115,7 +117,7 @@ impl Outbox {
         [retries, deferred, filling].into_iter().flatten().min()
     }
 
-    /// When the oldest new record has waited as long as it may.
+    /// The time at which the oldest new record has waited for its longest time.
     fn old_at(&self) -> Option<Instant> {
         self.filling.since()?.checked_add(self.limits.age)
     }
@@ -126,18 +128,18 @@ impl Outbox {
         self.deferred.len() >= self.limits.records || self.deferred.bytes() >= self.limits.bytes
     }
 
-    /// Takes back a call that could not be made. It is the next one.
+    /// Takes back a call that could not be made. It will be the next call.
     pub fn put_back(&mut self, batch: SealedBatch) {
         self.retries.push_front(batch);
     }
 
-    /// Takes back a call that has failed as a whole. It is made again after the other
-    /// failed ones.
+    /// Takes back a call that failed as a whole. It is repeated after the other
+    /// failed calls.
     pub fn retry(&mut self, batch: SealedBatch) {
         self.retries.push_back(batch);
     }
 
-    /// Takes back a call that has to be made again as two calls.
+    /// Takes back a call that must be repeated as two calls.
     pub fn retry_in_halves(&mut self, batch: SealedBatch) {
         let [first, second] = batch.halves();
         self.retries.push_front(second);
@@ -149,40 +151,41 @@ impl Outbox {
         self.accepted_bytes_max = self.accepted_bytes_max.max(bytes);
     }
 
-    /// Lowers the limit of bytes after a call of this many was too large. Returns the new
-    /// limit.
+    /// Lowers the limit of bytes after a call of `too_large` bytes was refused.
+    /// Returns the new limit.
     pub fn lower_bytes_limit(&mut self, too_large: usize) -> usize {
-        // Not below a size that was accepted: one record may be too large for any call.
+        // The limit stays at least at an accepted size: one record may be too
+        // large for any call.
         let bytes = (too_large / 2).max(self.accepted_bytes_max);
         self.limits.bytes = self.limits.bytes.min(bytes);
         self.limits.bytes
     }
 
-    /// Adds a record that is to be sent again, after
-    /// [`delay_deferred`](Outbox::delay_deferred) or at once.
+    /// Adds a record that must be sent again: at once, or after the wait that
+    /// [`delay_deferred`](Outbox::delay_deferred) sets.
     pub fn defer(&mut self, item: Item) {
         self.deferred.push(item);
     }
 
-    /// How many records were deferred and wait to be sent again.
+    /// The number of deferred records.
     pub fn deferred_len(&self) -> usize {
         self.deferred.len()
     }
 
-    /// Lets the deferred records wait. Each failure after a retry lets them wait longer;
-    /// calls that were under way together count as one failure.
+    /// Sets the wait of the deferred records. Each failure after a retry makes it
+    /// longer. Calls that were in progress at the same time count as one failure.
     pub fn delay_deferred(&mut self, is_after_retry: bool, now: Instant) {
         if is_after_retry || self.deferred_until.is_none_or(|until| until <= now) {
             self.deferred_until = Some(now + self.deferred_backoff.next_wait());
         }
     }
 
-    /// Lets the next deferred records wait for the shortest time again.
+    /// Resets the wait of the deferred records to the shortest time.
     pub fn reset_deferred_wait(&mut self) {
         self.deferred_backoff.reset();
     }
 
-    /// Takes out everything, in no particular order.
+    /// Removes and returns all records, in any order.
     pub fn take_all(&mut self) -> Vec<SealedBatch> {
         let mut all: Vec<SealedBatch> = self.retries.drain(..).collect();
         for batch in [&mut self.deferred, &mut self.filling] {

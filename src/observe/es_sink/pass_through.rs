@@ -1,4 +1,5 @@
-//! `--pass`: records are passed on when they are indexed, in the order of the input.
+//! `--pass`: writes records to the output after they are indexed, in the order of the
+//! input.
 //!
 //! The reader of the output knows which records are indexed: the nth line with an id is
 //! the nth record with that id, even if the service has accepted a later one first.
@@ -14,12 +15,13 @@ use crate::stream::output::Output;
 #[derive(Debug)]
 pub struct PassThrough {
     output: Output,
-    /// The records that were read, from the first one that is neither indexed nor rejected.
+    /// The records that were read, beginning with the first that is neither indexed
+    /// nor rejected.
     waiting: VecDeque<WaitingRecord>,
     /// The bytes of the waiting records that are indexed.
     held_bytes: usize,
     held_max: usize,
-    /// Lines to be written now.
+    /// The lines that can be written now.
     ready: Vec<u8>,
     ready_count: u64,
     /// Records written to the output.
@@ -35,16 +37,16 @@ struct WaitingRecord {
 
 #[derive(Debug)]
 enum RecordState {
-    /// Neither indexed nor rejected.
+    /// The record is neither indexed nor rejected.
     Open,
-    /// With the record's line.
+    /// The record is indexed. The line of the record is kept.
     Indexed(Box<[u8]>),
     Rejected,
 }
 
 impl PassThrough {
-    /// Passes records on to `output`. It [`is_full`](PassThrough::is_full) when it holds
-    /// more than `held_max` bytes.
+    /// Writes records to `output`. [`is_full`](PassThrough::is_full) is true when
+    /// more than `held_max` bytes are held.
     pub fn new(output: Output, held_max: usize, resume: bool) -> PassThrough {
         PassThrough {
             output,
@@ -57,7 +59,7 @@ impl PassThrough {
         }
     }
 
-    /// Adds a record that was read, after all others.
+    /// Adds a record that was just read.
     pub fn expect(&mut self, number: u64) {
         self.waiting.push_back(WaitingRecord {
             number,
@@ -65,12 +67,12 @@ impl PassThrough {
         });
     }
 
-    /// Whether no record may be read before the oldest one is indexed or rejected.
+    /// Whether no record may be read until the oldest one is indexed or rejected.
     pub fn is_full(&self) -> bool {
         self.held_bytes + self.waiting.len() * size_of::<WaitingRecord>() > self.held_max
     }
 
-    /// Notes that a record is indexed. `line` is the record as it came.
+    /// Notes that a record is indexed. `line` is the original line.
     pub fn indexed(&mut self, number: u64, line: &[u8]) {
         if self
             .waiting
@@ -122,21 +124,21 @@ impl PassThrough {
         self.ready_count += 1;
     }
 
-    /// How many records are indexed and not written yet.
+    /// The number of records that are indexed and not written yet.
     pub fn unwritten(&self) -> u64 {
         let is_indexed = |one: &&WaitingRecord| matches!(one.state, RecordState::Indexed(_));
         self.ready_count + self.waiting.iter().filter(is_indexed).count() as u64
     }
 
-    /// Writes the lines that are ready, and waits for the reader. After a signal to stop it
-    /// waits only to the end of the grace.
+    /// Writes the ready lines, and waits for the reader. After a signal to stop,
+    /// waits at most until the end of the grace.
     pub fn write(&mut self, stage: &mut Stage) -> Result<()> {
         stage.write_all(&mut self.output, &mut self.ready)?;
         self.passed += std::mem::take(&mut self.ready_count);
         Ok(())
     }
 
-    /// Writes the rest and closes the output.
+    /// Writes the remaining lines and closes the output.
     pub fn close(&mut self, stage: &mut Stage) -> Result<()> {
         self.write(stage)?;
         stage.close(&mut self.output)

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::stage::usage;
 
-/// Checks the value of `--pipeline`. The error is one of usage.
+/// Checks the value of `--pipeline`. The error is a usage error.
 pub fn check_pipeline_name(name: &str) -> Result<()> {
     let is_plain = name
         .bytes()

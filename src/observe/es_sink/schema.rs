@@ -1,16 +1,17 @@
 //! The fields of records that the index template maps.
 //!
-//! `setup/template.rs` makes the mapping of it, and `shape` makes documents that fit.
+//! `setup/template.rs` makes the mapping from these fields, and `shape` makes documents
+//! that fit the mapping.
 
-/// The member that holds the record as it came if the document cannot.
+/// The member with the original record, if the document differs from it.
 pub const AS_RECEIVED: &str = "asReceived";
 
-/// What the template maps a field to.
+/// The type to which the template maps a field.
 #[derive(Clone, Copy, Debug)]
 pub enum FieldType {
     /// A name or an id.
     Keyword,
-    /// Words for people.
+    /// Text for people.
     Text,
     /// A date that keeps its microseconds.
     Date,
@@ -20,14 +21,15 @@ pub enum FieldType {
     Long,
     /// `true` or `false`.
     Boolean,
-    /// The result of a model, as a label and, if it is one, as a number.
+    /// The result of a model, as a label. If the result is a number, it is also
+    /// indexed as a number.
     ModelResult,
-    /// It is stored and not indexed.
+    /// A value that is stored and not indexed.
     NotIndexed,
     /// An object with these members, and with others.
     Object(Fields),
-    /// A list of objects with these members, and with others. Each can be searched by
-    /// itself.
+    /// A list of objects with these members, and with others. Each object can be
+    /// searched separately.
     Nested(Fields),
 }
 
@@ -38,7 +40,7 @@ const ANSWER: Fields = &[
     ("modelName", FieldType::Keyword),
     ("result", FieldType::ModelResult),
     ("confidence", FieldType::Double),
-    // It has as many names as there are classes.
+    // The object has a member for each class.
     ("probabilities", FieldType::NotIndexed),
 ];
 

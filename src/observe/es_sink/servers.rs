@@ -1,5 +1,5 @@
-//! Which of several addresses a call goes to (pure). An address that fails is not called
-//! for a while.
+//! Selects the address of each call (pure). An address that fails is not called for a
+//! while.
 
 use std::time::{Duration, Instant};
 
@@ -9,19 +9,19 @@ use crate::observe::es_sink::backoff::Backoff;
 #[derive(Debug)]
 pub struct Servers {
     all: Vec<Server>,
-    /// The index of the address whose turn it is.
+    /// The index of the next address.
     next: usize,
 }
 
 #[derive(Debug)]
 struct Server {
-    /// Set after a failure: when it may be called again.
+    /// Set after a failure: the time from which the address may be called again.
     excluded_until: Option<Instant>,
     backoff: Backoff,
 }
 
 impl Servers {
-    /// `count` addresses, which may all be called. After a failure an address is not
+    /// `count` addresses, all available at first. After a failure an address is not
     /// called for about `min`, after the next failure for twice as long, up to `max`.
     pub fn new(count: usize, min: Duration, max: Duration) -> Servers {
         let server = |_| Server {
@@ -34,8 +34,8 @@ impl Servers {
         }
     }
 
-    /// The index of the address for the next call: the available ones take turns. `None`
-    /// if no address may be called now.
+    /// The index of the address for the next call. The available addresses take
+    /// turns. `None` if no address is available now.
     pub fn take_turn(&mut self, now: Instant) -> Option<usize> {
         let count = self.all.len();
         let index = (0..count)
@@ -45,7 +45,8 @@ impl Servers {
         Some(index)
     }
 
-    /// When an address may be called; `None` if one may be called now.
+    /// The time at which an address will be available; `None` if one is available
+    /// now.
     pub fn available_at(&self, now: Instant) -> Option<Instant> {
         if self.all.iter().any(|server| server.is_available(now)) {
             return None;
@@ -60,8 +61,8 @@ impl Servers {
         self.all[index].backoff.reset();
     }
 
-    /// Notes that an address has failed. Calls that were under way together and fail
-    /// together count as one failure.
+    /// Notes that an address has failed. If several calls were in progress and fail
+    /// together, they count as one failure.
     pub fn failed(&mut self, index: usize, now: Instant) {
         let server = &mut self.all[index];
         if server.is_available(now) {

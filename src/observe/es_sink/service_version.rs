@@ -1,4 +1,4 @@
-//! Which service and version this is, by its reply to `GET /`.
+//! Recognises the service and its version from the reply to `GET /`.
 
 use serde_json::Value;
 
@@ -13,12 +13,12 @@ const ELASTICSEARCH_MIN: u64 = 7;
 pub enum ServiceVersion {
     /// `Elasticsearch 8.19.21`.
     Named(String),
-    /// It does not tell, or not to this user.
+    /// The service does not tell its name, or not to this user.
     Unnamed,
 }
 
-/// Reads the reply to `GET /`. It is an error if the sink cannot use this service, or not
-/// yet.
+/// Reads the reply to `GET /`. Returns an error if the sink cannot use this service, or
+/// cannot use it yet.
 pub fn read(status: u16, body: &[u8]) -> Result<ServiceVersion, CallError> {
     match status {
         200..=299 => {}
@@ -26,7 +26,7 @@ pub fn read(status: u16, body: &[u8]) -> Result<ServiceVersion, CallError> {
             return Err(CallError::Retry(format!("the service answers {status}")));
         }
         401 | 300..=399 => return Err(CallError::Fatal(refusal(status, body))),
-        // The user may only write, or a proxy lets only writes through.
+        // The user may only write, or a proxy allows only writes.
         _ => return Ok(ServiceVersion::Unnamed),
     }
     let about: Value = serde_json::from_slice(body).unwrap_or_default();

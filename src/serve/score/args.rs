@@ -78,8 +78,9 @@ pub(super) struct ScoringArgs {
     #[arg(long)]
     allow_new_version: bool,
 
-    /// The input is a recording: replace earlier results, write the evaluation time
-    /// as the time since the request, and exit with status 1 if a score is an error
+    /// Treat the input as a recording: replace earlier results, write the evaluation
+    /// time as the time since the request, and exit with status 1 if a score is an
+    /// error
     #[arg(long)]
     rescore: bool,
 
@@ -111,7 +112,7 @@ pub struct ScoreOptions {
     pub output: OutputArgs,
     /// The number of evaluating threads.
     pub threads: usize,
-    /// How requests are scored.
+    /// The options of scoring.
     pub scoring: ScoringOptions,
 }
 

@@ -19,16 +19,16 @@ pub trait Engine {
     /// Whether another request can be submitted now.
     fn has_room(&self) -> bool;
 
-    /// Takes one request. `record` is the part of `line` to parse. A synchronous engine
-    /// adds the score to `finished`; any other engine holds the request or sends it
-    /// off.
+    /// Submits one request. `record` is the part of `line` to parse. A synchronous
+    /// engine adds the score to `finished`; any other engine holds the request for a
+    /// batch.
     fn submit(&mut self, record: &[u8], line: &Line, finished: &mut Finished) -> Result<()>;
 
-    /// Sends off the requests that are held for a batch, as far as there is room. Call
+    /// Submits the requests that are held for a batch, as far as there is room. Call
     /// this when no further request is ready.
     fn flush(&mut self) -> Result<()>;
 
-    /// Adds the finished requests to `finished`; false if there are none.
+    /// Adds the finished requests to `finished`. Returns false if there are none.
     fn collect(&mut self, finished: &mut Finished) -> Result<bool>;
 
     /// Whether no request is held or in flight.
@@ -59,8 +59,8 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Counts one request. Its score has already been appended to `scores`; an error is
-    /// the reason why the line is no valid request.
+    /// Counts one request. Its score has already been appended to `scores`. If
+    /// `outcome` is an error, it is the reason why the line is not a valid request.
     pub fn count(&mut self, line: &Line, outcome: Result<Scored, Reject>) {
         match outcome {
             Ok(scored) => {

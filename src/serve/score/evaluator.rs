@@ -11,7 +11,7 @@ use crate::wire::message::Record;
 use crate::wire::micros::Micros;
 use crate::wire::reject::Reject;
 
-/// How requests are scored.
+/// The options of scoring.
 #[derive(Clone, Debug)]
 pub struct ScoringOptions {
     /// Whether the probability of every class is written.
@@ -81,8 +81,8 @@ impl Evaluator {
         Ok(self.model.predict(&buffers.row, &mut buffers.probabilities))
     }
 
-    /// Appends the score of one request to `out`. If `record` is no valid request, this
-    /// returns the reason and appends nothing.
+    /// Appends the score of one request to `out`. If `record` is not a valid request,
+    /// this returns the reason and appends nothing.
     pub fn score(
         &self,
         buffers: &mut Buffers,
@@ -102,7 +102,7 @@ impl Evaluator {
             ..
         } = &self.options;
         let begun = clock.monotonic();
-        // The age of a recorded request is meaningless.
+        // The age of a recorded request has no meaning.
         let age = match rescore {
             true => Micros(0),
             false => clock.unix() - timestamp,

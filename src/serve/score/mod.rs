@@ -63,8 +63,8 @@ fn score(options: &ScoreOptions, stage: &mut Stage) -> Result<()> {
     let engine: Box<dyn Engine> = match options.threads {
         1 => Box::new(SingleThread::new(model)),
         threads => {
-            // A pipe of the usual size holds too little to keep more than one thread
-            // busy.
+            // A pipe of the default size holds too few bytes to keep more than
+            // one thread busy.
             streams.input.widen();
             Box::new(Threads::start(model, threads)?)
         }

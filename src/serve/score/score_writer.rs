@@ -1,4 +1,4 @@
-//! Writes scores. The parts that are the same in every score are prepared once.
+//! Writes scores. The parts that are equal in all scores are prepared once.
 
 use crate::model::prediction::Prediction;
 use crate::wire::message::{Field, Record};
@@ -88,7 +88,7 @@ impl ScoreWriter {
                 score.raw("previous", earlier);
                 score
             }
-            // A `previous` that the request already has stays.
+            // If the request already has a `previous`, it is kept.
             None => request.rewrite(out, &REPLACED[..3]),
         }
     }

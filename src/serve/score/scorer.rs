@@ -24,7 +24,7 @@ pub struct Scorer {
 }
 
 impl Scorer {
-    /// A filter for this engine.
+    /// Makes a filter with this engine.
     pub fn new(engine: Box<dyn Engine>) -> Scorer {
         Scorer {
             engine,
@@ -42,7 +42,7 @@ impl Scorer {
         self.errors
     }
 
-    /// Takes the finished scores from the engine; false if there are none.
+    /// Takes the finished scores from the engine. Returns false if there are none.
     fn take_finished(&mut self, stage: &mut Stage, input: &str, out: &mut Vec<u8>) -> Result<bool> {
         let has_finished = self.call_engine(out, |engine, finished| engine.collect(finished))?;
         self.count_finished(stage, input)?;
@@ -70,7 +70,7 @@ impl Scorer {
             self.evaluation.record(*time);
         }
         finished.evaluation_times.clear();
-        // Most records are valid; this runs once per record.
+        // Most records are valid, and this code runs once per record.
         if !finished.rejects.is_empty() {
             for (line, reject) in finished.rejects.drain(..) {
                 stage.report.reject(input, &line.line(), &reject)?;
@@ -79,7 +79,7 @@ impl Scorer {
         Ok(())
     }
 
-    /// Waits until the engine may have finished a request, or a signal comes.
+    /// Waits until the engine may have finished a request, or until a signal arrives.
     fn wait_for_engine(&self, stage: &mut Stage) -> Result<()> {
         let readiness = self.engine.readiness().into_iter();
         let streams: Vec<_> = readiness.map(|fd| (fd, PollFlags::IN)).collect();

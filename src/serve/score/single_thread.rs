@@ -17,7 +17,7 @@ pub struct SingleThread {
 }
 
 impl SingleThread {
-    /// An engine for this model.
+    /// Makes an engine with this model.
     pub fn new(model: ModelFile) -> SingleThread {
         SingleThread {
             model,

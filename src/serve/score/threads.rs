@@ -12,7 +12,8 @@ use crate::serve::score::model_file::ModelFile;
 use crate::stage::worker_pool::WorkerPool;
 use crate::wire::lines::Line;
 
-/// How many bytes of lines make a job. A job is smaller if no further request is ready.
+/// The number of bytes of lines in a job. A job is smaller if no further request is
+/// ready.
 const JOB_BYTES: usize = 256 * 1024;
 
 /// Evaluates requests with several threads, a job of many lines at a time.

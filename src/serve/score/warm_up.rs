@@ -10,7 +10,7 @@ use crate::stream::cursor::Cursor;
 use crate::stream::input::Input;
 use crate::wire::message::Record;
 
-/// Evaluates the requests in a file. Fails if the model can evaluate none of them.
+/// Evaluates the requests in a file. Fails if the model cannot evaluate a single one.
 pub fn warm_up(path: &Address, evaluator: &Evaluator, stage: &mut Stage) -> Result<()> {
     let input = Input::open(path, false)?;
     if !input.is_file() {

@@ -366,7 +366,7 @@ pub struct Response<'a> {
     /// The model as `dt@1`, or only its name if it has no version. `None` also for an
     /// invalid name: any program can write a response.
     pub model: Option<String>,
-    /// Why the policy chose this answer.
+    /// The reason for the policy's choice.
     pub reason: Option<Cow<'a, str>>,
 }
 

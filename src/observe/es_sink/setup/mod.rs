@@ -26,8 +26,8 @@ use crate::stage::Stage;
 /// each can be searched by itself. An index accepts up to 2000 fields; after that a record
 /// with new fields is indexed without them.
 ///
-/// It is safe to repeat. A template of the same name that another program has made is
-/// replaced only with --replace. An index that exists keeps its mapping.
+/// You can run this command again at any time. A template of another program with the
+/// same name is replaced only with --replace. An existing index keeps its mapping.
 #[derive(Args, Clone, Debug)]
 #[command(
     after_help = "Example:\n  rv-es-sink setup --url http://127.0.0.1:9200 --index 'score-log-%Y.%m.%d'"
@@ -36,22 +36,22 @@ pub struct SetupArgs {
     #[command(flatten)]
     service: ServiceArgs,
 
-    /// Prepare for this --index, which may hold %Y, %m and %d. Give it several times for
-    /// several indices. A NAME without a date also stands for NAME-*
+    /// Prepare for this --index, which may contain %Y, %m and %d. Give it several
+    /// times for several indices. A NAME without a date also matches NAME-*
     #[arg(long = "index", value_name = "NAME", default_values_t = DEFAULT_INDICES.map(str::to_owned))]
     indices: Vec<String>,
 
-    /// Make data streams of the names, instead of indices. A data stream knows only the
-    /// ids of its newest index: a record that is sent again after a rollover may be there
+    /// Create data streams instead of indices. A data stream checks ids only in its
+    /// newest index: a record that is sent again after a rollover may be indexed
     /// twice
     #[arg(long)]
     data_stream: bool,
 
-    /// What becomes of fields that records may have or not, such as those of model inputs
+    /// How to index optional fields, such as those of model inputs
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Treatment::Searchable)]
     unknown_fields: Treatment,
 
-    /// What becomes of the results of models
+    /// How to index the results of models
     #[arg(long, value_enum, value_name = "HOW", default_value_t = Treatment::Searchable)]
     results: Treatment,
 
@@ -91,7 +91,8 @@ pub fn run(args: &SetupArgs, stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// The first address at which a service answers. The error has the reasons of all.
+/// The first address at which a service answers. The error contains the reasons for all
+/// addresses.
 fn first_service(client: &Client) -> Result<(usize, ServiceVersion)> {
     let mut reasons = Vec::new();
     for server in 0..client.servers() {
@@ -200,7 +201,7 @@ fn template_name(pattern: &str) -> String {
     format!("rv-{}", plain.trim_start_matches('.'))
 }
 
-/// Whether this program has made a template. `body` is the service's description of it.
+/// Whether this program made a template. `body` is the service's description of it.
 fn is_ours(body: &[u8]) -> bool {
     let shown: Value = serde_json::from_slice(body).unwrap_or_default();
     let meta = &shown["index_templates"][0]["index_template"]["_meta"];

@@ -1,5 +1,5 @@
-//! The index template, which maps the fields of requests, scores, responses and decisions.
-//! There is one template for all of them, since the later ones have the fields of the
+//! The index template, which maps the fields of requests, scores, responses and
+//! decisions. All of them share one template, since later records have the fields of
 //! earlier ones and more.
 
 use clap::ValueEnum;
@@ -20,7 +20,7 @@ const KEYWORD_CHARS_MAX: u32 = 1024;
 /// and as a label. Without a limit, endless names would make the service slow.
 const FIELDS_MAX: u32 = 2000;
 
-/// What the service does with a field.
+/// How the service indexes a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Treatment {
     /// It can be searched
@@ -29,16 +29,16 @@ pub enum Treatment {
     Kept,
 }
 
-/// What a template is to say.
+/// The options of a template.
 #[derive(Clone, Copy, Debug)]
 pub struct TemplateOptions<'a> {
-    /// The patterns of the names that it applies to.
+    /// The patterns of the names to which the template applies.
     pub patterns: &'a [String],
     /// Whether the names become data streams.
     pub data_stream: bool,
-    /// What becomes of unmapped fields.
+    /// How unmapped fields are indexed.
     pub unknown_fields: Treatment,
-    /// What becomes of the results of models.
+    /// How the results of models are indexed.
     pub results: Treatment,
     /// The ingest pipeline that the service runs on every document.
     pub pipeline: Option<&'a str>,
@@ -76,8 +76,8 @@ pub fn template(wanted: &TemplateOptions) -> Value {
     template
 }
 
-/// The mapping of unmapped fields. Whichever value comes first, a field becomes a number
-/// (for values that are numbers) and a label (for all scalars).
+/// The mapping of unmapped fields. Whichever value is sent first, a field becomes a
+/// number (for values that are numbers) and a label (for all scalars).
 fn dynamic_templates(results: Treatment) -> Value {
     let free = json!({
         "type": "double",
@@ -91,7 +91,7 @@ fn dynamic_templates(results: Treatment) -> Value {
     };
     let mut templates: Vec<Value> = ["long", "double", "boolean", "string"].map(of_type).into();
     if results == Treatment::Kept {
-        // These are the fields that the sink makes of results that are objects.
+        // The sink makes these fields from results that are objects.
         let kept = json!({"type": "keyword", "index": false, "doc_values": false});
         templates.insert(
             0,
@@ -112,7 +112,7 @@ fn field(kind: FieldType, results: Treatment) -> Value {
     match kind {
         FieldType::Keyword => json!({"type": "keyword", "ignore_above": KEYWORD_CHARS_MAX}),
         FieldType::Text => json!({"type": "text"}),
-        // It accepts dates from 1970 to 2262.
+        // The type accepts dates from 1970 to 2262.
         FieldType::Date => json!({"type": "date_nanos"}),
         FieldType::Double => json!({"type": "double", "ignore_malformed": true}),
         FieldType::Long => json!({"type": "long", "ignore_malformed": true}),
@@ -127,7 +127,8 @@ fn field(kind: FieldType, results: Treatment) -> Value {
         FieldType::Object([]) => json!({"type": "object"}),
         FieldType::Object(fields) => json!({"properties": properties(fields, results)}),
         FieldType::Nested(fields) => json!({
-            // Each object can be searched by itself, and all of a record together.
+            // Each object can be searched separately, or all objects of a record
+            // together.
             "type": "nested",
             "include_in_root": true,
             "properties": properties(fields, results),
@@ -135,7 +136,7 @@ fn field(kind: FieldType, results: Treatment) -> Value {
     }
 }
 
-/// The mapping of a value that the service stores without looking at it.
+/// The mapping of a value that the service stores without indexing it.
 fn not_indexed() -> Value {
     json!({"type": "object", "enabled": false})
 }

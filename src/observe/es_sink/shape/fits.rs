@@ -1,4 +1,4 @@
-//! Whether a value fits the field that the template maps, as it is.
+//! Checks whether a value fits the field that the template maps.
 
 use std::borrow::Cow;
 
@@ -21,7 +21,7 @@ pub fn field_type(mapped: Fields, name: &str) -> Option<(&'static str, FieldType
     mapped.iter().find(|(known, _)| *known == name).copied()
 }
 
-/// Whether an object fits where the template maps it with the fields `mapped`.
+/// Whether an object fits a field that the template maps with the fields `mapped`.
 pub fn is_regular_object(object: &Object, mapped: Fields) -> bool {
     let is_regular = |member: &Member| {
         let name = member.name();
@@ -49,7 +49,7 @@ pub fn takes_scalars(kind: FieldType) -> bool {
     }
 }
 
-/// Whether a field of this type takes a value as it is.
+/// Whether a field of this type accepts a value unchanged.
 pub fn fits(text: &str, kind: FieldType) -> bool {
     let is_object = |text: &str, holds: &dyn Fn(&Object) -> bool| {
         text.starts_with('{') && Object::parse(text).is_ok_and(|object| holds(&object))
@@ -78,7 +78,8 @@ pub fn is_flat(text: &str) -> bool {
     if !text.starts_with('[') {
         return is_scalar(text);
     }
-    // This is quick. Lists whose strings hold brackets are parsed, and they are rare.
+    // This check is quick. Lists whose strings contain brackets are parsed; such
+    // lists are rare.
     (text.len() <= NUMBER_BYTES_MAX && memchr::memchr2(b'[', b'{', &text.as_bytes()[1..]).is_none())
         || array_items(text).is_some_and(|items| items.into_iter().all(is_scalar))
 }
@@ -91,7 +92,8 @@ fn is_scalar(text: &str) -> bool {
     }
 }
 
-/// Whether the service makes one field of a name. It takes dots as objects.
+/// Whether the service makes one field from a name. It treats a dot as a separator of
+/// objects.
 fn is_one_field(name: &str) -> bool {
     !name.trim().is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains('.')
 }

@@ -8,10 +8,10 @@ use crate::wire::object::{Object, ObjectWriter, array_items};
 /// Values that are nested more deeply are stored and not indexed.
 const DEPTH_MAX: usize = 32;
 
-/// The most fields of one object. Further ones are stored and not indexed.
+/// The largest number of fields of one object. Further fields are stored and not indexed.
 pub const FIELDS_MAX: usize = 500;
 
-/// The most values of one object. Further ones are stored and not indexed.
+/// The largest number of values of one object. Further values are stored and not indexed.
 pub const VALUES_MAX: usize = 100_000;
 
 /// The unmapped fields of one object, with their values.
@@ -20,9 +20,9 @@ pub struct FreeFields<'a> {
     fields: Vec<(String, Vec<&'a str>)>,
     /// The index of each name in `fields`.
     indices: HashMap<String, usize>,
-    /// How many values all fields have.
+    /// The number of values in all fields.
     values: usize,
-    /// Whether the fields hold everything that was taken.
+    /// Whether the fields contain every value that was added.
     is_whole: bool,
 }
 
@@ -38,18 +38,19 @@ impl Default for FreeFields<'_> {
 }
 
 impl<'a> FreeFields<'a> {
-    /// Whether the fields hold everything that was taken, under the same names.
+    /// Whether the fields contain every value that was added, under its original
+    /// name.
     pub fn is_whole(&self) -> bool {
         self.is_whole
     }
 
-    /// Whether nothing was taken.
+    /// Whether no value was added.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }
 
-    /// Takes a member of any name with any value. `is_top` is true for the members of the
-    /// record itself, where the service reserves names.
+    /// Adds a member of any name with any value. `is_top` is true for the members of
+    /// the record itself, because the service reserves some of their names.
     pub fn take(&mut self, name: &str, value: &'a str, is_top: bool) {
         let mut field = name.replace('.', "/");
         if field.trim().is_empty() || (is_top && has_service_name(&field)) {
@@ -60,8 +61,8 @@ impl<'a> FreeFields<'a> {
         self.add(&field, value, 0);
     }
 
-    /// Adds a value to the field `name`. The members of an object become fields of their
-    /// own.
+    /// Adds a value to the field `name`. The members of an object become separate
+    /// fields.
     fn add(&mut self, name: &str, value: &'a str, depth: usize) {
         if is_flat(value) {
             self.add_flat(name, value);

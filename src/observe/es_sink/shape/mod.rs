@@ -1,12 +1,12 @@
 //! record -> a document that every index with the template of `setup` accepts, whichever
-//! records came first.
+//! records were sent first.
 //!
-//! An index maps each field once. It refuses a record that has an object where an earlier
-//! one had a number. So a document has objects only in fields that the template maps to
-//! objects. Elsewhere (in the members of `modelInput`, in results, in unmapped members) an
-//! object becomes fields of its own: `{"size":{"cm":5}}` becomes `{"size/cm":5}`. Scalars
-//! and lists of scalars stay as they are. The template maps each of them both as a number
-//! and as a label.
+//! An index has one mapping for each field. If an earlier record had a number in a field,
+//! the index refuses a record with an object in this field. So a document has objects
+//! only in fields that the template maps to objects. In other fields (the members of
+//! `modelInput`, results, unmapped members) an object is split into several fields:
+//! `{"size":{"cm":5}}` becomes `{"size/cm":5}`. Scalars and lists of scalars are not
+//! changed. The template maps each of them both as a number and as a label.
 
 mod fits;
 mod free_fields;
@@ -20,27 +20,28 @@ use crate::observe::es_sink::shape::fits::{
 use crate::observe::es_sink::shape::free_fields::FreeFields;
 use crate::wire::object::{Member, Object, ObjectWriter, array_items};
 
-/// The key of a value that is no object and stands where the template has an object.
+/// The key of a value that is not an object in a field that the template maps to an
+/// object.
 const VALUE_KEY: &str = "\"value\"";
 
-/// Which fields of a record are indexed.
+/// The fields of a record that are indexed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum IndexedFields {
     /// All fields.
     All,
-    /// Only the fields that the template maps. The record as it came is stored, too.
+    /// Only the fields that the template maps. The original record is stored, too.
     Mapped,
 }
 
-/// Whether the record is such a document already.
+/// Whether the record already is such a document.
 pub fn is_regular(record: &Object) -> bool {
     let has_service_name = |member: &Member| has_service_name(&member.name());
     !record.members.iter().any(has_service_name) && is_regular_object(record, RECORD)
 }
 
 /// Writes the members of a record, except the `dropped` names, which the caller appends.
-/// If the document does not hold everything that is in the record, it also gets the record
-/// as a text.
+/// If the document does not contain everything in the record, it also gets the record as
+/// a text.
 pub fn write(
     document: &mut ObjectWriter,
     record: &Object,
@@ -61,7 +62,7 @@ pub fn write(
 
 struct Shaping {
     fields: IndexedFields,
-    /// Whether the document holds everything that is in the record.
+    /// Whether the document contains everything in the record.
     is_whole: bool,
 }
 
@@ -79,12 +80,13 @@ impl Shaping {
         for Member { key, value } in members {
             let name = Member { key, value }.name();
             match field_type(mapped, &name) {
-                // Of two members with one name, the first counts.
+                // If two members have one name, the first counts.
                 Some((name, _)) if written.contains(&name) => self.is_whole = false,
                 Some((name, kind)) if self.write_mapped(out, name, value, kind) => {
                     written.push(name);
                 }
-                // A value that does not fit has no other place here, unless scalars do.
+                // The template has no other field for a value that does not fit,
+                // unless the field takes scalars.
                 Some((_, kind)) if !takes_scalars(kind) => self.is_whole = false,
                 // The scalars in the value may fit.
                 Some((name, _)) => {
@@ -110,7 +112,7 @@ impl Shaping {
         kind: FieldType,
     ) -> bool {
         match kind {
-            // An object that fits in itself may hold members that have to be moved or
+            // An object that fits may contain members that must be moved or
             // dropped.
             FieldType::Object(fields) if text != "null" => {
                 out.object(name, |inner| self.write_object(inner, text, fields));

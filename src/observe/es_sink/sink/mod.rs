@@ -1,7 +1,8 @@
-//! The filter: makes a document of each record, sends it, and holds the record until it is
-//! indexed or rejected.
+//! The filter: makes a document from each record, sends it, and keeps the record until it
+//! is indexed or rejected.
 //!
-//! While calls are under way the next batch fills. When it is full, reading stops.
+//! While calls are in progress, the next batch is filled. When it is full, the sink stops
+//! reading.
 
 mod results;
 mod shutdown;
@@ -31,24 +32,26 @@ use crate::stage::task::wait_once;
 use crate::stream::output::Output;
 use crate::wire::lines::Line;
 
-/// The records on their way to the service.
+/// The records between the input and the service.
 #[derive(Debug)]
 pub struct EsSink {
     documents: Documents,
     client: Arc<Client>,
     servers: Servers,
     overload_backoff: Backoff,
-    /// Set while the service is overloaded: when the next call may be made.
+    /// Set while the service is overloaded: the time of the next call.
     overloaded_until: Option<Instant>,
     outbox: Outbox,
     calls: BulkCalls,
     call_limit: CallLimit,
-    /// How long one record may be refused for now while others are accepted.
+    /// The longest time for which a record may be refused temporarily while others
+    /// are accepted.
     give_up: Duration,
-    /// With `--pass`: where records are passed on.
+    /// With `--pass`: the output of indexed records.
     pub(super) pass: Option<PassThrough>,
-    /// Whether the service has accepted a call in this run. Until then a refusal is
-    /// probably about the command line, and afterwards about the service's state.
+    /// Whether the service has accepted a call in this run. Before this, the cause of
+    /// a refusal is probably the command line; afterwards, it is the state of the
+    /// service.
     has_worked: bool,
     pipeline: Option<String>,
     /// The input's name in messages.
@@ -56,20 +59,20 @@ pub struct EsSink {
     /// Whether rejected records are written to a file.
     keeps_rejects: bool,
     pub(super) counts: SinkCounts,
-    /// A buffer for the operation that is made of a record.
+    /// A buffer for the operation of a record.
     scratch: Vec<u8>,
 }
 
-/// What the sink has done so far.
+/// The counts of the sink.
 #[derive(Debug, Default)]
 pub(super) struct SinkCounts {
     /// Records that were read.
     pub records_in: u64,
     /// Records that the service has indexed.
     pub indexed: u64,
-    /// How many of the indexed records were there before.
+    /// Indexed records that had been indexed before.
     pub present: u64,
-    /// Records that were sent with their mapped fields only.
+    /// Records that were sent with only their mapped fields.
     pub narrowed: u64,
     /// Records that were sent again.
     pub retried: u64,
@@ -81,7 +84,7 @@ pub(super) struct SinkCounts {
 }
 
 impl EsSink {
-    /// Reads the credentials and opens the output of `--pass`. No call is made yet.
+    /// Reads the credentials and opens the output of `--pass`. Makes no call yet.
     pub fn new(stage: &Stage, options: &SinkOptions) -> Result<EsSink> {
         let bulk = BulkSettings {
             gzip: options.gzip,
@@ -120,7 +123,7 @@ impl EsSink {
         })
     }
 
-    /// Handles the calls that have ended and makes those that may be made, without waiting
+    /// Handles the finished calls and makes the calls that are due, without waiting
     /// for the service. Writes the records that may be passed on.
     fn advance(&mut self, stage: &mut Stage, readiness: Readiness) -> Result<()> {
         while let Some(finished) = self.calls.take_finished() {
@@ -152,13 +155,14 @@ impl EsSink {
         }
     }
 
-    /// When the service may be called; `None` if it may be called now.
+    /// The time at which the service may be called; `None` if it may be called now.
     fn callable_at(&self, now: Instant) -> Option<Instant> {
         let overloaded = self.overloaded_until.filter(|until| *until > now);
         overloaded.max(self.servers.available_at(now))
     }
 
-    /// When [`advance`](EsSink::advance) makes a call even if none ends; `None` if never.
+    /// The time at which [`advance`](EsSink::advance) makes a call even if no call
+    /// ends; `None` if it does not.
     fn next_call_at(&self, readiness: Readiness) -> Option<Instant> {
         if self.calls.len() >= self.call_limit.calls_max() {
             return None;
@@ -168,7 +172,7 @@ impl EsSink {
         Some(self.callable_at(now).map_or(due, |at| due.max(at)))
     }
 
-    /// Waits until an operation of this many bytes may be added to the outbox.
+    /// Waits until the outbox has room for an operation of this many bytes.
     fn wait_for_room(&mut self, stage: &mut Stage, bytes: usize) -> Result<()> {
         let has_room = |sink: &EsSink| !sink.is_held_up() && sink.outbox.has_room(bytes);
         while !has_room(self) {
@@ -180,7 +184,7 @@ impl EsSink {
         Ok(())
     }
 
-    /// Waits until a call ends or may be made.
+    /// Waits until a call ends or is due.
     fn wait(&mut self, stage: &mut Stage) -> Result<()> {
         let until = self.next_call_at(Readiness::Any);
         wait_once(stage, &*self, &self.calls.ends(), until)?;
@@ -190,12 +194,12 @@ impl EsSink {
         Ok(())
     }
 
-    /// How many records were read and are neither indexed nor rejected.
+    /// The number of records that were read and are neither indexed nor rejected.
     pub(super) fn pending(&self) -> usize {
         self.outbox.len() + self.calls.records()
     }
 
-    /// Whether nothing is read until the oldest record is indexed or rejected.
+    /// Whether reading waits until the oldest record is indexed or rejected.
     fn is_held_up(&self) -> bool {
         self.pass.as_ref().is_some_and(PassThrough::is_full)
     }
@@ -243,7 +247,7 @@ impl Filter for EsSink {
             pass.expect(line.number);
         }
         self.outbox.push(new_item(&body, line));
-        // One long record must not keep its memory for ever.
+        // The memory of one long record must not be kept forever.
         body.shrink_to(1 << 20);
         self.scratch = body;
         if self.outbox.is_full() {

@@ -1,4 +1,4 @@
-//! What becomes of the records of a call when the call has ended.
+//! Handles the records of a finished call.
 
 use std::time::Instant;
 
@@ -14,15 +14,16 @@ use crate::wire::lines::Line;
 use crate::wire::micros::Micros;
 use crate::wire::reject::Reject;
 
-/// A reply that has verdicts on the records of its call.
+/// A reply with verdicts on the records of its call.
 struct Verdicts<'a> {
     /// The address that has answered, for messages.
     url: &'a str,
-    /// How many records were indexed before.
+    /// The number of records that were indexed before.
     indexed_before: u64,
-    /// When the reply is handled.
+    /// The time at which the reply is handled.
     now: Instant,
-    /// Why the first of the deferred records was refused for now; `None` if none was.
+    /// The reason why the first deferred record was refused; `None` if no record was
+    /// deferred.
     deferred: Option<String>,
 }
 
@@ -74,7 +75,8 @@ impl EsSink {
             }
             BulkOutcome::Busy(reason) => {
                 self.send_again(stage, batch, &format!("{url}: {reason}"));
-                // Calls that were under way together count as one failure.
+                // Calls that were in progress at the same time count as one
+                // failure.
                 if self.overloaded_until.is_none_or(|until| until <= now) {
                     self.overloaded_until = Some(now + self.overload_backoff.next_wait());
                     self.call_limit.halve();
@@ -84,8 +86,8 @@ impl EsSink {
         Ok(())
     }
 
-    /// Ends the program if the service has never accepted a call. Otherwise somebody may
-    /// repair the service, so the call is made again.
+    /// Ends the program if the service has never accepted a call. Otherwise the call
+    /// is repeated, because an operator may repair the service.
     fn handle_fatal(&mut self, stage: &mut Stage, batch: SealedBatch, reason: &str) -> Result<()> {
         if !self.has_worked {
             self.outbox.put_back(batch);
@@ -148,8 +150,8 @@ impl EsSink {
         };
         let is_after_retry = batch.items().any(|item| item.deferral.is_some());
         let is_busy = verdicts.iter().any(|it| matches!(it, Verdict::Busy(_)));
-        // With --strict a rejected record is an error. The other records of the call are
-        // handled all the same.
+        // With --strict a rejected record is an error. The other records of the
+        // call are still handled.
         let mut outcome = Ok(());
         for (item, verdict) in batch.items().zip(verdicts) {
             outcome = outcome.and(self.handle_verdict(stage, &mut reply, item, verdict));
@@ -222,12 +224,12 @@ impl EsSink {
         }
     }
 
-    /// Since when the service has refused a record while it accepted others; `None` if it
-    /// accepted none in between.
+    /// The time since which the service has refused a record while it accepted
+    /// others; `None` if it accepted no other record in between.
     fn refused_since(&self, item: Item, indexed_before: u64) -> Option<Instant> {
         let deferral = item.deferral?;
-        // If nothing was indexed, the record is not the cause, unless it holds up all
-        // others.
+        // If no record was indexed in between, this record is not the cause,
+        // unless it blocks all other records.
         let is_cause = deferral.indexed_before != indexed_before || self.is_held_up();
         is_cause.then_some(deferral.since)
     }
@@ -246,8 +248,8 @@ impl EsSink {
         Ok(())
     }
 
-    /// Makes the operation again with the mapped fields only, and sends it at once. If that
-    /// changes nothing, the record is rejected.
+    /// Makes the operation again with only the mapped fields, and sends it at once.
+    /// If this does not change the operation, the record is rejected.
     fn send_mapped_fields(
         &mut self,
         stage: &mut Stage,

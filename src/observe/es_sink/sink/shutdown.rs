@@ -9,8 +9,8 @@ use crate::stage::filter::Filter;
 use crate::stage::{EndedEarly, Stage};
 
 impl EsSink {
-    /// Rejects the records that an early end leaves undelivered, and adds their number to
-    /// the error that ends the program.
+    /// Rejects the records that are undelivered at an early end, and adds their
+    /// number to the error that ends the program.
     pub fn reject_undelivered(&mut self, stage: &mut Stage, error: anyhow::Error) -> anyhow::Error {
         let pending = self.pending();
         let unwritten = self.pass.as_ref().map_or(0, PassThrough::unwritten);
@@ -27,7 +27,7 @@ impl EsSink {
                 "{pending} records were read and not delivered to {urls}{kept}"
             ));
         }
-        // A reader that has gone knows that it has not read everything.
+        // If the reader has closed the output, it knows that records are missing.
         if unwritten > 0 && has_reader {
             losses.push(format!(
                 "{unwritten} records were indexed and not passed on"
@@ -50,8 +50,8 @@ impl EsSink {
         batches.extend(self.outbox.take_all());
         let mut items: Vec<Item> = batches.iter().flat_map(SealedBatch::items).collect();
         items.sort_by_key(|item| item.number);
-        // With --strict the first rejected record is an error. The others are written to
-        // the file all the same.
+        // With --strict the first rejected record is an error. The other records
+        // are still written to the file.
         let mut outcome = Ok(());
         for item in items {
             outcome = self.reject(stage, item, reason).and(outcome);

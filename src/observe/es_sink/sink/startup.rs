@@ -1,4 +1,5 @@
-//! Before anything is read: is the service there, and may this user use it?
+//! Checks the service before anything is read: it must answer, and this user must be
+//! allowed to use it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,7 +28,8 @@ impl EsSink {
             return Ok(());
         };
         let reply = self.get(stage, &format!("/_ingest/pipeline/{pipeline}"))?;
-        // Another status may mean that the user may use pipelines and not look at them.
+        // Another status may mean that the user may use pipelines, but not read
+        // them.
         if reply.is_some_and(|reply| reply.status == 404) {
             return Err(usage(format!(
                 "--pipeline {pipeline:?}: the service has no pipeline of this name"
@@ -36,8 +38,9 @@ impl EsSink {
         Ok(())
     }
 
-    /// Gets a reply from the first address that answers, however long that takes. `None`
-    /// after SIGTERM: nothing has been read yet, so nothing is left to do.
+    /// Gets a reply from the first address that answers, however long this takes.
+    /// Returns `None` after SIGTERM: no record has been read yet, so nothing is left
+    /// to do.
     fn get(&mut self, stage: &mut Stage, path: &str) -> Result<Option<Reply>> {
         loop {
             if stage.signals.stop() == Some(Stop::Terminate) {

@@ -1,4 +1,4 @@
-//! A service on the loopback that answers what it is told to.
+//! A service on the loopback that gives the answers that a test chooses.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,22 +15,23 @@ use serde_json::Value;
 pub struct Call {
     /// The request line and the headers.
     pub head: String,
-    /// As it was sent, uncompressed.
+    /// The body as it was sent, uncompressed.
     pub body: String,
-    /// Of its documents.
+    /// The ids of the documents.
     pub ids: Vec<String>,
-    /// When it was there.
+    /// The time at which the call was received.
     pub at: Instant,
 }
 
-/// What the service does with a call.
+/// The answer of the service to a call.
 pub enum Answer {
-    /// 200 with a status for each record; [`BLOCKED`] and those after it are more
-    /// than a number.
+    /// Status 200, with a status for each record. [`BLOCKED`] and the following
+    /// constants stand for a status with an error.
     Items(Vec<u16>),
-    /// This status and body for the whole.
+    /// This status and body for the whole call.
     Whole(u16, &'static str),
-    /// These bytes, and the connection is closed; none at all is a reset.
+    /// These bytes, after which the connection is closed. Without bytes, the
+    /// connection is reset.
     Raw(&'static [u8]),
 }
 
@@ -40,27 +41,27 @@ pub const BLOCKED: u16 = 1;
 /// The index is a data stream.
 pub const CREATE_ONLY: u16 = 2;
 
-/// There are as many fields as there may be.
+/// The limit of fields is reached.
 pub const TOO_MANY_FIELDS: u16 = 3;
 
-/// A status that says all is well, and an error.
+/// A status of success together with an error.
 pub const WELL_BUT: u16 = 4;
 
 /// A service on the loopback. Its thread ends with the tests.
 pub struct Fake {
     address: SocketAddr,
     calls: Arc<Mutex<Vec<Call>>>,
-    /// How often each id was answered with 200 or 201.
+    /// The number of times that each id was answered with 200 or 201.
     indexed: Arc<Mutex<BTreeMap<String, usize>>>,
 }
 
 impl Fake {
-    /// `answer` is given the number of the call, from 0, and the call.
+    /// Starts a service. `answer` gets the number of the call, from 0, and the call.
     pub fn start(answer: impl FnMut(usize, &Call) -> Answer + Send + 'static) -> Fake {
         Fake::on(TcpListener::bind("127.0.0.1:0").unwrap(), answer)
     }
 
-    /// As [`start`](Fake::start), on a port that was chosen before.
+    /// Like [`start`](Fake::start), on a port that was chosen before.
     pub fn on(
         listener: TcpListener,
         mut answer: impl FnMut(usize, &Call) -> Answer + Send + 'static,
@@ -90,7 +91,7 @@ impl Fake {
                     Answer::Whole(status, body) => http(status, body),
                     Answer::Raw(bytes) => bytes.to_vec(),
                 };
-                // The sink may have given up the call.
+                // The sink may have abandoned the call.
                 let _ = stream.write_all(&reply);
             }
         });
@@ -101,12 +102,12 @@ impl Fake {
         }
     }
 
-    /// Takes everything.
+    /// A service that accepts everything.
     pub fn willing() -> Fake {
         Fake::start(|_, call| Answer::Items(vec![201; call.ids.len()]))
     }
 
-    /// Where it is.
+    /// The URL of the service.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
@@ -116,7 +117,7 @@ impl Fake {
         self.calls.lock().unwrap().clone()
     }
 
-    /// The ids, once each.
+    /// The ids that were indexed exactly once.
     pub fn indexed_once(&self) -> Vec<String> {
         let indexed = self.indexed.lock().unwrap();
         assert!(indexed.values().all(|count| *count == 1), "{indexed:?}");
@@ -124,13 +125,13 @@ impl Fake {
     }
 }
 
-/// What `GET` is answered, whatever is asked.
+/// The answer to every `GET`.
 const ABOUT: &str = r#"{"version":{"number":"8.0.0"}}"#;
 
 fn items(statuses: &[u16]) -> String {
     let item = |status: &u16| {
         match status {
-        // As the services put them.
+        // The errors in the form of the real services.
         &BLOCKED => r#"{"index":{"status":403,"error":{"type":"cluster_block_exception","reason":"index [i] blocked"}}}"#.to_owned(),
         &CREATE_ONLY => r#"{"index":{"status":400,"error":{"type":"illegal_argument_exception","reason":"only write ops with an op_type of create are allowed in data streams"}}}"#.to_owned(),
         &TOO_MANY_FIELDS => r#"{"index":{"status":400,"error":{"type":"document_parsing_exception","reason":"failed to parse","caused_by":{"reason":"Limit of total fields [5] has been exceeded"}}}}"#.to_owned(),
@@ -154,7 +155,7 @@ fn http(status: u16, body: &str) -> Vec<u8> {
     .into_bytes()
 }
 
-/// A call of `_bulk`; `None` for a question.
+/// A call of `_bulk`; `None` for a `GET`.
 fn read_call(stream: &TcpStream) -> Option<Call> {
     let mut reader = BufReader::new(stream);
     let mut head = String::new();

@@ -1,4 +1,4 @@
-//! The sink against a service that answers what it is told to.
+//! Tests of the sink with a service that gives chosen answers.
 
 mod fake;
 
@@ -38,17 +38,17 @@ fn ids(numbers: impl IntoIterator<Item = usize>) -> Vec<String> {
     numbers.into_iter().map(id).collect()
 }
 
-/// What came of a run.
+/// The results of a run.
 struct Run {
     outcome: Result<()>,
     sink: EsSink,
     rejects: Vec<Value>,
-    /// What was passed on.
+    /// The records that were passed on.
     passed: String,
 }
 
 impl Run {
-    /// Runs the sink on `input` to its end.
+    /// Runs the sink on `input` until it ends.
     fn new(url: &str, flags: &[&str], input: &str) -> Run {
         let folder = TempDir::new().unwrap();
         let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -92,7 +92,7 @@ impl Run {
         }
     }
 
-    /// The numbers of the lines set aside, and why.
+    /// The numbers of the rejected lines, and the reasons.
     fn refused(&self) -> Vec<(u64, &str)> {
         self.rejects
             .iter()
@@ -276,7 +276,7 @@ fn what_no_call_can_mend_ends_the_run_and_shows_no_secret() {
         }
         assert!(!error.contains("canary") && !error.contains("bWU6Y2FuYXJ5"));
         assert!(!format!("{:?}", run.sink).contains("canary"));
-        // Nothing is lost: what was read is in the rejects.
+        // No record is lost: the records that were read are in the rejects.
         assert_eq!(run.rejects.len(), 3);
         let calls = fake.calls();
         // A call that cannot be read is tried record by record.
@@ -310,7 +310,7 @@ fn a_bad_record_is_set_aside_before_it_is_sent() {
     assert_eq!(lines, [3, 4, 5]);
 }
 
-/// A sink on its own, and what it is called with.
+/// A sink without a loop, and the stage for its calls.
 fn alone(url: &str, flags: &[&str]) -> (Stage, EsSink) {
     let all = ["rv-es-sink", "-q", "--index=i", "--url", url];
     let all = all.iter().chain(flags);
@@ -356,7 +356,7 @@ fn calls_overlap_up_to_the_number_of_connections() {
     for connections in [1, 3] {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        // Nobody answers until as many calls are there as may be.
+        // The service answers only after the largest number of calls has arrived.
         let waiting = thread::spawn(move || {
             let mut streams = Vec::new();
             while streams.len() < connections {
@@ -548,7 +548,8 @@ fn with_strict_the_other_records_of_the_call_are_accounted_for() {
     });
     let run = Run::new(&fake.url(), &["--strict", "--batch-records=5"], &records(9));
     let error = format!("{:#}", run.outcome.as_ref().unwrap_err());
-    // Of five, two were taken; one may be, and four were not sent.
+    // Of five records, two were accepted; one may have been accepted, and the others
+    // were not sent.
     assert!(
         error.contains("5 records were read and not delivered"),
         "{error}"
@@ -587,8 +588,8 @@ fn the_pipeline_is_asked_for_and_named_in_each_call() {
     );
 }
 
-/// Calls that come while others wait are torn, delayed, answered twice as long or
-/// not at all, in an order that a seed gives: in the end each record is there.
+/// Calls are torn, delayed, answered with too many bytes or not answered, in an order
+/// that a seed gives. In the end each record is indexed.
 #[test]
 fn whatever_the_service_does_each_record_is_there_in_the_end() {
     for seed in 0..20u64 {
@@ -606,7 +607,7 @@ fn whatever_the_service_does_each_record_is_there_in_the_end() {
                 (state >> 33) % sides
             };
             let troubled = number < 60 && roll(3) > 0;
-            // Also what is then said to have failed may have been done.
+            // A call that is answered with an error may have worked.
             if !troubled || roll(2) == 0 {
                 let statuses: Vec<u16> = call
                     .ids
@@ -640,7 +641,7 @@ fn whatever_the_service_does_each_record_is_there_in_the_end() {
         });
         let flags = ["--batch-records=7", "--connections=3"];
         let run = Run::new(&fake.url(), &flags, &records(100));
-        // One record alone may have been called too large.
+        // A single record may have been refused as too large.
         run.outcome.unwrap();
         let set_aside: Vec<String> = run
             .rejects
@@ -675,7 +676,7 @@ fn a_record_that_says_more_than_there_is_room_for_is_indexed_by_its_named_fields
     assert_eq!(run.passed, records(3));
     let last = fake.calls().pop().unwrap();
     assert!(last.body.contains("\"asReceived\":\"{"), "{}", last.body);
-    // Where that does not help, it is refused.
+    // If this does not help, the record is refused.
     let fake = Fake::start(|_, call| Answer::Items(vec![TOO_MANY_FIELDS; call.ids.len()]));
     let run = Run::new(&fake.url(), &[], &records(3));
     run.outcome.as_ref().unwrap();
@@ -750,14 +751,14 @@ fn a_reply_without_an_end_is_given_up_in_bounded_memory() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let counting = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        // What comes before the call would be no reply.
+        // A reply that precedes the call would not be valid.
         let mut reader = std::io::BufReader::new(stream.try_clone().unwrap());
         let mut line = String::new();
         while !line.starts_with("{\"messageId\"") {
             line.clear();
             assert!(reader.read_line(&mut line).unwrap() > 0);
         }
-        // Far more than the bound, and then it would end.
+        // The announced length is far above the limit.
         let head = b"HTTP/1.1 200 OK\r\nContent-Length: 400000000\r\n\r\n{\"items\":[";
         let mut sent = 0;
         let mut piece = &head[..];
@@ -785,7 +786,7 @@ fn a_reply_without_an_end_is_given_up_in_bounded_memory() {
 
 #[test]
 fn what_is_indexed_is_passed_on_in_the_order_of_the_input() {
-    // Of seven, the service takes the last first, and never the third.
+    // Of seven records, the service accepts the last first, and never the third.
     let fake = Fake::start(|number, call| {
         let status = |id: &String| match id.as_str() {
             "r-002" => 400,
@@ -827,7 +828,7 @@ fn a_record_that_never_passes_holds_the_others_up_until_it_is_given_up() {
     let run = Run::new(&fake.url(), &flags, &input);
     run.outcome.as_ref().unwrap();
     assert!(began.elapsed() >= Duration::from_millis(200));
-    // It was held up: with 2 KiB there is no room for so many behind it.
+    // Reading was delayed: with 2 KiB, the output cannot hold so many later records.
     let poisoned = |call: &fake::Call| call.ids.iter().any(|id| id == "poison");
     let calls = fake.calls();
     let last = calls.iter().rposition(poisoned).unwrap();
