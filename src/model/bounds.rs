@@ -9,10 +9,10 @@ use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 
 use crate::stage::report::shown;
 
-/// The most classes a model may have.
+/// The largest number of classes in a model.
 pub const CLASSES_MAX: usize = 1000;
 
-/// The most features a model may have.
+/// The largest number of features in a model.
 pub const FEATURES_MAX: usize = 10_000;
 
 /// The longest label, in bytes as JSON. Every score carries a label.

@@ -20,7 +20,7 @@ pub struct Description {
     pub name: String,
     /// The version, which distinguishes models of the same name.
     pub version: u64,
-    /// How it was trained.
+    /// The algorithm of the training.
     pub algorithm: Algorithm,
     /// The column that it predicts.
     pub target: String,
@@ -42,11 +42,11 @@ pub struct Description {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TrainingRun {
-    /// How many rows it was trained on.
+    /// The number of rows in the training.
     pub rows: u64,
-    /// How many rows were held out to measure it.
+    /// The number of rows that were held out to measure the model.
     pub held_out: u64,
-    /// How many rows of the data could not be used.
+    /// The number of rows of the data that could not be used.
     pub left_out: u64,
     /// The seed that selects the held-out rows.
     pub seed: u64,
@@ -60,17 +60,17 @@ pub struct TrainingRun {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hyperparameters {
-    /// The most splits on a path of a tree.
+    /// The largest number of splits on a path of a tree.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_depth: Option<u32>,
-    /// The fewest rows in a leaf of a tree.
+    /// The smallest number of rows in a leaf of a tree.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_leaf: Option<u32>,
-    /// The weight of the L2 penalty: half of it times the sum of the squared
-    /// coefficients is added to the loss.
+    /// The weight of the L2 penalty. The loss includes half of this weight times the
+    /// sum of the squared coefficients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub l2: Option<f64>,
-    /// The most iterations of the optimiser.
+    /// The largest number of iterations of the optimiser.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_iterations: Option<u64>,
 }

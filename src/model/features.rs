@@ -56,7 +56,7 @@ impl FeatureReader {
 struct PartialRow<'r> {
     reader: &'r FeatureReader,
     row: &'r mut [f64],
-    /// The index of the feature that probably comes next: most clients write the
+    /// The index of the feature that is probably next: most clients write the
     /// features in the model's order.
     expected: usize,
     /// The first fault.

@@ -1,11 +1,11 @@
 //! Models: their files, features and predictions, and their measured quality.
 //! [`train`](crate::train) makes models; this folder does not depend on it.
 //!
-//! A model file (`file`) holds a `description` and the parameters of one family of
-//! models (`families`). [`Model`] loads it, reads the features out of
-//! a request and predicts. [`inspect`] prints a model for people.
+//! A model file (`file`) contains a `description` and the parameters of one family of
+//! models (`families`). [`Model`] loads it, reads the features of a request and predicts.
+//! [`inspect`] prints a model for people.
 //!
-//! A model file holds numbers and names only, so loading one runs no code.
+//! A model file contains only numbers and names, so loading it does not run code.
 
 pub(crate) mod bounds;
 pub(crate) mod description;

@@ -8,7 +8,7 @@ pub enum Prediction {
     /// One of the model's classes, by its index. The caller's buffer holds the
     /// probabilities of all classes.
     Class(usize),
-    /// A finite number. There are no probabilities.
+    /// A finite number. Such a model has no probabilities.
     #[allow(
         dead_code,
         reason = "the text of a score and the measures of training are ready for it"

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::bounds::{at_most_classes, at_most_features};
 
 /// The distribution of some numbers. Each quantile is one of the numbers: the lowest
-/// one for which at least this share of the numbers is not larger.
+/// number for which at least this share of all numbers is not larger.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[allow(missing_docs)]
 pub struct Quantiles {
@@ -30,7 +30,7 @@ impl Quantiles {
     /// The quantiles of `numbers`, which must not be empty.
     pub fn of(mut numbers: Vec<f64>) -> Quantiles {
         numbers.sort_unstable_by(f64::total_cmp);
-        // Integer arithmetic, so that rounding cannot pick another number.
+        // Integer arithmetic, so that rounding cannot select another number.
         let at = |percent: usize| numbers[(numbers.len() * percent).div_ceil(100).max(1) - 1];
         Quantiles {
             min: at(0),
@@ -49,17 +49,17 @@ impl Quantiles {
 pub struct FeatureProfile {
     /// The name of the feature.
     pub name: String,
-    /// How many rows the model was trained on.
+    /// The number of rows in the training.
     pub count: u64,
-    /// In how many rows of the data the value was missing. Those rows were left
-    /// out.
+    /// The number of rows of the data in which the value was missing. Those rows were
+    /// left out.
     pub missing: u64,
     /// The distribution of the values.
     #[serde(flatten)]
     pub quantiles: Quantiles,
 }
 
-/// Which rows something was measured on.
+/// The rows on which something was measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum MeasuredOn {
@@ -73,7 +73,7 @@ pub enum MeasuredOn {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ScoreProfile {
-    /// Which rows were predicted.
+    /// The rows that were predicted.
     pub on: MeasuredOn,
     /// The number of rows.
     pub count: u64,
@@ -88,7 +88,7 @@ pub struct ScoreProfile {
 /// The distributions of inputs and predictions in training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Profile {
-    /// In the order of the features.
+    /// The features, in the order of a row.
     #[serde(deserialize_with = "at_most_features")]
     pub features: Vec<FeatureProfile>,
     /// The predictions.

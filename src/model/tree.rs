@@ -13,8 +13,7 @@ use crate::model::text_table::six_significant_digits;
 /// The value of `feature` that marks a leaf.
 const LEAF: u32 = u32::MAX;
 
-/// A node. The children of a split come after it in the array, so every path
-/// ends.
+/// A node. The children of a split are after it in the array, so every path ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Node {
     threshold: f64,
@@ -29,7 +28,7 @@ struct Node {
 #[derive(Clone, Debug, PartialEq)]
 struct Leaf {
     class: u32,
-    /// How many rows of training ended here.
+    /// The number of training rows in this leaf.
     rows: u64,
     /// The range of this leaf in `Tree::counts`.
     counts: Range<u32>,
@@ -81,7 +80,7 @@ impl Tree {
         self.nodes.len()
     }
 
-    /// The index, among the leaves, of the leaf that a row ends in.
+    /// The leaf of a row, as its index among the leaves.
     fn leaf_of(&self, row: &[f64]) -> usize {
         let mut node = &self.nodes[0];
         while node.feature != LEAF {
@@ -235,10 +234,10 @@ impl Tree {
         Ok(())
     }
 
-    /// The size of the subtree below each node, itself included.
+    /// The number of nodes in the subtree of each node, including the node itself.
     fn subtree_sizes(&self) -> Vec<usize> {
-        // Children come after their parents, so the reverse order visits every child
-        // before its parent.
+        // Children are after their parents, so the reverse order visits every
+        // child before its parent.
         let mut sizes = vec![1usize; self.node_count()];
         for index in (0..self.node_count()).rev() {
             if let NodeView::Split { left, right, .. } = self.node(index) {

@@ -45,8 +45,8 @@ pub struct RunArgs {
     #[arg(global = true, long, value_name = "SIZE", default_value_t = ByteSize::b(LINE_BYTES_MAX_DEFAULT as u64))]
     pub max_line_bytes: ByteSize,
 
-    /// How long the program may take to finish after SIGINT or SIGTERM. A second
-    /// SIGTERM changes nothing; a second SIGINT ends the program at once
+    /// Allow the program this long to finish after SIGINT or SIGTERM. A second
+    /// SIGTERM has no effect; a second SIGINT ends the program at once
     #[arg(global = true, long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
     pub grace: Duration,
 
@@ -55,12 +55,12 @@ pub struct RunArgs {
     #[arg(global = true, long, value_name = "FILE")]
     pub stats: Option<String>,
 
-    /// Print a summary at the end even if stderr is no terminal and no record was
+    /// Print a summary at the end even if stderr is not a terminal and no record was
     /// rejected
     #[arg(global = true, short, long, conflicts_with = "quiet")]
     pub verbose: bool,
 
-    /// Print errors only
+    /// Print only errors
     #[arg(global = true, short, long)]
     pub quiet: bool,
 

@@ -1,4 +1,4 @@
-//! The one place that reads a clock or makes an id.
+//! The only file that reads a clock or makes an id.
 
 use std::fmt;
 use std::str::FromStr;

@@ -18,7 +18,7 @@ use crate::stream::output::Output;
 pub struct Stage {
     /// Messages and rejected records.
     pub report: Report,
-    /// The signals that have come.
+    /// The signals that were received.
     pub signals: Signals,
     /// The file of `--stats`.
     pub stats: StatsFile,
@@ -71,8 +71,8 @@ impl Stage {
     /// Closes the output. Waits until a named pipe has a reader, and syncs a file to
     /// disk.
     pub fn close(&mut self, output: &mut Output) -> Result<()> {
-        // If the pipe were closed without a reader, a later reader would wait for a
-        // writer for ever.
+        // If the pipe were closed without a reader, a later reader would wait
+        // forever for a writer.
         while !output
             .is_open()
             .map_err(|error| output_error(output, error))?
@@ -84,8 +84,8 @@ impl Stage {
         Ok(())
     }
 
-    /// Waits until `output` can accept bytes, but after a signal to stop only until the
-    /// grace period ends.
+    /// Waits until `output` can accept bytes. After a signal to stop, waits only
+    /// until the grace period ends.
     pub fn wait_for_output(&mut self, output: &Output) -> Result<()> {
         if let Some(stop) = self.signals.out_of_time() {
             return Err(EndedEarly::Signal(stop).into());

@@ -24,7 +24,7 @@ pub enum Stop {
     /// SIGINT reaches all stages of a pipeline: sources stop, and the others read to
     /// the end of their input.
     Interrupt,
-    /// SIGTERM is sent to this stage alone, to make room for a successor.
+    /// SIGTERM is sent to this stage alone, to replace it by a successor.
     Terminate,
 }
 

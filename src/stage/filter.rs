@@ -65,7 +65,7 @@ pub trait Filter {
 /// Work of a filter in other threads or programs, or at a later time.
 pub trait Background {
     /// Appends the finished output of the oldest lines to `out`, and returns whether
-    /// there was any. `wait` is set if no more input is ready: then this hands over the
+    /// there was any. `wait` is set if no more input is ready. Then this submits the
     /// lines that are held for a batch, and waits for the oldest lines.
     fn collect(
         &mut self,
@@ -77,7 +77,7 @@ pub trait Background {
         Ok(false)
     }
 
-    /// The time at which to call [`Filter::before_wait`] if no input comes.
+    /// The time at which to call [`Filter::before_wait`] if no input arrives.
     fn due(&self) -> Option<Instant> {
         None
     }
@@ -107,13 +107,14 @@ pub fn run(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Res
     let outcome = filtering.run(stage);
     if outcome.is_err() {
         filtering.hand_over_unprocessed();
-        // The counts show how far the stage came.
+        // The counts show how far the stage has read.
         stage.write_stats(&filtering.filter.snapshot(stage));
     }
     outcome
 }
 
-/// How many bytes of output are collected before a write, while more lines are ready.
+/// The number of bytes of output that are collected before a write, while more lines are
+/// ready.
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// A filter with its streams.
@@ -186,7 +187,8 @@ impl<F: Filter> Filtering<'_, F> {
         }
         match stage.signals.stop() {
             Some(Stop::Interrupt) if !self.is_source => {
-                // The sources stop too, so no other writer will follow the present one.
+                // The sources stop too, so no other writer will follow the
+                // current one.
                 self.cursor.stop_following();
             }
             Some(stop) => {
@@ -253,13 +255,13 @@ impl<F: Filter> Filtering<'_, F> {
         Ok(())
     }
 
-    /// Hands the lines that were read but not worked on to the filter.
+    /// Gives the filter the lines that were read but not worked on.
     fn hand_over_unprocessed(&mut self) {
         while let Some(line) = self.cursor.next_line() {
             self.filter.left_over(&self.name, &line);
         }
-        // A file still holds its last line. Bytes that were read from a pipe are
-        // nowhere else.
+        // A file still contains its last line. Bytes that were read from a pipe
+        // exist only in this program.
         if !self.cursor.input().is_file()
             && let Some(line) = self.cursor.unfinished_line()
         {
@@ -268,8 +270,7 @@ impl<F: Filter> Filtering<'_, F> {
     }
 }
 
-/// A progress bar on the terminal if the length of the input is known, else a hidden
-/// one.
+/// A progress bar on the terminal. It is hidden if the length of the input is unknown.
 fn progress_bar(input: &Input, stage: &Stage) -> ProgressBar {
     match input.file_bytes() {
         Some(bytes) => progress_bar_of(bytes, stage),

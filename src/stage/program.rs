@@ -1,4 +1,4 @@
-//! From the command line of a program to its exit status.
+//! Runs a program, from its command line to its exit status.
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -63,8 +63,8 @@ fn run_in<P: Program>(stage: &mut Stage, args: P) -> Result<u8> {
 fn status_of<P: Program>(outcome: Result<u8>, run_args: &RunArgs) -> u8 {
     outcome.unwrap_or_else(|error| {
         let status = exit::status_of(&error);
-        // A closed reader alone is not reported. An error with context is, because it
-        // tells what was lost.
+        // A closed reader alone is not reported. An error with context is
+        // reported, because it names the lost records.
         if status != exit::DOWNSTREAM_CLOSED || error.chain().len() > 1 {
             print_message(P::NAME, run_args.log_format, "error", &format!("{error:#}"));
         }

@@ -18,11 +18,12 @@ use crate::stream::threaded_file::ThreadedFile;
 /// written or dropped without moving the others.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// The most bytes that one call writes, so that a fast reader does not delay more
-/// urgent work.
+/// The largest number of bytes that one call writes, so that a fast reader does not delay
+/// more urgent work.
 const WRITE_BYTES: usize = 256 * 1024;
 
-/// How long the queue waits for its reader or disk at the end of the program.
+/// At the end of the program, the queue waits for its reader or disk for at most this
+/// long.
 const FINISH_TIME: Duration = Duration::from_secs(5);
 
 /// Whole records that wait for an output.
@@ -101,16 +102,16 @@ impl Queue {
         }
     }
 
-    /// Writes as much as the output accepts without waiting, within a bound. If the
-    /// output fails, this reports the error and drops its records from then on. If the
-    /// reader of a named pipe has gone, the records wait for the next reader.
+    /// Writes as much as the output accepts without waiting, within a limit. If the
+    /// output fails, reports the error and drops its records from then on. If the
+    /// reader of a named pipe has closed it, the records wait for the next reader.
     pub fn write_some(&mut self, report: &mut Report) {
         if let Some(error) = self.thread.as_ref().and_then(ThreadedFile::take_error) {
             self.fail(&error, report);
         }
         let mut left = match self.output.readiness() {
             Some(_) => WRITE_BYTES,
-            // No event would wake the program for the rest.
+            // No event would wake the program to write the remaining bytes.
             None => usize::MAX,
         };
         while !self.failed && left > 0 {
@@ -233,8 +234,8 @@ impl Queue {
 /// Whole records in chunks, and the rest of one partly written record.
 #[derive(Debug, Default)]
 struct Chunks {
-    /// A partly written record. It is taken out of its chunk so that the records behind
-    /// it can be dropped.
+    /// A partly written record. It is separate from its chunk, so that the records
+    /// after it can be dropped.
     partial: Vec<u8>,
     /// The bytes of `partial` before this index have been written.
     partial_start: usize,
@@ -316,8 +317,8 @@ impl Chunks {
     }
 
     /// Moves the partly written record out of its chunk. This happens once for such a
-    /// record, however many records are dropped behind it. A long record fills the rest
-    /// of its chunk, so the whole chunk moves and no byte is copied.
+    /// record, however many records after it are dropped. A long record fills the
+    /// rest of its chunk, so the whole chunk is moved and no byte is copied.
     fn detach_partial(&mut self) {
         let length = line_length(self.next_bytes());
         let is_last = self.next_bytes().len() == length;
@@ -550,7 +551,7 @@ mod tests {
             let mut received = vec![0; taken];
             std::io::Read::read_exact(&mut reader, &mut received).unwrap();
             drop(reader);
-            // Only the next write finds that the reader has gone.
+            // Only the next write detects that the reader has closed.
             queue.write_some(&mut report);
             assert!(waiting(&queue).starts_with('\n'), "after {taken}");
         }

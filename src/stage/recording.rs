@@ -50,7 +50,7 @@ impl Recording {
         })
     }
 
-    /// Whether the recording is a pipe, which another program fills meanwhile.
+    /// Whether the recording is a pipe, which another program fills while it is read.
     pub fn is_pipe(&self) -> bool {
         !self.cursor.input().is_file()
     }

@@ -8,13 +8,14 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How many bytes may wait for the disk. Further records are counted but not kept.
+/// The number of bytes that may wait for the disk. Further records are counted but not
+/// kept.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// How many bytes the thread gets at once.
+/// The number of bytes that the thread gets at once.
 const BLOCK_BYTES: usize = 64 * 1024;
 
-/// How long the program waits for the disk at its end.
+/// At its end, the program waits for the disk for at most this long.
 const FINISH_TIME: Duration = Duration::from_secs(5);
 
 /// The writer of rejected records.
@@ -103,7 +104,7 @@ impl Rejects {
         }
     }
 
-    /// Hands all records so far to the operating system, or to the thread.
+    /// Gives all records so far to the operating system, or to the thread.
     pub fn flush(&mut self) -> io::Result<()> {
         match self {
             Rejects::Direct(file) => file.flush(),

@@ -18,21 +18,21 @@ use crate::wire::object::ObjectWriter;
 use crate::wire::reject::Reject;
 use crate::wire::shape::{Shape, is_fragment};
 
-/// How many rejected records are reported one by one.
+/// The number of rejected records that are reported one by one.
 const REPORTED_IN_FULL: u64 = 10;
 
-/// How long a repeated message is suppressed.
+/// A repeated message is suppressed for this long.
 const REPEAT_AFTER: Duration = Duration::from_secs(10);
 
-/// How many keys of messages are remembered before idle ones are removed.
+/// The number of remembered keys of messages. If there are more, idle keys are removed.
 const RECENT_WARNINGS_MAX: usize = 1000;
 
-/// For how many inputs the report remembers that they are JSON, but not one object a
-/// line.
+/// The number of inputs for which the report remembers that they are JSON, but not one
+/// object per line.
 const NON_NDJSON_INPUTS_MAX: usize = 100;
 
-/// How many good lines may separate two fragments of such JSON: the last item of an
-/// array can be a valid record.
+/// The number of good lines that may separate two fragments of such JSON. The last item
+/// of an array can be a valid record.
 const NON_NDJSON_GAP_LINES: u64 = 8;
 
 /// The longest part of input that a message shows, in characters.
@@ -54,11 +54,11 @@ pub struct Report {
     damaged: u64,
     /// How many rejected records were reported, or counted after the limit was reached.
     shown: u64,
-    /// The inputs that are JSON but not one object a line, each with the number of its
-    /// last line that was such a fragment.
+    /// The inputs that are JSON but not one object per line. Each has the number of
+    /// the last line that was such a fragment.
     non_ndjson_inputs: HashMap<String, u64>,
-    /// By key: when the warning was last printed, and how often it was suppressed
-    /// since.
+    /// By key: the time of the last printed warning, and the number of suppressed
+    /// ones since then.
     recent_warnings: HashMap<String, (Instant, u64)>,
     /// By key: the last printed message about a state, repeated only if the state
     /// changes or after a while.
@@ -70,7 +70,7 @@ pub struct Report {
 struct LastMessage {
     message: String,
     at: Instant,
-    /// How often the message was suppressed since.
+    /// The number of times that the message was suppressed since then.
     held_back: u64,
 }
 
@@ -116,7 +116,7 @@ impl Report {
         self.program
     }
 
-    /// Whether only errors are wanted.
+    /// Whether only errors are printed.
     pub fn is_quiet(&self) -> bool {
         self.quiet
     }
@@ -174,9 +174,9 @@ impl Report {
         }
     }
 
-    /// Like [`warn`](Report::warn), for frequent messages about a state. A message that
-    /// differs from the last one under `key` is printed at once. The same message is
-    /// printed at most once in 10 s, with the number of those that were suppressed.
+    /// Like [`warn`](Report::warn), for frequent messages about a state. If a message
+    /// differs from the last one under `key`, it is printed at once. An unchanged
+    /// message is printed at most once in 10 s, with the number of suppressed ones.
     pub fn warn_if_new(&mut self, key: &'static str, message: &str) {
         if let Some(message) = self.unless_repeated(key, message, Instant::now()) {
             self.warn(&message);
@@ -299,8 +299,8 @@ impl Report {
         }
     }
 
-    /// Decides what to add to the message about a rejected line. For JSON that is not
-    /// one object a line, only the first message of an input names the remedy.
+    /// Selects the addition to the message about a rejected line. For JSON that is
+    /// not one object per line, only the first message of an input names the remedy.
     fn shape_hint(&mut self, input: &str, line: &Line) -> ShapeHint {
         if self.shown > REPORTED_IN_FULL && self.non_ndjson_inputs.is_empty() {
             // No further message is printed.
@@ -330,7 +330,7 @@ impl Report {
         }
     }
 
-    /// Hands the rejects so far to the operating system, and warns of lost ones. Call
+    /// Gives the rejects so far to the operating system, and warns of lost ones. Call
     /// this before every wait.
     pub fn flush(&mut self) -> Result<()> {
         if let Some((path, rejects)) = &mut self.rejects {

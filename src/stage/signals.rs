@@ -19,7 +19,7 @@ use crate::stage::cli::LogFormat;
 use crate::stage::exit::{EndedEarly, Stop};
 use crate::stage::watchdog::{SignalFlags, Watchdog};
 
-/// The signals that have come so far.
+/// The signals that were received so far.
 #[derive(Debug)]
 pub struct Signals {
     wake: UnixStream,
@@ -29,16 +29,16 @@ pub struct Signals {
     /// Whether the stage checks for signals itself. Until then a signal to stop ends
     /// the program at once.
     handles_signals: bool,
-    /// The signal to stop, and when the stage first saw one.
+    /// The signal to stop, and the time at which the stage first saw one.
     stop: Option<(Stop, Instant)>,
     handlers: Vec<SigId>,
 }
 
 impl Signals {
     /// Handles SIGINT, SIGTERM, SIGHUP and SIGUSR1. Until the stage first calls
-    /// [`stop`](Signals::stop), a signal to stop ends the program at once: no input has
-    /// been read, so none can be lost. After that call, the stage has `grace` to
-    /// finish. A second SIGTERM changes nothing; a second SIGINT ends the grace period.
+    /// [`stop`](Signals::stop), a signal to stop ends the program at once: no input
+    /// has been read, so none can be lost. After that call, the stage has `grace` to
+    /// finish. A second SIGTERM has no effect; a second SIGINT ends the grace period.
     /// The watchdog uses `program` and `format` for its message.
     pub fn new(program: &'static str, format: LogFormat, grace: Duration) -> Result<Signals> {
         let (wake, waker) = pair()?;
@@ -85,7 +85,7 @@ impl Signals {
         })
     }
 
-    /// Readable when a signal has come since the last
+    /// Readable when a signal was received since the last
     /// [`acknowledge`](Signals::acknowledge).
     pub fn readiness(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()
@@ -104,8 +104,9 @@ impl Signals {
         while (&self.wake).read(&mut bytes).is_ok_and(|count| count > 0) {}
     }
 
-    /// The signal that told the program to end, if one has come. SIGTERM after SIGINT
-    /// makes it stop at the end of a line instead of the end of the input.
+    /// The signal that told the program to end, if one was received. If SIGTERM
+    /// follows SIGINT, the program stops at the end of a line instead of the end of
+    /// the input.
     pub fn stop(&mut self) -> Option<Stop> {
         if !self.handles_signals {
             self.handles_signals = true;
@@ -120,8 +121,8 @@ impl Signals {
     }
 
     /// Runs long work that cannot check for signals and can be interrupted safely.
-    /// During the work, a signal to stop ends the program at once. Returns an error if
-    /// such a signal came before.
+    /// During the work, a signal to stop ends the program at once. If such a signal
+    /// was received before, returns an error.
     pub fn interruptible<T>(&mut self, work: impl FnOnce() -> T) -> Result<T> {
         self.handles_signals = false;
         self.shared.set_holds(false);
@@ -151,13 +152,13 @@ impl Signals {
         (Instant::now() >= end).then(|| self.stop()).flatten()
     }
 
-    /// Whether SIGHUP has come since the last call. Signals that come together count as
-    /// one, and a steady series is passed on twice a second.
+    /// Whether SIGHUP was received since the last call. Signals that arrive together
+    /// count as one, and a steady series is passed on twice a second.
     pub fn take_hangup(&self) -> bool {
         self.shared.hangup_passed_on.swap(false, Ordering::Relaxed)
     }
 
-    /// Whether SIGUSR1 has come since the last call.
+    /// Whether SIGUSR1 was received since the last call.
     pub fn take_print_stats(&self) -> bool {
         self.usr1.swap(false, Ordering::Relaxed)
     }

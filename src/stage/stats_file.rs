@@ -13,7 +13,7 @@ use crate::stage::stats::Snapshot;
 /// The time between two writes while counts change.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// The file of `--stats`, if one is wanted.
+/// The file of `--stats`, if the flag is given.
 #[derive(Debug)]
 pub struct StatsFile {
     program: &'static str,
@@ -51,8 +51,8 @@ impl StatsFile {
         self.stale = true;
     }
 
-    /// When to rewrite the file; `None` while the counts have not changed, so that an
-    /// idle stage sleeps.
+    /// The time of the next write; `None` while the counts have not changed, so that
+    /// an idle stage sleeps.
     pub fn due(&self) -> Option<Instant> {
         self.path.as_ref()?;
         self.stale
@@ -60,7 +60,8 @@ impl StatsFile {
     }
 
     /// Replaces a regular file as a whole: its readers see the old or the new counts.
-    /// Writes into anything else, such as a pipe or a link, without replacing it.
+    /// If the path is something else, such as a pipe or a link, writes into it
+    /// without replacing it.
     pub fn write(&mut self, snapshot: &Snapshot) -> io::Result<()> {
         let Some(path) = &self.path else {
             return Ok(());

@@ -67,7 +67,8 @@ impl Streams {
     /// Opens both streams of a filter, without waiting for another program.
     pub fn open(input: &InputArgs, output: &OutputArgs) -> Result<Streams> {
         refuse_same_file(&input.input, &output.output)?;
-        // The output opens first: its reader may be the writer of the input.
+        // The output is opened first, because its reader may be the writer of the
+        // input.
         let output_end = Output::open(&output.output)?;
         let mut streams = Streams::open_input(input)?;
         streams.output = output_end;

@@ -1,4 +1,4 @@
-//! Waits of a stage for a time or for work in a thread. During a wait the stage obeys
+//! Waits of a stage for a time or for work in a thread. During a wait the stage handles
 //! signals and updates its stats.
 
 use std::io::Read;
@@ -19,8 +19,7 @@ use crate::stage::wait::wait;
 #[derive(Debug)]
 pub struct Task<T> {
     work: JoinHandle<T>,
-    /// The thread holds the other end, which closes when the work ends, also by a
-    /// panic.
+    /// The thread holds the other end, which is closed when the work ends or panics.
     done: UnixStream,
 }
 
@@ -42,7 +41,7 @@ impl<T: Send + 'static> Task<T> {
 
     /// Whether [`join`](Task::join) will not wait.
     pub fn is_done(&self) -> bool {
-        // The stream closes an instant before the thread counts as finished.
+        // The stream is closed shortly before the thread counts as finished.
         self.work.is_finished() || matches!((&self.done).read(&mut [0]), Ok(0))
     }
 
@@ -66,7 +65,7 @@ impl<T: Send + 'static> Task<T> {
     }
 }
 
-/// Waits until `until`. An error if the grace period ends first.
+/// Waits until `until`. Returns an error if the grace period ends first.
 pub fn pause(stage: &mut Stage, filter: &impl Filter, until: Instant) -> Result<()> {
     while Instant::now() < until {
         wait_once(stage, filter, &[], Some(until))?;
@@ -74,8 +73,8 @@ pub fn pause(stage: &mut Stage, filter: &impl Filter, until: Instant) -> Result<
     Ok(())
 }
 
-/// Waits for the first of: a readable stream, `until`, a signal, an update of the
-/// stats. An error if the grace period is over.
+/// Waits for the first of: a readable stream, `until`, a signal, an update of the stats.
+/// Returns an error if the grace period is over.
 pub fn wait_once(
     stage: &mut Stage,
     filter: &impl Filter,

@@ -1,4 +1,4 @@
-//! The one function in which a stage waits for its streams, its signals and the time.
+//! The only function in which a stage waits for its streams, its signals and the time.
 
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
@@ -12,7 +12,7 @@ use crate::stage::exit::EndedEarly;
 use crate::stage::signals::Signals;
 use crate::stream::output::Output;
 
-/// Waits until one of `streams` is ready, a signal comes, or the time is `until`.
+/// Waits until one of `streams` is ready, a signal arrives, or the time is `until`.
 /// Returns for each stream whether it is ready. A stream with an end or an error is
 /// ready: the next read or write returns it.
 pub fn wait(

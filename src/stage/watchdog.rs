@@ -24,41 +24,41 @@ use crate::stage::clock::time_left;
 use crate::stage::exit::Stop;
 use crate::stage::report::print_message;
 
-/// How long after the grace period the watchdog ends a stage that has not checked for
-/// signals since one came.
+/// After the grace period, the watchdog waits this long before it ends a stage that has
+/// not checked for signals since one arrived.
 const END_UNSEEN_AFTER: Duration = Duration::from_secs(1);
 
-/// How long after the grace period the watchdog ends a stage that has checked for
-/// signals. The stage may be saving the records that it could not deliver.
+/// After the grace period, the watchdog waits this long before it ends a stage that has
+/// checked for signals. The stage may be saving the records that it could not deliver.
 const END_SEEN_AFTER: Duration = Duration::from_secs(5);
 
-/// How long after a second SIGINT the watchdog ends the program.
+/// The watchdog ends the program this long after a second SIGINT.
 const END_HURRIED_AFTER: Duration = Duration::from_secs(1);
 
 /// The interval at which a steady series of SIGHUPs is passed on.
 const HANGUP_EVERY: Duration = Duration::from_millis(500);
 
-/// How many SIGHUPs are passed on without delay before that, for people and their
-/// scripts.
+/// The number of SIGHUPs that are passed on without delay before that, for users and
+/// their scripts.
 const HANGUPS_WITHOUT_DELAY: u32 = 8;
 
-/// How long the last message may take, because stderr may have no reader.
+/// The longest time for the last message, because stderr may have no reader.
 const MESSAGE_TIME_MAX: Duration = Duration::from_millis(200);
 
 /// The state that the signal handlers, the stage and the watchdog share.
 #[derive(Debug, Default)]
 pub struct SignalFlags {
-    /// SIGINT has come.
+    /// SIGINT was received.
     pub interrupt: Arc<AtomicBool>,
-    /// SIGTERM has come.
+    /// SIGTERM was received.
     pub terminate: Arc<AtomicBool>,
-    /// SIGHUP has come, and the watchdog has not seen it yet.
+    /// SIGHUP was received, and the watchdog has not seen it yet.
     pub hangup: Arc<AtomicBool>,
     /// The stage must act on a SIGHUP.
     pub hangup_passed_on: AtomicBool,
-    /// SIGINT has come twice, so the grace period is over.
+    /// SIGINT was received twice, so the grace period is over.
     pub hurry: AtomicBool,
-    /// The stage has checked for signals since a signal to stop came.
+    /// The stage has checked for signals since a signal to stop was received.
     pub seen: AtomicBool,
     /// Whether the stage holds data, so that a signal must not end the program at once.
     holds: Mutex<bool>,
@@ -78,7 +78,7 @@ impl SignalFlags {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
     }
 
-    /// The signal that tells the program to end, if one has come.
+    /// The signal that tells the program to end, if one was received.
     pub fn stop(&self) -> Option<Stop> {
         if self.hurry.load(Ordering::Relaxed) {
             Some(Stop::Interrupt)
@@ -165,8 +165,8 @@ impl Watchdog {
         }
     }
 
-    /// Waits for a signal or for `until`. Returns the number of SIGINTs that have come;
-    /// `None` if no more signals can come.
+    /// Waits for a signal or for `until`. Returns the number of SIGINTs that were
+    /// received; `None` if no more signals can arrive.
     fn wait(&self, until: Option<Instant>) -> Option<usize> {
         let timeout = until.map(time_left);
         let mut fds = [&self.interrupts, &self.others]
@@ -231,16 +231,15 @@ struct Due {
 #[derive(Debug)]
 struct Timing {
     grace: Duration,
-    /// When the first signal to stop came.
+    /// The time of the first signal to stop.
     since: Option<Instant>,
     interrupts: usize,
-    /// When the second SIGINT came.
+    /// The time of the second SIGINT.
     hurried: Option<Instant>,
-    /// Whether the stage has checked for signals since.
+    /// Whether the stage has checked for signals since then.
     seen: bool,
     hangup_waits: bool,
-    /// The end of the last interval, if each SIGHUP that was passed on had an interval
-    /// of its own.
+    /// The end of the last interval, if the last SIGHUPs were passed on at intervals.
     hangups_until: Option<Instant>,
 }
 
@@ -279,7 +278,7 @@ impl Timing {
         step
     }
 
-    /// When the next step is due if no signal comes.
+    /// The time at which the next step is due if no signal arrives.
     fn due(&self) -> Option<Instant> {
         let hangup = self.hangup_due().filter(|_| self.hangup_waits);
         self.end_due().into_iter().chain(hangup).min()
@@ -297,7 +296,8 @@ impl Timing {
         Some(self.since? + self.grace + more)
     }
 
-    /// When the next SIGHUP may be passed on; `None` if it may be at any time.
+    /// The time at which the next SIGHUP may be passed on; `None` if it may be passed
+    /// on at any time.
     fn hangup_due(&self) -> Option<Instant> {
         self.hangups_until?
             .checked_sub(HANGUP_EVERY * (HANGUPS_WITHOUT_DELAY - 1))
@@ -328,7 +328,7 @@ mod tests {
             };
             assert!(!timing.step(&heard, start).end);
             assert_eq!(timing.due(), Some(start + seconds(end)));
-            // A second SIGTERM changes nothing.
+            // A second SIGTERM has no effect.
             assert!(!timing.step(&heard, start + seconds(9.0)).end);
             assert!(!timing.step(&heard, start + seconds(end - 0.1)).end);
             assert_eq!(timing.due(), Some(start + seconds(end)));
@@ -353,7 +353,7 @@ mod tests {
         assert_eq!(timing.step(&interrupted, start), Due::default());
         assert!(timing.step(&interrupted, start).hurry);
         assert_eq!(timing.due(), Some(start + END_HURRIED_AFTER));
-        // A third SIGINT changes nothing.
+        // A third SIGINT has no effect.
         assert_eq!(timing.step(&interrupted, start), Due::default());
         assert!(timing.step(&terminated, start + END_HURRIED_AFTER).end);
     }

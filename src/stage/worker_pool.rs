@@ -1,5 +1,5 @@
-//! Worker threads for the jobs of one thread. Their outcomes return in the order of the
-//! jobs.
+//! Worker threads for the jobs of one thread. Their outcomes are returned in the order of
+//! the jobs.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -11,8 +11,7 @@ use anyhow::{Context, Result, anyhow};
 use crossbeam_channel::Sender;
 use rustix::event::{EventfdFlags, eventfd};
 
-/// How many jobs may be pending per thread: enough that no thread waits for its next
-/// job.
+/// The number of pending jobs per thread: enough that no thread waits for its next job.
 const JOBS_PER_THREAD: usize = 3;
 
 /// Threads that all do the same work. The number of pending jobs is bounded: if
@@ -47,7 +46,7 @@ impl<J: Send + 'static, D: Send + 'static> WorkerPool<J, D> {
                         // then the outcome has been sent, or its channel is closed.
                         let _notify = NotifyOnDrop(&ended);
                         let (job, outcome) = received;
-                        // The receiver is gone if the program is about to end.
+                        // The receiver is dropped if the program is about to end.
                         let _ = outcome.send(work(job));
                     }
                 })
@@ -140,7 +139,7 @@ struct NotifyOnDrop<'a>(&'a OwnedFd);
 
 impl Drop for NotifyOnDrop<'_> {
     fn drop(&mut self) {
-        // A full counter is readable already.
+        // If the counter is full, it is already readable.
         let _ = rustix::io::write(self.0, &1u64.to_ne_bytes());
     }
 }
@@ -151,7 +150,7 @@ mod tests {
 
     use super::*;
 
-    /// Waits until the pool is readable, but not for ever.
+    /// Waits until the pool is readable, for a limited time.
     fn wait_until_readable<J: Send + 'static, D: Send + 'static>(pool: &WorkerPool<J, D>) {
         let readiness = pool.readiness();
         let mut fds = [PollFd::from_borrowed_fd(readiness, PollFlags::IN)];

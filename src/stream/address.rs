@@ -92,8 +92,8 @@ impl Address {
         }
     }
 
-    /// Whether this input and `output` are the same regular file. Such a file would be
-    /// emptied before it is read, or grow for ever.
+    /// Whether this input and `output` are one regular file. Such a file would be
+    /// emptied before it is read, or would grow forever.
     pub fn is_same_file(&self, output: &Address) -> bool {
         let input = match self {
             Address::Standard => rustix::fs::fstat(rustix::stdio::stdin()),
@@ -110,14 +110,14 @@ impl Address {
     }
 }
 
-/// Refuses to read `path` again if it is no regular file: the bytes of a pipe can be
-/// read only once, and the read could wait for another program for ever.
+/// Refuses to read `path` again if it is not a regular file: the bytes of a pipe can be
+/// read only once, and the read could wait forever for another program.
 pub fn require_rereadable(path: &str) -> Result<()> {
     match rustix::fs::stat(path) {
         Ok(stat) if !is_regular_file(&stat) => {
             bail!("{path}: is not a regular file, so it cannot be read again")
         }
-        // The caller that opens a missing file reports it.
+        // If the file is missing, the caller that opens it reports this.
         _ => Ok(()),
     }
 }

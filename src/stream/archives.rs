@@ -19,13 +19,13 @@ use crate::stream::gzip::GzipFile;
 /// writer ends.
 pub const LOCK_NAME: &str = "rv-archive.lock";
 
-/// The kind of a file, by its name. The text is the file's id, or another text in the
-/// id's place.
+/// The kind of a file, by its name. The text is the file's id, or the text at the
+/// position of the id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind<'a> {
     /// `log-<id>.gz`: a complete file, which never changes again.
     Complete(&'a str),
-    /// `part-<id>.ndjson`: lines as they came; the last one may be incomplete.
+    /// `part-<id>.ndjson`: the unchanged lines; the last one may be incomplete.
     Part(&'a str),
     /// `part-<id>.gz.tmp`: a compression that is running or was interrupted.
     Unfinished(&'a str),
@@ -82,7 +82,7 @@ pub enum RecordedFile {
     Part {
         /// The folder.
         folder: PathBuf,
-        /// The id in its name, or the text in the id's place.
+        /// The id in its name, or the text at the position of the id.
         id: String,
     },
     /// A complete file in a folder. A link with such a name is not followed.
@@ -100,9 +100,9 @@ impl RecordedFile {
         }
     }
 
-    /// Opens the file, and decompresses it if its name ends in `.gz`. A part ends with
-    /// its last whole line at this moment. Fails if the file is no regular file. Does
-    /// not wait for other programs.
+    /// Opens the file, and decompresses it if its name ends in `.gz`. A part ends
+    /// with its last whole line at this moment. Fails if the file is not a regular
+    /// file. Does not wait for other programs.
     pub fn open(&self) -> io::Result<OpenedFile> {
         let mut path = self.path();
         let follow = matches!(self, RecordedFile::File(_));
@@ -162,7 +162,7 @@ pub fn open_regular(path: &Path, follow: bool) -> io::Result<(File, Metadata)> {
     Ok((file, metadata))
 }
 
-/// Fails if the file is no regular file. The error names its type.
+/// Fails if the file is not a regular file. The error names its type.
 pub fn refuse_irregular(metadata: &Metadata) -> io::Result<()> {
     let kind = metadata.file_type();
     let what = if kind.is_file() {
@@ -185,7 +185,7 @@ pub fn refuse_irregular(metadata: &Metadata) -> io::Result<()> {
 pub fn not_opened(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "was removed before it was read".to_owned(),
-        // This error comes from `refuse_irregular`, and names the type.
+        // The error was made by `refuse_irregular`, and names the type.
         io::ErrorKind::Other => format!("{error}; it is skipped"),
         // The file was replaced by a link in between.
         _ if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
@@ -214,7 +214,7 @@ pub struct OpenedFile {
 #[derive(Debug)]
 enum Content {
     Plain(File),
-    /// The whole lines that the part held when it was opened.
+    /// The whole lines that the part contained when it was opened.
     Part(io::Take<File>),
     Compressed {
         decoder: Box<GzipFile>,
@@ -229,7 +229,7 @@ impl OpenedFile {
         self.length
     }
 
-    /// How many bytes of the file were read from disk.
+    /// The number of bytes of the file that were read from disk.
     pub fn position(&self) -> u64 {
         let file = match &self.content {
             Content::Plain(file) => file,
@@ -256,8 +256,8 @@ impl Read for OpenedFile {
     }
 }
 
-/// The index behind the last newline in the first `length` bytes of a file; 0 if there
-/// is none.
+/// The index after the last newline in the first `length` bytes of a file; 0 if they
+/// contain no newline.
 pub fn end_of_last_line(file: &File, length: u64) -> io::Result<u64> {
     let mut block = [0; 64 * 1024];
     let mut end = length;
@@ -316,14 +316,14 @@ impl Recorded {
         self.finished + current + self.rest.iter().map(of).sum::<u64>()
     }
 
-    /// How many bytes were read from disk so far.
+    /// The number of bytes that were read from disk so far.
     pub fn position(&self) -> u64 {
         let current = self.current.as_ref();
         self.finished + current.map_or(0, |(_, opened)| opened.position())
     }
 
-    /// The fault of the last file, if it could not be read completely. The caller then
-    /// drops the unfinished line, because its end will not come.
+    /// The fault of the last file, if it could not be read completely. The caller
+    /// then drops the unfinished line, because its end will not be read.
     pub fn take_fault(&mut self) -> Option<String> {
         self.fault.take()
     }
@@ -457,7 +457,7 @@ mod tests {
         folder
     }
 
-    /// Reads to the end: the text, and the faults on the way.
+    /// Reads to the end. Returns the text and the faults.
     fn read(recorded: &mut Recorded) -> (String, Vec<String>) {
         let (mut text, mut faults) = (String::new(), Vec::new());
         let mut room = [0; 7];

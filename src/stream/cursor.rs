@@ -1,6 +1,6 @@
 //! A cursor: the reading position in one input, line by line.
 //!
-//! Every stage reads with a cursor. So one place decides about the last line, which may
+//! Every stage reads with a cursor. So one file decides about the last line, which may
 //! lack its newline, and about the unfinished line of a stage that is told to stop.
 
 use std::io;
@@ -11,7 +11,7 @@ use anyhow::Result;
 use crate::stream::input::{Input, Progress};
 use crate::wire::lines::{BLOCK_BYTES, Line, Lines, Run};
 
-/// The most bytes that one call reads in search of the end of a line.
+/// The largest number of bytes that one call reads to find the end of a line.
 const LINE_END_BYTES_MAX: usize = 8 * 1024;
 
 /// An input, and the bytes that were read from it.
@@ -22,14 +22,14 @@ pub struct Cursor {
     reading: Reading,
 }
 
-/// How far the cursor still has to read.
+/// The point up to which the cursor still has to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
     /// To the end of the input.
     All,
     /// To the end of the current line.
     ToLineEnd,
-    /// No further: the input has ended.
+    /// No further, because the input has ended.
     Ended,
 }
 
@@ -99,7 +99,7 @@ impl Cursor {
         }
     }
 
-    /// Whether all lines have been returned and no further line will come.
+    /// Whether all lines have been returned and no further line will be read.
     pub fn is_done(&self) -> bool {
         self.reading != Reading::All && !self.lines.is_inside_line()
     }
@@ -109,8 +109,8 @@ impl Cursor {
         self.reading == Reading::Ended
     }
 
-    /// The current line, whose end has not come. For a stage that ends before the input
-    /// does.
+    /// The current line, whose end has not been read. For a stage that ends before
+    /// the input does.
     pub fn unfinished_line(&mut self) -> Option<Line<'_>> {
         match self.reading {
             Reading::Ended => None,
@@ -129,8 +129,8 @@ impl Cursor {
     }
 
     /// Reads the available bytes, at most a block. Call this only when
-    /// [`readiness`](Cursor::readiness) is readable: without its first writer, a pipe
-    /// looks as if it had ended.
+    /// [`readiness`](Cursor::readiness) is readable: a pipe before its first writer
+    /// looks like a pipe at its end.
     pub fn read(&mut self) -> Result<Progress> {
         self.read_up_to(BLOCK_BYTES)
     }
@@ -223,7 +223,7 @@ mod tests {
         writer.write_all(b"one\nbe").unwrap();
         cursor.read().unwrap();
         cursor.stop_at_line_end();
-        // Whole lines come first.
+        // Whole lines are returned first.
         assert!(!cursor.wants_more() && cursor.has_line());
         assert_eq!(lines(&mut cursor), ["one"]);
         assert!(cursor.wants_more());
@@ -283,7 +283,7 @@ mod tests {
         assert_eq!(cursor.read().unwrap(), Progress::Bytes(3));
         assert_eq!(cursor.read().unwrap(), Progress::Nothing);
         assert!(cursor.wants_more() && !cursor.has_line());
-        // Not more than asked for, however long the line is.
+        // One read returns at most the requested bytes, however long the line is.
         writer.write_all(b" long").unwrap();
         assert_eq!(cursor.read_up_to(2).unwrap(), Progress::Bytes(2));
         let line = cursor.unfinished_line().unwrap();

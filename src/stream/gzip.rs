@@ -1,5 +1,5 @@
-//! gzip files of several members. As in `gzip`, zeros behind the last member are
-//! padding, and any other bytes there are a fault.
+//! gzip files of several members. As in `gzip`, zeros after the last member are padding,
+//! and any other bytes after it are a fault.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
@@ -7,7 +7,7 @@ use std::mem;
 
 use flate2::bufread::GzDecoder;
 
-/// How many bytes one read from disk asks for.
+/// The number of bytes that one read from disk asks for.
 const BLOCK_BYTES: usize = 128 * 1024;
 
 /// The first byte of every member.
@@ -22,7 +22,7 @@ pub struct GzipFile {
 
 #[derive(Debug)]
 enum State {
-    /// Before a member or the end.
+    /// The position is before a member or at the end.
     Between {
         reader: BufReader<File>,
         is_first: bool,
@@ -87,7 +87,7 @@ impl Read for GzipFile {
     }
 }
 
-/// Whether another member follows. If none does, only zeros may follow.
+/// Whether another member follows. If not, only zeros may follow.
 fn has_member(reader: &mut BufReader<File>, is_first: bool) -> io::Result<bool> {
     let next = fill(reader)?;
     if next.first() == Some(&MAGIC) {
@@ -123,7 +123,7 @@ fn has_member(reader: &mut BufReader<File>, is_first: bool) -> io::Result<bool> 
     }
 }
 
-/// The buffered bytes, after a read if the buffer was empty; none at the end.
+/// The buffered bytes, after a read if the buffer was empty. Empty at the end.
 fn fill(reader: &mut BufReader<File>) -> io::Result<&[u8]> {
     while let Err(error) = reader.fill_buf() {
         if error.kind() != io::ErrorKind::Interrupted {

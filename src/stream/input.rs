@@ -27,7 +27,7 @@ const STDIN_NAME: &str = "<stdin>";
 pub enum Progress {
     /// The number of bytes that were read.
     Bytes(usize),
-    /// No bytes yet.
+    /// No bytes are available yet.
     Nothing,
     /// The end of the input: its last writer has closed.
     End,
@@ -73,8 +73,8 @@ impl Input {
         let path = address.as_str();
         let (name, fd, shared) = if address.is_standard_input() {
             let fd = rustix::stdio::stdin().try_clone_to_owned();
-            // The descriptor is not reopened: on a new description, poll would not
-            // report that the writer of a named pipe has gone.
+            // The descriptor is not reopened: on a new description, poll would
+            // not report that the writer of a named pipe has closed it.
             (STDIN_NAME, fd.context(STDIN_NAME)?, true)
         } else {
             // Without O_NONBLOCK, opening a pipe would wait for its writer, and a
@@ -102,9 +102,9 @@ impl Input {
             None
         };
         if file_type == FileType::Fifo && matches!(address, Address::Inherited(_)) && !shared {
-            // The program that passed the pipe on has already waited for its writer.
-            // The new description has seen no writer, so poll would never report HUP on
-            // it if the writer has already closed.
+            // The program that passed the pipe on has already waited for its
+            // writer. The new description has had no writer, so poll would never
+            // report HUP on it if the writer has already closed.
             mark_without_writer(&fd).with_context(|| {
                 format!("{name}: cannot tell whether its writer has gone; give the path of the pipe itself")
             })?;
@@ -232,7 +232,7 @@ impl Input {
         }
     }
 
-    /// The length of the input on disk, in bytes; `None` if it is no file.
+    /// The length of the input on disk, in bytes; `None` if it is not a file.
     pub fn file_bytes(&self) -> Option<u64> {
         match &self.source {
             Source::Plain {
@@ -245,7 +245,7 @@ impl Input {
         }
     }
 
-    /// How many of these bytes have been read.
+    /// The number of these bytes that have been read.
     pub fn position(&self) -> u64 {
         match &self.source {
             Source::Plain { fd, .. } => rustix::fs::tell(fd).unwrap_or(0),
@@ -294,8 +294,8 @@ impl Input {
     }
 }
 
-/// Opens and closes the writing end of the pipe behind `fd`. Once a pipe description
-/// has seen a writer, poll reports HUP exactly while no writer is open.
+/// Opens and closes the writing end of the pipe of `fd`. After a pipe description has had
+/// a writer, poll reports HUP exactly while no writer is open.
 fn mark_without_writer(fd: &OwnedFd) -> rustix::io::Result<()> {
     descriptor::reopen(fd, OFlags::WRONLY).map(drop)
 }
@@ -354,7 +354,7 @@ mod tests {
         assert_eq!(input.name(), path);
         assert!(input.is_pipe() && !input.is_file() && !input.is_terminal());
         assert_eq!(input.file_bytes(), None);
-        // Before the first writer, poll cannot tell.
+        // Before the first writer, poll does not report the end.
         assert!(input.has_writer() && !input.has_more().unwrap());
         input.mark_without_writer().unwrap();
         assert!(!input.has_writer() && input.has_more().unwrap());
@@ -476,7 +476,7 @@ mod tests {
             input.read_up_to(&mut lines, BLOCK_BYTES).unwrap(),
             Progress::Bytes(2)
         );
-        // Its end is something to read, too.
+        // The end of the input also counts as something to read.
         assert!(input.has_more().unwrap());
         input.mark_without_writer().unwrap();
         assert_eq!(

@@ -32,8 +32,8 @@ impl LastingPipe {
     /// pipe.
     pub fn open(path: &str, watch: &PipeWatch) -> Result<LastingPipe> {
         let cannot = || format!("{path}: cannot open the pipe for writing");
-        // Without a reader, opening a pipe for writing either fails or waits. So this
-        // function is the reader for a moment.
+        // Without a reader, opening a pipe for writing either fails or waits. So
+        // this function opens the reading end for a short time.
         let flags = OFlags::NONBLOCK | OFlags::CLOEXEC;
         let reader = rustix::fs::open(path, OFlags::RDONLY | flags, Mode::empty());
         let reader = reader.with_context(cannot)?;
@@ -70,8 +70,8 @@ impl LastingPipe {
         rustix::pipe::fcntl_getpipe_size(&self.fd).unwrap_or(self.capacity)
     }
 
-    /// The descriptor to wait on, but only with a reader: without one, the wait would
-    /// end at once.
+    /// The descriptor to wait on, but only if the pipe has a reader: without a
+    /// reader, the wait would end at once.
     pub fn readiness(&self) -> Option<BorrowedFd<'_>> {
         self.has_reader.then(|| self.fd.as_fd())
     }
@@ -102,9 +102,9 @@ impl LastingPipe {
     /// Takes back the bytes that no reader has read, and checks whether the pipe has a
     /// reader now.
     ///
-    /// A single read empties the pipe, and no other read can come in between. So a
-    /// reader that has opened the pipe in the meantime can have read only bytes before
-    /// `unread`, and will continue behind them.
+    /// A single read empties the pipe, and no other read can happen in between. So a
+    /// reader that has opened the pipe in the meantime can have read only bytes
+    /// before `unread`, and will continue after them.
     pub fn take_back(&mut self) -> io::Result<TakenBack> {
         let reader = descriptor::reopen(&self.fd, OFlags::RDONLY)?;
         let mut unread = Vec::new();
@@ -122,7 +122,8 @@ impl LastingPipe {
                 Err(errno) => return Err(errno.into()),
             }
         }
-        // Closed before the check, which would otherwise count this reader.
+        // The reading end is closed before the check, which would otherwise count
+        // it as a reader.
         drop(reader);
         Ok(TakenBack {
             unread,
@@ -154,8 +155,8 @@ impl LastingPipe {
 pub struct TakenBack {
     /// The bytes that no reader has read.
     pub unread: Vec<u8>,
-    /// Whether the next reader has already opened the pipe. It may have read bytes that
-    /// stood before `unread`.
+    /// Whether the next reader has already opened the pipe. It may have read bytes
+    /// that were before `unread`.
     pub next_reader: bool,
 }
 

@@ -196,8 +196,8 @@ impl Output {
         Ok(true)
     }
 
-    /// Writes as much as is accepted without waiting, and returns the number of bytes:
-    /// 0 if the pipe is full or has no reader yet.
+    /// Writes as much as is accepted without waiting, and returns the number of
+    /// bytes. Returns 0 if the pipe is full or has no reader yet.
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if !self.is_open()? {
             return Ok(0);
@@ -239,7 +239,8 @@ impl Output {
         }
     }
 
-    /// Ends the wait for a reader that can no longer come, and the thread that waits.
+    /// Ends the wait for a reader that can no longer open the pipe, and ends the
+    /// waiting thread.
     pub fn give_up_opening(self) {
         if let Sink::Opening { pipe, release, .. } = &self.sink
             && let Ok(reader) = descriptor::reopen(pipe, OFlags::RDONLY)
@@ -298,7 +299,7 @@ fn wait_for_reader(path: &str, pipe: OwnedFd) -> Result<Sink> {
                     outcome => break outcome,
                 }
             };
-            // The receiver is gone if the program no longer waits.
+            // The receiver is dropped if the program no longer waits.
             let _ = sender.send(fd);
             let _ = rustix::io::write(&wake, &1u64.to_ne_bytes());
             drop(held_for_thread);

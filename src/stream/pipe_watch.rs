@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use rustix::fs::inotify::{self, CreateFlags, WatchFlags};
 
 /// A descriptor that becomes readable when a watched folder or pipe changes. The owner
-/// then looks up the current state, so no change is missed if many come together.
+/// then reads the current state, so no change is missed if many happen together.
 #[derive(Debug)]
 pub struct PipeWatch(OwnedFd);
 
@@ -85,7 +85,7 @@ mod tests {
         rustix::fs::mkfifoat(rustix::fs::CWD, path, mode).unwrap();
     }
 
-    /// Whether something has changed; then it is acknowledged.
+    /// Whether something has changed. If so, acknowledges the change.
     fn has_changed(watch: &PipeWatch) -> bool {
         let changed = is_ready(watch.readiness(), PollFlags::IN).unwrap();
         watch.acknowledge();

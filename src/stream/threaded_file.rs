@@ -1,6 +1,6 @@
 //! A file that a thread writes, so that the program does not wait for its disk. The
-//! program writes to a pipe before the thread, and poll reports whether that pipe has
-//! room.
+//! program writes to a pipe, which the thread reads. So poll can report whether the pipe
+//! has room.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -15,7 +15,7 @@ use rustix::pipe::PipeFlags;
 
 use crate::stream::output::Output;
 
-/// How many bytes may wait for the disk.
+/// The number of bytes that may wait for the disk.
 const PIPE_BYTES: usize = 1 << 20;
 
 const BLOCK_BYTES: usize = 256 * 1024;
@@ -63,13 +63,14 @@ impl ThreadedFile {
         self.shared().error.take()
     }
 
-    /// How many lines the thread received but could not write because a write failed.
+    /// The number of lines that the thread received but could not write because a
+    /// write failed.
     pub fn lost(&self) -> u64 {
         self.shared().lost
     }
 
-    /// Waits until everything is on disk, at most until `end`, and returns whether that
-    /// was reached. Close the output before this.
+    /// Waits until everything is on disk, at most until `end`. Returns whether
+    /// everything is on disk. Close the output before this.
     #[expect(
         clippy::disallowed_methods,
         reason = "bounded by `end`, and the program has no other work left"

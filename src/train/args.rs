@@ -28,18 +28,18 @@ pub struct TrainArgs {
     #[arg(short, long, value_name = "PATH")]
     output: Address,
 
-    /// The column to predict: numbers or strings, up to 1000 different ones
+    /// The column to predict: numbers or strings, with up to 1000 different values
     #[arg(short, long, value_name = "COLUMN")]
     target: String,
 
-    /// Train on the `modelInput` of recorded requests. FILE holds the label of each
-    /// `messageId`: CSV (`.csv`) or NDJSON with the columns `messageId` and the
+    /// Train on the `modelInput` of recorded requests. FILE contains the label of
+    /// each `messageId`: CSV (`.csv`) or NDJSON with the columns `messageId` and the
     /// target. Requests without a label are skipped
     #[arg(long, value_name = "FILE", conflicts_with = "format")]
     labels: Option<String>,
 
-    /// The columns to learn from, which must hold numbers. Default: all columns except
-    /// the target
+    /// The columns of the features, which must contain numbers. Default: all columns
+    /// except the target
     #[arg(short, long, value_name = "COLUMN,...", value_delimiter = ',')]
     features: Option<Vec<String>>,
 
@@ -70,11 +70,11 @@ pub struct TrainArgs {
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<Format>,
 
-    /// For trees: the most splits on a path, from 1 to 128. Default: 32
+    /// For trees: the largest number of splits on a path, from 1 to 128. Default: 32
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=128))]
     max_depth: Option<u32>,
 
-    /// For trees: the fewest rows in a leaf. Default: 1
+    /// For trees: the smallest number of rows in a leaf. Default: 1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     min_leaf: Option<u32>,
 
@@ -83,12 +83,12 @@ pub struct TrainArgs {
     #[arg(long, value_name = "WEIGHT")]
     l2: Option<f64>,
 
-    /// For logistic regression: the most iterations. Default: 1000
+    /// For logistic regression: the largest number of iterations. Default: 1000
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_iterations: Option<u64>,
 
-    /// Skip and report rows that cannot be used. Without this flag, the first one
-    /// ends the training
+    /// Skip and report rows that cannot be used. Without this flag, the first such
+    /// row ends the training
     #[arg(long)]
     skip_bad_rows: bool,
 }
@@ -145,8 +145,8 @@ impl TrainArgs {
         })
     }
 
-    /// The hyperparameters for the algorithm. It is an error to give one that the
-    /// algorithm does not have.
+    /// The hyperparameters for the algorithm. Returns an error if the flags set one
+    /// that the algorithm does not have.
     fn hyperparameters(&self) -> Result<Hyperparameters> {
         if !self.l2.is_none_or(|l2| (0.0..=1e9).contains(&l2)) {
             return Err(usage("--l2 must be a number from 0 to 1e9"));

@@ -14,10 +14,10 @@ use crate::model::tree::Tree;
 use crate::train::table::Rows;
 use crate::train::trainer::{Trainer, TrainingData};
 
-/// The default bound of a tree's depth.
+/// The default of the largest depth of a tree.
 const DEPTH_MAX_DEFAULT: u32 = 32;
 
-/// The default of the fewest rows in a leaf.
+/// The default of the smallest number of rows in a leaf.
 const LEAF_ROWS_MIN_DEFAULT: u32 = 1;
 
 /// CART with Gini impurity.
@@ -37,9 +37,9 @@ pub const TREE_DEFAULTS: Hyperparameters = Hyperparameters {
 /// The limits of a tree's growth.
 #[derive(Clone, Copy, Debug)]
 pub struct TreeLimits {
-    /// The most splits on a path.
+    /// The largest number of splits on a path.
     pub depth_max: u32,
-    /// The fewest rows in a leaf.
+    /// The smallest number of rows in a leaf.
     pub leaf_rows_min: usize,
 }
 
@@ -58,9 +58,9 @@ fn fit(data: &TrainingData, parameters: &Hyperparameters) -> Result<Box<dyn Pred
     Ok(Box::new(grow(&data.training, data.class_count, limits)))
 }
 
-/// Grows a tree on `rows`, which must not be empty. A node with two classes is split
-/// even if the best split does not lower the impurity: for an exclusive or, only the
-/// next split does.
+/// Grows a tree on `rows`, which must not be empty. A node with two classes is split even
+/// if the best split does not lower the impurity. For example, an exclusive or needs two
+/// splits, and only the second lowers the impurity.
 fn grow(rows: &Rows, class_count: usize, limits: TreeLimits) -> Tree {
     let mut growth = Growth::new(rows, class_count, limits);
     let mut tree = Tree::default();
@@ -103,7 +103,8 @@ fn grow(rows: &Rows, class_count: usize, limits: TreeLimits) -> Tree {
     tree
 }
 
-/// The class with the most rows; the first one if there are several.
+/// The class with the most rows. If several classes have the most rows, the first of
+/// them.
 fn majority(counts: &[(u32, u32)]) -> u32 {
     let mut best = (0, 0);
     for (class, count) in counts {
@@ -114,7 +115,7 @@ fn majority(counts: &[(u32, u32)]) -> u32 {
     best.0
 }
 
-/// A node whose rows are known, but not yet its split.
+/// A node that has its rows, but no split yet.
 struct OpenNode {
     /// The node's rows are at `start..end` in the order of every feature.
     start: usize,
@@ -128,7 +129,7 @@ struct OpenNode {
 struct Split {
     feature: usize,
     threshold: f64,
-    /// How many rows go left.
+    /// The number of rows that go left.
     left_rows: usize,
 }
 
@@ -166,8 +167,8 @@ struct Growth<'r> {
     leaf_rows_min: usize,
     /// The values of all rows, feature after feature.
     columns: Vec<f64>,
-    /// For each feature, all rows. The rows of a node are contiguous and sorted by
-    /// the feature's value.
+    /// For each feature, all row numbers. The rows of a node are contiguous and
+    /// sorted by the feature's value.
     orders: Vec<u32>,
     /// The class counts of the current node.
     total: Vec<u32>,
@@ -301,8 +302,8 @@ impl<'r> Growth<'r> {
         }
     }
 
-    /// Partitions the rows of a node in the order of every feature. Returns the index
-    /// of the first row that goes right.
+    /// For each feature, splits the node's range of that feature's sorted rows into
+    /// left and right rows. Returns the index of the first right row.
     fn partition(&mut self, node: &OpenNode, split: &Split) -> usize {
         let middle = node.start + split.left_rows;
         let start = split.feature * self.rows.len();

@@ -57,7 +57,7 @@ pub fn read(source: &mut Source, names: &ColumnNames, builder: &mut TableBuilder
     Ok(())
 }
 
-/// Reads the next record that is not blank; false at the end.
+/// Reads the next record that is not blank. Returns false at the end.
 fn next_record(reader: &mut Reader<CsvText>, record: &mut ByteRecord) -> Result<bool> {
     loop {
         let position = reader.position().byte();
@@ -221,8 +221,8 @@ fn number(field: &str) -> Result<f64, String> {
     }
 }
 
-/// The lines of a source as one text for the CSV reader. It keeps the text of the
-/// current record, so that a bad record can be reported with its text.
+/// The lines of a source as one text for the CSV reader. It keeps the text of the current
+/// record, to report the text of a bad record.
 struct CsvText<'a, 's> {
     source: &'a mut Source<'s>,
     kept: Vec<u8>,
@@ -230,12 +230,12 @@ struct CsvText<'a, 's> {
     start: u64,
     /// The number of the line at which `kept` begins.
     line: u64,
-    /// How many bytes of `kept` the CSV reader has read.
+    /// The number of bytes of `kept` that the CSV reader has read.
     given: usize,
     /// The number of input bytes that are not in the text: blank lines at its start,
     /// and lines that were left out.
     skipped: u64,
-    /// How many rows were left out.
+    /// The number of rows that were left out.
     left_out: u64,
     /// The error of the last read. The CSV reader does not return it.
     failed: Option<anyhow::Error>,
@@ -281,7 +281,7 @@ impl<'a, 's> CsvText<'a, 's> {
         self.source.leave_out(&line, &reject)
     }
 
-    /// Appends the next line; false at the end of the input.
+    /// Appends the next line. Returns false at the end of the input.
     fn take_line(&mut self) -> Result<bool> {
         if self.kept.len() > self.source.line_bytes_max() + READ_AHEAD_BYTES {
             bail!(
@@ -309,7 +309,8 @@ impl<'a, 's> CsvText<'a, 's> {
     }
 }
 
-/// The most bytes that the CSV reader may have read beyond the current record.
+/// The largest number of bytes that the CSV reader may have read after the current
+/// record.
 const READ_AHEAD_BYTES: usize = 1 << 20;
 
 impl Read for CsvText<'_, '_> {
@@ -360,7 +361,7 @@ mod tests {
             assert_eq!(outcome.message(), "", "{form}");
             assert_eq!(outcome.text.unwrap(), expected, "{form}");
         }
-        // A label may hold anything that a quoted field can.
+        // A label may contain any text of a quoted field.
         let data = plain.replace("yes", "\"y,\n\"\"es\"");
         let model = train_on("quoted.csv", data.as_bytes(), flags).model();
         assert_eq!(model.description().labels()[1], r#""y,\n\"es""#);
@@ -426,7 +427,7 @@ mod tests {
             ("\n\n1,\"2\n\",no,9", "bad.csv:5: row 2", "has 4 fields"),
         ] {
             let data = format!("a,b,y\n9,9,no\n{bad}\n{ROWS}").into_bytes();
-            // The replacement character stands for a byte that is no UTF-8.
+            // The replacement character stands for a byte that is not UTF-8.
             let data: Vec<u8> = match data
                 .windows(3)
                 .position(|three| three == "\u{fffd}".as_bytes())

@@ -21,7 +21,7 @@ use crate::wire::reject::Reject;
 /// The column of ids in a file of labels.
 const ID_COLUMN: &str = "messageId";
 
-/// A label as it is written in its file.
+/// A label, as written in its file.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Label {
     /// A field of a CSV file.
@@ -249,7 +249,7 @@ pub fn read(
 }
 
 /// Adds a record to the table if it has a label and is the first with its id. The error
-/// is the reason why it cannot be used.
+/// is the reason why the record cannot be used.
 fn take_record(
     record: &Record,
     labels: &mut LabelsById,

@@ -61,7 +61,7 @@ impl Labels {
         if scalar != ScalarType::String {
             return self.intern(raw);
         }
-        // The same label can be written with different escapes.
+        // One label can be written with different escapes.
         let text = decode_string(raw).ok_or("the label is not valid Unicode")?;
         self.intern(&text)
     }
@@ -134,8 +134,8 @@ fn json_string(text: &str) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// A label that is a number. `1` and `1.0` are the same class; two different
-/// 20-digit integers are different classes.
+/// A label that is a number. `1` and `1.0` are one class; two different 20-digit integers
+/// are different classes.
 #[derive(Clone, Copy, Debug)]
 struct Number {
     value: f64,
@@ -144,7 +144,7 @@ struct Number {
 }
 
 impl Number {
-    /// Parses a JSON number; `None` if `text` is no number or not finite.
+    /// Parses a JSON number. Returns `None` if `text` is not a number or not finite.
     fn parse(text: &str) -> Option<Number> {
         if ScalarType::of_json(text) != Some(ScalarType::Number) {
             return None;

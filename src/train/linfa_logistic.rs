@@ -53,8 +53,8 @@ fn fit(data: &TrainingData, parameters: &Hyperparameters) -> Result<Box<dyn Pred
 
 #[derive(Clone, Copy, Debug)]
 struct Settings {
-    /// The weight of the penalty: half of it times the sum of the squared weights
-    /// is added to the loss.
+    /// The weight of the penalty. The loss includes half of this weight times the sum
+    /// of the squared weights of the model.
     l2: f64,
     iterations_max: u64,
 }
@@ -127,8 +127,8 @@ fn compare_predictions(model: &Logistic, rows: &Rows, expected: &Array1<usize>) 
     let mut probabilities = vec![0.0; model.intercepts.len()];
     for (index, expected) in expected.iter().enumerate() {
         let class = model.classify(rows.row(index), &mut probabilities);
-        // linfa adds the terms in another order, so equally probable classes may swap
-        // places.
+        // linfa adds the terms in another order, so equally probable classes may
+        // be exchanged.
         let difference = probabilities[class] - probabilities[*expected];
         if class != *expected && difference > PROBABILITY_TOLERANCE {
             bail!("the predictions differ from those of linfa-logistic; this is a defect");
@@ -144,8 +144,8 @@ fn not_converged(reason: &str) -> anyhow::Error {
     )
 }
 
-/// The mean of a feature and its standard deviation; a scale of 1 for a constant
-/// feature.
+/// The mean of a feature and its standard deviation. A constant feature gets a scale of
+/// 1.
 fn mean_and_scale(rows: &Rows, feature: usize) -> (f64, f64) {
     let values = || (0..rows.len()).map(|index| rows.row(index)[feature]);
     let count = rows.len() as f64;
@@ -158,7 +158,7 @@ fn mean_and_scale(rows: &Rows, feature: usize) -> (f64, f64) {
     let variance = values()
         .map(|value| (value - mean).powi(2) / count)
         .sum::<f64>();
-    // The values are so close together that their squared differences underflow.
+    // The values are so similar that their squared differences underflow.
     if variance < f64::MIN_POSITIVE {
         return (mean, 1.0);
     }
@@ -263,7 +263,7 @@ fn gradient_norm_per_row(model: &Logistic, rows: &Rows, l2: f64) -> f64 {
             part[rows.width] += difference;
         }
     }
-    // With two classes, only the second has weights of its own.
+    // With two classes, only the second class has weights.
     let first = usize::from(class_count == 2);
     let mut squares = 0.0;
     for class in first..class_count {

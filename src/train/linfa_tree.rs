@@ -20,8 +20,8 @@ pub const TRAINER: Trainer = Trainer {
     fit,
 };
 
-/// The most rows. linfa-trees counts rows in single precision, which is exact up to
-/// this number.
+/// The largest number of rows. linfa-trees counts rows in single precision, which is
+/// exact up to this number.
 const ROWS_MAX: usize = 1 << 24;
 
 fn fit(data: &TrainingData, parameters: &Hyperparameters) -> Result<Box<dyn Predictor>> {
@@ -62,7 +62,7 @@ fn train(training: &Rows, held_out: &Rows, limits: TreeLimits) -> Result<Tree> {
 }
 
 /// Converts a tree to a flat array of nodes. In linfa-trees, a value less than the
-/// threshold goes left; here, also a value equal to it.
+/// threshold goes left. In our tree, a value equal to the threshold goes left, too.
 fn flat(root: &TreeNode<f64, usize>) -> Result<Tree> {
     let mut tree = Tree::default();
     let mut open = vec![(root, None)];

@@ -65,8 +65,8 @@ fn classify(
     Ok((metrics, confidence))
 }
 
-/// The distribution of each feature in `rows`. `missing` has, for each feature, in
-/// how many rows of the data its value was missing.
+/// The distribution of each feature in `rows`. For each feature, `missing` is the number
+/// of rows of the data without its value.
 fn feature_profiles(rows: &Rows, names: &[String], missing: &[u64]) -> Vec<FeatureProfile> {
     let features = names.iter().zip(missing).enumerate();
     let profile = |(feature, (name, missing)): (usize, (&String, &u64))| {

@@ -1,8 +1,8 @@
 //! Trains a model on a table.
 //!
-//! [`run`] reads a table (`read_table`), splits it, trains a predictor with one of
-//! the `algorithms`, measures it and writes the model file. A table comes from CSV,
-//! from NDJSON, or from recorded requests that are joined with labels.
+//! [`run`] reads a table (`read_table`), splits it, trains a predictor with one of the
+//! `algorithms`, measures it and writes the model file. A table is read from CSV, from
+//! NDJSON, or from recorded requests that are joined with labels.
 
 mod algorithms;
 pub mod args;

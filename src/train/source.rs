@@ -17,7 +17,7 @@ use crate::wire::shape::Shape;
 /// The format of rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// Comma-separated values below a header line.
+    /// Comma-separated values after a header line.
     Csv,
     /// One JSON object per line.
     Ndjson,
@@ -42,7 +42,7 @@ pub struct Source<'s> {
     cursor: Cursor,
     skip_bad_rows: bool,
     current: CurrentLine,
-    /// Whether [`advance`](Source::advance) is to return the current line again.
+    /// Whether [`advance`](Source::advance) must return the current line again.
     repeat: bool,
 }
 
@@ -94,7 +94,7 @@ impl<'s> Source<'s> {
         self.stage.line_bytes_max
     }
 
-    /// Moves to the next line; false at the end of the input.
+    /// Moves to the next line. Returns false at the end of the input.
     pub fn advance(&mut self) -> Result<bool> {
         if std::mem::take(&mut self.repeat) {
             return Ok(true);
@@ -160,8 +160,8 @@ impl<'s> Source<'s> {
                 self.repeat = true;
                 return Ok(match first.trim_ascii_start().first() {
                     Some(b'{') => Format::Ndjson,
-                    // A JSON array is no table of either format. The NDJSON reader
-                    // reports it with a remedy.
+                    // A JSON array is not a table in either format. The NDJSON
+                    // reader reports it with a remedy.
                     Some(b'[') if Shape::of(first).is_some() => Format::Ndjson,
                     _ => Format::Csv,
                 });

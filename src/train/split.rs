@@ -5,20 +5,20 @@ use sha2::{Digest, Sha256};
 
 use crate::train::table::Table;
 
-/// The fewest rows of each class that must be left for training.
+/// The smallest number of rows of each class that must be left for training.
 const CLASS_ROWS_MIN: usize = 2;
 
 /// The indices of the rows for training and of those held out, both ascending.
 pub struct Split {
     /// The rows that the model learns from.
     pub training: Vec<usize>,
-    /// The rows that measure it.
+    /// The rows on which the model is measured.
     pub held_out: Vec<usize>,
 }
 
 impl Split {
-    /// Holds out the same share of each class. The rows of a class are ranked by a
-    /// hash of `seed` and their number in the data; the first ones are held out.
+    /// Holds out an equal share of each class. The rows of a class are ranked by a
+    /// hash of `seed` and their number in the data; the first rows are held out.
     pub fn new(table: &Table, seed: u64, holdout: f64) -> Result<Split> {
         let mut by_class = vec![Vec::new(); table.classes.len()];
         for (row, class) in table.rows.class_of.iter().enumerate() {

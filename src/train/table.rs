@@ -5,10 +5,11 @@ use crate::model::bounds::CLASSES_MAX;
 use crate::stage::report::shown;
 use crate::train::label::Labels;
 
-/// The most rows a table may have. Up to this number, CART compares splits exactly.
+/// The largest number of rows in a table. Up to this number, CART compares splits
+/// exactly.
 const ROWS_MAX: usize = 1 << 26;
 
-/// The most values a table may have, which take 2 GiB of memory.
+/// The largest number of values in a table. They take 2 GiB of memory.
 const VALUES_MAX: usize = 1 << 28;
 
 /// The columns to read.
@@ -37,7 +38,7 @@ impl Rows {
         self.class_of.len()
     }
 
-    /// Whether there is no row.
+    /// Whether the table has no row.
     pub fn is_empty(&self) -> bool {
         self.class_of.is_empty()
     }
@@ -75,7 +76,8 @@ pub struct Table {
     pub numbers: Vec<u64>,
     /// The number of rows that were left out.
     pub left_out: u64,
-    /// For each feature, in how many rows of the data its value was missing.
+    /// For each feature, the number of rows of the data in which its value was
+    /// missing.
     pub missing: Vec<u64>,
 }
 
@@ -91,7 +93,7 @@ pub struct TableBuilder {
     pub features: Vec<String>,
     /// The labels seen so far.
     pub labels: Labels,
-    /// For each feature, in how many rows its value was missing.
+    /// For each feature, the number of rows in which its value was missing.
     pub missing: Vec<u64>,
     /// The number of rows that were left out.
     pub left_out: u64,

@@ -24,6 +24,6 @@ pub struct TrainingData<'a> {
 pub struct Trainer {
     /// The hyperparameters that the algorithm has, with their defaults.
     pub defaults: Hyperparameters,
-    /// Trains a predictor. Only those hyperparameters are set that have a default.
+    /// Trains a predictor. Only the hyperparameters with a default are set.
     pub fit: fn(&TrainingData, &Hyperparameters) -> Result<Box<dyn Predictor>>,
 }

@@ -24,7 +24,7 @@ pub struct Latencies {
 
 impl Default for Latencies {
     fn default() -> Latencies {
-        // From 1 µs to an hour, three digits: 180 KiB at the most.
+        // From 1 µs to an hour with three digits, which takes at most 180 KiB.
         let histogram = Histogram::new_with_bounds(1, 3_600_000_000, 3);
         Latencies {
             histogram: histogram.expect("the bounds are in order"),
