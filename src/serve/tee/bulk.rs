@@ -9,7 +9,7 @@ const READ_BYTES: usize = 256 << 10;
 
 /// After this many large reads in a row, the input counts as a bulk. A large read fills at
 /// least half a block.
-const LARGE_READS: u32 = 64;
+const LARGE_READS: u32 = 256;
 
 /// Counts large reads of the input.
 #[derive(Clone, Copy, Debug, Default)]
