@@ -91,7 +91,7 @@ pub struct TeeArgs {
     /// What to do when a spill is full: drop new lines, or block the input for all branches. The
     /// default is drop if --live or --live-dir is given, otherwise block. If the input is a file
     /// and this flag is not given, nothing is spilled: reading waits for the readers
-    #[arg(long, value_enum, value_name = "WHAT")]
+    #[arg(long, value_enum, value_name = "ACTION")]
     pub(super) on_full: Option<OnFull>,
 
     /// How many bytes the pipe of a live branch holds, rounded up to pages. Lines in the pipe

@@ -175,7 +175,7 @@ impl Tee {
         }
     }
 
-    /// Reports branches that have failed. Ends with an error if no branch is left.
+    /// Reports branches that have failed. Returns an error if no branch is left.
     fn report_failures(&mut self, stage: &mut Stage) -> Result<()> {
         let failed = self.branches.iter().filter_map(Branch::failure).count();
         if failed == self.failed {
@@ -249,8 +249,8 @@ impl Tee {
             let live = self.branches.iter().filter(|branch| branch.is_live());
             let idle = live.map(|branch| branch.idle_at(LIVE_IDLE));
             let idle = idle.filter(|at| is_done && *at > now).min();
-            let again = pace.recheck_at.filter(|_| !is_done);
-            let times = [idle, again, stage.stats.due(), stage.signals.grace_end()];
+            let recheck = pace.recheck_at.filter(|_| !is_done);
+            let times = [idle, recheck, stage.stats.due(), stage.signals.grace_end()];
             times.into_iter().flatten().min()
         };
         let ready = wait(&streams, &mut stage.signals, until)?;
@@ -259,7 +259,7 @@ impl Tee {
         }
         let input_ready = is_file || (has_input && ready[2]);
         let pipes_changed = ready[0];
-        let spills_have_news = ready[1];
+        let spill_has_woken = ready[1];
         for (index, ready) in polled_branches.into_iter().zip(&ready[first_branch..]) {
             if *ready {
                 stage.stats.touch();
@@ -269,7 +269,7 @@ impl Tee {
                 }
             }
         }
-        if spills_have_news {
+        if spill_has_woken {
             let mut count = [0; 8];
             let _ = rustix::io::read(&*self.spill_wake, &mut count);
         }
@@ -330,8 +330,8 @@ impl Tee {
         for branch in &self.branches {
             // Losses are normal on a live branch. A reader that has closed its stream wants no
             // more lines.
-            let has_left = branch.failure() == Some(&Failure::ReaderClosed);
-            if !branch.is_live() && !has_left && branch.lost() > 0 {
+            let reader_has_closed = branch.failure() == Some(&Failure::ReaderClosed);
+            if !branch.is_live() && !reader_has_closed && branch.lost() > 0 {
                 stage.has_findings = true;
                 stage.report.warn(&format!(
                     "{}: {} records are lost",

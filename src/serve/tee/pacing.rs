@@ -12,13 +12,14 @@ pub const STALL: Duration = Duration::from_millis(100);
 /// The largest delay budget: how long a branch may delay the others without a break.
 const DELAY_BUDGET_MAX: Duration = Duration::from_millis(250);
 
-/// The delay budget grows by one second in this many seconds.
+/// In this many seconds, the delay budget grows by one second.
 const DELAY_BUDGET_REFILL: u32 = 32;
 
-/// The length of the windows in which a catching-up branch counts the bytes read and written.
+/// While a branch empties its spill, it counts the bytes read and written in windows of this
+/// length.
 const WINDOW: Duration = Duration::from_millis(250);
 
-/// How long a reader that is too slow to catch up may not stop the input again.
+/// If a reader is too slow to empty its spill, it may not stop the input again for this long.
 const PAUSE: Duration = Duration::from_secs(10);
 
 /// How many bytes of input may be read in a window before the reader has read anything.
@@ -44,18 +45,18 @@ pub enum PacingState {
 
 /// Returns whether to read more input.
 pub fn wants_input(pacing_states: impl IntoIterator<Item = PacingState>) -> bool {
-    let (mut hungry, mut busy) = (false, false);
+    let (mut any_idle, mut any_writing) = (false, false);
     for pacing_state in pacing_states {
         match pacing_state {
             PacingState::Blocked | PacingState::QueueFull | PacingState::CatchingUp => {
                 return false;
             }
-            PacingState::Idle => hungry = true,
-            PacingState::Writing => busy = true,
+            PacingState::Idle => any_idle = true,
+            PacingState::Writing => any_writing = true,
             PacingState::Ignored => {}
         }
     }
-    hungry || !busy
+    any_idle || !any_writing
 }
 
 /// The time for which a branch with a full queue may still delay the others.
@@ -104,8 +105,8 @@ impl DelayBudget {
 }
 
 /// Slows the input so that a reader can empty its spill: at most six bytes are read from the
-/// input for every eight that the reader takes. A reader that is much slower than the others
-/// may slow the input only for one window in a while.
+/// input for every eight that the reader takes. A reader that cannot keep up with the
+/// others may slow the input for one window, and then not again for [`PAUSE`].
 #[derive(Clone, Copy, Debug)]
 pub struct CatchUp {
     began_at: Instant,
@@ -114,9 +115,9 @@ pub struct CatchUp {
     /// Whether the reader waited for bytes from the spill in this window.
     has_waited_for_spill: bool,
     /// The bytes of input in the last window in which this branch did not stop the input.
-    unheld_read_bytes: u64,
+    read_bytes_without_stop: u64,
     /// Whether this branch stopped the input in this window.
-    has_held_input: bool,
+    has_stopped_input: bool,
     paused_until: Instant,
 }
 
@@ -128,8 +129,8 @@ impl CatchUp {
             written_bytes: 0,
             read_bytes: 0,
             has_waited_for_spill: false,
-            unheld_read_bytes: 0,
-            has_held_input: false,
+            read_bytes_without_stop: 0,
+            has_stopped_input: false,
             paused_until: now,
         }
     }
@@ -155,12 +156,12 @@ impl CatchUp {
     }
 
     /// Whether the input must wait for this reader, which is emptying its spill.
-    pub fn holds_input(&mut self, now: Instant) -> bool {
+    pub fn stops_input(&mut self, now: Instant) -> bool {
         self.end_due_window(now);
-        let is_held = now >= self.paused_until
+        let must_wait = now >= self.paused_until
             && self.read_bytes / 6 >= (self.written_bytes + SLACK_BYTES) / 8;
-        self.has_held_input |= is_held;
-        is_held
+        self.has_stopped_input |= must_wait;
+        must_wait
     }
 
     /// Starts the next window if this one has ended.
@@ -168,14 +169,15 @@ impl CatchUp {
         if now < self.window_end() {
             return;
         }
-        if !self.has_held_input {
-            self.unheld_read_bytes = self.read_bytes;
-        } else if !self.has_waited_for_spill && self.written_bytes / 7 < self.unheld_read_bytes / 8
+        if !self.has_stopped_input {
+            self.read_bytes_without_stop = self.read_bytes;
+        } else if !self.has_waited_for_spill
+            && self.written_bytes / 7 < self.read_bytes_without_stop / 8
         {
             self.paused_until = now + PAUSE;
         }
         *self = CatchUp {
-            unheld_read_bytes: self.unheld_read_bytes,
+            read_bytes_without_stop: self.read_bytes_without_stop,
             paused_until: self.paused_until,
             ..CatchUp::new(now)
         };
@@ -252,7 +254,7 @@ mod tests {
                     catch_up.note_reader_waits();
                 }
             }
-            if millisecond < 1_000 || !catch_up.holds_input(now) {
+            if millisecond < 1_000 || !catch_up.stops_input(now) {
                 catch_up.note_read(input);
                 read += input;
             }

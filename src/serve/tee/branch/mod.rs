@@ -250,7 +250,7 @@ impl Branch {
             if self.sending.is_empty() {
                 self.catch_up.note_reader_waits();
             }
-            match self.catch_up.holds_input(now) {
+            match self.catch_up.stops_input(now) {
                 true => PacingState::CatchingUp,
                 false => PacingState::Writing,
             }

@@ -156,9 +156,9 @@ impl Sending {
             && first.is_some_and(|block| block.bytes()[self.first_sent_bytes - 1] != b'\n')
     }
 
-    /// Records that `count` bytes were written to a pipe that can hold `pipe_bytes`. Returns how
-    /// many lines that completed, and where in the spill the last of them ends, if it was
-    /// spilled.
+    /// Records that `count` bytes were written to a pipe that can hold `pipe_bytes`. Returns the
+    /// number of lines in the blocks that are now completely written, and the position in the
+    /// spill at which the last of these blocks ends, if it was spilled.
     pub fn advance(&mut self, count: usize, pipe_bytes: usize) -> (u64, Option<SpillPosition>) {
         let (mut records, mut position) = (0, None);
         self.first_sent_bytes += count;

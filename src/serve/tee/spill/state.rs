@@ -32,7 +32,7 @@ pub struct SpillState {
     pub read_bytes: usize,
     /// Since when the thread has been gathering blocks for one large write.
     pub gathering_since: Option<Instant>,
-    /// Whether the thread is working, so that its results are still missing here.
+    /// Whether the thread is working. Its results are not yet in this state.
     pub busy: bool,
     /// Whether lines wait because the spill has no room for them.
     pub full: bool,
@@ -82,7 +82,7 @@ impl SpillState {
         self.read.iter().map(Block::records).sum()
     }
 
-    /// Adds a block to the blocks to store. Drops it if `unstored_bytes_max` is reached and
+    /// Queues a block to be stored. Drops the block if `unstored_bytes_max` is reached and
     /// `on_full` is [`OnFull::Drop`].
     pub fn append(&mut self, block: Block, on_full: OnFull, unstored_bytes_max: usize) {
         if on_full == OnFull::Drop && self.unstored_bytes >= unstored_bytes_max {
@@ -107,8 +107,8 @@ impl SpillState {
         !self.unstored.is_empty() && !self.full && !goes_directly
     }
 
-    /// Whether the blocks to store may wait for more blocks: they are few, and the main loop has
-    /// no room for them.
+    /// Whether the queued blocks may wait for more blocks: they do not fill a round, and the main
+    /// loop has no room for them.
     pub fn may_gather(&self) -> bool {
         let has_room = self.read_bytes < self.wanted_bytes;
         self.unstored_bytes < ROUND_BYTES && !has_room && !self.is_ending()

@@ -1,7 +1,7 @@
 //! The format of a stored line: 16 hex digits of its checksum (XXH3), then the line.
 //!
 //! The checksum contains no newline, so a newline still ends a record. A torn file end or a
-//! flipped bit therefore spoils only the lines that it affects. A direct write must start at a
+//! flipped bit therefore damages only the lines that it is in. A direct write must start at a
 //! disk block, so padding lines fill the space before it.
 
 use std::fs::File;
@@ -28,8 +28,8 @@ pub fn add_checksums(stored: &mut Vec<u8>, lines: &[u8]) {
     }
 }
 
-/// Appends a padding line to `stored`, such that `length` and the padding together are a
-/// multiple of the disk block size. Appends nothing if `length` already is.
+/// Appends a padding line to `stored`, such that `length` plus the padding is a multiple of
+/// the disk block size. Appends nothing if `length` already is a multiple.
 pub fn pad(stored: &mut Vec<u8>, length: u64) {
     let over = (length % direct::ALIGNMENT as u64) as usize;
     if over > 0 {
