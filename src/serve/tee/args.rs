@@ -13,13 +13,15 @@ use crate::stream::address::Address;
 
 /// Copy a stream to many readers, so that no reader delays the others.
 ///
-/// Each PATH and standard output are keeping branches: lines that the reader has not read wait
-/// in memory, then on disk, and are delivered in order. A live branch (--live) drops its oldest
-/// lines instead, because a model must not score requests whose answers come too late. A named
-/// pipe may get its first reader later, and a new reader when the last one exits. The new
-/// reader starts with a whole line; if it opens the pipe at once, it may start with one torn
-/// line. On a keeping branch, it gets every other line that the last reader did not read. A
-/// regular file is written at full speed, as `tee` does.
+/// Each PATH and standard output are keeping branches: lines that the reader has not read
+/// wait in memory, then on disk, and are delivered in order. A live branch (--live) drops its
+/// oldest lines instead, because a model must not score requests whose answers come too late.
+/// A regular file is written at full speed, as `tee` does.
+///
+/// A named pipe needs no reader at the start. When its reader exits, another reader may open
+/// the pipe. The new reader starts with a whole line; if it opens the pipe at once, it may
+/// start with one torn line. On a keeping branch, it gets every other line that the last
+/// reader did not read.
 ///
 /// If --live or --live-dir is given, a keeping branch never delays the others. When its spill
 /// is full, lines are dropped, reported and counted. Without these flags no line is lost:
@@ -35,7 +37,7 @@ Examples:
   rv-tee -i requests --follow --no-stdout --live-dir models --keep-dir keepers \\
     --spill-dir spill --stats tee.json")]
 pub struct TeeArgs {
-    /// A keeping branch: a named pipe, or a file, which is truncated first
+    /// A keeping branch: a named pipe or a file; a file is truncated first
     #[arg(value_name = "PATH")]
     pub(super) paths: Vec<Address>,
 

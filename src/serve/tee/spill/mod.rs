@@ -32,7 +32,7 @@ use crate::serve::tee::spill::worker::Worker;
 /// What to do with lines for which a spill has no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum OnFull {
-    /// Drop and count them; no branch waits
+    /// Drop and count new lines; no branch waits
     Drop,
     /// Read no more input until the spill has room; all branches wait
     Block,
