@@ -1,6 +1,6 @@
 //! A source and readers that measure programs which copy lines; `scripts/bench/tee.sh`
-//! runs them. The source writes numbered lines. Each reader prints their rate and how
-//! many are missing, repeated or torn.
+//! runs them. The source writes numbered lines. Each reader prints the rate at which it
+//! got lines, and how many lines are missing, repeated or torn.
 //!
 //! ```text
 //! flow write SECONDS [MB/S]      write numbered lines to standard output; 0: at full speed
@@ -83,7 +83,7 @@ struct Seen {
     missing: u64,
     /// Lines that were repeated or came too late.
     repeated: u64,
-    /// Lines without the expected form.
+    /// Lines that are not whole.
     torn: u64,
 }
 

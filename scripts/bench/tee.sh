@@ -1,15 +1,13 @@
 # shellcheck shell=bash disable=SC2154
-# Measures copies to three files and to three pipes, with rv-tee and with GNU tee. Then
-# measures how many MB/s the readers of pipes get: first while every reader reads, then while
-# one reader is stopped for STOPPED_SECONDS. The source writes 40 MB/s, 300 MB/s, or as fast
-# as possible. A lost, repeated or torn line ends the benchmark. Spills are stored in $TMPDIR.
-# RATES sets the rates of the source, and COUNTS sets the numbers of pipes. bench.sh sources
-# this file.
+# Compares rv-tee with GNU tee: copies to three files and to three pipes. Then measures the
+# rates of three readers of pipes, in MB/s: first while all of them read, then while one
+# has stopped for STOPPED_SECONDS, with a source at 40 MB/s, at 300 MB/s and at full
+# speed. A lost, repeated or torn line ends the benchmark. Spill files are in $TMPDIR.
+# RATES sets the rates of the source, COUNTS the numbers of pipes. bench.sh sources this file.
 
 for ((i = 0; i < 5; i++)); do cat requests; done > many.requests
 cat > to_pipes.sh << 'SCRIPT'
-# to_pipes.sh COMMAND...: copies many.requests to three pipes, whose readers read as fast as
-# possible.
+# to_pipes.sh COMMAND...: writes to three pipes that are read at full speed.
 rm --force p1 p2 p3
 mkfifo p1 p2 p3
 for pipe in p1 p2 p3; do cat $pipe > /dev/null & done
@@ -17,10 +15,10 @@ for pipe in p1 p2 p3; do cat $pipe > /dev/null & done
 wait
 SCRIPT
 cat > readers_get.sh << 'SCRIPT'
-# readers_get.sh SECONDS MB/S stop|go PIPES COMMAND...: runs a source of this rate (0: as fast
-# as possible) and one reader for each pipe. With `stop`, the last reader is stopped from one
-# second after the start to one second before the end. Prints the mean rate of the other
-# readers in that time, in MB/s. Fails if a reader misses a line.
+# readers_get.sh SECONDS MB/S stop|go PIPES COMMAND...: prints the mean rate of the
+# readers, in MB/s. The source writes at MB/S; 0 means at full speed. With `stop`, the
+# last reader pauses from one second after the start to one second before the end, and
+# the mean is that of the other readers in that time. Fails if a reader misses a line.
 set -euo pipefail
 seconds=$1 rate=$2 what=$3 count=$4
 shift 4
@@ -43,9 +41,9 @@ read -r written < written
 others=("${pipes[@]}")
 [[ $what != stop ]] || unset 'others[-1]'
 for pipe in "${pipes[@]}"; do
-  read -r _ lines missing again torn < "$pipe.got"
-  if ((lines != written || missing || again || torn)); then
-    echo "$pipe got $lines of $written lines; $missing missing, $again repeated, $torn torn" >&2
+  read -r _ lines missing repeated torn < "$pipe.got"
+  if ((lines != written || missing || repeated || torn)); then
+    echo "of $written lines, $pipe got $lines; $missing missing, $repeated repeated, $torn torn" >&2
     cat tee.errors >&2
     exit 1
   fi
@@ -88,7 +86,7 @@ paste <(median < 'files rv-tee --output f1 f2 f3') <(median < 'files tee f1 f2 f
   '{ printf "  rv-tee %.2f s, GNU tee and sync %.2f s: %.2f x; GNU tee without sync %.2f s: %.2f x\n", $1, $2, $2 / $1, $3, $3 / $1 }'
 seconds_each=$((${STOPPED_SECONDS:-20} + 2))
 for count in ${COUNTS:-3 8}; do
-  echo "== $count pipes, a source at full speed, every reader reads: the rate of each reader"
+  echo "== $count pipes, a source at full speed, no reader pauses: the rate of each reader"
   for ((run = 0; run < runs; run++)); do
     readers_get 6 0 go "$count" "${rv_tee[@]}" >> "rv-tee $count"
     readers_get 6 0 go "$count" tee >> "tee $count"
@@ -96,7 +94,7 @@ for count in ${COUNTS:-3 8}; do
   paste <(median < "rv-tee $count") <(median < "tee $count") | awk \
     '{ printf "  rv-tee %5d MB/s, GNU tee %5d MB/s: %.2f x\n", $1, $2, $1 / $2 }'
 done
-echo "== three pipes: the rate of the other readers while one is stopped for $((seconds_each - 2)) s"
+echo "== three pipes: the rate of the others while one reader pauses for $((seconds_each - 2)) s"
 for rate in ${RATES:-40 300 0}; do
   for ((run = 0; run < runs; run++)); do
     readers_get 8 "$rate" go 3 "${rv_tee[@]}" >> "going $rate"
