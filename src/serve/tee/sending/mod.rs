@@ -4,8 +4,10 @@
 //! A pipe holds the bytes that its reader has not read. When the reader dies, rv-tee reads
 //! these bytes back; their number shows how many bytes the reader had read. So the blocks sent
 //! last are kept as long as the pipe may still hold them. The next reader starts with the line
-//! in which the last reader stopped. A second reader may open the pipe before rv-tee notices
-//! that the first one is dead. It may then have read some bytes already, so it gets the next
+//! in which the last reader stopped.
+//!
+//! A second reader may open the pipe before rv-tee notices that the first one is dead. The
+//! second reader may then have read some bytes already. So sending continues with the next
 //! byte, even in the middle of a line.
 
 use std::collections::VecDeque;
@@ -179,9 +181,9 @@ impl Sending {
         (records, position)
     }
 
-    /// Queues again the bytes that a reader left in the pipe when it closed it. `unread` are
-    /// these bytes, which were taken out of the pipe. The line in which the reader stopped is
-    /// sent again from its start.
+    /// Call this when a reader has closed the pipe. Queues `unread` again: the bytes that were
+    /// left in the pipe and taken out of it. The line in which the reader stopped is sent again
+    /// from its start.
     ///
     /// If `next_reader` is set, another reader opened the pipe before `unread` was taken out, and
     /// it may have read the bytes before `unread`. Then sending continues with exactly the first

@@ -286,7 +286,7 @@ impl Restarts {
             for (place, line) in text.split_inclusive('\n').enumerate() {
                 match line.strip_suffix('\n') {
                     Some(line) if lines.iter().any(|it| it == line) => got.push(line.to_owned()),
-                    // A reader gets torn lines only at its start or end.
+                    // A torn line can only be the first or the last line that a reader gets.
                     _ => {
                         prop_assert!(place == 0 || !line.ends_with('\n'), "{text:?}");
                         pieces += 1;
