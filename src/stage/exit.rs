@@ -55,7 +55,7 @@ pub enum EndedEarly {
     #[error("{0}")]
     Usage(String),
     /// The reader of the output has closed it, as `head` does.
-    #[error("the reader of the output has gone")]
+    #[error("the reader has closed the output")]
     DownstreamClosed,
     /// A signal ended the program before it could finish.
     #[error("cut short by {0}")]

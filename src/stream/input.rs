@@ -106,7 +106,7 @@ impl Input {
             // writer. The new description has had no writer, so poll would never
             // report HUP on it if the writer has already closed.
             mark_without_writer(&fd).with_context(|| {
-                format!("{name}: cannot tell whether its writer has gone; give the path of the pipe itself")
+                format!("{name}: cannot detect whether its writer has closed; give the path of the pipe itself")
             })?;
         }
         let source = Source::Plain {

@@ -393,7 +393,7 @@ mod tests {
                 3,
             ),
             (
-                "exclusive or, where no first split gains anything",
+                "exclusive or, for which no first split gains anything",
                 rows(&[
                     (&[0.0, 0.0], 0),
                     (&[0.0, 1.0], 1),

@@ -151,7 +151,7 @@ impl Columns {
     ) -> Result<(), RowFault> {
         if record.len() != header.len() {
             return Err(format!(
-                "has {} fields where the header has {}; look for a stray comma or quote",
+                "has {} fields, but the header has {}; look for a stray comma or quote",
                 record.len(),
                 header.len()
             ));
@@ -412,12 +412,12 @@ mod tests {
             (
                 "1,2",
                 "bad.csv:3: row 2",
-                "has 2 fields where the header has 3",
+                "has 2 fields, but the header has 3",
             ),
             (
                 "1,2,no,",
                 "bad.csv:3: row 2",
-                "has 4 fields where the header has 3",
+                "has 4 fields, but the header has 3",
             ),
             (
                 "1,2,\u{fffd}",

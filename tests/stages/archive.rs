@@ -730,7 +730,7 @@ fn verify_tells_each_kind_of_damage() {
         fs::copy(other.path(&format!("logs/{name}")), &files[2]).unwrap();
         assert_eq!(cat(workdir).lines().count(), 49);
     });
-    assert_fault(verdict, 9, "comes after file 1");
+    assert_fault(verdict, 9, "follows file 1");
     // Lines that were cut out, and the rest compressed anew with its old head.
     let verdict = archived(&|_, files| {
         let bytes = fs::read(&files[2]).unwrap();

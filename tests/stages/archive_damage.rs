@@ -764,7 +764,7 @@ fn verify_finds_stamps_that_no_archive_writes() {
         ),
         (
             [Some(0), Some(0), no, no],
-            "is file 0 of its archive, and comes after file 0",
+            "is file 0 of its archive, and follows file 0",
         ),
         ([no, no, Some(3), no], "has 2 lines in"),
         ([no, no, no, Some(3)], "has 2 lines in"),

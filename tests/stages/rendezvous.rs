@@ -278,14 +278,14 @@ fn a_changed_policy_is_in_force_after_sighup_and_a_bad_one_never() {
     scene.running.signal(Signal::HUP);
     scene
         .running
-        .says("the policy in force stays: policy.toml:1: deadline_ms must be");
+        .says("the old policy stays in effect: policy.toml:1: deadline_ms must be");
     scene.request("a");
     writeln!(scene.dt, "{}", score("a", "dt", 1, 2)).unwrap();
     assert_eq!(scene.response(), said("a", "dt", "preferred"));
     let promoted = POLICY.replace("dt = 1", "dt = 2");
     scene.workdir.write("policy.toml", promoted);
     scene.running.signal(Signal::HUP);
-    scene.running.says("is in force");
+    scene.running.says("takes effect");
     scene.request("b");
     writeln!(scene.dt, "{}", score("b", "dt", 1, 2)).unwrap();
     writeln!(scene.dt, "{}", score("b", "dt", 2, 2)).unwrap();

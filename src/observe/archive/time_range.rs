@@ -196,7 +196,7 @@ pub fn files_in_range(
         let selected = range.select(all, || stage.signals.stop().is_some());
         if selected.len() < count {
             stage.report.summary(&format!(
-                "{}: {} of {count} files lie outside the time range",
+                "{}: {} of {count} files are outside the time range",
                 path.display(),
                 count - selected.len()
             ));

@@ -238,7 +238,7 @@ impl FolderVerdict {
                 stamp.lines_before, next.lines_before
             ),
             _ => format!(
-                "is file {} of its archive, and comes after file {}",
+                "is file {} of its archive, and follows file {}",
                 stamp.number, latest.number
             ),
         })

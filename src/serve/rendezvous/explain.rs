@@ -128,9 +128,9 @@ fn write_answer(text: &mut String, decision: &Decision, at: Micros) {
     let why = match &*decision.reason {
         "share" => "the request is in its share",
         "preferred" => "the first step accepts it",
-        "fallback" => "the step in force accepts it",
+        "fallback" => "the current step accepts it",
         "settled" => "all expected models have reported, so the later steps count at once",
-        "default" => "no acceptable score came",
+        "default" => "no acceptable score arrived",
         "overflow" => "too many requests were open",
         "shutdown" => "the rendezvous or all models ended",
         _ => "this program does not know the reason",

@@ -335,7 +335,7 @@ impl Live {
             .and_then(|()| args.policy.load());
         match policy {
             Ok(policy) => {
-                let message = format!("policy {} is in force", policy.hash);
+                let message = format!("policy {} takes effect", policy.hash);
                 stage.report.info_if_new("reload", &message);
                 if let Err(error) = store_if_wanted(args, &policy) {
                     stage.report.warn(&format!("{error:#}"));
@@ -344,9 +344,10 @@ impl Live {
                 let policy = MailboxEvent::Policy(Rc::new(policy));
                 self.mailboxes.step(policy, now, &mut self.effects);
             }
-            Err(error) => stage
-                .report
-                .warn_if_new("reload", &format!("the policy in force stays: {error:#}")),
+            Err(error) => stage.report.warn_if_new(
+                "reload",
+                &format!("the old policy stays in effect: {error:#}"),
+            ),
         }
     }
 

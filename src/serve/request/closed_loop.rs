@@ -195,7 +195,7 @@ impl ClosedLoop {
     /// Sets aside the inputs of the requests that have expired at `now`.
     fn expire_requests(&mut self, stage: &mut Stage, now: Instant) -> Result<()> {
         for line in self.in_flight.expire(now) {
-            let reject = Reject::Unanswered("no response came within --timeout");
+            let reject = Reject::Unanswered("no response arrived within --timeout");
             let name = self.inputs.name();
             stage.report.reject(name, &line.line(), &reject)?;
         }
@@ -207,11 +207,11 @@ impl ClosedLoop {
     fn set_aside_all(&mut self, stage: &mut Stage, error: &anyhow::Error) {
         let [unanswered, unsent] = match error.downcast_ref() {
             Some(EndedEarly::Signal(_)) => [
-                "no response came within --grace",
+                "no response arrived within --grace",
                 "the request was not sent within --grace",
             ],
             _ => [
-                "the program ended before the response came",
+                "the program ended before the response arrived",
                 "the program ended before it sent the request",
             ],
         };

@@ -372,7 +372,7 @@ impl Checker<'_> {
         };
         let value = toml::Value::Table(default.modelResult.get_ref().clone());
         json(&value).map(Text::from).ok_or_else(|| {
-            let message = "modelResult must be what JSON can say: no dates, no infinities";
+            let message = "modelResult must be a value that JSON can hold, so dates and infinities are refused";
             (default.modelResult.span(), message.to_owned())
         })
     }

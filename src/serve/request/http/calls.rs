@@ -136,11 +136,11 @@ impl CallService {
         match timeout(self.answer_timeout, call.answer()).await {
             Ok(Some(answer)) => Ok(answer),
             Ok(None) => Err(Box::new(unavailable(
-                "the pipeline behind this front end has gone",
+                "the pipeline of this front end has lost a reader or a writer",
             ))),
             Err(_) => Err(Box::new(error(
                 StatusCode::GATEWAY_TIMEOUT,
-                "no response came in time",
+                "no response arrived in time",
             ))),
         }
     }
@@ -180,9 +180,9 @@ fn send_error(send_error: SendError) -> Box<HttpAnswer> {
     Box::new(match send_error {
         SendError::IdInUse => error(StatusCode::CONFLICT, "a call with this id is open"),
         SendError::Full => unavailable("too many calls are open"),
-        SendError::PipelineGone(why) => unavailable(&format!(
-            "the pipeline behind this front end is gone: {why}"
-        )),
+        SendError::PipelineGone(why) => {
+            unavailable(&format!("the pipeline of this front end is gone: {why}"))
+        }
     })
 }
 
