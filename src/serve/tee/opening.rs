@@ -10,10 +10,10 @@ use anyhow::{Context, Result};
 use rustix::event::EventfdFlags;
 use rustix::fs::FlockOperation;
 
-use crate::serve::tee::Tee;
 use crate::serve::tee::args::TeeArgs;
 use crate::serve::tee::branch::{Branch, BranchKind, Sink};
 use crate::serve::tee::bulk::Bulk;
+use crate::serve::tee::copier::{Folder, Tee};
 use crate::serve::tee::file::FileWriter;
 use crate::serve::tee::spill::{Spill, SpillEnd, SpillLimits};
 use crate::stage::cli::bytes;
@@ -28,13 +28,6 @@ use crate::stream::pipe_watch::{PipeWatch, named_pipes};
 /// How many bytes may wait for the thread that writes a file. A longer queue would no longer
 /// fit the processor's cache when it is written.
 const FILE_QUEUE_BYTES: usize = 2 << 20;
-
-/// A watched folder. Each named pipe in it is a branch.
-#[derive(Debug)]
-pub struct Folder {
-    path: PathBuf,
-    is_live: bool,
-}
 
 impl Tee {
     /// Opens the branches and folders that the flags name.

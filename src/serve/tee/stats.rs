@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use crate::serve::tee::Tee;
-use crate::serve::tee::branch::BranchFigures;
+use crate::serve::tee::branch::figures::BranchFigures;
+use crate::serve::tee::copier::Tee;
 use crate::stage::Stage;
 use crate::stage::stats::Snapshot;
 

@@ -1,7 +1,7 @@
 //! One branch of a tee: its destination, and the lines that wait for it.
 
 mod ending;
-mod figures;
+pub mod figures;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 
 use crate::serve::tee::block::Block;
-pub use crate::serve::tee::branch::figures::BranchFigures;
 use crate::serve::tee::file::FileWriter;
 use crate::serve::tee::pacing::{CatchUp, DelayBudget, PacingState, STALL};
 use crate::serve::tee::sending::Sending;

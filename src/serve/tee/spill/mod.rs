@@ -6,7 +6,9 @@
 //! are ready.
 
 mod direct;
+mod policy;
 mod segments;
+mod shared;
 mod state;
 mod stored_line;
 mod worker;
@@ -15,37 +17,20 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use clap::ValueEnum;
 
 use crate::serve::tee::block::{Block, SpillPosition};
+pub use crate::serve::tee::spill::policy::{OnFull, SpillEnd};
 use crate::serve::tee::spill::segments::Segments;
 pub use crate::serve::tee::spill::segments::SpillLimits;
+use crate::serve::tee::spill::shared::SharedSpill;
 pub use crate::serve::tee::spill::state::SpillLosses;
 use crate::serve::tee::spill::state::{DISK_BEHIND, SpillState};
 use crate::serve::tee::spill::worker::Worker;
-
-/// What to do with lines for which a spill has no room.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum OnFull {
-    /// Drop and count new lines; no branch waits
-    Drop,
-    /// Read no more input until the spill has room; all branches wait
-    Block,
-}
-
-/// What to do with the stored lines when a branch ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SpillEnd {
-    /// Keep them for the next process.
-    Keep,
-    /// Delete them, because the pipe of the branch was removed.
-    Remove,
-}
 
 /// The handle with which the main loop uses the spill of one branch.
 #[derive(Debug)]
@@ -64,16 +49,6 @@ pub struct Spill {
     active: bool,
 }
 
-/// The state that the main loop and the thread share.
-#[derive(Debug)]
-struct SharedSpill {
-    state: Mutex<SpillState>,
-    /// Notifies the thread of a change.
-    changed: Condvar,
-    /// An eventfd that wakes the main loop.
-    wake: Arc<OwnedFd>,
-}
-
 /// The figures of a spill.
 #[derive(Clone, Debug, Default)]
 pub struct SpillStatus {
@@ -87,20 +62,6 @@ pub struct SpillStatus {
     pub losses: SpillLosses,
     /// Lines of an earlier process that were found in the spill.
     pub recovered: u64,
-}
-
-impl SharedSpill {
-    fn lock(&self) -> MutexGuard<'_, SpillState> {
-        // After a panic of the thread, the state is still consistent.
-        self.state
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    fn wake_loop(&self) {
-        // A write to a full eventfd fails. The loop is then about to wake anyway.
-        let _ = rustix::io::write(&*self.wake, &1u64.to_ne_bytes());
-    }
 }
 
 impl Spill {

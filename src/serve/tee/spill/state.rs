@@ -6,8 +6,8 @@ use std::io;
 use std::time::Instant;
 
 use crate::serve::tee::block::{Block, SpillPosition};
+use crate::serve::tee::spill::policy::{OnFull, SpillEnd};
 use crate::serve::tee::spill::segments::StoredTotals;
-use crate::serve::tee::spill::{OnFull, SpillEnd};
 
 /// In one round, the thread stores about this many bytes and reads back at least as many.
 pub const ROUND_BYTES: usize = 1 << 20;
@@ -19,16 +19,22 @@ pub const DISK_BEHIND: &str = "the disk is too slow, and --spill-queue is reache
 #[derive(Debug, Default)]
 pub struct SpillState {
     // For the thread: blocks to store.
+    /// Blocks that wait to be stored.
     pub unstored: VecDeque<Block>,
     /// Includes the blocks that are being stored.
     pub unstored_bytes: usize,
+    /// The number of lines in these blocks.
     pub unstored_records: u64,
     /// How many bytes the main loop has room for.
     pub wanted_bytes: usize,
+    /// The position up to which lines were delivered since the last work.
     pub delivered_up_to: Option<SpillPosition>,
+    /// Set when the branch ends.
     pub end: Option<SpillEnd>,
     // For the main loop: blocks that were read back.
+    /// Blocks that were read back from the disk.
     pub read: VecDeque<Block>,
+    /// The bytes to read back, or that were read back.
     pub read_bytes: usize,
     /// Since when the thread has been gathering blocks for one large write.
     pub gathering_since: Option<Instant>,
@@ -38,8 +44,11 @@ pub struct SpillState {
     pub full: bool,
     /// Whether all stored lines were read.
     pub all_read: bool,
+    /// The totals of the lines on disk.
     pub stored: StoredTotals,
+    /// The lines that were lost.
     pub losses: SpillLosses,
+    /// The last problem with the disk, for a message.
     pub problem: Option<String>,
 }
 
@@ -56,10 +65,13 @@ pub struct SpillLosses {
 
 /// The next work of the thread.
 pub struct SpillWork {
+    /// The blocks to store.
     pub blocks: VecDeque<Block>,
     /// How many bytes to read back.
     pub read_bytes: usize,
+    /// The position up to which lines were delivered since the last work.
     pub delivered_up_to: Option<SpillPosition>,
+    /// Set when the branch ends.
     pub end: Option<SpillEnd>,
 }
 
@@ -68,11 +80,15 @@ pub struct SpillWork {
 pub struct WorkOutcome {
     /// The memory of the blocks that were stored or dropped, in bytes.
     pub stored: usize,
+    /// The number of lines that were stored or dropped.
     pub stored_records: u64,
     /// Blocks that still wait for room.
     pub left: VecDeque<Block>,
+    /// Blocks that were read back from the disk.
     pub read: VecDeque<Block>,
+    /// The lines that were lost.
     pub losses: SpillLosses,
+    /// A problem with the disk, for a message.
     pub problem: Option<io::Error>,
 }
 
@@ -114,6 +130,7 @@ impl SpillState {
         self.unstored_bytes < ROUND_BYTES && !has_room && !self.is_ending()
     }
 
+    /// Whether the branch has ended.
     pub fn is_ending(&self) -> bool {
         self.end.is_some()
     }
@@ -183,11 +200,13 @@ impl SpillState {
 }
 
 impl SpillLosses {
+    /// Counts the lines of a block as dropped.
     pub fn drop(&mut self, block: &Block) {
         self.dropped += block.records();
         self.dropped_bytes += block.bytes().len() as u64;
     }
 
+    /// Adds the losses of a round.
     pub fn add(&mut self, more: SpillLosses) {
         self.dropped += more.dropped;
         self.dropped_bytes += more.dropped_bytes;

@@ -6,9 +6,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::serve::tee::block::{Block, SpillPosition};
+use crate::serve::tee::spill::policy::{OnFull, SpillEnd};
 use crate::serve::tee::spill::segments::Segments;
+use crate::serve::tee::spill::shared::SharedSpill;
 use crate::serve::tee::spill::state::{ROUND_BYTES, SpillWork, WorkOutcome};
-use crate::serve::tee::spill::{OnFull, SharedSpill, SpillEnd};
 
 /// The size of a block that is read back, in bytes. The delivered position advances one block
 /// at a time.

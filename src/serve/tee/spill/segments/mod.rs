@@ -1,19 +1,22 @@
 //! The files of a spill, called segments: lines are appended to the last segment and read once,
 //! from the first segment on. A segment whose lines were all delivered is deleted.
 
+mod names;
 mod reading;
 mod segment;
 
 use std::collections::VecDeque;
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::ops::Range;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use crate::serve::tee::block::SpillPosition;
 use crate::serve::tee::spill::direct;
+use crate::serve::tee::spill::segments::names::{
+    POSITION_NAME, file_name, segment_numbers, stored_position,
+};
 use crate::serve::tee::spill::segments::reading::{Chunk, SegmentReader};
 use crate::serve::tee::spill::segments::segment::Segment;
 use crate::serve::tee::spill::stored_line::{CHECKSUM_BYTES, add_checksums, count_lines, pad};
@@ -25,9 +28,6 @@ const BUFFER_KEPT_BYTES: usize = 4 << 20;
 /// The number of the first segment. Smaller numbers are left for segments that are put in front
 /// of it.
 const FIRST_NUMBER: u64 = 1 << 32;
-
-/// The valid segment numbers. The number before and the number after each of them fit a `u64`.
-const NUMBERS: Range<u64> = 1..1 << 62;
 
 /// The limits of a spill.
 #[derive(Clone, Copy, Debug)]
@@ -99,24 +99,8 @@ impl Segments {
     /// missing.
     pub fn open(folder: &Path, limits: SpillLimits) -> io::Result<Segments> {
         fs::create_dir_all(folder)?;
-        let mut numbers = Vec::new();
-        for entry in fs::read_dir(folder)? {
-            let name = entry?.file_name();
-            numbers.extend(name.to_str().and_then(number_of));
-        }
-        numbers.sort_unstable();
-        let position_path = folder.join("place");
-        let position = fs::read_to_string(&position_path)
-            .ok()
-            .and_then(|text| parse_position(&text))
-            // A position after the last segment cannot be right and is ignored: it is better to
-            // deliver lines twice than not at all.
-            .filter(|position| {
-                numbers
-                    .last()
-                    .is_none_or(|last| position.segment <= last + 1)
-            })
-            .unwrap_or_default();
+        let numbers = segment_numbers(folder)?;
+        let position = stored_position(folder, &numbers);
         let mut segments = Segments::temporary(limits);
         for number in numbers {
             let path = folder.join(file_name(number));
@@ -148,7 +132,7 @@ impl Segments {
             .create(true)
             .truncate(false)
             .mode(0o600)
-            .open(position_path)?;
+            .open(folder.join(POSITION_NAME))?;
         segments.position_file = Some(position_file);
         segments.read_up_to = position;
         if position.offset > 0
@@ -493,25 +477,6 @@ impl Segments {
             None => Ok(()),
         }
     }
-}
-
-fn file_name(number: u64) -> String {
-    format!("{number:020}.spill")
-}
-
-fn number_of(file_name: &str) -> Option<u64> {
-    let digits = file_name.strip_suffix(".spill")?;
-    let number = (digits.len() == 20).then(|| digits.parse().ok())?;
-    number.filter(|number| NUMBERS.contains(number))
-}
-
-fn parse_position(text: &str) -> Option<SpillPosition> {
-    let (segment, offset) = text.trim_end().split_once(' ')?;
-    let position = SpillPosition {
-        segment: segment.parse().ok()?,
-        offset: offset.parse().ok()?,
-    };
-    NUMBERS.contains(&position.segment).then_some(position)
 }
 
 #[cfg(test)]
