@@ -20,7 +20,7 @@ pub const END_OF_STREAM: Micros = Micros(i64::MAX);
 #[derive(Debug)]
 pub struct JoinWindow<R, S> {
     disorder: Micros,
-    /// In the order in which they were opened.
+    /// The open requests, in the order of opening.
     open: VecDeque<OpenRequest<R>>,
     /// The number of the first open request. Requests are numbered in the order of
     /// opening.

@@ -36,7 +36,7 @@ impl Algorithm {
         })
     }
 
-    /// Its name on the command line and in the model file.
+    /// The algorithm's name on the command line and in the model file.
     pub fn name(self) -> String {
         let value = self.to_possible_value();
         value.map_or_else(String::new, |value| value.get_name().to_owned())

@@ -17,7 +17,7 @@ pub struct Logistic {
     pub means: Vec<f64>,
     /// For each feature, the scale, by which the difference is divided.
     pub scales: Vec<f64>,
-    /// One per class.
+    /// One intercept per class.
     pub intercepts: Vec<f64>,
     /// For each feature, one weight per class. With two classes, the weights of the
     /// first are 0.

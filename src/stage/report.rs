@@ -52,7 +52,8 @@ pub struct Report {
     rejected: [u64; Reject::LABELS.len()],
     /// Files that could not be read, or not completely.
     damaged: u64,
-    /// How many rejected records were reported, or counted after the limit was reached.
+    /// The number of rejected records that were reported, or that were counted after
+    /// the limit was reached.
     shown: u64,
     /// The inputs that are JSON but not one object per line. Each has the number of
     /// the last line that was such a fragment.

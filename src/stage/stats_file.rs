@@ -41,7 +41,7 @@ impl StatsFile {
         self.path.as_deref().unwrap_or_default()
     }
 
-    /// How long the program has been running.
+    /// The time since the program's start.
     pub fn running(&self) -> Duration {
         self.started.elapsed()
     }

@@ -32,7 +32,7 @@ impl ClosedPart {
         }
     }
 
-    /// Its path in the archive's folder.
+    /// The path of the part in the archive's folder.
     pub fn path(&self, folder: &Path) -> PathBuf {
         path_of(folder, FileKind::Part(&self.id.to_string()))
     }

@@ -247,17 +247,17 @@ fn search(
     }
 }
 
-/// The part of a file that is searched at once: whole lines, and after them the
-/// beginning of the next line.
+/// The block of a file that one search covers: whole lines, and after them the beginning
+/// of the next line.
 struct SearchBlock {
     bytes: Vec<u8>,
-    /// Where the next read goes: after an unfinished line.
+    /// The offset at which the next read begins: after an unfinished line.
     unfinished: usize,
-    /// Where the whole lines end.
+    /// The end of the whole lines.
     whole: usize,
-    /// Where the bytes end that were read.
+    /// The end of the bytes that were read.
     filled: usize,
-    /// Whether the line that was begun is too long, so that its rest is skipped.
+    /// Whether the current line is too long, so that its rest is skipped.
     is_skipping: bool,
     line_bytes_max: usize,
 }
@@ -274,13 +274,13 @@ impl SearchBlock {
         }
     }
 
-    /// The room for the next read.
+    /// The free space for the next read.
     fn room(&mut self) -> &mut [u8] {
         &mut self.bytes[self.unfinished..]
     }
 
-    /// The lines that are whole after `count` more bytes were read. At the end of the
-    /// file, where `count` is 0, the last line is whole without a newline.
+    /// The whole lines after `count` more bytes were read. At the end of the file,
+    /// `count` is 0, and the last line is whole even without a newline.
     fn whole_lines(&mut self, count: usize) -> &[u8] {
         self.filled = self.unfinished + count;
         let newline = memchr::memrchr(b'\n', &self.bytes[self.unfinished..self.filled]);

@@ -1,5 +1,5 @@
-//! The folder of an archive: its lock, the next id and the next stamp, and renames that
-//! replace nothing.
+//! The folder of an archive: its lock, the next id, the next stamp, and renames that do
+//! not replace files.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;

@@ -27,9 +27,9 @@ const CHECK_EVERY: Duration = Duration::from_millis(200);
 pub struct PublisherCounts {
     /// Complete files of this run.
     pub files: u64,
-    /// This run's records in them.
+    /// This run's records in complete files.
     pub archived: u64,
-    /// Earlier runs' records in them.
+    /// Earlier runs' records in complete files.
     pub recovered: u64,
     /// Complete files that were removed because of a retention limit.
     pub removed: u64,

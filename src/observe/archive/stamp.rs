@@ -1,7 +1,7 @@
 //! The stamp of a complete file: its content, and its position among the other files.
 //!
-//! It is an extra field in the header of the first gzip member, which other programs
-//! skip.
+//! The stamp is an extra field in the header of the first gzip member, which other
+//! programs ignore.
 
 use std::fs::File;
 use std::io;

@@ -7,7 +7,7 @@ use crate::stage::report::shown;
 /// The reason why a call has no usable reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CallError {
-    /// The same call may work later.
+    /// The call may work later.
     Retry(String),
     /// No call will work until an operator changes something.
     Fatal(String),

@@ -232,7 +232,7 @@ pub struct ClosedLoopOptions {
     pub responses: Address,
     /// The address for the copy of the responses, if one is given.
     pub answers: Option<Address>,
-    /// How many requests may be unanswered.
+    /// The largest number of unanswered requests.
     pub in_flight_max: usize,
     /// The longest time from a request to its response.
     pub timeout: Duration,
@@ -253,7 +253,7 @@ pub struct HttpOptions {
     pub output: OutputArgs,
     /// The pipe with the responses.
     pub responses: Address,
-    /// How many calls may be open.
+    /// The largest number of open calls.
     pub in_flight_max: usize,
     /// The longest time from a request to its response.
     pub answer_timeout: Duration,

@@ -48,11 +48,11 @@ pub trait Engine {
 pub struct Finished {
     /// Their scores, one per line.
     pub scores: Vec<u8>,
-    /// How many of the scores are results.
+    /// The number of scores that are results.
     pub results: u64,
-    /// How many of the scores are errors.
+    /// The number of scores that are errors.
     pub errors: u64,
-    /// How long each evaluation took.
+    /// The duration of each evaluation.
     pub evaluation_times: Vec<Micros>,
     /// The lines that are not valid requests, each with the reason.
     pub rejects: Vec<(KeptLine, Reject)>,

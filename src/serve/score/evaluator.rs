@@ -48,7 +48,7 @@ pub struct Buffers {
 pub struct Scored {
     /// Whether the score is an error.
     pub is_error: bool,
-    /// How long the evaluation took.
+    /// The duration of the evaluation.
     pub evaluation: Micros,
 }
 

@@ -26,7 +26,7 @@ pub enum Field {
     ReturnAddress,
     /// A field that is passed on for compatibility and never read.
     ScoreTopic,
-    /// One entry for each stage.
+    /// The provenance: one entry for each stage.
     Provenance,
     /// The answer of a model.
     Result,

@@ -1,8 +1,8 @@
 //! A fast parser for requests and scores of the usual form, in one pass.
 //!
-//! It reads only the values that a rendezvous needs, even nested ones. Unusual texts,
-//! such as those with an escape in a key, a repeated member or a wrong type, are left
-//! to [`Record`](super::Record), which accepts them or gives the error message.
+//! The parser reads only the values that a rendezvous needs, even nested ones. Unusual
+//! texts, such as those with an escape in a key, a repeated member or a wrong type, are
+//! left to [`Record`](super::Record), which accepts them or gives the error message.
 
 use super::{FIELDS, Field, Outcome, Request, Score, is_model_name, valid_id};
 use crate::wire::micros::Micros;

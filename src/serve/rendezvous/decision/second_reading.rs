@@ -15,7 +15,7 @@ struct Case {
     expect: Vec<&'static str>,
     /// (after, selectors)
     steps: Vec<(i64, Vec<&'static str>)>,
-    /// How long the request waits for `c@1`.
+    /// The time until which the request waits for `c@1`.
     share_until: Option<i64>,
     /// (name, version, at, failed)
     scores: Vec<(&'static str, u64, i64, bool)>,

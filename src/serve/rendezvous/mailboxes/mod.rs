@@ -46,7 +46,7 @@ pub struct NewRequest<'a> {
     pub message_id: &'a str,
     /// The whole record.
     pub text: &'a str,
-    /// Its age by the wall clock: the time since its own `timestamp`.
+    /// The request's age by the wall clock: the time since its own `timestamp`.
     pub age: Micros,
 }
 
@@ -68,7 +68,8 @@ pub struct MailboxLimits {
     pub mailbox_bytes_max: usize,
     /// The largest memory of the scores of one mailbox, in bytes.
     pub scores_bytes_max: usize,
-    /// How long a mailbox is kept after its deadline, so that late scores are counted.
+    /// An answered mailbox is kept for this long after its deadline, so that late
+    /// scores are counted.
     pub linger: Micros,
     /// The number of closed requests whose ids are remembered.
     pub remembered_max: usize,
@@ -76,7 +77,7 @@ pub struct MailboxLimits {
     pub seed: u64,
     /// The largest memory of scores that wait for their requests, in bytes.
     pub orphan_bytes_max: usize,
-    /// How long a score waits for its request.
+    /// A score waits at most this long for its request.
     pub orphan_age_max: Micros,
 }
 
@@ -89,7 +90,7 @@ struct TimedMailbox {
     origin: Micros,
     /// The time of its timer; [`NEVER`] without a timer.
     due: Micros,
-    /// Whether it is in [`Mailboxes::changed`].
+    /// Whether the mailbox is in [`Mailboxes::changed`].
     changed: bool,
 }
 

@@ -75,6 +75,7 @@ pub struct Share {
     /// The draws of the share, within 0 to 1. A request is in the share if its draw
     /// is in this range.
     pub draws: Range<f64>,
-    /// How long its requests wait for the model, measured from their origin.
+    /// The time until which its requests wait for the model, measured from their
+    /// origin.
     pub until: Micros,
 }

@@ -149,7 +149,7 @@ fn each_fault_is_named_with_its_line_and_remedy() {
         (
             "result = 0.50",
             "result = 1979-05-27",
-            "p:29: modelResult must be what JSON can say",
+            "p:29: modelResult must be a value that JSON can hold",
         ),
         (
             "models = [\"dt\"]",
