@@ -3,8 +3,9 @@
 //!
 //! The watchdog is a thread that receives the same signals as the stage. While the
 //! stage holds no data that could be lost, a signal to stop ends the program at once.
-//! Otherwise the stage has until the end of the grace period, and a little longer to
-//! save its data. The watchdog also passes SIGHUP on to the stage, at a limited rate.
+//! Otherwise the stage has until the end of the grace period. If it has checked for
+//! signals, it has a little longer to save its data. The watchdog also passes SIGHUP on to
+//! the stage, at a limited rate.
 
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -24,9 +25,9 @@ use crate::stage::clock::time_left;
 use crate::stage::exit::Stop;
 use crate::stage::report::print_message;
 
-/// After the grace period, the watchdog waits this long before it ends a stage that has
-/// not checked for signals since one arrived.
-const END_UNSEEN_AFTER: Duration = Duration::from_secs(1);
+/// How long a stage has at least to check for signals, if the grace period is shorter. The
+/// watchdog ends a stage that has not checked by then: its disk blocks, for example.
+const UNSEEN_MIN: Duration = Duration::from_secs(1);
 
 /// After the grace period, the watchdog waits this long before it ends a stage that has
 /// checked for signals. The stage may be saving the records that it could not deliver.
@@ -288,12 +289,11 @@ impl Timing {
         if let Some(hurried) = self.hurried {
             return Some(hurried + END_HURRIED_AFTER);
         }
-        let more = if self.seen {
-            END_SEEN_AFTER
-        } else {
-            END_UNSEEN_AFTER
+        let time = match self.seen {
+            true => self.grace + END_SEEN_AFTER,
+            false => self.grace.max(UNSEEN_MIN),
         };
-        Some(self.since? + self.grace + more)
+        Some(self.since? + time)
     }
 
     /// The time at which the next SIGHUP may be passed on; `None` if it may be passed
@@ -315,11 +315,18 @@ mod tests {
     }
 
     #[test]
-    fn a_stage_that_ignores_signals_is_ended_soon_after_the_grace_and_one_that_checks_them_a_little_later()
+    fn a_stage_that_ignores_signals_is_ended_with_the_grace_and_one_that_checks_them_a_little_later()
      {
-        for (seen, end) in [(false, 11.0), (true, 15.0)] {
+        for (grace, seen, end) in [
+            (10.0, false, 10.0),
+            (10.0, true, 15.0),
+            (9.5, false, 9.5),
+            // A short grace leaves a second to check for signals.
+            (0.0, false, 1.0),
+            (0.0, true, 5.0),
+        ] {
             let start = Instant::now();
-            let mut timing = Timing::new(GRACE);
+            let mut timing = Timing::new(seconds(grace));
             assert_eq!(timing.due(), None);
             let heard = SignalsSeen {
                 stop: Some(Stop::Terminate),
@@ -328,8 +335,8 @@ mod tests {
             };
             assert!(!timing.step(&heard, start).end);
             assert_eq!(timing.due(), Some(start + seconds(end)));
-            // A second SIGTERM has no effect.
-            assert!(!timing.step(&heard, start + seconds(9.0)).end);
+            // A second SIGTERM changes nothing.
+            assert!(!timing.step(&heard, start + seconds(end - 0.5)).end);
             assert!(!timing.step(&heard, start + seconds(end - 0.1)).end);
             assert_eq!(timing.due(), Some(start + seconds(end)));
             assert!(timing.step(&heard, start + seconds(end)).end);

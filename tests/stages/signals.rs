@@ -267,19 +267,19 @@ fn run(workdir: &Workdir, command: &str, grace: &str) -> Run {
 }
 
 /// Waits until the program hears signals and is where it is to be.
-fn reach(running: &Running, at: At) {
+fn reach(id: u32, at: At) {
     let hears = || {
-        let tasks = fs::read_dir(format!("/proc/{}/task", running.id())).ok()?;
+        let tasks = fs::read_dir(format!("/proc/{id}/task")).ok()?;
         let names = tasks.filter_map(|it| fs::read_to_string(it.ok()?.path().join("comm")).ok());
         { names }.any(|it| it == "watchdog\n").then_some(())
     };
     assert!(eventually(hears).is_some(), "no signal is heard");
     let is_there = || match at {
-        Work => (processor_ticks(running.id()) >= 60).then_some(()),
+        Work => (processor_ticks(id) >= 60).then_some(()),
         Wait => {
-            let before = processor_ticks(running.id());
+            let before = processor_ticks(id);
             std::thread::sleep(Duration::from_millis(200));
-            (processor_ticks(running.id()) == before).then_some(())
+            (processor_ticks(id) == before).then_some(())
         }
     };
     assert!(eventually(is_there).is_some());
@@ -304,7 +304,7 @@ fn sigterm_ends_every_program_within_the_grace_whatever_it_is_at() {
         let command = command.replace("SILENT", &silent);
         let command = command.replace("URL", &service.url());
         let running = run(&workdir, &command, "1s").start();
-        reach(&running, *at);
+        reach(running.id(), *at);
         running.signal(Signal::TERM);
         // Supervisors send it more than once, which changes nothing.
         for _ in 0..2 {
@@ -343,13 +343,53 @@ fn what_holds_nothing_ends_at_once() {
         for (signal, status, name) in [(Signal::TERM, 143, "SIGTERM"), (Signal::INT, 130, "SIGINT")]
         {
             let running = run(&workdir, command, "1h").start();
-            reach(&running, at);
+            reach(running.id(), at);
             running.signal(signal);
             let (finished, _) = wait_at_most(running, Duration::from_secs(3));
             finished.assert_status(status);
             let said = format!("cut short by {name}\n");
             assert!(finished.stderr.ends_with(&said), "{finished}");
         }
+    }
+}
+
+#[test]
+fn sigterm_ends_a_program_whose_disk_blocks() {
+    let workdir = Workdir::new();
+    let rows: String = (0..100_000)
+        .map(|id| request(&format!("r-{id}")) + "\n")
+        .collect();
+    workdir.write("rows", rows);
+    workdir.shell("gzip < rows > rows.gz").succeeds();
+    workdir.shell("rv-archive --dir logs < rows").succeeds();
+    let archived = workdir.shell("echo logs/log-*.gz").succeeds();
+    for (input, file) in [("rows.gz", "rows.gz"), ("logs", archived.stdout().trim())] {
+        // From the third one on, a read takes longer than the test.
+        let script = "exec strace -f -qq -o trace -e trace=read \
+             -e inject=read:delay_enter=100000000:when=3+ \"$@\"";
+        let file = workdir.path(file);
+        let run = workdir.shell(script).args(["strace", "-P", &file]);
+        let run = run.args(["rv-decoy", "-i", input, "-o", "/dev/null"]);
+        let running = run.args(["--grace", "1s"]).start();
+        // The signal is for the program, not for strace.
+        let children = format!("/proc/{0}/task/{0}/children", running.id());
+        let child = || {
+            let child = fs::read_to_string(&children).ok()?.trim().to_owned();
+            let name = fs::read_to_string(format!("/proc/{child}/comm")).ok()?;
+            (name == "rv-decoy\n").then_some(child)
+        };
+        let child: u32 = eventually(child).unwrap().parse().unwrap();
+        reach(child, Wait);
+        let pid = rustix::process::Pid::from_raw(child as i32).unwrap();
+        let since = Instant::now();
+        rustix::process::kill_process(pid, Signal::TERM).unwrap();
+        running.says("cut short by SIGTERM: it could not finish in time");
+        let took = since.elapsed();
+        println!("{took:?} {input}");
+        assert!(took <= GRACE + LATE, "{took:?}: {input}");
+        // strace would hold the ended program for as long as the read takes.
+        running.signal(Signal::KILL);
+        running.wait();
     }
 }
 
