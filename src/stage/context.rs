@@ -52,7 +52,7 @@ impl Stage {
     }
 
     /// Writes all of `bytes`, then empties `bytes`. Waits for the reader without a
-    /// limit, but after a signal to stop only until the grace period ends.
+    /// time limit. After a signal to stop, it waits only until the grace period ends.
     pub fn write_all(&mut self, output: &mut Output, bytes: &mut Vec<u8>) -> Result<()> {
         let mut written = 0;
         while written < bytes.len() {

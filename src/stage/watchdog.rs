@@ -59,7 +59,7 @@ pub struct SignalFlags {
     pub hangup_passed_on: AtomicBool,
     /// SIGINT was received twice, so the grace period is over.
     pub hurry: AtomicBool,
-    /// The stage has checked for signals since a signal to stop was received.
+    /// The stage has checked for signals at least once after a signal to stop was received.
     pub seen: AtomicBool,
     /// Whether the stage holds data, so that a signal must not end the program at once.
     holds: Mutex<bool>,
@@ -237,7 +237,7 @@ struct Timing {
     interrupts: usize,
     /// The time of the second SIGINT.
     hurried: Option<Instant>,
-    /// Whether the stage has checked for signals since then.
+    /// Whether the stage has checked for signals at least once after the first signal to stop.
     seen: bool,
     hangup_waits: bool,
     /// The end of the last interval, if the last SIGHUPs were passed on at intervals.

@@ -231,6 +231,8 @@ mod tests {
         writer.write_all(b"gun\nthe successor's\n").unwrap();
         assert_eq!(cursor.read().unwrap(), Progress::Bytes(4));
         assert_eq!(lines(&mut cursor), ["begun"]);
+        // The next line is in the pipe for the successor.
+        assert!(!cursor.has_more().unwrap());
         assert!(cursor.is_done() && !cursor.has_ended());
         let mut rest = Lines::new(100);
         cursor.input.read_up_to(&mut rest, BLOCK_BYTES).unwrap();

@@ -557,13 +557,19 @@ fn a_share_is_ramped_and_a_version_promoted_under_load_and_every_day_can_be_repl
         "50ms",
     ];
     let mut scene = Scene::start(&policy(0.0, 1), &flags);
-    let count = 5_000;
+    let count = 5_000u64;
+    let answered = Arc::new(AtomicU64::new(0));
     let writing = std::thread::spawn({
+        let answered = Arc::clone(&answered);
         let mut requests = scene.requests.try_clone().unwrap();
         let mut dt = scene.dt.try_clone().unwrap();
         let mut lr = scene.lr.try_clone().unwrap();
         move || {
             for number in 0..count {
+                // On a busy machine too, each policy is read before its requests are.
+                while number > answered.load(Ordering::Relaxed) + 300 {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 let id = number.to_string();
                 writeln!(requests, "{}", request_at(&id, now())).unwrap();
                 if number % 7 != 0 {
@@ -592,6 +598,7 @@ fn a_share_is_ramped_and_a_version_promoted_under_load_and_every_day_can_be_repl
         let line = next_line(&mut scene.responses);
         hashes.insert(json(&line)["provenance"]["rendezvous"]["policyHash"].to_string());
         responses += &(line + "\n");
+        answered.store(number, Ordering::Relaxed);
         if number % (count / 5) == 0
             && let Some(policy) = steps.next()
         {

@@ -70,7 +70,7 @@ impl Agreement {
 }
 
 /// A candidate's model, such as `dt@1`, and the text of its result. Returns `None` for an
-/// error. A candidate without a version has version 0, as a score has.
+/// error. A candidate without a version has version 0, like a score without a version.
 fn answer<'a>(candidate: &Candidate<'a>) -> Option<(String, &'a str)> {
     let name = candidate.model_name().ok()?;
     let version = candidate.model_version().unwrap_or(0);

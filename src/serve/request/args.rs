@@ -140,8 +140,8 @@ struct HttpArgs {
     allow_anonymous: bool,
 
     /// Also accept the name HOST or HOST:PORT in the `Host` header, for a proxy or a
-    /// forwarded port; `*` accepts every name. A loopback address answers any other
-    /// name with 421, because such a call may come from a web page. May be repeated
+    /// forwarded port; `*` accepts every name. On a loopback address, a call with any
+    /// other name gets 421, because it may come from a web page. May be repeated
     #[arg(long, value_name = "NAME", requires = "listen")]
     host: Vec<HostName>,
 

@@ -20,8 +20,8 @@ use crate::stream::address::Address;
 ///
 /// A named pipe needs no reader at the start. When its reader exits, another reader may open
 /// the pipe. The new reader starts with a whole line; if it opens the pipe at once, it may
-/// start with one torn line. On a keeping branch, it gets every other line that the last
-/// reader did not read.
+/// start with one torn line. On a keeping branch, it gets all the remaining lines that the
+/// last reader did not read.
 ///
 /// If --live or --live-dir is given, a keeping branch never delays the others. When its spill
 /// is full, lines are dropped, reported and counted. Without these flags no line is lost:

@@ -217,8 +217,8 @@ mod tests {
             delay_budget.spend(second / 50, now);
             assert!(delay_budget.remaining(now) > Duration::ZERO);
         }
-        // The branch delays them for half of the time: the budget lasts for about 250 ms of
-        // delay.
+        // A branch that delays the others for half of the time uses up its budget after about
+        // 250 ms of delay.
         let mut delay_budget = DelayBudget::new(start);
         let (mut now, mut delayed) = (start, Duration::ZERO);
         while delay_budget.remaining(now) > Duration::ZERO {

@@ -224,8 +224,8 @@ impl EsSink {
         }
     }
 
-    /// The time since which the service has refused a record while it accepted
-    /// others; `None` if it accepted no other record in between.
+    /// The time of the first refusal of this record, if the service has accepted other
+    /// records after it, or accepts no record at all; otherwise `None`.
     fn refused_since(&self, item: Item, indexed_before: u64) -> Option<Instant> {
         let deferral = item.deferral?;
         // If no record was indexed in between, this record is not the cause,

@@ -40,8 +40,7 @@ pub struct Policy {
 }
 
 impl Policy {
-    /// The current step at `at`. Before the first step begins, this is the first
-    /// step.
+    /// The current step at `at`. Before any step has begun, returns the first step.
     pub fn step_at(&self, at: Micros) -> usize {
         let begun = self.steps.partition_point(|step| step.after <= at);
         begun.saturating_sub(1)

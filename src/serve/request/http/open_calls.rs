@@ -88,7 +88,8 @@ impl OpenCalls {
         self.writer.borrow_mut().check(model_input)
     }
 
-    /// Sends a request. `id` is its message id; `None` makes one. Fails if a limit is
+    /// Sends a request. `id` is the message id of the request; if it is `None`, a new
+    /// id is made. Fails if a limit is
     /// reached, a pipe has no other end, or the id belongs to an open call.
     pub fn send(
         self: &Rc<Self>,

@@ -216,7 +216,7 @@ fn a_spill_of_corrupt_lines_is_read_to_its_end() {
     let folder = tempfile::tempdir().unwrap();
     let mut segments = Segments::open(folder.path(), LIMITS).unwrap();
     assert!(append(&mut segments, &["one", "two"]));
-    // The newlines are also lost in the segment that is still appended to.
+    // Overwrites the newlines in the last segment, to which lines are still appended.
     let path = folder.path().join(file_name(FIRST_NUMBER));
     let spoiled = fs::read_to_string(&path).unwrap().replace('\n', "x");
     fs::write(&path, spoiled).unwrap();
