@@ -72,7 +72,7 @@ readers_get() {
     'rv-tee' 'bash to_pipes.sh rv-tee --no-stdout' \
     'GNU tee' 'bash to_pipes.sh tee'
 )
-echo '== one copy to each of three files; rv-tee syncs them, GNU tee does so with `sync`'
+echo '== one copy to each of three files; rv-tee syncs them, GNU tee with and without sync'
 for ((run = 0; run < runs; run++)); do
   for way in 'rv-tee --output f1 f2 f3' 'tee f1 f2 f3 && sync --data f1 f2 f3' 'tee f1 f2 f3'; do
     # The disk writes of one run must not slow down the next run.

@@ -39,8 +39,8 @@ struct Leaf {
 pub struct Tree {
     nodes: Vec<Node>,
     leaves: Vec<Leaf>,
-    /// For each leaf, the classes of its rows of training in ascending order, each
-    /// with its number of rows.
+    /// For each leaf, pairs of a class and the number of training rows of that class, by
+    /// ascending class.
     counts: Vec<(u32, u32)>,
 }
 

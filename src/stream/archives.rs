@@ -586,7 +586,8 @@ mod tests {
         fs::remove_file(folder.path().join("log-a.gz")).unwrap();
         let error = part.open().unwrap_err();
         assert_eq!(not_opened(&error), "was removed before it was read");
-        // Only a part that is gone may have become a complete file.
+        // The complete file is looked for only if the part no longer exists. Here a named
+        // pipe has the name of the part.
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();
         let error = part.open().unwrap_err();

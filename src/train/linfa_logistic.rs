@@ -214,8 +214,8 @@ fn fit_many_classes(training: &Rows, held_out: &Rows, settings: Settings) -> Res
     };
     // For several classes, linfa's loss is wrong if the scores of one row exceed those
     // of another by more than 34. From zero weights, the first step can lead there. A
-    // strong penalty prevents this, and its solution is a good start for the next
-    // weaker penalty.
+    // strong penalty prevents such a step. The weights fitted with it are a good start
+    // for the next weaker penalty.
     let mut start = None;
     for l2 in falling_penalties(settings.l2, training.len()) {
         let fitted = fit(l2, GRADIENT_MAX, start)?;

@@ -225,7 +225,7 @@ impl<'o> ObjectWriter<'o> {
     }
 }
 
-/// The JSON value that is all of `text`, without white space around it. The error
+/// `text` must be exactly one JSON value. Returns the value without white space around it. The error
 /// describes the fault.
 pub fn parse_value(text: &str) -> Result<&str, String> {
     match serde_json::from_str::<&RawValue>(text) {
@@ -234,7 +234,7 @@ pub fn parse_value(text: &str) -> Result<&str, String> {
     }
 }
 
-/// The text of the value of `name` in the object that is all of `text`. If the key occurs
+/// `text` must be exactly one object. Returns the text of the value of `name`. If the key occurs
 /// several times, the last one counts. Returns `None` if the key is missing or `text` is
 /// not an object.
 pub fn value_of<'a>(text: &'a str, name: &str) -> Option<&'a str> {
@@ -250,7 +250,7 @@ pub fn value_of<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     }
 }
 
-/// Calls `show` with each member of the object that is all of `text`, without making a
+/// `text` must be exactly one object. Calls `show` with each member, without making a
 /// list. If this returns `None`, the caller must discard the members that `show`
 /// received; [`Object::parse`] then reports the fault or accepts the text.
 pub fn each_member<'a>(text: &'a str, mut show: impl FnMut(Member<'a>)) -> Option<()> {

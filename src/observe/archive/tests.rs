@@ -201,7 +201,7 @@ fn the_age_of_a_file_counts_from_its_first_record() {
     let age = archive.part.as_ref().unwrap().due(&archive.limits).unwrap();
     assert!(from + hour <= age);
 
-    // The part is old, although no line arrives.
+    // The part becomes too old and is closed, even if no line arrives.
     archive.limits.age = Duration::ZERO;
     assert!(archive.due().unwrap() <= Instant::now());
     archive.before_wait(&mut stage).unwrap();

@@ -165,7 +165,8 @@ impl Unanswered {
         expired
     }
 
-    /// Removes the first request of the order. Returns its input if it is unanswered.
+    /// Removes the first request of the order. Returns the input of the request if
+    /// the request is unanswered.
     fn expire_first(&mut self) -> Option<KeptLine> {
         let (sent_at, id) = self.order.pop_front()?;
         if !self.is_unanswered(&sent_at, &id) {

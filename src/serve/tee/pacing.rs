@@ -140,12 +140,12 @@ impl CatchUp {
         self.read_bytes += bytes;
     }
 
-    /// Records that `bytes` were written to the reader.
+    /// Notes that `bytes` were written to the reader.
     pub fn note_written(&mut self, bytes: u64) {
         self.written_bytes += bytes;
     }
 
-    /// Records that the reader is waiting for bytes from the spill.
+    /// Notes that the reader is waiting for bytes from the spill.
     pub fn note_reader_waits(&mut self) {
         self.has_waited_for_spill = true;
     }

@@ -391,8 +391,8 @@ impl Segments {
                 break;
             }
             if is_last && self.appending {
-                // More lines may follow. The lines that are still missing have lost their
-                // newlines.
+                // More lines may follow. Lines that were counted and not found are corrupt:
+                // without its newline, a line is read as part of the next one.
                 chunk.corrupt += std::mem::take(&mut segment.unread);
                 break;
             }

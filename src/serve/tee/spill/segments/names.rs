@@ -25,7 +25,8 @@ pub fn segment_numbers(folder: &Path) -> io::Result<Vec<u64>> {
     Ok(numbers)
 }
 
-/// The position that an earlier process stored in a folder with segments of these numbers.
+/// The position that an earlier process stored in `folder`, whose segments have these
+/// `numbers`.
 /// Without a valid position, the start of the first segment.
 pub fn stored_position(folder: &Path, numbers: &[u64]) -> SpillPosition {
     fs::read_to_string(folder.join(POSITION_NAME))
