@@ -5,7 +5,6 @@ mod block;
 mod branch;
 mod bulk;
 mod copier;
-mod file;
 mod opening;
 mod pacing;
 mod sending;

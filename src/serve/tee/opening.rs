@@ -14,7 +14,6 @@ use crate::serve::tee::args::TeeArgs;
 use crate::serve::tee::branch::{Branch, BranchKind, Sink};
 use crate::serve::tee::bulk::Bulk;
 use crate::serve::tee::copier::{Folder, Tee};
-use crate::serve::tee::file::FileWriter;
 use crate::serve::tee::spill::{Spill, SpillEnd, SpillLimits};
 use crate::stage::cli::bytes;
 use crate::stage::streams::refuse_same_file;
@@ -24,10 +23,6 @@ use crate::stream::cursor::Cursor;
 use crate::stream::lasting_pipe::LastingPipe;
 use crate::stream::output::Output;
 use crate::stream::pipe_watch::{PipeWatch, named_pipes};
-
-/// How many bytes may wait for the thread that writes a file. A longer queue would no longer
-/// fit the processor's cache when it is written.
-const FILE_QUEUE_BYTES: usize = 2 << 20;
 
 impl Tee {
     /// Opens the branches and folders that the flags name.
@@ -91,15 +86,11 @@ impl Tee {
         if is_pipe {
             return Ok(Sink::Pipe(LastingPipe::open(path, &self.watch)?));
         }
-        let is_file = address.is_file_output();
         let output = match self.args.append {
             true => Output::append(address)?,
             false => Output::open(address)?,
         };
-        Ok(match is_file {
-            true => Sink::File(self.start_file(output)?),
-            false => Sink::Stream(output),
-        })
+        Ok(Sink::Stream(output))
     }
 
     fn open_live_branches(&mut self) -> Result<()> {
@@ -125,12 +116,6 @@ impl Tee {
             }
         }
         Ok(())
-    }
-
-    fn start_file(&self, output: Output) -> Result<FileWriter> {
-        let waiting_bytes_max = bytes(self.args.queue).min(FILE_QUEUE_BYTES);
-        FileWriter::start(output, waiting_bytes_max, Arc::clone(&self.spill_wake))
-            .context("cannot start a thread for a file")
     }
 
     fn add_branch(&mut self, name: &str, sink: Sink, kind: BranchKind) {

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::serve::tee::branch::{Branch, BranchKind, Failure, Sink};
-use crate::serve::tee::file::FileWriter;
 use crate::serve::tee::spill::SpillEnd;
 use crate::stream::lasting_pipe::LastingPipe;
 
@@ -15,7 +14,6 @@ impl Branch {
     pub fn is_waiting(&self) -> bool {
         !self.has_failed()
             && (!self.sending.is_empty()
-                || self.file().is_some_and(|file| file.waiting().bytes > 0)
                 || matches!(&self.kind, BranchKind::Keeping(spill) if spill.is_active()))
     }
 
@@ -24,10 +22,9 @@ impl Branch {
     pub fn is_done(&self) -> bool {
         let has_reader = match &self.sink {
             Sink::Pipe(pipe) => pipe.has_reader(),
-            Sink::File(_) | Sink::Stream(_) => true,
+            Sink::Stream(_) => true,
         };
-        let file_is_idle = self.file().is_none_or(FileWriter::is_idle);
-        self.has_failed() || (!self.is_waiting() && file_is_idle && has_reader)
+        self.has_failed() || (!self.is_waiting() && has_reader)
     }
 
     /// Whether all lines are delivered, or no byte was written for longer than `idle`.
@@ -49,15 +46,6 @@ impl Branch {
         matches!(&self.kind, BranchKind::Keeping(spill) if spill.is_persistent())
     }
 
-    /// Hands all waiting lines to the thread of the file and tells the thread to finish. Does not
-    /// wait for the thread, so several files are finished at the same time.
-    pub fn start_closing(&mut self) {
-        self.write_to_file();
-        if let Sink::File(file) = &self.sink {
-            file.start_closing();
-        }
-    }
-
     /// Ends the branch. Keeps the undelivered lines for the next process if the spill has a
     /// folder and `end` is [`SpillEnd::Keep`]; otherwise drops them.
     pub fn finish(&mut self, end: SpillEnd) -> Result<()> {
@@ -75,29 +63,19 @@ impl Branch {
             self.counts.dropped += spill.take_lost(is_kept);
         }
         let has_failed = self.has_failed();
-        match &mut self.sink {
-            Sink::Stream(output) if !has_failed => {
-                let synced = output.sync();
-                output.close();
-                if let Err(error) = synced {
-                    self.fail(Failure::Error(error.to_string()));
-                }
+        if let Sink::Stream(output) = &mut self.sink
+            && !has_failed
+        {
+            let synced = output.sync();
+            output.close();
+            if let Err(error) = synced {
+                self.fail(Failure::Error(error.to_string()));
             }
-            Sink::File(file) => {
-                file.close();
-                self.write_to_file();
-            }
-            Sink::Pipe(_) | Sink::Stream(_) => {}
         }
         Ok(())
     }
 
     pub(super) fn drop_waiting_lines(&mut self) {
-        if let Sink::File(file) = &self.sink {
-            let lost = file.take_lost();
-            self.counts.dropped += lost.records;
-            self.counts.dropped_bytes += lost.bytes as u64;
-        }
         let (written, waiting) = self.sending.take_all();
         self.counts.written += written;
         for block in &waiting {

@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use crate::serve::tee::branch::{Branch, BranchKind};
-use crate::serve::tee::file::FileWriter;
 use crate::serve::tee::spill::SpillStatus;
 
 /// The figures of a branch, for the stats.
@@ -57,13 +56,12 @@ impl Branch {
     pub fn figures(&self, now: Instant) -> BranchFigures {
         let spill = self.spill_status();
         let waited = |since: Instant| now.saturating_duration_since(since);
-        let file_waiting = self.file().map(FileWriter::waiting).unwrap_or_default();
-        let in_memory = self.sending.oldest().or(file_waiting.since).map(waited);
+        let in_memory = self.sending.oldest().map(waited);
         let on_disk = spill.since.map(waited);
         BranchFigures {
             written: self.counts.written,
-            queued: self.sending.records() + file_waiting.records,
-            queued_bytes: (self.sending.bytes() + file_waiting.bytes) as u64,
+            queued: self.sending.records(),
+            queued_bytes: self.sending.bytes() as u64,
             spilled: spill.records,
             spilled_bytes: spill.bytes,
             dropped: self.dropped(),

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 
 use crate::serve::tee::block::Block;
-use crate::serve::tee::file::FileWriter;
 use crate::serve::tee::pacing::{CatchUp, DelayBudget, PacingState, STALL};
 use crate::serve::tee::sending::Sending;
 use crate::serve::tee::spill::{OnFull, Spill, SpillLosses};
@@ -26,9 +25,7 @@ const READ_AHEAD_BYTES: usize = 4 << 20;
 pub enum Sink {
     /// A named pipe, which several readers can open, one after another.
     Pipe(LastingPipe),
-    /// A regular file, which a thread of its own writes.
-    File(FileWriter),
-    /// Standard output or a device. After an error, nothing more is written to it.
+    /// Standard output, a regular file or a device. After an error, nothing more is written to it.
     Stream(Output),
 }
 
@@ -123,7 +120,7 @@ impl Branch {
     pub fn pipe(&self) -> Option<&LastingPipe> {
         match &self.sink {
             Sink::Pipe(pipe) => Some(pipe),
-            Sink::File(_) | Sink::Stream(_) => None,
+            Sink::Stream(_) => None,
         }
     }
 
@@ -166,7 +163,7 @@ impl Branch {
         }
         // A file always has room here, because no input is read while the file is full. So does
         // the queue of a reader that sets the pace: no input is read while this queue is full.
-        let has_room = self.file().is_some() || self.sending.memory_bytes() < self.queue_bytes;
+        let has_room = self.sending.memory_bytes() < self.queue_bytes;
         match &mut self.kind {
             BranchKind::Keeping(spill) if spill.is_active() || !has_room => {
                 if !spill.is_active() {
@@ -206,19 +203,8 @@ impl Branch {
         self.counts.written += dropped.sent;
     }
 
-    /// The regular file of the branch, if it has one.
-    fn file(&self) -> Option<&FileWriter> {
-        match &self.sink {
-            Sink::File(file) => Some(file),
-            Sink::Pipe(_) | Sink::Stream(_) => None,
-        }
-    }
-
     /// Returns the state that decides whether to read more input.
     pub fn pacing_state(&mut self, now: Instant) -> PacingState {
-        if !self.has_failed() && self.file().is_some_and(FileWriter::is_full) {
-            return PacingState::Blocked;
-        }
         if self.has_failed() || self.never_blocks() {
             return PacingState::Ignored;
         }
@@ -264,11 +250,7 @@ impl Branch {
 
     /// Whether a write to this branch never waits for a reader.
     fn never_blocks(&self) -> bool {
-        match &self.sink {
-            Sink::Pipe(_) => false,
-            Sink::File(_) => true,
-            Sink::Stream(output) => output.readiness().is_none(),
-        }
+        matches!(&self.sink, Sink::Stream(output) if output.readiness().is_none())
     }
 
     /// When the reader counts as stopped, if it reads nothing until then.
@@ -342,19 +324,15 @@ impl Branch {
     /// Writes as many bytes as the destination accepts without waiting.
     pub fn write_some(&mut self, report: &mut Report) {
         self.drop_old_lines();
-        if let Sink::File(_) = &self.sink {
-            return self.write_to_file();
-        }
         let mut delivered_up_to = None;
         while !self.has_failed() && !self.sending.is_empty() {
             let capacity = match &self.sink {
                 Sink::Pipe(pipe) if !pipe.has_reader() => break,
                 Sink::Pipe(pipe) => pipe.capacity(),
-                Sink::File(_) | Sink::Stream(_) => 0,
+                Sink::Stream(_) => 0,
             };
             let written = match &mut self.sink {
                 Sink::Pipe(pipe) => pipe.write_some(&self.sending.slices()),
-                Sink::File(_) => break,
                 Sink::Stream(output) => output.try_write(self.sending.first_slice()),
             };
             match written {
@@ -376,29 +354,6 @@ impl Branch {
             spill.set_delivered_up_to(position);
         }
         self.update_blocked_time();
-    }
-
-    /// Hands all waiting lines to the thread of the file.
-    fn write_to_file(&mut self) {
-        let Sink::File(file) = &self.sink else {
-            return;
-        };
-        let (written, error) = file.take_written();
-        self.counts.written += written;
-        if let Some(error) = error {
-            return self.fail(Failure::Error(error.to_string()));
-        }
-        if self.has_failed() {
-            return;
-        }
-        let mut delivered_up_to = None;
-        while let Some(block) = self.sending.take_first() {
-            delivered_up_to = block.spill_end().or(delivered_up_to);
-            file.push(block);
-        }
-        if let (BranchKind::Keeping(spill), Some(position)) = (&mut self.kind, delivered_up_to) {
-            spill.set_delivered_up_to(position);
-        }
     }
 
     fn update_blocked_time(&mut self) {
@@ -470,7 +425,6 @@ impl Branch {
                 };
                 pipe.readiness().map(|fd| (fd, flags))
             }
-            Sink::File(_) => None,
             Sink::Stream(_) if self.sending.is_empty() => None,
             Sink::Stream(output) => output.readiness(),
         }

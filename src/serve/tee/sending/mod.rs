@@ -267,12 +267,6 @@ impl Sending {
         dropped
     }
 
-    /// Removes and returns the first waiting block, of which nothing may have been sent.
-    pub fn take_first(&mut self) -> Option<Block> {
-        debug_assert_eq!(self.first_sent_bytes, 0);
-        self.waiting.pop_front()
-    }
-
     /// Removes and returns all waiting blocks. A line that was sent in part is included as a
     /// whole. Also returns how many lines of the first block were already sent.
     pub fn take_all(&mut self) -> (u64, Vec<Block>) {
