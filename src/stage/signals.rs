@@ -47,8 +47,8 @@ impl Signals {
         let shared = Arc::new(SignalFlags::default());
         let usr1 = Arc::new(AtomicBool::new(false));
         let mut handlers = Vec::new();
-        // SIGHUP wakes only the watchdog. The watchdog limits its rate and then wakes
-        // the stage.
+        // SIGHUP wakes only the watchdog. The watchdog limits the rate of SIGHUPs, and
+        // then wakes the stage.
         for (signal, seen, wakes) in [
             (
                 SIGINT,
@@ -126,7 +126,8 @@ impl Signals {
     pub fn interruptible<T>(&mut self, work: impl FnOnce() -> T) -> Result<T> {
         self.handles_signals = false;
         self.shared.set_holds(false);
-        // Checked only after `set_holds`, so that no signal is missed between the two.
+        // The flag is checked only after `set_holds`: a signal between an earlier check
+        // and `set_holds` would be missed.
         if let Some(stop) = self.shared.stop() {
             return Err(EndedEarly::Signal(stop).into());
         }

@@ -406,7 +406,8 @@ mod tests {
     }
 
     /// Reads `input` in pieces of the given sizes, in a cycle. After a piece of odd
-    /// size this takes at most one line, after any other all lines.
+    /// size the function takes at most one line; after a piece of even size it takes all
+    /// lines.
     fn read_in_pieces(input: &[u8], pieces: &[usize], line_bytes_max: usize) -> Vec<Owned> {
         let mut lines = Lines::new(line_bytes_max);
         let mut found = Vec::new();

@@ -161,8 +161,8 @@ impl EsSink {
         overloaded.max(self.servers.available_at(now))
     }
 
-    /// The time at which [`advance`](EsSink::advance) makes a call even if no call
-    /// ends; `None` if it does not.
+    /// The time of the next call that [`advance`](EsSink::advance) makes without
+    /// waiting for another call to end; `None` if there is no such call.
     fn next_call_at(&self, readiness: Readiness) -> Option<Instant> {
         if self.calls.len() >= self.call_limit.calls_max() {
             return None;

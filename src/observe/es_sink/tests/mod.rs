@@ -786,7 +786,8 @@ fn a_reply_without_an_end_is_given_up_in_bounded_memory() {
 
 #[test]
 fn what_is_indexed_is_passed_on_in_the_order_of_the_input() {
-    // Of seven records, the service accepts the last first, and never the third.
+    // There are seven records. The service accepts the last records before the first
+    // ones, and always refuses the third.
     let fake = Fake::start(|number, call| {
         let status = |id: &String| match id.as_str() {
             "r-002" => 400,
@@ -828,7 +829,8 @@ fn a_record_that_never_passes_holds_the_others_up_until_it_is_given_up() {
     let run = Run::new(&fake.url(), &flags, &input);
     run.outcome.as_ref().unwrap();
     assert!(began.elapsed() >= Duration::from_millis(200));
-    // Reading was delayed: with 2 KiB, the output cannot hold so many later records.
+    // Reading was delayed: an output of 2 KiB cannot hold all the records that follow the
+    // poisoned one.
     let poisoned = |call: &fake::Call| call.ids.iter().any(|id| id == "poison");
     let calls = fake.calls();
     let last = calls.iter().rposition(poisoned).unwrap();
