@@ -145,7 +145,7 @@ struct HttpArgs {
     #[arg(long, value_name = "NAME", requires = "listen")]
     host: Vec<HostName>,
 
-    /// Allow calls from web pages of this site, such as https://app.example; `*`
+    /// Allow calls from web pages of this site, such as `https://app.example`; `*`
     /// allows every site. Pages of other sites get 403. May be repeated
     #[arg(long, value_name = "ORIGIN", requires = "listen")]
     cors: Vec<Origin>,
