@@ -125,8 +125,6 @@ supervise() {
   }
   trap stop TERM
   trap '' INT HUP
-  # Each stage gets its own process group, so that all its processes can be ended.
-  set -o monitor
   while [[ -z "$stopping" ]]; do
     begun=$SECONDS
     launch &
@@ -134,10 +132,12 @@ supervise() {
     note "$pid" "stages/$name/pid"
     # SIGTERM may have come before the stage was started.
     [[ -z "$stopping" ]] || stop
+    # A signal to this shell ends the wait before the stage has ended. Job control stays
+    # off: with it, `wait` also returns when the stage is stopped, and the `wait -f` of
+    # bash 5.2 was seen to repeat an error without end.
     while :; do
       state=0
-      # -f waits for the end of the process, not for a change of its state.
-      wait -f "$pid" || state=$?
+      wait "$pid" || state=$?
       alive "$pid" || break
     done
     # Ends the processes that the stage has started.
@@ -174,7 +174,8 @@ launch() {
   else
     exec < /dev/null
   fi
-  exec bash -c "$command"
+  # Each stage gets its own process group, so that all its processes can be ended.
+  exec setsid bash -c "$command"
 }
 
 start() {
@@ -221,16 +222,22 @@ stop_stage() {
   return 0
 }
 
+# Sends a signal to all processes of a stage, or to its one process if this has not made
+# its group yet: signal_group SIGNAL PID.
+signal_group() {
+  kill "-$1" -- "-$2" 2> /dev/null || kill "-$1" "$2" 2> /dev/null || true
+}
+
 # Ends a stage that did not end with its input. SIGTERM still lets it save its records.
 end_group() {
   alive "$2" || return 0
   echo "up.sh: $1 did not end in time; ending it by force" >&2
-  kill -TERM -- "-$2" 2> /dev/null || true
+  signal_group TERM "$2"
   for ((i = 0; i < 60; i++)); do
     alive "$2" || return 0
     sleep 0.05
   done
-  kill -KILL -- "-$2" 2> /dev/null || true
+  signal_group KILL "$2"
 }
 
 # --- the architecture ----------------------------------------------------------
