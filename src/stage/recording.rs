@@ -95,8 +95,6 @@ impl Recording {
     /// each read.
     fn fill(&mut self, mut is_ready: impl FnMut(&Cursor) -> Result<bool>) -> Result<()> {
         while !self.cursor.has_line() {
-            // This returns no line, but frees the memory of an oversized one.
-            let _ = self.cursor.next_line();
             if self.cursor.is_done() {
                 let Some(next) = self.rest.pop_front() else {
                     break;

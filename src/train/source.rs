@@ -103,8 +103,6 @@ impl<'s> Source<'s> {
             if self.cursor.is_done() {
                 return Ok(false);
             }
-            // This returns no line, but frees the memory of an oversized one.
-            let _ = self.cursor.next_line();
             self.read_more()?;
         }
         let Some(line) = self.cursor.next_line() else {

@@ -200,6 +200,7 @@ impl Lines {
         limit: usize,
         read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
     ) -> io::Result<usize> {
+        self.skip_oversized_line();
         self.make_room(limit);
         let count = read(&mut self.buffer[self.end..self.end + limit])?;
         self.end += count;
@@ -261,15 +262,8 @@ impl Lines {
                 self.find_newline();
                 Some(self.take_line(from, length, 1))
             }
-            None => {
-                if self.ended {
-                    return self.unfinished_line();
-                }
-                if self.skipping.is_some() || self.end - self.start > self.line_bytes_max {
-                    self.skip_held_bytes();
-                }
-                None
-            }
+            None if self.ended => self.unfinished_line(),
+            None => None,
         }
     }
 
@@ -350,12 +344,16 @@ impl Lines {
         dropped
     }
 
-    /// Drops the bytes of the current line, and adds them to its length.
-    fn skip_held_bytes(&mut self) {
+    /// If the current line is oversized and its end has not been read, drops its bytes
+    /// and adds them to its length.
+    fn skip_oversized_line(&mut self) {
         let held = &self.buffer[self.start..self.end];
-        let skipping = self.skipping.get_or_insert_with(Oversized::default);
-        skipping.add(held);
-        self.start = self.end;
+        let is_oversized = self.skipping.is_some() || held.len() > self.line_bytes_max;
+        if self.newline.is_none() && is_oversized {
+            let skipping = self.skipping.get_or_insert_with(Oversized::default);
+            skipping.add(held);
+            self.start = self.end;
+        }
     }
 
     fn take_line(&mut self, from: usize, length: usize, newline_bytes: u64) -> Line<'_> {
@@ -546,7 +544,7 @@ mod tests {
         let mut lines = Lines::new(1 << 20);
         for _ in 0..1000 {
             lines.fill(|room| Ok(room.len())).unwrap();
-            assert!(lines.next_line().is_none());
+            assert!(!lines.has_line());
             assert!(lines.buffer.len() <= (1 << 20) + 4 * BLOCK_BYTES);
         }
         lines
