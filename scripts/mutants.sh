@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Changes the code in one place, runs the fast tests, and sees whether one fails.
-# Each change is a mutant. A mutant that no test fails for shows a promise that no
-# test checks.
+# Changes the code in one place, runs the fast tests, and checks whether one fails.
+# Each change is a mutant. If no test fails, the mutant shows a promise that no test
+# checks.
 #
 #   scripts/mutants.sh [--sample N] [--seed S] [--from K] [--unit] [--seconds T] [FOLDER]...
 #   scripts/mutants.sh --table
@@ -11,18 +11,18 @@
 # same seed gives the same order, so a sample can run in pieces. Without --sample all
 # mutants run, about 4100, which takes many hours.
 #
-# Each mutant meets the unit tests of its folder first. Only a mutant that they miss
-# meets the programs as well, which takes ten times as long. --unit leaves the
-# programs out.
+# The unit tests of its folder try each mutant first. The tests of the programs, which
+# take ten times as long, try only the mutants that the unit tests miss. With --unit,
+# only the unit tests run.
 #
 # --seconds ends the run after about that time. The next run with the same arguments
-# goes on from there, because each outcome is kept in target/mutants/results.tsv. An
-# outcome is dropped once the file of the mutant changes, its unit tests aside. What
-# was missed is dropped once any file in src/ or tests/ changes. --table prints the
+# continues from there, because target/mutants/results.tsv keeps each outcome. A change
+# of the mutant's file drops its outcome; a change of unit tests or comments does not. A
+# change of any file in src/ or tests/ drops the outcome `missed`. --table prints the
 # table of all outcomes again.
 #
-# A mutant that no test can tell from the code is equivalent. It stands in
-# scripts/mutants.explained with the reason, and does not count.
+# A mutant that behaves like the original code is equivalent. scripts/mutants.explained
+# lists it with the reason, and it does not count.
 #
 # Needs cargo-mutants: cargo install --locked --version 27.1.0 cargo-mutants
 set -euo pipefail
@@ -39,11 +39,11 @@ usage() {
   exit 2
 }
 
-# The unit tests that see a folder, as arguments of the test program.
+# The unit tests that use a folder, as arguments of the test program.
 unit_tests_of() {
   case $1 in
     wire) echo wire:: ;;
-    # The longest test of stage/ goes through no stream.
+    # The longest test of stage/ uses no stream.
     stream) echo stream:: stage:: --skip stage::queue ;;
     serve/rendezvous) echo serve::rendezvous:: --skip of_a_million ;;
     observe | serve/tee) echo "${1/\//::}::" ;;
@@ -51,8 +51,8 @@ unit_tests_of() {
   esac
 }
 
-# The tests of the programs that see a folder, without the longest ones. Most of them
-# wait most of the time, so more of them than cores run at once.
+# The tests of the programs that use a folder, without the longest tests. Most tests
+# mainly wait, so more tests run at once than there are cores.
 program_tests_of() {
   case $1 in
     wire) echo conventions:: golden:: records:: streams:: forms:: schemas:: ;;
@@ -68,9 +68,9 @@ program_tests_of() {
   echo --test-threads 4
 }
 
-# cargo-mutants passes what stands behind its `--` to the test phase alone. What the
-# build phase shall build, too, has to be a --cargo-arg: without one it links every
-# program and every test for each mutant, 40 s instead of 4.
+# cargo-mutants passes the arguments after its `--` only to the test phase. The build
+# phase gets its arguments by --cargo-arg. Without them it links every program and every
+# test for each mutant, which takes 40 s instead of 4 s.
 cargo_args_of() {
   case $1 in
     unit) echo --locked --lib ;;
@@ -78,8 +78,9 @@ cargo_args_of() {
   esac
 }
 
-# A copy of the checkout, in which mutants are made while others work on this one.
-# Only what has changed is copied, so that only that is built again.
+# Updates the copy of the checkout in which the mutants are made, so that the checkout
+# itself stays free for work. Copies only changed files, so that only they are built
+# again.
 copy_checkout() {
   local file
   mkdir --parents "$TREE"
@@ -87,11 +88,11 @@ copy_checkout() {
     [[ -f $file ]] || rm --force "$TREE/$file"
     if [[ -f $file ]] && ! cmp --silent "$file" "$TREE/$file"; then
       mkdir --parents "$TREE/$(dirname "$file")"
-      # A new time of change: cargo goes by that.
+      # cargo compares modification times, so the copy needs a new one.
       cp --no-preserve=timestamps "$file" "$TREE/$file"
     fi
   done < <(git ls-files --cached --others --exclude-standard)
-  # What is gone from the checkout would be mutated still.
+  # Files that were removed from the checkout must not be mutated.
   (cd "$TREE" && find src tests -type f) | while IFS= read -r file; do
     [[ -f $file ]] || rm "$TREE/$file"
   done
@@ -99,7 +100,7 @@ copy_checkout() {
 
 # A checksum of the code of a file, without its comments and its unit tests.
 code_of() {
-  # Of a file that is gone there is none.
+  # A removed file has no checksum.
   { sed --expression='/^mod tests {$/,$d' --expression='/^ *\/\//d' "$TREE/$1" 2> /dev/null || true; } |
     sha256sum | cut --characters=-16
 }
@@ -123,8 +124,8 @@ forget_other_code() {
   done
 }
 
-# All mutants of a folder: each with its key, which is its name without its place but
-# with a number, since a function may have several of one name.
+# Prints all mutants of a folder, each with its key. The key is the mutant's name without
+# line and column, and a number, because mutants of one function may share a name.
 list() {
   cargo mutants --dir "$TREE" --list --file "src/$1/**" --file "src/$1.rs" | awk '{
     name = $0
@@ -133,28 +134,28 @@ list() {
   }'
 }
 
-# The mutants of a folder, in the order of the seed: by a hash of the seed and the key,
-# so that the sample stays nearly the same as the code changes.
+# Prints the mutants of a folder in the order of a hash of the seed and the key. So a
+# change of the code hardly changes the sample.
 choose() {
   list "$1" |
     LC_ALL=C sort --random-sort --random-source=<(yes "$seed") --field-separator=$'\t' --key=1,1 |
     tail --lines="+$((from + 1))" | { if ((sample)); then head --lines="$sample"; else cat; fi; }
 }
 
-# Those of the mutants on stdin that have no outcome, or with `missed-by-unit` those
-# that only the unit tests have seen.
+# Prints the mutants on stdin that have no outcome yet. With the argument
+# `missed-by-unit`, prints those that only the unit tests have tried.
 without_outcome() {
   awk -F '\t' -v wanted="${1:-}" '
     FILENAME == ARGV[1] { outcome[$5] = $2; next }
     outcome[$1] == wanted' "$RESULTS" -
 }
 
-# Notes an outcome of each mutant on stdin, in place of the one it had. `mutants` is a
-# file of the mutants that ran, with their keys.
+# Records an outcome of each mutant on stdin, and replaces its earlier one. `mutants` is
+# a file of the mutants that ran, with their keys.
 note() {
   local folder=$1 outcome=$2 mutants=$3 mutant key file
   while IFS= read -r mutant; do
-    # By the environment, since -v would read the backslashes in a name.
+    # -v would interpret the backslashes in a name; the environment does not.
     key=$(mutant=$mutant awk -F '\t' '$2 == ENVIRON["mutant"] { print $1; exit }' "$mutants")
     [[ -n $key ]] || continue
     file=${mutant%%:*}
@@ -169,8 +170,8 @@ seconds_left() {
   echo $((seconds ? seconds - SECONDS : 1000000))
 }
 
-# Runs the tests on the code as it is, and says how many seconds they take. Where
-# they fail without a mutant, each mutant would count as caught.
+# Runs the tests on the unchanged code, and prints how many seconds they take. If the
+# tests failed without a mutant, each mutant would count as caught.
 baseline() {
   local kind=$1 folder=$2 file since args tests
   shift 2
@@ -189,7 +190,7 @@ baseline() {
   cat "$file"
 }
 
-# Runs the mutants on stdin against tests of a kind, and notes the outcomes.
+# Runs tests of one kind on the mutants on stdin, and records the outcomes.
 run() {
   local kind=$1 folder=$2 wanted=$TARGET/wanted outcome tests args least left since
   cat > "$wanted"
@@ -199,8 +200,8 @@ run() {
   left=$(seconds_left)
   ((left > 0)) || return 0
   echo "== $folder, $kind: $(wc --lines < "$wanted") mutants" >&2
-  # What a former run has caught, --iterate leaves out: all that is not wanted. Some
-  # kinds of mutants disregard --re.
+  # --iterate leaves out the mutants that an earlier run has caught, so all mutants that
+  # are not wanted are listed as caught. A filter by --re misses some kinds of mutants.
   rm --recursive --force "$TARGET/mutants.out"
   mkdir "$TARGET/mutants.out"
   list "$folder" | grep --fixed-strings --line-regexp --invert-match --file="$wanted" |
@@ -208,8 +209,8 @@ run() {
   touch "$TARGET"/mutants.out/{caught,unviable,timeout,missed}.txt
   read -ra args <<< "$(cargo_args_of "$kind")"
   since=$SECONDS
-  # Its status says that some were missed, which the table says, too. On SIGINT it
-  # puts back the code.
+  # Its exit status only reports missed mutants, as the table does. On SIGINT it restores
+  # the code.
   timeout --signal=INT "$left" \
     cargo mutants --dir "$TREE" --in-place --output "$TARGET" --no-shuffle --colors never \
     --baseline skip --timeout $((2 * least + 10)) --build-timeout "$BUILD_SECONDS" \
@@ -224,7 +225,7 @@ run() {
   echo "== $folder, $kind: $((SECONDS - since)) s for $(cat "$TARGET"/mutants.out/{caught,unviable,timeout,missed}.txt | wc --lines)" >&2
 }
 
-# Names without places, which move: file: change in function.
+# The names without line and column, which change: `file: change in function`.
 explained() {
   sed --quiet 's/^\([^#][^#]*[^# ]\) *#.*/\1/p' scripts/mutants.explained
 }
@@ -303,9 +304,9 @@ if [[ -z $only_table ]]; then
   ((${#folders[@]})) || folders=("${FOLDERS[@]}")
   copy_checkout
   forget_other_code
-  # Nobody debugs a mutant: what is not written need not be linked.
+  # Nobody debugs a mutant. Without debug information it links faster.
   export CARGO_TARGET_DIR=$TARGET/build CARGO_PROFILE_DEV_DEBUG=0 CARGO_PROFILE_TEST_DEBUG=0
-  # The first example that fails is enough.
+  # One failing example is enough, so proptest need not shrink it.
   export CARGO_INCREMENTAL=1 RV_TEST_SECONDS=60 PROPTEST_MAX_SHRINK_ITERS=0
   for folder in "${folders[@]}"; do
     run unit "$folder" < <(choose "$folder" | without_outcome)

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# cargo starts every test and program by this script, see .cargo/config.toml. A file of
+# cargo runs every test and program through this script, as .cargo/config.toml says. A file of
 # tests that does not end in time fails with status 124. After 60 seconds the test
 # program itself names each test that still runs. A program has no such limit.
 #
