@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::model::inspect::InspectArgs;
-use crate::serve::score::evaluator::ScoringOptions;
+use crate::serve::score::scoring::ScoringOptions;
 use crate::stage::cli::{RunArgs, VERSION, duration};
 use crate::stage::clock::Clock;
 use crate::stage::streams::{InputArgs, OutputArgs};

@@ -1,39 +1,18 @@
 //! Evaluates a model in this process: turns the bytes of a request into the bytes of a
 //! score.
 
-use std::time::Duration;
-
 use crate::model::Model;
 use crate::model::prediction::Prediction;
-use crate::serve::score::score_writer::{ScoreWriter, Times};
-use crate::stage::clock::Clock;
-use crate::wire::message::Record;
+use crate::serve::score::answer::ModelError;
+use crate::serve::score::scoring::{Identity, Outcome, Request, Scoring, ScoringOptions};
 use crate::wire::micros::Micros;
 use crate::wire::reject::Reject;
-
-/// The options of scoring.
-#[derive(Clone, Debug)]
-pub struct ScoringOptions {
-    /// Whether the probability of every class is written.
-    pub probabilities: bool,
-    /// The age from which requests are not evaluated.
-    pub skip_older: Option<Duration>,
-    /// Whether the requests come from a recording.
-    pub rescore: bool,
-    /// Whether an earlier result is kept.
-    pub keep_previous: bool,
-    /// The time since the request to write instead of the real one.
-    pub assume_elapsed: Option<Duration>,
-    /// The source of times.
-    pub clock: Clock,
-}
 
 /// Scores requests with one model. Threads can share it.
 #[derive(Debug)]
 pub struct Evaluator {
     model: Model,
-    writer: ScoreWriter,
-    options: ScoringOptions,
+    scoring: Scoring,
 }
 
 /// Memory that one thread reuses for each request.
@@ -55,17 +34,15 @@ pub struct Scored {
 impl Evaluator {
     /// Scores requests with `model`.
     pub fn new(model: Model, options: ScoringOptions) -> Evaluator {
-        let mut writer = ScoreWriter::new(
-            (model.name(), model.version(), model.hash()),
-            &model.description().labels(),
-        );
-        writer.with_probabilities = options.probabilities;
-        writer.keeps_previous = options.keep_previous;
-        writer.is_rescoring = options.rescore;
+        let identity = Identity {
+            name: model.name().to_owned(),
+            version: model.version(),
+            hash: Some(model.hash().to_owned()),
+        };
+        let labels = model.description().labels();
         Evaluator {
+            scoring: Scoring::new(&identity, &labels, options),
             model,
-            writer,
-            options,
         }
     }
 
@@ -76,7 +53,7 @@ impl Evaluator {
 
     /// Evaluates the model on the text of a `modelInput`. The error is the reason why
     /// this is not possible.
-    pub fn predict(&self, buffers: &mut Buffers, model_input: &str) -> Result<Prediction, String> {
+    fn predict(&self, buffers: &mut Buffers, model_input: &str) -> Result<Prediction, String> {
         self.model.read_input(model_input, &mut buffers.row)?;
         Ok(self.model.predict(&buffers.row, &mut buffers.probabilities))
     }
@@ -89,58 +66,25 @@ impl Evaluator {
         record: &[u8],
         out: &mut Vec<u8>,
     ) -> Result<Scored, Reject> {
-        let request = Record::parse(record)?;
-        request.message_id()?;
-        let timestamp = request.timestamp()?;
-        let model_input = request.model_input()?;
-        let provenance = request.provenance()?;
-
-        let ScoringOptions {
-            rescore,
-            assume_elapsed,
-            clock,
-            ..
-        } = &self.options;
-        let begun = clock.monotonic();
-        // The age of a recorded request has no meaning.
-        let age = match rescore {
-            true => Micros(0),
-            false => clock.unix() - timestamp,
+        let request = Request::parse(record)?;
+        let begun = self.scoring.now();
+        let age = self.scoring.age(&request);
+        let prediction = match self.scoring.too_old(age) {
+            Some(error) => Err(error),
+            None => self
+                .predict(buffers, request.model_input)
+                .map_err(ModelError::new),
         };
-        let outcome = match self.too_old(age) {
-            Some(message) => Err(message),
-            None => self.predict(buffers, model_input),
+        let evaluation = self.scoring.now() - begun;
+        let outcome = match &prediction {
+            Ok(prediction) => Outcome::Prediction(*prediction, &buffers.probabilities),
+            Err(error) => Outcome::Error(error),
         };
-        let evaluation = clock.monotonic() - begun;
-        let times = Times {
-            since_request: assume_elapsed.map_or(age + evaluation, Micros::from_duration),
-            evaluation,
-        };
-        let is_error = outcome.is_err();
-        let mut score = self.writer.begin(&request, out);
-        match outcome {
-            Ok(prediction) => {
-                self.writer
-                    .write_result(&mut score, prediction, &buffers.probabilities);
-            }
-            Err(message) => self.writer.write_error(&mut score, &message),
-        }
-        self.writer.end(score, provenance.as_ref(), times);
-        out.push(b'\n');
+        self.scoring
+            .write(&request, &outcome, (age + evaluation, evaluation), out);
         Ok(Scored {
-            is_error,
+            is_error: prediction.is_err(),
             evaluation,
-        })
-    }
-
-    /// The error message for a request of this age, if it is too old.
-    fn too_old(&self, age: Micros) -> Option<String> {
-        let limit = self.options.skip_older?;
-        (age > Micros::from_duration(limit)).then(|| {
-            format!(
-                "not evaluated: the request is older than {}",
-                humantime::format_duration(limit)
-            )
         })
     }
 }

@@ -5,12 +5,14 @@
 //! `single_thread` and `threads`. Both use a `model_file` with an `evaluator`, and
 //! `score_writer` writes the scores.
 
+mod answer;
 mod args;
 mod engine;
 mod evaluator;
 mod model_file;
 mod score_writer;
 mod scorer;
+mod scoring;
 mod single_thread;
 mod threads;
 mod warm_up;
@@ -56,19 +58,19 @@ fn score(options: &ScoreOptions, stage: &mut Stage) -> Result<()> {
         options.allow_new_version,
         options.scoring.clone(),
     )?;
+    let mut engine: Box<dyn Engine> = match options.threads {
+        1 => Box::new(SingleThread::new(model)),
+        threads => Box::new(Threads::start(model, threads)?),
+    };
     if let Some(path) = &options.warm_up {
-        warm_up(path, model.evaluator(), stage)?;
+        warm_up(path, &mut *engine, stage)?;
     }
     let streams = Streams::open(&options.input, &options.output)?;
-    let engine: Box<dyn Engine> = match options.threads {
-        1 => Box::new(SingleThread::new(model)),
-        threads => {
-            // A pipe of the default size holds too few bytes to keep more than
-            // one thread busy.
-            streams.input.widen();
-            Box::new(Threads::start(model, threads)?)
-        }
-    };
+    if options.threads > 1 {
+        // A pipe of the default size holds too few bytes to keep more than one thread
+        // busy.
+        streams.input.widen();
+    }
     let mut scorer = Scorer::new(engine);
     filter::run(stage, streams, &mut scorer)?;
     if options.scoring.rescore && scorer.errors() > 0 {

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use anyhow::{Result, bail};
 
 use crate::model::Model;
-use crate::serve::score::evaluator::{Evaluator, ScoringOptions};
+use crate::serve::score::evaluator::Evaluator;
+use crate::serve::score::scoring::ScoringOptions;
 use crate::stream::address::require_rereadable;
 
 /// A model file in use.

@@ -1,6 +1,8 @@
 //! Writes scores. The parts that are equal in all scores are prepared once.
 
 use crate::model::prediction::Prediction;
+use crate::serve::score::answer::{Answer, ModelError};
+use crate::serve::score::scoring::Identity;
 use crate::wire::message::{Field, Record};
 use crate::wire::micros::{Decimal, Micros};
 use crate::wire::object::{Object, ObjectWriter, decode_string};
@@ -36,9 +38,13 @@ pub struct Times {
 }
 
 impl ScoreWriter {
-    /// Prepares the scores of the model with this name, version and hash. `labels`
-    /// are the labels of its classes, as JSON text.
-    pub fn new((name, version, hash): (&str, u64, &str), labels: &[&str]) -> ScoreWriter {
+    /// Prepares the scores of a model. `labels` are the labels of its classes, as JSON text.
+    pub fn new(identity: &Identity, labels: &[&str]) -> ScoreWriter {
+        let Identity {
+            name,
+            version,
+            hash,
+        } = identity;
         let result = members(|result| {
             result.string("modelName", name).raw("result", "");
         });
@@ -56,8 +62,10 @@ impl ScoreWriter {
         let provenance = members(|entry| {
             entry
                 .string("modelName", name)
-                .display("modelVersion", version)
-                .string("modelHash", hash);
+                .display("modelVersion", version);
+            if let Some(hash) = hash {
+                entry.string("modelHash", hash);
+            }
         });
         let labels = labels.iter();
         ScoreWriter {
@@ -122,10 +130,28 @@ impl ScoreWriter {
         score.append(&["}}"]);
     }
 
+    /// Writes the member `result` with the answer of a model of another kind.
+    pub fn write_answer(&self, score: &mut ObjectWriter, answer: &Answer) {
+        score.members(&[&self.number_result, &answer.result]);
+        if let Some(confidence) = &answer.confidence {
+            score.append(&[",\"confidence\":", confidence]);
+        }
+        let probabilities = answer.probabilities.as_ref();
+        if let Some(probabilities) = probabilities.filter(|_| self.with_probabilities) {
+            score.append(&[",\"probabilities\":", probabilities]);
+        }
+        score.append(&["}"]);
+    }
+
     /// Writes the member `error`.
-    pub fn write_error(&self, score: &mut ObjectWriter, message: &str) {
+    pub fn write_error(&self, score: &mut ObjectWriter, fault: &ModelError) {
         score.object("error", |error| {
-            error.members(&[&self.error]).string("message", message);
+            error
+                .members(&[&self.error])
+                .string("message", &fault.message);
+            if let Some((status, body)) = &fault.reply {
+                error.display("status", status).raw("body", body);
+            }
         });
     }
 
@@ -187,6 +213,15 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn writer(labels: &[&str]) -> ScoreWriter {
+        let identity = Identity {
+            name: "m".to_owned(),
+            version: 1,
+            hash: Some("0f".to_owned()),
+        };
+        ScoreWriter::new(&identity, labels)
+    }
+
     fn result(writer: &ScoreWriter, prediction: Prediction, probabilities: &[f64]) -> String {
         let mut out = Vec::new();
         let mut score = ObjectWriter::new(&mut out);
@@ -197,7 +232,7 @@ mod tests {
 
     #[test]
     fn a_class_has_its_label_and_probabilities() {
-        let mut writer = ScoreWriter::new(("m", 1, "0f"), &["\"a\"", "\"b\\n\""]);
+        let mut writer = writer(&["\"a\"", "\"b\\n\""]);
         let class = Prediction::Class(1);
         assert_eq!(
             result(&writer, class, &[0.25, 0.75]),
@@ -212,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_number_has_no_confidence_and_its_shortest_form() {
-        let mut writer = ScoreWriter::new(("m", 1, "0f"), &[]);
+        let mut writer = writer(&[]);
         writer.with_probabilities = true;
         for (number, text) in [
             (1.0, "1"),

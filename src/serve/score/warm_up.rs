@@ -2,36 +2,68 @@
 //! memory.
 
 use anyhow::{Result, bail};
+use rustix::event::PollFlags;
 
-use crate::serve::score::evaluator::{Buffers, Evaluator};
-use crate::stage::Stage;
+use crate::serve::score::engine::{Engine, Finished};
+use crate::stage::wait::wait;
+use crate::stage::{EndedEarly, Stage};
 use crate::stream::address::Address;
 use crate::stream::cursor::Cursor;
 use crate::stream::input::Input;
-use crate::wire::message::Record;
 
-/// Evaluates the requests in a file. Fails if the model cannot evaluate a single one.
-pub fn warm_up(path: &Address, evaluator: &Evaluator, stage: &mut Stage) -> Result<()> {
+/// Evaluates the requests in a file, and drops their scores. Fails if the model cannot
+/// evaluate a single one.
+pub fn warm_up(path: &Address, engine: &mut dyn Engine, stage: &mut Stage) -> Result<()> {
     let input = Input::open(path, false)?;
     if !input.is_file() {
         bail!("{path}: is not a regular file; --warm-up reads only those");
     }
     let mut cursor = Cursor::new(input, stage.line_bytes_max);
-    let mut buffers = Buffers::default();
+    let mut finished = Finished::default();
     let mut evaluated = 0u64;
     while !cursor.is_done() {
         cursor.read()?;
         stage.report_faults(cursor.take_faults())?;
         while let Some(line) = cursor.next_line() {
-            let bytes = line.record().ok().flatten();
-            let record = bytes.and_then(|bytes| Record::parse(bytes).ok());
-            let model_input = record.as_ref().and_then(|record| record.model_input().ok());
-            let outcome = model_input.map(|input| evaluator.predict(&mut buffers, input));
-            evaluated += u64::from(matches!(outcome, Some(Ok(_))));
+            let Ok(Some(record)) = line.record() else {
+                continue;
+            };
+            while !engine.has_room() {
+                take_finished(engine, stage, &mut finished)?;
+            }
+            engine.submit(record, &line, &mut finished)?;
+            evaluated += take_results(&mut finished);
         }
+    }
+    while !engine.is_idle() {
+        engine.flush()?;
+        take_finished(engine, stage, &mut finished)?;
+        evaluated += take_results(&mut finished);
     }
     if evaluated == 0 {
         bail!("{path}: has no request that the model can evaluate");
     }
     Ok(())
+}
+
+/// Waits until the engine has finished a request, and takes the finished ones.
+fn take_finished(
+    engine: &mut dyn Engine,
+    stage: &mut Stage,
+    finished: &mut Finished,
+) -> Result<()> {
+    while !engine.collect(finished)? {
+        if let Some(stop) = stage.signals.stop() {
+            return Err(EndedEarly::Signal(stop).into());
+        }
+        let readiness = engine.readiness().into_iter();
+        let streams: Vec<_> = readiness.map(|fd| (fd, PollFlags::IN)).collect();
+        wait(&streams, &mut stage.signals, None)?;
+    }
+    Ok(())
+}
+
+/// The number of results among the finished requests, which are dropped.
+fn take_results(finished: &mut Finished) -> u64 {
+    std::mem::take(finished).results
 }

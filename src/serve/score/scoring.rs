@@ -1,0 +1,204 @@
+//! The part of scoring that is the same for every kind of model: checks a request,
+//! measures its times, and writes its score.
+
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::model::prediction::Prediction;
+use crate::serve::score::answer::{Answer, ModelError};
+use crate::serve::score::score_writer::{ScoreWriter, Times};
+use crate::stage::clock::Clock;
+use crate::wire::lines::{KeptLine, Line};
+use crate::wire::message::Record;
+use crate::wire::micros::Micros;
+use crate::wire::object::Object;
+use crate::wire::reject::Reject;
+
+/// The options of scoring.
+#[derive(Clone, Debug)]
+pub struct ScoringOptions {
+    /// Whether the probability of every class is written.
+    pub probabilities: bool,
+    /// The age from which requests are not evaluated.
+    pub skip_older: Option<Duration>,
+    /// Whether the requests come from a recording.
+    pub rescore: bool,
+    /// Whether an earlier result is kept.
+    pub keep_previous: bool,
+    /// The time since the request to write instead of the real one.
+    pub assume_elapsed: Option<Duration>,
+    /// The source of times.
+    pub clock: Clock,
+}
+
+/// The name of a model in its scores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The name in policies and records.
+    pub name: String,
+    /// The version, which distinguishes models of the same name.
+    pub version: u64,
+    /// The hash of its content, where one is known.
+    pub hash: Option<String>,
+}
+
+/// A valid request that is to be scored.
+#[derive(Debug)]
+pub struct Request<'a> {
+    record: Record<'a>,
+    provenance: Option<Object<'a>>,
+    /// The time at which the request was accepted.
+    pub timestamp: Micros,
+    /// The text of `modelInput`.
+    pub model_input: &'a str,
+}
+
+impl<'a> Request<'a> {
+    /// Checks a record. The error is the reason why it is not a valid request.
+    pub fn parse(record: &'a [u8]) -> Result<Request<'a>, Reject> {
+        let record = Record::parse(record)?;
+        record.message_id()?;
+        Ok(Request {
+            timestamp: record.timestamp()?,
+            model_input: record.model_input()?,
+            provenance: record.provenance()?,
+            record,
+        })
+    }
+
+    /// The whole record.
+    pub fn record(&self) -> &Record<'a> {
+        &self.record
+    }
+}
+
+/// What a model has returned for one request.
+#[derive(Debug)]
+pub enum Outcome<'a> {
+    /// The prediction of a model that is evaluated here, with the probability of each
+    /// class.
+    Prediction(Prediction, &'a [f64]),
+    /// The answer of any other model.
+    Answer(&'a Answer),
+    /// The reason why there is no result.
+    Error(&'a ModelError),
+}
+
+/// Writes the scores of one model, with their times.
+#[derive(Debug)]
+pub struct Scoring {
+    writer: ScoreWriter,
+    options: ScoringOptions,
+}
+
+impl Scoring {
+    /// Prepares the scores of a model. `labels` are the labels of its classes as JSON
+    /// text, if it has classes.
+    pub fn new(identity: &Identity, labels: &[&str], options: ScoringOptions) -> Scoring {
+        let mut writer = ScoreWriter::new(identity, labels);
+        writer.with_probabilities = options.probabilities;
+        writer.keeps_previous = options.keep_previous;
+        writer.is_rescoring = options.rescore;
+        Scoring { writer, options }
+    }
+
+    /// The options.
+    pub fn options(&self) -> &ScoringOptions {
+        &self.options
+    }
+
+    /// The time for measuring evaluations.
+    pub fn now(&self) -> Micros {
+        self.options.clock.monotonic()
+    }
+
+    /// The age of a request. A recorded request has the age 0, because its real age has
+    /// no meaning.
+    pub fn age(&self, request: &Request) -> Micros {
+        match self.options.rescore {
+            true => Micros(0),
+            false => self.options.clock.unix() - request.timestamp,
+        }
+    }
+
+    /// The error for a request of this age, if it is too old to evaluate.
+    pub fn too_old(&self, age: Micros) -> Option<ModelError> {
+        let limit = self.options.skip_older?;
+        (age > Micros::from_duration(limit)).then(|| {
+            ModelError::new(format!(
+                "not evaluated: the request is older than {}",
+                humantime::format_duration(limit)
+            ))
+        })
+    }
+
+    /// Appends the score of a request to `out`. `age` is the age of the request when
+    /// the score is written, without a recorded request's evaluation time.
+    pub fn write(
+        &self,
+        request: &Request,
+        outcome: &Outcome,
+        (age, evaluation): (Micros, Micros),
+        out: &mut Vec<u8>,
+    ) {
+        let times = Times {
+            since_request: (self.options.assume_elapsed).map_or(age, Micros::from_duration),
+            evaluation,
+        };
+        let mut score = self.writer.begin(&request.record, out);
+        match outcome {
+            Outcome::Prediction(prediction, probabilities) => {
+                self.writer
+                    .write_result(&mut score, *prediction, probabilities);
+            }
+            Outcome::Answer(answer) => self.writer.write_answer(&mut score, answer),
+            Outcome::Error(error) => self.writer.write_error(&mut score, error),
+        }
+        self.writer.end(score, request.provenance.as_ref(), times);
+        out.push(b'\n');
+    }
+}
+
+/// A request that an engine holds until its answer is known.
+#[derive(Debug)]
+pub struct HeldRequest {
+    line: KeptLine,
+    /// The time at which its evaluation began.
+    begun: Micros,
+}
+
+impl HeldRequest {
+    /// Copies a line, which must hold a valid request. Its evaluation begins at `now`.
+    pub fn new(line: &Line, now: Micros) -> HeldRequest {
+        HeldRequest {
+            line: KeptLine::from(line),
+            begun: now,
+        }
+    }
+
+    /// The number of bytes that are held.
+    pub fn bytes(&self) -> usize {
+        self.line.kept_bytes()
+    }
+
+    /// Sets the time at which the evaluation begins, if the request has waited.
+    pub fn begin(&mut self, now: Micros) {
+        self.begun = now;
+    }
+
+    /// The request.
+    pub fn request(&self) -> Result<Request<'_>, Reject> {
+        Request::parse(self.line.line().head())
+    }
+
+    /// The line of the request, as it was read.
+    pub fn line(&self) -> Line<'_> {
+        self.line.line()
+    }
+
+    /// The time since the evaluation began.
+    pub fn evaluation(&self, scoring: &Scoring) -> Micros {
+        scoring.now() - self.begun
+    }
+}
