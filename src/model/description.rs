@@ -7,6 +7,7 @@ use crate::model::bounds::{
     LABEL_BYTES_MAX, at_most_classes, at_most_features, check_name, first_duplicate,
 };
 use crate::model::families::Algorithm;
+use crate::model::feature::Feature;
 use crate::model::metrics::Metrics;
 use crate::model::profile::Profile;
 use crate::model::scalar::ScalarType;
@@ -24,18 +25,38 @@ pub struct Description {
     pub algorithm: Algorithm,
     /// The column that it predicts.
     pub target: String,
-    /// The names of its inputs, in the order of a row.
+    /// Its inputs, in the order of a row.
     #[serde(deserialize_with = "at_most_features")]
-    pub features: Vec<String>,
-    /// The labels that it can predict, as JSON text, in the order of the classes.
+    pub features: Vec<Feature>,
+    /// The labels that it can predict, as JSON text, in the order of the classes. A model
+    /// of numbers has none.
     #[serde(deserialize_with = "at_most_classes")]
     pub classes: Vec<Box<RawValue>>,
-    /// The data and the settings of the training.
-    pub training: TrainingRun,
+    /// The data and the settings of the training. `None` for an imported model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub training: Option<TrainingRun>,
+    /// The file that the model was imported from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub imported: Option<Import>,
     /// The measured quality.
+    #[serde(default)]
     pub metrics: MeasuredMetrics,
-    /// The distributions of its inputs and answers in training.
-    pub profile: Profile,
+    /// The distributions of its inputs and answers in training. `None` for an imported
+    /// model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub profile: Option<Profile>,
+}
+
+/// The file that a model was imported from.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Import {
+    /// The library that wrote the file.
+    pub from: String,
+    /// The library's name of the objective.
+    pub objective: String,
+    /// The SHA-256 of the file.
+    pub sha256: String,
 }
 
 /// The data and the settings of a training.
@@ -76,7 +97,7 @@ pub struct Hyperparameters {
 }
 
 /// The metrics of a model, by the rows they were measured on.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct MeasuredMetrics {
     /// The metrics on held-out rows; null if no row was held out.
@@ -106,14 +127,32 @@ impl Description {
         if self.features.is_empty() {
             return Err("it has no features".to_owned());
         }
-        if let Some(name) = first_duplicate(self.features.iter().map(String::as_str)) {
+        if let Some(name) = first_duplicate(self.features.iter().map(|one| one.name.as_str())) {
             return Err(format!("feature {} occurs twice", shown(name)));
         }
+        self.features.iter().try_for_each(Feature::check)?;
+        self.check_labels()?;
+        let class_count = self.classes.len();
+        if let Some(metrics) = &self.metrics.held_out {
+            metrics.check(class_count)?;
+        }
+        let names = self.features.iter().map(|feature| &feature.name);
+        match &self.profile {
+            Some(profile) => profile.check(names, class_count),
+            None => Ok(()),
+        }
+    }
+
+    /// Checks the labels of the classes.
+    fn check_labels(&self) -> Result<(), String> {
         let labels = self.labels();
-        if labels.len() < 2 {
+        let Some(first) = labels.first() else {
+            return Ok(());
+        };
+        if labels.len() == 1 {
             return Err("it has fewer than two classes".to_owned());
         }
-        let first_type = ScalarType::of_json(labels[0]);
+        let first_type = ScalarType::of_json(first);
         let is_valid = |label: &&str| {
             ScalarType::of_json(label) == first_type && label.len() <= LABEL_BYTES_MAX
         };
@@ -123,9 +162,6 @@ impl Description {
         if let Some(label) = first_duplicate(labels.iter().copied()) {
             return Err(format!("class {} occurs twice", shown(label)));
         }
-        if let Some(metrics) = &self.metrics.held_out {
-            metrics.check(labels.len())?;
-        }
-        self.profile.check(&self.features, labels.len())
+        Ok(())
     }
 }

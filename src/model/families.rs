@@ -4,6 +4,7 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
+use crate::model::ensemble::Ensemble;
 use crate::model::logistic::Logistic;
 use crate::model::prediction::Predictor;
 use crate::model::tree::Tree;
@@ -24,6 +25,12 @@ pub enum Algorithm {
     /// Multinomial logistic regression on standardised features with an L2
     /// penalty, fitted by linfa-logistic.
     LogisticRegression,
+    /// Many trees whose answers are averaged.
+    #[value(skip)]
+    RandomForest,
+    /// Many trees whose answers are added, imported from another library.
+    #[value(skip)]
+    GradientBoosting,
 }
 
 impl Algorithm {
@@ -33,6 +40,9 @@ impl Algorithm {
         Ok(match self {
             Algorithm::DecisionTree | Algorithm::LinfaTree => Box::new(Tree::from_json(json)?),
             Algorithm::LogisticRegression => Box::new(Logistic::from_json(json)?),
+            Algorithm::RandomForest | Algorithm::GradientBoosting => {
+                Box::new(Ensemble::from_json(json)?)
+            }
         })
     }
 

@@ -2,31 +2,70 @@
 
 use std::collections::HashMap;
 
+use crate::model::feature::{Domain, Feature, Missing, Unseen};
 use crate::model::scalar::ScalarType;
 use crate::stage::report::shown;
 use crate::wire::object::{self, Member, Object, decode_string};
 
+/// Marks a feature that no member has set. Its bits differ from those of a missing value
+/// that was written, so a second value is noticed.
+const ABSENT: u64 = 0x7ff8_0000_0000_5eed;
+
 /// Finds the features of a model among the members of a `modelInput`.
 #[derive(Debug)]
 pub struct FeatureReader {
-    names: Vec<String>,
-    /// The index of each feature in a row, by its name.
+    features: Vec<Feature>,
+    /// The index of each feature in a row, by its name. Features with a JSON pointer are
+    /// not among them.
     indices: HashMap<String, usize>,
+    /// The index of each feature with a JSON pointer, by the first token of the pointer.
+    nested: HashMap<String, Vec<usize>>,
+    /// For each feature, the index of each category.
+    codes: Vec<HashMap<String, u32>>,
+    /// Whether numbers are rounded to single precision, as the model's own library does.
+    single_precision: bool,
 }
 
 impl FeatureReader {
-    /// A reader for features of these names, in the order of a row.
-    pub fn new(names: Vec<String>) -> FeatureReader {
-        let indices = names.iter().cloned().zip(0..).collect();
-        FeatureReader { names, indices }
+    /// A reader for these features, in the order of a row.
+    pub fn new(features: Vec<Feature>, single_precision: bool) -> FeatureReader {
+        let mut indices = HashMap::new();
+        let mut nested: HashMap<String, Vec<usize>> = HashMap::new();
+        for (index, feature) in features.iter().enumerate() {
+            match feature.name.strip_prefix('/') {
+                None => {
+                    indices.insert(feature.name.clone(), index);
+                }
+                Some(pointer) => {
+                    let token = pointer.split('/').next().unwrap_or_default();
+                    let name = token.replace("~1", "/").replace("~0", "~");
+                    nested.entry(name).or_default().push(index);
+                }
+            }
+        }
+        let codes = features.iter().map(|feature| {
+            let categories = feature.categories().unwrap_or_default();
+            categories.iter().cloned().zip(0..).collect()
+        });
+        FeatureReader {
+            codes: codes.collect(),
+            features,
+            indices,
+            nested,
+            single_precision,
+        }
+    }
+
+    /// The features, in the order of a row.
+    pub fn features(&self) -> &[Feature] {
+        &self.features
     }
 
     /// Reads the features in the text of a `modelInput` into `row`. The error describes
     /// the fault in a few words.
     pub fn read(&self, model_input: &str, row: &mut Vec<f64>) -> Result<(), String> {
         row.clear();
-        // No feature is NaN, so NaN marks those that are still missing.
-        row.resize(self.names.len(), f64::NAN);
+        row.resize(self.features.len(), f64::from_bits(ABSENT));
         if !model_input.trim_ascii_start().starts_with('{') {
             return Err("modelInput is not an object".to_owned());
         }
@@ -36,7 +75,7 @@ impl FeatureReader {
             // full parser decides.
             let object =
                 Object::parse(model_input).map_err(|fault| format!("modelInput is {fault}"))?;
-            row.fill(f64::NAN);
+            row.fill(f64::from_bits(ABSENT));
             partial = PartialRow::new(self, row);
             for member in &object.members {
                 partial.take(member);
@@ -45,11 +84,82 @@ impl FeatureReader {
         if let Some(fault) = partial.fault {
             return Err(fault);
         }
-        match row.iter().position(|value| value.is_nan()) {
-            Some(index) => Err(format!("feature {} is missing", shown(&self.names[index]))),
-            None => Ok(()),
+        self.fill_missing(row)?;
+        if self.single_precision {
+            for value in row {
+                *value = f64::from(*value as f32);
+            }
+        }
+        Ok(())
+    }
+
+    /// Replaces missing values as the features say. The error names a feature that may
+    /// not be missing.
+    fn fill_missing(&self, row: &mut [f64]) -> Result<(), String> {
+        if !row.iter().any(|value| value.is_nan()) {
+            return Ok(());
+        }
+        for (value, feature) in row.iter_mut().zip(&self.features) {
+            if value.is_nan() {
+                *value = match feature.missing {
+                    Missing::Fill(fill) => fill,
+                    Missing::Pass => f64::NAN,
+                    Missing::Error => {
+                        return Err(format!("feature {} is missing", shown(&feature.name)));
+                    }
+                };
+            }
+        }
+        Ok(())
+    }
+
+    /// The value of one feature. A missing value is NaN. The error describes the fault.
+    fn value(&self, index: usize, raw: &str) -> Result<f64, String> {
+        let feature = &self.features[index];
+        let scalar = ScalarType::of_json(raw);
+        match (scalar, &feature.domain) {
+            (Some(ScalarType::Number), Domain::Numbers) => {
+                finite_number(raw).ok_or_else(|| "is out of range".to_owned())
+            }
+            (Some(ScalarType::Boolean), Domain::Numbers) => Ok(f64::from(raw == "true")),
+            (None, _) if raw == "null" => Ok(f64::NAN),
+            (Some(ScalarType::String), _)
+                if !feature.markers.is_empty() && is_marker(feature, raw) =>
+            {
+                Ok(f64::NAN)
+            }
+            (_, Domain::Numbers) => Err("is not a number".to_owned()),
+            (None, Domain::Categories { .. }) => {
+                Err("is not a string, a number or a boolean".to_owned())
+            }
+            (Some(_), Domain::Categories { categories, unseen }) => {
+                match (self.code(index, raw), unseen) {
+                    (Some(code), _) => Ok(f64::from(code)),
+                    (None, Unseen::Missing) => Ok(f64::NAN),
+                    (None, Unseen::Other) => Ok(categories.len() as f64),
+                    (None, Unseen::Error) => {
+                        Err(format!("has the unknown category {}", shown(raw)))
+                    }
+                }
+            }
         }
     }
+
+    /// The index of a category. Numbers and booleans are compared with the categories
+    /// by their text; a number that is written in another way, in its shortest form.
+    fn code(&self, index: usize, raw: &str) -> Option<u32> {
+        let codes = &self.codes[index];
+        if let Some(text) = decode_string(raw) {
+            return codes.get(&*text).copied();
+        }
+        let shortest = || codes.get(&finite_number(raw)?.to_string());
+        codes.get(raw).or_else(shortest).copied()
+    }
+}
+
+/// Whether a JSON string is one of the feature's markers of a missing value.
+fn is_marker(feature: &Feature, raw: &str) -> bool {
+    decode_string(raw).is_some_and(|text| feature.markers.iter().any(|marker| *marker == *text))
 }
 
 /// A row that is being filled from the members of a `modelInput`.
@@ -77,26 +187,45 @@ impl<'r> PartialRow<'r> {
         if self.fault.is_some() {
             return;
         }
-        let FeatureReader { names, indices } = self.reader;
-        let index = match names.get(self.expected) {
-            Some(name) if member.is(name) => Some(self.expected),
+        let FeatureReader {
+            features,
+            indices,
+            nested,
+            ..
+        } = self.reader;
+        let index = match features.get(self.expected) {
+            Some(feature) if member.is(&feature.name) => Some(self.expected),
             _ => decode_string(member.key).and_then(|name| indices.get(&*name).copied()),
         };
-        let Some(index) = index else {
-            return;
-        };
-        self.expected = index + 1;
-        let outcome = if !self.row[index].is_nan() {
-            Err("occurs twice")
-        } else if ScalarType::of_json(member.value) != Some(ScalarType::Number) {
-            Err("is not a number")
-        } else {
-            finite_number(member.value).ok_or("is out of range")
+        if let Some(index) = index {
+            self.expected = index + 1;
+            self.set(index, member.value);
+        }
+        if !nested.is_empty()
+            && let Some(name) = decode_string(member.key)
+        {
+            for index in nested.get(&*name).into_iter().flatten() {
+                // The pointer's first token is the member's name.
+                let pointer = &features[*index].name[1..];
+                let rest = pointer.find('/').map_or("", |slash| &pointer[slash..]);
+                if let Some(value) = object::at_pointer(member.value, rest) {
+                    self.set(*index, value);
+                }
+            }
+        }
+    }
+
+    /// Sets the value of a feature from its JSON text.
+    fn set(&mut self, index: usize, raw: &str) {
+        let outcome = match self.row[index].to_bits() == ABSENT {
+            true => self.reader.value(index, raw),
+            false => Err("occurs twice".to_owned()),
         };
         match outcome {
             Ok(value) => self.row[index] = value,
             Err(what) => {
-                self.fault = Some(format!("feature {} {what}", shown(&names[index])));
+                let name = shown(&self.reader.features[index].name);
+                self.fault = Some(format!("feature {name} {what}"));
             }
         }
     }
@@ -157,7 +286,8 @@ mod tests {
     #[test]
     fn features_are_read_in_any_order_and_bad_ones_are_named() {
         let names = ["sepalLength", "sepalWidth", "petalLength", "petalWidth"];
-        let reader = FeatureReader::new(names.map(str::to_owned).to_vec());
+        let features = names.map(Feature::number).to_vec();
+        let reader = FeatureReader::new(features, false);
         let mut row = vec![1.0; 40];
         let input = r#"{"petalWidth":0.2,"sepalLength":5.1,"other":[1],"sepalWidth":3.5,"petalLength":1.4}"#;
         assert_eq!(reader.read(input, &mut row), Ok(()));
@@ -173,7 +303,8 @@ mod tests {
                 "feature \"petalWidth\" is missing",
             ),
             ("0.2", "\"0.2\"", "feature \"petalWidth\" is not a number"),
-            ("0.2", "null", "feature \"petalWidth\" is not a number"),
+            ("0.2", "null", "feature \"petalWidth\" is missing"),
+            ("0.2", "[1]", "feature \"petalWidth\" is not a number"),
             ("0.2", "1e400", "feature \"petalWidth\" is out of range"),
             ("0.2", "-1e400", "feature \"petalWidth\" is out of range"),
             (
@@ -194,6 +325,68 @@ mod tests {
         ] {
             assert_eq!(reader.read(&input, &mut row), Ok(()), "{input}");
             assert_eq!(row.len(), 4);
+        }
+    }
+    #[test]
+    fn categories_missing_values_and_pointers_are_read() {
+        let category = |name: &str, unseen, missing| Feature {
+            domain: Domain::Categories {
+                categories: ["a", "1", "true"].map(str::to_owned).to_vec(),
+                unseen,
+            },
+            missing,
+            ..Feature::number(name)
+        };
+        let features = vec![
+            Feature {
+                missing: Missing::Fill(2.5),
+                markers: vec!["NA".to_owned()],
+                ..Feature::number("x")
+            },
+            category("c", Unseen::Other, Missing::Error),
+            category("/in/0/d", Unseen::Missing, Missing::Pass),
+            category("e", Unseen::Error, Missing::Fill(1.0)),
+        ];
+        let reader = FeatureReader::new(features, false);
+        let mut row = Vec::new();
+        for (input, expected) in [
+            (
+                r#"{"c":"a","in":[{"d":"true"}],"e":"a"}"#,
+                [2.5, 0.0, 2.0, 0.0],
+            ),
+            (
+                r#"{"x":"NA","c":1,"in":[{"d":true}],"e":1.0}"#,
+                [2.5, 1.0, 2.0, 1.0],
+            ),
+            (
+                r#"{"x":true,"c":"zz","in":[{"d":"a"}],"e":null}"#,
+                [1.0, 3.0, 0.0, 1.0],
+            ),
+        ] {
+            assert_eq!(reader.read(input, &mut row), Ok(()), "{input}");
+            assert_eq!(row, expected, "{input}");
+        }
+        for input in [
+            r#"{"c":"a"}"#,
+            r#"{"c":"a","in":[{"d":"zz"}]}"#,
+            r#"{"c":"a","in":[]}"#,
+            r#"{"c":"a","in":3}"#,
+        ] {
+            assert_eq!(reader.read(input, &mut row), Ok(()), "{input}");
+            assert!(row[2].is_nan(), "{input}");
+        }
+        for (input, reason) in [
+            (r#"{"in":[{"d":"a"}]}"#, "feature \"c\" is missing"),
+            (
+                r#"{"c":"a","e":"z"}"#,
+                "feature \"e\" has the unknown category",
+            ),
+            (r#"{"c":["a"]}"#, "feature \"c\" is not a string"),
+            (r#"{"c":"a","x":"5"}"#, "feature \"x\" is not a number"),
+            (r#"{"c":null,"c":"a"}"#, "feature \"c\" occurs twice"),
+        ] {
+            let fault = reader.read(input, &mut row).unwrap_err();
+            assert!(fault.starts_with(reason), "{input}: {fault}");
         }
     }
 }

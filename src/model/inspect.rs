@@ -3,10 +3,10 @@
 use anyhow::Result;
 use clap::Args;
 
-use crate::model::description::Description;
+use crate::model::description::Import;
 use crate::model::loaded::Model;
 use crate::model::prediction::Names;
-use crate::model::profile::{MeasuredOn, Quantiles};
+use crate::model::profile::{MeasuredOn, Profile, Quantiles};
 use crate::model::text_table::{aligned, six_significant_digits};
 use crate::stage::Stage;
 use crate::stream::address::Address;
@@ -62,16 +62,29 @@ fn lines(model: &Model, depth_max: u32) -> Vec<String> {
             description.algorithm.name(),
             model.hash()
         ),
-        format!("predicts {}: {}", description.target, labels.join(", ")),
-        format!(
-            "trained on {} rows, {} held out, {} left out",
-            description.training.rows, description.training.held_out, description.training.left_out
-        ),
+        match labels.is_empty() {
+            true => format!("predicts {}, a number", description.target),
+            false => format!("predicts {}: {}", description.target, labels.join(", ")),
+        },
     ];
-    lines.extend(description.metrics_lines());
-    lines.push(String::new());
-    lines.push("distribution of the features in training:".to_owned());
-    lines.extend(profile_lines(description));
+    if let Some(training) = &description.training {
+        lines.push(format!(
+            "trained on {} rows, {} held out, {} left out",
+            training.rows, training.held_out, training.left_out
+        ));
+        lines.extend(description.metrics_lines());
+    }
+    if let Some(import) = &description.imported {
+        let Import {
+            from, objective, ..
+        } = import;
+        lines.push(format!("imported from {from}, objective {objective}"));
+    }
+    if let Some(profile) = &description.profile {
+        lines.push(String::new());
+        lines.push("distribution of the features in training:".to_owned());
+        lines.extend(profile_lines(profile));
+    }
     lines.push(String::new());
     let names = Names {
         features: model.features(),
@@ -82,18 +95,18 @@ fn lines(model: &Model, depth_max: u32) -> Vec<String> {
 }
 
 /// The distribution of each feature and of the confidence, as a table.
-fn profile_lines(description: &Description) -> Vec<String> {
+fn profile_lines(profile: &Profile) -> Vec<String> {
     let head = [
         "", "min", "p05", "p25", "p50", "p75", "p95", "max", "missing",
     ];
     let mut table = vec![head.map(str::to_owned).to_vec()];
-    for feature in &description.profile.features {
+    for feature in &profile.features {
         let mut cells = vec![feature.name.clone()];
         cells.extend(quantile_cells(&feature.quantiles));
         cells.push(feature.missing.to_string());
         table.push(cells);
     }
-    let scores = &description.profile.scores;
+    let scores = &profile.scores;
     let mut cells = vec![match scores.on {
         MeasuredOn::HeldOut => "confidence, held-out".to_owned(),
         MeasuredOn::Training => "confidence, training".to_owned(),

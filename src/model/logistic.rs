@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::model::feature::Feature;
 use crate::model::prediction::{Names, Prediction, Predictor};
 use crate::model::text_table::{aligned, six_significant_digits};
 
@@ -77,7 +78,14 @@ impl Predictor for Logistic {
         Prediction::Class(self.classify(row, probabilities))
     }
 
-    fn check(&self, feature_count: usize, class_count: usize) -> Result<(), String> {
+    fn check(&self, features: &[Feature], class_count: usize) -> Result<(), String> {
+        if features
+            .iter()
+            .any(|feature| feature.categories().is_some())
+        {
+            return Err("a feature has categories, but the parameters need numbers".to_owned());
+        }
+        let feature_count = features.len();
         let lengths_match = self.means.len() == feature_count
             && self.scales.len() == feature_count
             && self.intercepts.len() == class_count
@@ -110,7 +118,7 @@ impl Predictor for Logistic {
             let numbers = [mean, scale].into_iter().chain(weights.iter().copied());
             table.push(
                 [
-                    vec![name.clone()],
+                    vec![name.name.clone()],
                     numbers.map(six_significant_digits).collect(),
                 ]
                 .concat(),
@@ -131,6 +139,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn features(count: usize) -> Vec<Feature> {
+        let names = (0..count).map(|index| index.to_string());
+        names.map(Feature::number).collect()
+    }
 
     fn model() -> Logistic {
         Logistic {
@@ -159,8 +172,8 @@ mod tests {
 
     #[test]
     fn parameters_that_do_not_fit_are_refused() {
-        assert_eq!(model().check(2, 3), Ok(()));
-        assert!(model().check(3, 3).is_err() && model().check(2, 2).is_err());
+        assert_eq!(model().check(&features(2), 3), Ok(()));
+        assert!(model().check(&features(3), 3).is_err() && model().check(&features(2), 2).is_err());
         for spoil in [
             |model: &mut Logistic| model.scales[0] = 0.0,
             |model: &mut Logistic| model.scales[0] = -1.0,
@@ -173,7 +186,7 @@ mod tests {
         ] {
             let mut spoilt = model();
             spoil(&mut spoilt);
-            assert!(spoilt.check(2, 3).is_err());
+            assert!(spoilt.check(&features(2), 3).is_err());
         }
     }
 }

@@ -9,7 +9,9 @@
 
 pub(crate) mod bounds;
 pub(crate) mod description;
+pub(crate) mod ensemble;
 pub(crate) mod families;
+pub(crate) mod feature;
 mod features;
 pub(crate) mod file;
 pub mod inspect;
@@ -19,6 +21,7 @@ pub(crate) mod metrics;
 pub mod prediction;
 pub(crate) mod profile;
 pub(crate) mod scalar;
+pub(crate) mod splits;
 mod text_table;
 pub(crate) mod tree;
 

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::model::feature::Feature;
+
 /// The prediction for one row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Prediction {
@@ -9,10 +11,6 @@ pub enum Prediction {
     /// probabilities of all classes.
     Class(usize),
     /// A finite number. Such a model has no probabilities.
-    #[allow(
-        dead_code,
-        reason = "the text of a score and the measures of training are ready for it"
-    )]
     Number(f64),
 }
 
@@ -20,7 +18,7 @@ pub enum Prediction {
 #[derive(Clone, Copy, Debug)]
 pub struct Names<'a> {
     /// The features, in the order of a row.
-    pub features: &'a [String],
+    pub features: &'a [Feature],
     /// The labels of the classes as JSON text, in the order of the classes.
     pub labels: &'a [&'a str],
 }
@@ -28,14 +26,20 @@ pub struct Names<'a> {
 /// The learned parameters of a model, which are all that a family of models needs to
 /// predict. Each family is one file with one implementation.
 pub trait Predictor: fmt::Debug + Send + Sync {
-    /// Predicts for a row of finite values, one per feature. A classifier sets
-    /// `probabilities`, which has one entry per class; their sum is 1.
+    /// Predicts for a row, one value per feature; [`Feature`] says how a category and a
+    /// missing value are written. A classifier sets `probabilities`, which has one entry
+    /// per class. A model of numbers gets an empty list.
     fn predict(&self, row: &[f64], probabilities: &mut [f64]) -> Prediction;
 
     /// Checks parameters from a file. After this check, [`predict`](Predictor::predict)
-    /// can neither panic nor loop, and returns an existing class. The error describes
-    /// the fault.
-    fn check(&self, feature_count: usize, class_count: usize) -> Result<(), String>;
+    /// can neither panic nor loop, and returns an existing class. A model of numbers has
+    /// no classes. The error describes the fault.
+    fn check(&self, features: &[Feature], class_count: usize) -> Result<(), String>;
+
+    /// Whether the values of a row are rounded to single precision first.
+    fn is_single_precision(&self) -> bool {
+        false
+    }
 
     /// The parameters as JSON text, in the form of the model file.
     fn to_json(&self) -> serde_json::Result<String>;

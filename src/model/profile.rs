@@ -97,7 +97,11 @@ pub struct Profile {
 
 impl Profile {
     /// Checks a profile that was read from a file.
-    pub fn check(&self, names: &[String], class_count: usize) -> Result<(), String> {
+    pub fn check<'n>(
+        &self,
+        names: impl Iterator<Item = &'n String>,
+        class_count: usize,
+    ) -> Result<(), String> {
         let features = self.features.iter().map(|feature| &feature.name);
         if !features.eq(names) || self.scores.class_shares.len() != class_count {
             return Err("the profile does not fit the features and classes".to_owned());

@@ -1,5 +1,5 @@
-//! The family of decision trees. A tree is one flat array of nodes. This file predicts
-//! with it, stores, checks and describes it.
+//! The family of decision trees: one tree whose leaves have classes or numbers. This
+//! file predicts with it, stores, checks and describes it.
 
 use std::fmt;
 use std::ops::Range;
@@ -7,64 +7,39 @@ use std::ops::Range;
 use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 use serde::ser::{Serialize, SerializeSeq, Serializer};
 
+use crate::model::bounds::FEATURES_MAX;
+use crate::model::feature::{Feature, Missing};
 use crate::model::prediction::{Names, Prediction, Predictor};
+use crate::model::splits::{NodeView, Split, Splits, Test};
 use crate::model::text_table::six_significant_digits;
 
-/// The value of `feature` that marks a leaf.
-const LEAF: u32 = u32::MAX;
-
-/// A node. The children of a split are after it in the array, so every path ends.
+/// The prediction of a leaf.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Node {
-    threshold: f64,
-    feature: u32,
-    /// For a split, the index of the child for values up to the threshold; for a
-    /// leaf, its index among the leaves.
-    left: u32,
-    right: u32,
+pub enum LeafAnswer {
+    /// A class, by its index.
+    Class(u32),
+    /// A number.
+    Number(f64),
 }
 
 /// The prediction of a leaf, and the rows that it is based on.
 #[derive(Clone, Debug, PartialEq)]
 struct Leaf {
-    class: u32,
+    answer: LeafAnswer,
     /// The number of training rows in this leaf.
     rows: u64,
-    /// The range of this leaf in `Tree::counts`.
+    /// The range of this leaf in `Tree::counts`. Empty if its answer is a number.
     counts: Range<u32>,
 }
 
 /// A decision tree.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tree {
-    nodes: Vec<Node>,
+    splits: Splits,
     leaves: Vec<Leaf>,
-    /// For each leaf, pairs of a class and the number of training rows of that class, by
-    /// ascending class.
+    /// For each leaf with a class, pairs of a class and the number of training rows of
+    /// that class, by ascending class.
     counts: Vec<(u32, u32)>,
-}
-
-/// One node, for code that reads a tree instead of predicting with it.
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum NodeView<'a> {
-    /// Rows whose feature is less than or equal to the threshold go left.
-    Split {
-        /// The index of the feature in the row.
-        feature: usize,
-        /// The largest value that goes left.
-        threshold: f64,
-        /// The index of the left child.
-        left: usize,
-        /// The index of the right child.
-        right: usize,
-    },
-    /// The end of a path.
-    Leaf {
-        /// The predicted class.
-        class: usize,
-        /// The classes of its rows of training, each with its number of rows.
-        counts: &'a [(u32, u32)],
-    },
 }
 
 impl Tree {
@@ -75,92 +50,61 @@ impl Tree {
         Ok(parameters.nodes)
     }
 
-    /// The number of nodes, including leaves.
-    fn node_count(&self) -> usize {
-        self.nodes.len()
+    /// The questions.
+    pub fn splits(&self) -> &Splits {
+        &self.splits
     }
 
-    /// The leaf of a row, as its index among the leaves.
-    fn leaf_of(&self, row: &[f64]) -> usize {
-        let mut node = &self.nodes[0];
-        while node.feature != LEAF {
-            let next = if row[node.feature as usize] <= node.threshold {
-                node.left
-            } else {
-                node.right
-            };
-            node = &self.nodes[next as usize];
-        }
-        node.left as usize
+    /// The answer of a leaf, the number of its training rows, and its rows by class.
+    pub fn leaf(&self, index: usize) -> (LeafAnswer, u64, &[(u32, u32)]) {
+        let leaf = &self.leaves[index];
+        let counts = leaf.counts.start as usize..leaf.counts.end as usize;
+        (leaf.answer, leaf.rows, &self.counts[counts])
     }
 
-    /// One node.
-    fn node(&self, index: usize) -> NodeView<'_> {
-        let node = &self.nodes[index];
-        if node.feature == LEAF {
-            let leaf = &self.leaves[node.left as usize];
-            NodeView::Leaf {
-                class: leaf.class as usize,
-                counts: &self.counts[leaf.counts.start as usize..leaf.counts.end as usize],
-            }
-        } else {
-            NodeView::Split {
-                feature: node.feature as usize,
-                threshold: node.threshold,
-                left: node.left as usize,
-                right: node.right as usize,
-            }
-        }
+    /// Appends a split and returns its index. Append its left subtree next. Then append
+    /// the right one, and set it with [`set_right`](Tree::set_right).
+    pub fn push_split(&mut self, split: &Split) -> usize {
+        self.splits.push_split(split)
     }
 
-    /// Appends a split and returns its index. Set its children with
-    /// [`set_child`](Tree::set_child).
-    pub fn push_split(&mut self, feature: usize, threshold: f64) -> usize {
-        self.nodes.push(Node {
-            threshold,
-            feature: feature as u32,
-            left: 0,
-            right: 0,
-        });
-        self.nodes.len() - 1
+    /// Sets the right child of a split.
+    pub fn set_right(&mut self, parent: usize, child: usize) {
+        self.splits.set_right(parent, child);
     }
 
-    /// Appends a leaf and returns its index.
+    /// Appends a leaf with a class and returns the index of its node. `counts` are the
+    /// training rows by class.
     pub fn push_leaf(&mut self, class: u32, counts: impl IntoIterator<Item = (u32, u32)>) -> usize {
         let start = self.counts.len() as u32;
         self.counts.extend(counts);
         let counts = start..self.counts.len() as u32;
         let rows = self.counts[start as usize..].iter();
         let rows = rows.map(|(_, count)| u64::from(*count)).sum();
-        self.nodes.push(Node {
-            threshold: 0.0,
-            feature: LEAF,
-            left: self.leaves.len() as u32,
-            right: 0,
-        });
         self.leaves.push(Leaf {
-            class,
+            answer: LeafAnswer::Class(class),
             rows,
             counts,
         });
-        self.nodes.len() - 1
+        self.splits.push_leaf()
     }
 
-    /// Sets a child of a split.
-    pub fn set_child(&mut self, parent: usize, is_left: bool, child: usize) {
-        let node = &mut self.nodes[parent];
-        if is_left {
-            node.left = child as u32;
-        } else {
-            node.right = child as u32;
-        }
+    /// Appends a leaf with a number and returns the index of its node. `rows` is the
+    /// number of its training rows.
+    pub fn push_number(&mut self, number: f64, rows: u64) -> usize {
+        self.leaves.push(Leaf {
+            answer: LeafAnswer::Number(number),
+            rows,
+            counts: 0..0,
+        });
+        self.splits.push_leaf()
     }
 
     /// Counts `rows`, each with its class, and replaces the counts of the leaves. A
     /// leaf that no row reaches gets one row of its class.
     pub fn count_rows<'a>(&mut self, rows: impl Iterator<Item = (&'a [f64], u32)>) {
         let mut reached: Vec<(u32, u32)> = rows
-            .map(|(row, class)| (self.leaf_of(row) as u32, class))
+            .map(|(row, class)| (self.splits.leaf_of(0, row) as u32, class))
             .collect();
         reached.sort_unstable();
         let mut reached = &reached[..];
@@ -174,51 +118,24 @@ impl Tree {
                 leaf.rows += count as u64;
                 reached = &reached[count..];
             }
-            if leaf.rows == 0 {
-                self.counts.push((leaf.class, 1));
+            if leaf.rows == 0
+                && let LeafAnswer::Class(class) = leaf.answer
+            {
+                self.counts.push((class, 1));
                 leaf.rows = 1;
             }
             leaf.counts = start..self.counts.len() as u32;
         }
     }
 
-    /// Checks the split at `index`, and marks its children in `has_parent`.
-    fn check_split(
-        &self,
-        index: usize,
-        feature_count: usize,
-        has_parent: &mut [bool],
-    ) -> Result<(), &'static str> {
-        let NodeView::Split {
-            feature,
-            threshold,
-            left,
-            right,
-        } = self.node(index)
-        else {
-            return Ok(());
-        };
-        if feature >= feature_count {
-            return Err("names a feature that does not exist");
-        }
-        if !threshold.is_finite() {
-            return Err("has a threshold that is not finite");
-        }
-        for child in [left, right] {
-            if child <= index || child >= self.nodes.len() {
-                return Err("names a child that does not come after it");
-            }
-            if std::mem::replace(&mut has_parent[child], true) {
-                return Err("names a child that already has a parent");
-            }
-        }
-        Ok(())
-    }
-
-    /// Checks the leaf at `index`.
+    /// Checks a leaf. Without classes, the answers are numbers.
     fn check_leaf(&self, index: usize, class_count: usize) -> Result<(), &'static str> {
-        let NodeView::Leaf { class, counts } = self.node(index) else {
-            return Ok(());
+        let (answer, _, counts) = self.leaf(index);
+        let class = match answer {
+            LeafAnswer::Class(class) => class as usize,
+            LeafAnswer::Number(_) if class_count > 0 => return Err("has no class"),
+            LeafAnswer::Number(number) if number.is_finite() => return Ok(()),
+            LeafAnswer::Number(_) => return Err("has a value that is not finite"),
         };
         if class >= class_count {
             return Err("names a class that does not exist");
@@ -238,10 +155,10 @@ impl Tree {
     fn subtree_sizes(&self) -> Vec<usize> {
         // Children are after their parents, so the reverse order visits every
         // child before its parent.
-        let mut sizes = vec![1usize; self.node_count()];
-        for index in (0..self.node_count()).rev() {
-            if let NodeView::Split { left, right, .. } = self.node(index) {
-                sizes[index] += sizes[left] + sizes[right];
+        let mut sizes = vec![1usize; self.splits.len()];
+        for index in (0..self.splits.len()).rev() {
+            if let NodeView::Split { right, .. } = self.splits.node(index) {
+                sizes[index] += sizes[index + 1] + sizes[right];
             }
         }
         sizes
@@ -252,28 +169,25 @@ impl Predictor for Tree {
     /// The probabilities are the shares of the classes among the rows of training
     /// in the row's leaf.
     fn predict(&self, row: &[f64], probabilities: &mut [f64]) -> Prediction {
-        let leaf = &self.leaves[self.leaf_of(row)];
+        let (answer, rows, counts) = self.leaf(self.splits.leaf_of(0, row));
+        let class = match answer {
+            LeafAnswer::Class(class) => class as usize,
+            LeafAnswer::Number(number) => return Prediction::Number(number),
+        };
         probabilities.fill(0.0);
-        let counts = leaf.counts.start as usize..leaf.counts.end as usize;
-        for (class, count) in &self.counts[counts] {
-            probabilities[*class as usize] = f64::from(*count) / leaf.rows as f64;
+        for (class, count) in counts {
+            probabilities[*class as usize] = f64::from(*count) / rows as f64;
         }
-        Prediction::Class(leaf.class as usize)
+        Prediction::Class(class)
     }
 
-    fn check(&self, feature_count: usize, class_count: usize) -> Result<(), String> {
-        if self.nodes.is_empty() {
-            return Err("the tree has no nodes".to_owned());
-        }
-        let mut has_parent = vec![false; self.nodes.len()];
-        for index in 0..self.nodes.len() {
-            let outcome = if index > 0 && !has_parent[index] {
-                Err("is not the child of an earlier node")
-            } else {
-                self.check_split(index, feature_count, &mut has_parent)
-                    .and_then(|()| self.check_leaf(index, class_count))
-            };
-            outcome.map_err(|fault| format!("node {index} of the tree {fault}"))?;
+    fn check(&self, features: &[Feature], class_count: usize) -> Result<(), String> {
+        self.splits.check_tree(0, self.splits.len(), features)?;
+        for index in 0..self.splits.len() {
+            if let NodeView::Leaf(leaf) = self.splits.node(index) {
+                self.check_leaf(leaf, class_count)
+                    .map_err(|fault| format!("node {index} of the tree {fault}"))?;
+            }
         }
         Ok(())
     }
@@ -288,7 +202,7 @@ impl Predictor for Tree {
         let sizes = self.subtree_sizes();
         let mut lines = vec![format!(
             "tree of {} nodes, {} of them leaves:",
-            self.node_count(),
+            self.splits.len(),
             self.leaves.len()
         )];
         let mut open = vec![(0, 0, String::new())];
@@ -297,13 +211,9 @@ impl Predictor for Tree {
             if !question.is_empty() {
                 lines.push(format!("{indent}{question}"));
             }
-            match self.node(index) {
-                NodeView::Leaf { class, counts } => {
-                    let all: u64 = counts.iter().map(|(_, count)| u64::from(*count)).sum();
-                    let own = counts.iter().find(|(of, _)| *of as usize == class);
-                    let own = own.map_or(0, |(_, count)| *count);
-                    let label = names.labels[class];
-                    lines.push(format!("{indent}  {label} ({own} of {all} rows)"));
+            match self.splits.node(index) {
+                NodeView::Leaf(leaf) => {
+                    lines.push(format!("{indent}  {}", self.describe_leaf(leaf, &names)));
                 }
                 NodeView::Split { .. } if depth >= depth_max => {
                     let nodes = sizes[index];
@@ -311,21 +221,67 @@ impl Predictor for Tree {
                         "{indent}  ... {nodes} nodes not shown; --depth shows more"
                     ));
                 }
-                NodeView::Split {
-                    feature,
-                    threshold,
-                    left,
-                    right,
-                } => {
-                    let name = &names.features[feature];
-                    let threshold = six_significant_digits(threshold);
-                    open.push((right, depth + 1, format!("{name} > {threshold}")));
-                    open.push((left, depth + 1, format!("{name} <= {threshold}")));
+                NodeView::Split { split, right } => {
+                    let [if_left, if_right] = questions(&split, &names);
+                    open.push((right, depth + 1, if_right));
+                    open.push((index + 1, depth + 1, if_left));
                 }
             }
         }
         lines
     }
+}
+
+impl Tree {
+    /// A leaf as text.
+    fn describe_leaf(&self, leaf: usize, names: &Names) -> String {
+        let (answer, rows, counts) = self.leaf(leaf);
+        match answer {
+            LeafAnswer::Number(number) => {
+                format!("{} ({rows} rows)", six_significant_digits(number))
+            }
+            LeafAnswer::Class(class) => {
+                let own = counts.iter().find(|(of, _)| *of == class);
+                let own = own.map_or(0, |(_, count)| *count);
+                format!("{} ({own} of {rows} rows)", names.labels[class as usize])
+            }
+        }
+    }
+}
+
+/// The conditions for going left and for going right, as text.
+fn questions(split: &Split, names: &Names) -> [String; 2] {
+    let feature = &names.features[split.feature];
+    let name = &feature.name;
+    let or_missing = |goes_here: bool| if goes_here { " or missing" } else { "" };
+    let (left, right) = match &split.test {
+        Test::AtMost(threshold) => {
+            let threshold = six_significant_digits(*threshold);
+            (
+                format!("{name} <= {threshold}"),
+                format!("{name} > {threshold}"),
+            )
+        }
+        Test::OneOf(set) => {
+            let categories = feature.categories().unwrap_or_default();
+            let shown = set.iter().map(|code| match categories.get(*code as usize) {
+                Some(category) => category.clone(),
+                None if categories.is_empty() => code.to_string(),
+                None => "any other".to_owned(),
+            });
+            let shown: Vec<String> = shown.collect();
+            let shown = shown.join(", ");
+            (
+                format!("{name} is one of {shown}"),
+                format!("{name} is none of {shown}"),
+            )
+        }
+    };
+    let passes = feature.missing == Missing::Pass;
+    [
+        left + or_missing(passes && split.missing_left),
+        right + or_missing(passes && !split.missing_left),
+    ]
 }
 
 /// The parameters in a model file.
@@ -337,12 +293,14 @@ struct Parameters<T> {
 
 /// A node in a model file: a split or a leaf.
 #[derive(serde::Serialize, serde::Deserialize, Default)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct NodeText {
     #[serde(skip_serializing_if = "Option::is_none")]
     feature: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     threshold: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    categories: Option<Vec<u32>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     left: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -351,35 +309,84 @@ struct NodeText {
     class: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     counts: Option<Vec<(u32, u32)>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    value: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rows: Option<u64>,
 }
 
 impl Serialize for Tree {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut nodes = serializer.serialize_seq(Some(self.nodes.len()))?;
-        for index in 0..self.nodes.len() {
-            let text = match self.node(index) {
-                NodeView::Split {
-                    feature,
-                    threshold,
-                    left,
-                    right,
-                } => NodeText {
-                    feature: Some(feature as u32),
-                    threshold: Some(threshold),
-                    left: Some(left as u32),
-                    right: Some(right as u32),
-                    ..NodeText::default()
+        let mut nodes = serializer.serialize_seq(Some(self.splits.len()))?;
+        for index in 0..self.splits.len() {
+            let mut text = NodeText::default();
+            match self.splits.node(index) {
+                NodeView::Split { split, right } => {
+                    text.feature = Some(split.feature as u32);
+                    match split.test {
+                        Test::AtMost(threshold) => text.threshold = Some(threshold),
+                        Test::OneOf(categories) => text.categories = Some(categories),
+                    }
+                    text.left = Some(index as u32 + 1);
+                    text.right = Some(right as u32);
+                }
+                NodeView::Leaf(leaf) => match self.leaf(leaf) {
+                    (LeafAnswer::Class(class), _, counts) => {
+                        text.class = Some(class);
+                        text.counts = Some(counts.to_vec());
+                    }
+                    (LeafAnswer::Number(number), rows, _) => {
+                        text.value = Some(number);
+                        text.rows = Some(rows);
+                    }
                 },
-                NodeView::Leaf { class, counts } => NodeText {
-                    class: Some(class as u32),
-                    counts: Some(counts.to_vec()),
-                    ..NodeText::default()
-                },
-            };
+            }
             nodes.serialize_element(&text)?;
         }
         nodes.end()
     }
+}
+
+/// Appends the node that a text describes.
+fn append(tree: &mut Tree, text: NodeText) -> Result<(), &'static str> {
+    let NodeText {
+        feature,
+        threshold,
+        categories,
+        left,
+        right,
+        class,
+        counts,
+        value,
+        rows,
+    } = text;
+    let test = match (threshold, categories) {
+        (Some(threshold), None) => Some(Test::AtMost(threshold)),
+        (None, Some(categories)) => Some(Test::OneOf(categories)),
+        (None, None) => None,
+        (Some(_), Some(_)) => return Err("has both a threshold and categories"),
+    };
+    match (feature, test, left, right, class, counts, value, rows) {
+        (Some(feature), Some(test), Some(left), Some(right), None, None, None, None) => {
+            let split = Split::new(feature as usize, test);
+            if feature as usize >= FEATURES_MAX {
+                return Err("names a feature that does not exist");
+            }
+            let index = tree.push_split(&split);
+            if left as usize != index + 1 {
+                return Err("names a left child that is not the next node");
+            }
+            tree.set_right(index, right as usize);
+        }
+        (None, None, None, None, Some(class), Some(counts), None, None) => {
+            tree.push_leaf(class, counts);
+        }
+        (None, None, None, None, None, None, Some(value), Some(rows)) => {
+            tree.push_number(value, rows);
+        }
+        _ => return Err("is neither a split nor a leaf"),
+    }
+    Ok(())
 }
 
 impl<'de> Deserialize<'de> for Tree {
@@ -397,36 +404,10 @@ impl<'de> Deserialize<'de> for Tree {
             fn visit_seq<A: SeqAccess<'de>>(self, mut nodes: A) -> Result<Tree, A::Error> {
                 let mut tree = Tree::default();
                 while let Some(text) = nodes.next_element::<NodeText>()? {
-                    match text {
-                        NodeText {
-                            feature: Some(feature),
-                            threshold: Some(threshold),
-                            left: Some(left),
-                            right: Some(right),
-                            class: None,
-                            counts: None,
-                        } if feature != LEAF => {
-                            let node = tree.push_split(feature as usize, threshold);
-                            tree.set_child(node, true, left as usize);
-                            tree.set_child(node, false, right as usize);
-                        }
-                        NodeText {
-                            feature: None,
-                            threshold: None,
-                            left: None,
-                            right: None,
-                            class: Some(class),
-                            counts: Some(counts),
-                        } => {
-                            tree.push_leaf(class, counts);
-                        }
-                        _ => {
-                            return Err(A::Error::custom(format!(
-                                "node {} of the tree is neither a split nor a leaf",
-                                tree.node_count()
-                            )));
-                        }
-                    }
+                    let index = tree.splits.len();
+                    append(&mut tree, text).map_err(|fault| {
+                        A::Error::custom(format!("node {index} of the tree {fault}"))
+                    })?;
                 }
                 Ok(tree)
             }
@@ -438,10 +419,15 @@ impl<'de> Deserialize<'de> for Tree {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::feature::{Domain, Unseen};
 
     fn read(text: &str) -> Result<(), String> {
         let tree: Tree = serde_json::from_str(text).map_err(|error| error.to_string())?;
-        tree.check(2, 3)
+        tree.check(&features(), 3)
+    }
+
+    fn features() -> Vec<Feature> {
+        ["a", "b"].map(Feature::number).to_vec()
     }
 
     const STUMP: &str = r#"[{"feature":1,"threshold":0.5,"left":1,"right":2},{"class":0,"counts":[[0,3],[2,1]]},{"class":2,"counts":[[2,4]]}]"#;
@@ -449,7 +435,7 @@ mod tests {
     #[test]
     fn a_tree_that_is_written_and_read_again_is_the_same() {
         let tree: Tree = serde_json::from_str(STUMP).unwrap();
-        assert_eq!(tree.check(2, 3), Ok(()));
+        assert_eq!(tree.check(&features(), 3), Ok(()));
         assert_eq!(serde_json::to_string(&tree).unwrap(), STUMP);
         let mut probabilities = [9.0; 3];
         assert_eq!(
@@ -467,9 +453,10 @@ mod tests {
     #[test]
     fn a_tree_that_could_loop_or_panic_is_refused() {
         for (from, to, reason) in [
-            ("\"left\":1", "\"left\":0", "not come after it"),
-            ("\"left\":1", "\"left\":3", "not come after it"),
-            ("\"left\":1", "\"left\":2", "already has a parent"),
+            ("\"left\":1", "\"left\":0", "not the next node"),
+            ("\"left\":1", "\"left\":2", "not the next node"),
+            ("\"right\":2", "\"right\":1", "not come after the left"),
+            ("\"right\":2", "\"right\":3", "not come after the left"),
             ("\"left\":1", "\"left\":-1", "invalid value"),
             (
                 "\"feature\":1",
@@ -479,7 +466,7 @@ mod tests {
             (
                 "\"feature\":1",
                 "\"feature\":4294967295",
-                "neither a split nor a leaf",
+                "feature that does not exist",
             ),
             ("\"threshold\":0.5", "\"threshold\":1e999", "out of range"),
             ("\"threshold\":0.5,", "", "neither a split nor a leaf"),
@@ -495,7 +482,7 @@ mod tests {
             let found = read(&text).unwrap_err();
             assert!(found.contains(reason), "{text}: {found}");
         }
-        assert!(read("[]").unwrap_err().contains("no nodes"));
+        assert!(read("[]").unwrap_err().contains("has no nodes"));
         let orphan = STUMP.replace("]}]", "]},{\"class\":0,\"counts\":[[0,1]]}]");
         assert!(read(&orphan).unwrap_err().contains("not the child"));
     }
@@ -510,5 +497,50 @@ mod tests {
         assert_eq!(probabilities, [1.0 / 3.0, 0.0, 2.0 / 3.0]);
         tree.predict(&[0.0, 1.0], &mut probabilities);
         assert_eq!(probabilities, [0.0, 0.0, 1.0]);
+    }
+
+    #[test]
+    fn a_tree_of_numbers_and_categories_is_written_and_read_again() {
+        let text = r#"[{"feature":0,"categories":[0,2],"left":1,"right":2},{"value":-0.5,"rows":3},{"value":1.5,"rows":4}]"#;
+        let tree: Tree = serde_json::from_str(text).unwrap();
+        let categories = Feature {
+            domain: Domain::Categories {
+                categories: vec!["x".to_owned(), "y".to_owned()],
+                unseen: Unseen::Other,
+            },
+            ..Feature::number("a")
+        };
+        let features = [categories];
+        assert_eq!(tree.check(&features, 0), Ok(()));
+        assert_eq!(serde_json::to_string(&tree).unwrap(), text);
+        for (code, number) in [(0.0, -0.5), (1.0, 1.5), (2.0, -0.5)] {
+            let prediction = tree.predict(&[code], &mut []);
+            assert_eq!(prediction, Prediction::Number(number));
+        }
+        let names = Names {
+            features: &features,
+            labels: &[],
+        };
+        let lines = tree.describe(names, 6);
+        assert_eq!(
+            &lines[1..3],
+            ["  a is one of x, any other", "    -0.5 (3 rows)"]
+        );
+        for (from, to, reason) in [
+            ("[0,2]", "[0,3]", "categories that do not exist"),
+            ("\"value\":1.5", "\"value\":1e999", "out of range"),
+            (
+                "\"categories\":[0,2]",
+                "\"threshold\":1.0",
+                "threshold for a feature",
+            ),
+        ] {
+            let text = text.replace(from, to);
+            let outcome = serde_json::from_str::<Tree>(&text).map_err(|error| error.to_string());
+            let fault = outcome
+                .and_then(|tree| tree.check(&features, 0))
+                .unwrap_err();
+            assert!(fault.contains(reason), "{text}: {fault}");
+        }
     }
 }

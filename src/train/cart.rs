@@ -10,6 +10,7 @@ use anyhow::Result;
 
 use crate::model::description::Hyperparameters;
 use crate::model::prediction::Predictor;
+use crate::model::splits::{self, Test};
 use crate::model::tree::Tree;
 use crate::train::table::Rows;
 use crate::train::trainer::{Trainer, TrainingData};
@@ -78,15 +79,19 @@ fn grow(rows: &Rows, class_count: usize, limits: TreeLimits) -> Tree {
             .then(|| growth.best_split(&node))
             .flatten();
         let index = match &split {
-            Some(split) => tree.push_split(split.feature, split.threshold),
+            Some(split) => {
+                let test = Test::AtMost(split.threshold);
+                tree.push_split(&splits::Split::new(split.feature, test))
+            }
             None => {
                 let counts = growth.class_counts(&node);
                 tree.push_leaf(majority(&counts), counts)
             }
         };
         growth.reset_count(&node);
-        if let Some((parent, is_left)) = node.parent {
-            tree.set_child(parent, is_left, index);
+        // A left child is the node after its parent.
+        if let Some((parent, false)) = node.parent {
+            tree.set_right(parent, index);
         }
         if let Some(split) = split {
             let middle = growth.partition(&node, &split);
@@ -349,6 +354,13 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::model::feature::Feature;
+
+    fn features(count: usize) -> Vec<Feature> {
+        let names = (0..count).map(|index| index.to_string());
+        names.map(Feature::number).collect()
+    }
+
     use crate::model::prediction::Prediction;
 
     const DEEP: TreeLimits = TreeLimits {
@@ -427,7 +439,7 @@ mod tests {
             ),
         ] {
             let tree = grow(&rows, classes, DEEP);
-            assert_eq!(tree.check(rows.width, classes), Ok(()), "{name}");
+            assert_eq!(tree.check(&features(rows.width), classes), Ok(()), "{name}");
             assert!(fits_exactly(&rows, &tree, classes), "{name}: {tree:?}");
         }
     }
@@ -527,7 +539,7 @@ mod tests {
         #[test]
         fn a_tree_is_sound_and_its_first_split_is_the_best(rows in table()) {
             let tree = grow(&rows, 3, DEEP);
-            prop_assert_eq!(tree.check(rows.width, 3), Ok(()));
+            prop_assert_eq!(tree.check(&features(rows.width), 3), Ok(()));
             prop_assert_eq!(&tree, &grow(&rows, 3, DEEP));
             let is_pure = rows.class_of.iter().all(|class| *class == rows.class_of[0]);
             let root = &nodes(&tree)[0];

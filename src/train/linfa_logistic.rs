@@ -11,6 +11,7 @@ use ndarray::{Array1, Array2};
 use crate::model::description::Hyperparameters;
 use crate::model::logistic::{Logistic, standardised};
 use crate::model::prediction::Predictor;
+use crate::stage::report::shown;
 use crate::train::linfa_rows::{classes, matrix};
 use crate::train::table::Rows;
 use crate::train::trainer::{Trainer, TrainingData};
@@ -87,7 +88,7 @@ fn train(data: &TrainingData, settings: Settings) -> Result<Logistic> {
         coefficients: fitted.coefficients,
     };
     model
-        .check(data.training.width, data.class_count)
+        .check(data.features, data.class_count)
         .map_err(|fault| not_converged(&fault))?;
     let gradient = gradient_norm_per_row(&model, &data.training, settings.l2);
     if gradient.is_nan() || gradient > GRADIENT_MAX {
@@ -109,11 +110,12 @@ fn train(data: &TrainingData, settings: Settings) -> Result<Logistic> {
 fn scaling(data: &TrainingData) -> Result<(Vec<f64>, Vec<f64>)> {
     let mut means = Vec::with_capacity(data.features.len());
     let mut scales = Vec::with_capacity(data.features.len());
-    for (feature, name) in data.features.iter().enumerate() {
-        let (mean, scale) = mean_and_scale(&data.training, feature);
+    for (index, feature) in data.features.iter().enumerate() {
+        let (mean, scale) = mean_and_scale(&data.training, index);
         if !mean.is_finite() || !scale.is_finite() || scale <= 0.0 {
             bail!(
-                "the values of {name:?} are too large to be standardised; scale that column down"
+                "the values of {} are too large to be standardised; scale that column down",
+                shown(&feature.name)
             );
         }
         means.push(mean);
@@ -283,6 +285,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::feature::Feature;
 
     const SETTINGS: Settings = Settings {
         l2: 1.0,
@@ -296,15 +299,15 @@ mod tests {
         class_count: usize,
         settings: Settings,
     ) -> Result<Logistic> {
-        let names: Vec<String> = { 0..training.width }
-            .map(|index| format!("f{index}"))
+        let features: Vec<Feature> = { 0..training.width }
+            .map(|index| Feature::number(format!("f{index}")))
             .collect();
         let none = Rows {
             width: training.width,
             ..Rows::default()
         };
         let data = TrainingData {
-            features: &names,
+            features: &features,
             class_count,
             training: training.clone(),
             held_out: held_out.cloned().unwrap_or(none),
@@ -332,7 +335,7 @@ mod tests {
             let held_out = Rows { width: 3, values: held_out.to_vec(), class_of: vec![0; 20] };
             let classes = class_count as usize;
             let fitted = train_on(&training, Some(&held_out), classes, SETTINGS).unwrap();
-            prop_assert_eq!(fitted.check(3, classes), Ok(()));
+            prop_assert_eq!(fitted.check(&["a", "b", "c"].map(Feature::number), classes), Ok(()));
             let again = train_on(&training, Some(&held_out), classes, SETTINGS).unwrap();
             prop_assert_eq!(fitted, again);
         }

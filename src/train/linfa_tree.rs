@@ -8,6 +8,7 @@ use ndarray::Array1;
 
 use crate::model::description::Hyperparameters;
 use crate::model::prediction::{Prediction, Predictor};
+use crate::model::splits::{Split, Test};
 use crate::model::tree::Tree;
 use crate::train::cart::{TREE_DEFAULTS, TreeLimits};
 use crate::train::linfa_rows::{classes, matrix};
@@ -73,15 +74,17 @@ fn flat(root: &TreeNode<f64, usize>) -> Result<Tree> {
             (Some(class), _) => tree.push_leaf(class as u32, []),
             (None, [Some(left), Some(right)]) => {
                 let (feature, threshold, _) = node.split();
-                let index = tree.push_split(feature, threshold.next_down());
+                let test = Test::AtMost(threshold.next_down());
+                let index = tree.push_split(&Split::new(feature, test));
                 open.push((right, Some((index, false))));
                 open.push((left, Some((index, true))));
                 index
             }
             (None, _) => bail!("linfa-trees returned a split without children; this is a defect"),
         };
-        if let Some((parent, is_left)) = parent {
-            tree.set_child(parent, is_left, index);
+        // A left child is the node after its parent.
+        if let Some((parent, false)) = parent {
+            tree.set_right(parent, index);
         }
     }
     Ok(tree)
@@ -92,6 +95,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::feature::Feature;
 
     const LIMITS: TreeLimits = TreeLimits {
         depth_max: 32,
@@ -121,7 +125,7 @@ mod tests {
             let training = Rows { width: 2, values: training.to_vec(), class_of: class_of.clone() };
             let held_out = Rows { width: 2, values: held_out.to_vec(), class_of: vec![0; 10] };
             let tree = train(&training, &held_out, LIMITS).unwrap();
-            prop_assert_eq!(tree.check(2, 3), Ok(()));
+            prop_assert_eq!(tree.check(&["a", "b"].map(Feature::number), 3), Ok(()));
         }
     }
 }

@@ -4,6 +4,7 @@
 use anyhow::{Result, bail};
 
 use crate::model::description::MeasuredMetrics;
+use crate::model::feature::Feature;
 use crate::model::metrics::Metrics;
 use crate::model::prediction::{Prediction, Predictor};
 use crate::model::profile::{FeatureProfile, MeasuredOn, Profile, Quantiles, ScoreProfile};
@@ -67,12 +68,12 @@ fn classify(
 
 /// The distribution of each feature in `rows`. For each feature, `missing` is the number
 /// of rows of the data without its value.
-fn feature_profiles(rows: &Rows, names: &[String], missing: &[u64]) -> Vec<FeatureProfile> {
-    let features = names.iter().zip(missing).enumerate();
-    let profile = |(feature, (name, missing)): (usize, (&String, &u64))| {
-        let values = (0..rows.len()).map(|index| rows.row(index)[feature]);
+fn feature_profiles(rows: &Rows, features: &[Feature], missing: &[u64]) -> Vec<FeatureProfile> {
+    let features = features.iter().zip(missing).enumerate();
+    let profile = |(index, (feature, missing)): (usize, (&Feature, &u64))| {
+        let values = (0..rows.len()).map(|row| rows.row(row)[index]);
         FeatureProfile {
-            name: name.clone(),
+            name: feature.name.clone(),
             count: rows.len() as u64,
             missing: *missing,
             quantiles: Quantiles::of(values.collect()),

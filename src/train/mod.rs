@@ -113,31 +113,33 @@ fn describe(
         target: options.table.columns.target.clone(),
         features: table.features.clone(),
         classes: labels.collect::<Result<_, _>>()?,
-        training: TrainingRun {
+        training: Some(TrainingRun {
             rows: data.training.len() as u64,
             held_out: data.held_out.len() as u64,
             left_out: table.left_out,
             seed: options.seed,
             holdout: options.holdout,
             parameters: options.hyperparameters.clone(),
-        },
+        }),
+        imported: None,
         metrics,
-        profile,
+        profile: Some(profile),
     })
 }
 
 /// Prints the result of the training, unless `-q` is given.
 fn report_training(stage: &Stage, model: &Model) {
-    let training = &model.description().training;
-    stage.report.info(&format!(
-        "{}@{} {}: {} rows for training, {} held out, {} left out",
-        model.name(),
-        model.version(),
-        model.hash(),
-        training.rows,
-        training.held_out,
-        training.left_out,
-    ));
+    if let Some(training) = &model.description().training {
+        stage.report.info(&format!(
+            "{}@{} {}: {} rows for training, {} held out, {} left out",
+            model.name(),
+            model.version(),
+            model.hash(),
+            training.rows,
+            training.held_out,
+            training.left_out,
+        ));
+    }
     for line in model.description().metrics_lines() {
         stage.report.info(&line);
     }

@@ -2,6 +2,7 @@
 //! value, no NaN and no infinity.
 
 use crate::model::bounds::CLASSES_MAX;
+use crate::model::feature::Feature;
 use crate::stage::report::shown;
 use crate::train::label::Labels;
 
@@ -65,8 +66,8 @@ impl Rows {
 /// A complete table. Every row can be used.
 #[derive(Debug)]
 pub struct Table {
-    /// The names of the features, in the order of a row.
-    pub features: Vec<String>,
+    /// The features, in the order of a row.
+    pub features: Vec<Feature>,
     /// The label of each class, as JSON text.
     pub classes: Vec<String>,
     /// The rows.
@@ -153,7 +154,7 @@ impl TableBuilder {
             *class = class_of[*class as usize];
         }
         Table {
-            features: self.features,
+            features: self.features.into_iter().map(Feature::number).collect(),
             classes,
             rows: self.rows,
             numbers: self.numbers,

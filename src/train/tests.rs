@@ -4,6 +4,7 @@
 use clap::Parser;
 
 use super::*;
+use crate::model::feature::Feature;
 use crate::model::prediction::Prediction;
 use crate::stage::Stage;
 use crate::stage::cli::RunArgs;
@@ -46,7 +47,7 @@ impl Outcome {
     /// The numbers of rows that were trained on and left out.
     pub fn rows(&self) -> (u64, u64) {
         let model = self.model();
-        let training = &model.description().training;
+        let training = model.description().training.as_ref().unwrap();
         (training.rows, training.left_out)
     }
 
@@ -99,7 +100,7 @@ fn every_algorithm_learns_iris() {
         let model = iris(&format!("--algorithm {algorithm}")).model();
         assert_eq!((model.name(), model.version()), ("m", 3));
         assert_eq!(model.hash().len(), 16);
-        assert_eq!(model.features()[3], "petalWidth");
+        assert_eq!(model.features()[3].name, "petalWidth");
         assert_eq!(model.description().labels(), ["0", "1", "2"]);
         let metrics = model.description().metrics.held_out.as_ref().unwrap();
         assert_eq!(metrics.rows, 30);
@@ -137,8 +138,11 @@ fn the_same_rows_and_seed_give_the_same_bytes() {
 fn without_held_out_rows_there_are_no_metrics() {
     let model = iris("--algorithm decision-tree --holdout 0").model();
     assert!(model.description().metrics.held_out.is_none());
-    assert_eq!(model.description().training.rows, 150);
-    assert_eq!(model.description().profile.features[0].count, 150);
+    assert_eq!(model.description().training.as_ref().unwrap().rows, 150);
+    assert_eq!(
+        model.description().profile.as_ref().unwrap().features[0].count,
+        150
+    );
 }
 
 #[test]
@@ -179,7 +183,7 @@ fn labels_may_be_words_and_rows_may_be_json() {
             "--target kind --algorithm decision-tree",
         );
         let model = model.model();
-        assert_eq!(model.features(), ["b", "a"]);
+        assert_eq!(model.features(), ["b", "a"].map(Feature::number));
         assert_eq!(model.description().labels()[1], "true");
     }
 }

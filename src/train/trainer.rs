@@ -3,14 +3,15 @@
 use anyhow::Result;
 
 use crate::model::description::Hyperparameters;
+use crate::model::feature::Feature;
 use crate::model::prediction::Predictor;
 use crate::train::table::Rows;
 
 /// The data that an algorithm learns from.
 #[derive(Debug)]
 pub struct TrainingData<'a> {
-    /// The names of the features, in the order of a row.
-    pub features: &'a [String],
+    /// The features, in the order of a row.
+    pub features: &'a [Feature],
     /// The number of classes.
     pub class_count: usize,
     /// The rows to learn from; at least two of each class.

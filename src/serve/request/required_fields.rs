@@ -5,11 +5,13 @@ use std::fmt;
 use anyhow::Result;
 
 use crate::model::Model;
+use crate::model::feature::{Feature, Missing};
 use crate::wire::object::Object;
 
-/// The fields that a model input needs. Each must be a number.
+/// The fields that a model input needs.
 pub enum RequiredFields {
-    /// The fields of these names. With no names, any input is accepted.
+    /// The fields of these names, which are numbers. With no names, any input is
+    /// accepted.
     Named(Vec<String>),
     /// The features of this model.
     OfModel {
@@ -19,6 +21,27 @@ pub enum RequiredFields {
         /// input.
         row: Vec<f64>,
     },
+}
+
+/// A field of a model input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// The name.
+    pub name: &'a str,
+    /// Whether the value is a number; else it is a text.
+    pub is_number: bool,
+    /// Whether an input without the field is refused.
+    pub is_required: bool,
+}
+
+impl<'a> From<&'a Feature> for Field<'a> {
+    fn from(feature: &'a Feature) -> Field<'a> {
+        Field {
+            name: &feature.name,
+            is_number: feature.categories().is_none(),
+            is_required: feature.missing == Missing::Error,
+        }
+    }
 }
 
 impl RequiredFields {
@@ -35,13 +58,25 @@ impl RequiredFields {
         })
     }
 
-    /// The names of the fields.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
-        let names = match self {
-            RequiredFields::Named(names) => names.as_slice(),
-            RequiredFields::OfModel { model, .. } => model.features(),
-        };
-        names.iter().map(String::as_str)
+    /// The fields, for a description of the service. A feature with a JSON pointer is
+    /// not a field of the input, so it is left out.
+    pub fn fields(&self) -> Vec<Field<'_>> {
+        match self {
+            RequiredFields::Named(names) => {
+                let number = |name| Field {
+                    name,
+                    is_number: true,
+                    is_required: true,
+                };
+                names.iter().map(|name| number(name)).collect()
+            }
+            RequiredFields::OfModel { model, .. } => {
+                let features = model.features().iter();
+                let features = features.filter(|feature| !feature.name.starts_with('/'));
+                let field = |feature| Field::from(feature);
+                features.map(field).collect()
+            }
+        }
     }
 
     /// Checks `model_input`, which is JSON text. The error names the fault.

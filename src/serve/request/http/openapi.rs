@@ -156,7 +156,7 @@ impl ServiceDescription<'_> {
             add("409", error("A call with this id is open"));
         }
         add("413", error("The body is too long"));
-        if self.required.names().next().is_some() {
+        if !self.required.fields().is_empty() {
             add(
                 "422",
                 error("A field of the model input is missing or is not a number"),
@@ -249,18 +249,20 @@ impl ServiceDescription<'_> {
     }
 
     fn schemas(&self) -> Value {
-        let names: Vec<&str> = self.required.names().collect();
-        let model_input = if names.is_empty() {
+        let fields = self.required.fields();
+        let model_input = if fields.is_empty() {
             json!({"description": "Any JSON that the models understand"})
         } else {
-            let numbers = names.iter().map(|name| {
-                let number = json!({"type": "number"});
-                ((*name).to_owned(), number)
+            let required = fields.iter().filter(|field| field.is_required);
+            let required: Vec<&str> = required.map(|field| field.name).collect();
+            let properties = fields.iter().map(|field| {
+                let json_type = if field.is_number { "number" } else { "string" };
+                (field.name.to_owned(), json!({"type": json_type}))
             });
             json!({
                 "type": "object",
-                "required": names,
-                "properties": numbers.collect::<Map<_, _>>(),
+                "required": required,
+                "properties": properties.collect::<Map<_, _>>(),
             })
         };
         json!({
