@@ -373,6 +373,7 @@ mod tests {
             width: rows[0].0.len(),
             values: rows.iter().flat_map(|(row, _)| row.to_vec()).collect(),
             class_of: rows.iter().map(|(_, class)| *class).collect(),
+            ..Rows::default()
         }
     }
 
@@ -531,6 +532,7 @@ mod tests {
                     width,
                     values: values.iter().map(|value| f64::from(*value) / 4.0).collect(),
                     class_of,
+                    ..Rows::default()
                 })
         })
     }

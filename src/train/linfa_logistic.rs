@@ -331,8 +331,9 @@ mod tests {
                 width: 3,
                 values: training.to_vec(),
                 class_of: (0..40).map(|index| index % class_count).collect(),
+                ..Rows::default()
             };
-            let held_out = Rows { width: 3, values: held_out.to_vec(), class_of: vec![0; 20] };
+            let held_out = Rows { width: 3, values: held_out.to_vec(), class_of: vec![0; 20], ..Rows::default() };
             let classes = class_count as usize;
             let fitted = train_on(&training, Some(&held_out), classes, SETTINGS).unwrap();
             prop_assert_eq!(fitted.check(&["a", "b", "c"].map(Feature::number), classes), Ok(()));
@@ -348,6 +349,7 @@ mod tests {
                 width: 1,
                 values: (0..30).map(f64::from).collect(),
                 class_of: (0..30).map(|row| (row / 4) % class_count).collect(),
+                ..Rows::default()
             };
             let mut model = train_on(&rows, None, class_count as usize, SETTINGS).unwrap();
             assert!(gradient_norm_per_row(&model, &rows, SETTINGS.l2) < GRADIENT_MAX);
@@ -371,6 +373,7 @@ mod tests {
                 width: 2,
                 values: (0..20).flat_map(|row| [f64::from(row), constant]).collect(),
                 class_of: (0..20).map(|row| u32::from(row > 9)).collect(),
+                ..Rows::default()
             };
             let fitted = train_on(&rows, None, 2, SETTINGS).unwrap();
             assert_eq!((fitted.means[1], fitted.scales[1]), (constant, 1.0));
@@ -385,6 +388,7 @@ mod tests {
             width: 1,
             values: (0..20).map(|row| f64::from(row) * scale).collect(),
             class_of: (0..20).map(|row| u32::from(row > 9)).collect(),
+            ..Rows::default()
         };
         let few = Settings {
             l2: 1.0,

@@ -122,8 +122,8 @@ mod tests {
             class_of in proptest::collection::vec(0u32..3, 20),
         ) {
             let (training, held_out) = values.split_at(40);
-            let training = Rows { width: 2, values: training.to_vec(), class_of: class_of.clone() };
-            let held_out = Rows { width: 2, values: held_out.to_vec(), class_of: vec![0; 10] };
+            let training = Rows { width: 2, values: training.to_vec(), class_of: class_of.clone(), ..Rows::default() };
+            let held_out = Rows { width: 2, values: held_out.to_vec(), class_of: vec![0; 10], ..Rows::default() };
             let tree = train(&training, &held_out, LIMITS).unwrap();
             prop_assert_eq!(tree.check(&["a", "b"].map(Feature::number), 3), Ok(()));
         }

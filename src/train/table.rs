@@ -22,26 +22,29 @@ pub struct ColumnNames {
     pub features: Option<Vec<String>>,
 }
 
-/// Rows of numbers, each with its class.
+/// Rows of values, each with its class or with the number to predict.
 #[derive(Clone, Debug, Default)]
 pub struct Rows {
     /// The number of values in a row.
     pub width: usize,
-    /// The values of all rows, row after row.
+    /// The values of all rows, row after row, in the form of
+    /// [`Feature`](crate::model::feature::Feature).
     pub values: Vec<f64>,
-    /// The class of each row.
+    /// The class of each row. Empty if the target is a number.
     pub class_of: Vec<u32>,
+    /// The number to predict for each row. Empty if the target has classes.
+    pub targets: Vec<f64>,
 }
 
 impl Rows {
     /// The number of rows.
     pub fn len(&self) -> usize {
-        self.class_of.len()
+        self.class_of.len().max(self.targets.len())
     }
 
     /// Whether the table has no row.
     pub fn is_empty(&self) -> bool {
-        self.class_of.is_empty()
+        self.len() == 0
     }
 
     /// The values of one row.
@@ -55,10 +58,13 @@ impl Rows {
         for index in indices {
             values.extend_from_slice(self.row(*index));
         }
+        let class_of = indices.iter().filter_map(|index| self.class_of.get(*index));
+        let targets = indices.iter().filter_map(|index| self.targets.get(*index));
         Rows {
             width: self.width,
             values,
-            class_of: indices.iter().map(|index| self.class_of[*index]).collect(),
+            class_of: class_of.copied().collect(),
+            targets: targets.copied().collect(),
         }
     }
 }
@@ -68,7 +74,7 @@ impl Rows {
 pub struct Table {
     /// The features, in the order of a row.
     pub features: Vec<Feature>,
-    /// The label of each class, as JSON text.
+    /// The label of each class, as JSON text. Empty if the target is a number.
     pub classes: Vec<String>,
     /// The rows.
     pub rows: Rows,
