@@ -12,12 +12,14 @@
 //! - `serve`: the path of one request, from its client to its answer;
 //! - `model`: models and their files;
 //! - `train`: the training of models on tables;
+//! - `import`: models of other libraries;
 //! - `observe`: archives and search indexes, outside that path.
 //!
 //! Only the programs are public, so the compiler reports all unused code.
 // Unit tests may block; stages may not. clippy.toml gives the reasons.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+mod import;
 mod join;
 mod model;
 mod observe;

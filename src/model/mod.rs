@@ -20,6 +20,7 @@ pub(crate) mod logistic;
 pub(crate) mod metrics;
 pub mod prediction;
 pub(crate) mod profile;
+pub(crate) mod save;
 pub(crate) mod scalar;
 pub(crate) mod splits;
 mod text_table;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
+use crate::import::args::ImportArgs;
 use crate::model::inspect::InspectArgs;
 use crate::serve::score::scoring::ScoringOptions;
 use crate::stage::cli::{RunArgs, VERSION, duration};
@@ -42,6 +43,8 @@ pub struct ScoreArgs {
 pub enum Command {
     /// Train a model on a table and write its file
     Train(Box<TrainArgs>),
+    /// Turn a LightGBM or XGBoost model into a model file that needs no library
+    Import(Box<ImportArgs>),
     /// Print a model as readable text
     Inspect(InspectArgs),
 }

@@ -21,6 +21,7 @@ use anyhow::Result;
 
 pub use crate::serve::score::args::ScoreArgs;
 
+use crate::import;
 use crate::model::inspect;
 use crate::serve::score::args::{Command, ScoreOptions};
 use crate::serve::score::engine::Engine;
@@ -46,6 +47,7 @@ impl Program for ScoreArgs {
     fn run(self, stage: &mut Stage) -> Result<()> {
         match self.command {
             Some(Command::Train(args)) => train::run(*args, stage),
+            Some(Command::Import(args)) => import::run(*args, stage),
             Some(Command::Inspect(args)) => inspect::run(args, stage),
             None => score(&self.scoring.check()?, stage),
         }

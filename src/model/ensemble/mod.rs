@@ -2,57 +2,15 @@
 //! added (gradient boosting). This file predicts with them, stores, checks and describes
 //! them.
 
-use serde::{Deserialize, Serialize};
+pub mod link;
+pub mod text;
 
 use crate::model::bounds::{CLASSES_MAX, FEATURES_MAX};
+use crate::model::ensemble::link::Link;
+use crate::model::ensemble::text::{Combination, EnsembleText, Precision, TreeText, flag};
 use crate::model::feature::Feature;
 use crate::model::prediction::{Names, Prediction, Predictor};
 use crate::model::splits::{NodeView, Split, Splits, Test};
-
-/// The way in which the answers of the trees become one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Combination {
-    /// The mean of the trees of an output.
-    Average,
-    /// The sum of the trees of an output.
-    Sum,
-}
-
-/// The function that turns the combined outputs into the prediction.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Link {
-    /// The outputs are the number or the probabilities.
-    Identity,
-    /// `1 / (1 + exp(-scale * x))`. With two classes, this is the probability of the
-    /// second one.
-    Logistic {
-        /// The factor of the output.
-        scale: f64,
-    },
-    /// The probabilities are proportional to `exp(x)`.
-    Softmax,
-    /// `exp(x)`.
-    Exponential,
-    /// `ln(1 + exp(x))`.
-    LogOnePlusExponential,
-    /// The square of the output, with the sign of the output.
-    SignedSquare,
-    /// 1 if the output is above 0, else 0. With two classes, this is the class.
-    Step,
-}
-
-/// The precision in which the trees compare and add.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Precision {
-    /// Double precision.
-    #[default]
-    Double,
-    /// Single precision. XGBoost rounds inputs and sums to it.
-    Single,
-}
 
 /// The answers of all leaves.
 #[derive(Clone, Debug, PartialEq)]
@@ -187,11 +145,6 @@ impl Ensemble {
         self.base.len()
     }
 
-    /// Whether inputs are rounded to single precision.
-    pub fn is_single_precision(&self) -> bool {
-        self.precision == Precision::Single
-    }
-
     /// Adds the answers of all trees to `outputs`.
     fn add_trees(&self, row: &[f64], outputs: &mut [f64]) {
         match (&self.leaves, self.precision) {
@@ -236,50 +189,6 @@ impl Ensemble {
             *output = *output / trees as f64 + base;
         }
     }
-
-    /// Applies the link to the outputs of a classifier, which become probabilities.
-    fn link_classes(&self, outputs: &mut [f64]) {
-        match self.link {
-            Link::Softmax => softmax(outputs),
-            Link::Logistic { scale } => {
-                for output in outputs {
-                    *output = logistic(scale * *output);
-                }
-            }
-            _ => {}
-        }
-    }
-
-    /// Applies the link to a number.
-    fn link_number(&self, number: f64) -> f64 {
-        let linked = match self.link {
-            Link::Identity | Link::Softmax => number,
-            Link::Logistic { scale } => logistic(scale * number),
-            Link::Exponential => number.exp(),
-            Link::LogOnePlusExponential => number.exp().ln_1p(),
-            Link::SignedSquare => number.abs() * number,
-            Link::Step => f64::from(number > 0.0),
-        };
-        // JSON has no infinity.
-        linked.clamp(-f64::MAX, f64::MAX)
-    }
-}
-
-fn logistic(number: f64) -> f64 {
-    1.0 / (1.0 + (-number).exp())
-}
-
-/// Softmax, relative to the largest output, so that no exponential overflows.
-pub fn softmax(outputs: &mut [f64]) {
-    let largest = outputs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-    let mut total = 0.0;
-    for output in outputs.iter_mut() {
-        *output = (*output - largest).exp();
-        total += *output;
-    }
-    for output in outputs {
-        *output /= total;
-    }
 }
 
 /// The index of the largest number; the first of several.
@@ -299,7 +208,7 @@ impl Predictor for Ensemble {
         if output_count == 1 {
             let mut output = [0.0];
             self.combine(row, &mut output);
-            let number = self.link_number(output[0]);
+            let number = self.link.apply(output[0]);
             // A model of two classes has one output: that of the second class.
             let [first, second] = probabilities else {
                 return Prediction::Number(number);
@@ -308,7 +217,7 @@ impl Predictor for Ensemble {
             return Prediction::Class(usize::from(number > 0.5));
         }
         self.combine(row, probabilities);
-        self.link_classes(probabilities);
+        self.link.apply_to_classes(probabilities);
         Prediction::Class(index_of_largest(probabilities))
     }
 
@@ -326,7 +235,7 @@ impl Predictor for Ensemble {
         if !is_fitting || outputs > CLASSES_MAX {
             return Err("the number of outputs does not fit the classes".to_owned());
         }
-        check_link(self.link, outputs, class_count)?;
+        self.link.check(outputs, class_count)?;
         if self.roots.is_empty() {
             return Err("it has no trees".to_owned());
         }
@@ -430,61 +339,23 @@ impl Ensemble {
             ..TreeText::default()
         };
         for index in root..end {
-            let mut flags = 0;
             match self.splits.node(index) {
-                NodeView::Leaf(leaf) => {
-                    text.features.push(-1);
-                    text.right.push(0);
-                    match &self.leaves {
-                        Leaves::Numbers(numbers) => text.values.push(numbers[leaf]),
-                        Leaves::Shares { starts, shares } => {
-                            let own = starts[leaf] as usize..starts[leaf + 1] as usize;
-                            let own = shares[own].to_vec();
-                            text.shares.get_or_insert_default().push(own);
-                            text.values.push(0.0);
-                        }
+                NodeView::Leaf(leaf) => match &self.leaves {
+                    Leaves::Numbers(numbers) => {
+                        text.push_leaf(numbers[leaf]);
                     }
-                }
+                    Leaves::Shares { starts, shares } => {
+                        let own = starts[leaf] as usize..starts[leaf + 1] as usize;
+                        text.push_shares(shares[own].to_vec());
+                    }
+                },
                 NodeView::Split { split, right } => {
-                    text.features.push(split.feature as i32);
-                    text.right.push((right - root) as u32);
-                    if split.missing_left {
-                        flags |= flag::MISSING_LEFT;
-                    }
-                    if split.zero_is_missing {
-                        flags |= flag::ZERO_IS_MISSING;
-                    }
-                    match split.test {
-                        Test::AtMost(threshold) => text.values.push(threshold),
-                        Test::OneOf(set) => {
-                            flags |= flag::CATEGORIES;
-                            text.values.push(text.categories.len() as f64);
-                            text.categories.push(set);
-                        }
-                    }
+                    let node = text.push_split(&split);
+                    text.right[node] = (right - root) as u32;
                 }
             }
-            text.flags.push(flags);
-        }
-        if text.flags.iter().all(|flags| *flags == 0) {
-            text.flags.clear();
         }
         text
-    }
-}
-
-/// Checks that a link fits the number of outputs and classes.
-fn check_link(link: Link, outputs: usize, class_count: usize) -> Result<(), String> {
-    let is_fitting = match link {
-        Link::Identity => true,
-        Link::Logistic { scale } => scale.is_finite(),
-        Link::Softmax => outputs > 1,
-        Link::Step => outputs == 1,
-        Link::Exponential | Link::LogOnePlusExponential | Link::SignedSquare => class_count == 0,
-    };
-    match is_fitting {
-        true => Ok(()),
-        false => Err("the link does not fit the classes".to_owned()),
     }
 }
 
@@ -493,58 +364,3 @@ const NODES_MAX: usize = 1 << 27;
 
 /// The largest number of features that are described.
 const DESCRIBED_FEATURES: usize = 30;
-
-/// The bits of a node's flags in a model file.
-mod flag {
-    pub const CATEGORIES: u8 = 1;
-    pub const MISSING_LEFT: u8 = 2;
-    pub const ZERO_IS_MISSING: u8 = 4;
-}
-
-/// An ensemble in the form of a model file.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct EnsembleText {
-    /// The way in which the trees' answers become one.
-    pub combination: Combination,
-    /// The precision of comparisons and sums.
-    #[serde(default)]
-    pub precision: Precision,
-    /// The function of the outputs.
-    pub link: Link,
-    /// One number for each output, which is added to it.
-    pub base: Vec<f64>,
-    /// The trees.
-    pub trees: Vec<TreeText>,
-}
-
-/// A tree in the form of a model file. The lists have one entry for each node, in
-/// preorder: the left child of a split is the next node.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct TreeText {
-    /// The output to which the tree contributes.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub output: u32,
-    /// The feature of a split; -1 for a leaf.
-    pub features: Vec<i32>,
-    /// The threshold of a split or the index of its set in `categories`; the number of a
-    /// leaf.
-    pub values: Vec<f64>,
-    /// The right child of a split, counted from the root; 0 for a leaf.
-    pub right: Vec<u32>,
-    /// The sum for each node: 1 if it splits on categories, 2 if a missing value goes
-    /// left, 4 if the value 0 counts as missing. Empty if all sums are 0.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub flags: Vec<u8>,
-    /// The sets of categories that go left.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub categories: Vec<Vec<u32>>,
-    /// For each leaf, the shares of classes, if its answer is no number.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub shares: Option<Vec<Vec<(u32, f64)>>>,
-}
-
-fn is_zero(number: &u32) -> bool {
-    *number == 0
-}

@@ -1,0 +1,58 @@
+//! Puts the nodes of a foreign tree into the order of a model file: a split, its left
+//! subtree, its right subtree.
+
+use crate::model::ensemble::text::TreeText;
+use crate::model::splits::Split;
+
+/// A node of a foreign tree.
+#[derive(Debug)]
+pub enum ForeignNode {
+    /// The end of a path, with its number.
+    Leaf(f64),
+    /// A split, with the indices of its children.
+    Split {
+        /// The question.
+        split: Split,
+        /// The child for rows that go left.
+        left: usize,
+        /// The child for other rows.
+        right: usize,
+    },
+}
+
+/// Converts the tree with the root `root`. `node` gives a node by its index, below
+/// `count`. A node with two parents and a circle are errors.
+pub fn convert(
+    root: usize,
+    count: usize,
+    output: u32,
+    node: impl Fn(usize) -> Result<ForeignNode, String>,
+) -> Result<TreeText, String> {
+    let mut text = TreeText {
+        output,
+        ..TreeText::default()
+    };
+    let mut is_visited = vec![false; count];
+    // Each open node with the converted split whose right child it is.
+    let mut open = vec![(root, None)];
+    while let Some((index, right_of)) = open.pop() {
+        match is_visited.get_mut(index) {
+            None => return Err(format!("names node {index}, which does not exist")),
+            Some(true) => return Err(format!("reaches node {index} on two paths")),
+            Some(visited) => *visited = true,
+        }
+        let converted = match node(index)? {
+            ForeignNode::Leaf(number) => text.push_leaf(number),
+            ForeignNode::Split { split, left, right } => {
+                let converted = text.push_split(&split);
+                open.push((right, Some(converted)));
+                open.push((left, None));
+                converted
+            }
+        };
+        if let Some(parent) = right_of {
+            text.right[parent] = converted as u32;
+        }
+    }
+    Ok(text)
+}
