@@ -230,7 +230,7 @@ impl BatchRecords {
 impl Iterator for BatchRecords {
     type Item = Result<RecordedEntry, Box<BadLine>>;
 
-    // Inlined, like its callers: a record is large, and each call would copy it.
+    // Without inlining, here and in the callers, each call would copy a large record.
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         Some(Ok(match self.entries.next()? {

@@ -65,8 +65,8 @@ pub trait Filter {
 /// Work of a filter in other threads or programs, or at a later time.
 pub trait Background {
     /// Appends the finished output of the oldest lines to `out`, and returns whether
-    /// there was any. `wait` is set if no more input is ready. Then this submits the
-    /// lines that are held for a batch, and waits for the oldest lines.
+    /// there was any. `wait` is set if no more input is ready. In that case, this
+    /// submits the lines that are held for a batch, and waits for the oldest lines.
     fn collect(
         &mut self,
         _stage: &mut Stage,
@@ -270,7 +270,8 @@ impl<F: Filter> Filtering<'_, F> {
     }
 }
 
-/// A progress bar on the terminal. It is hidden if the length of the input is unknown.
+/// A progress bar on the terminal. The bar is hidden if the length of the input is
+/// unknown.
 fn progress_bar(input: &Input, stage: &Stage) -> ProgressBar {
     match input.file_bytes() {
         Some(bytes) => progress_bar_of(bytes, stage),

@@ -21,9 +21,9 @@ const FINISH_TIME: Duration = Duration::from_secs(5);
 /// The writer of rejected records.
 #[derive(Debug)]
 pub enum Rejects {
-    /// The program writes itself. It waits for the disk, and loses no record.
+    /// The program itself writes and waits for the disk. No record is lost.
     Direct(BufWriter<File>),
-    /// A thread writes. The program never waits, but may lose records.
+    /// A thread writes. The program never waits, but records may be lost.
     Thread(RejectsThread),
 }
 

@@ -78,14 +78,14 @@ pub fn names(folder: &Path) -> Result<Vec<String>> {
 /// One file of a recording.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RecordedFile {
-    /// A part in a folder. It may become a complete file before it is opened.
+    /// A part in a folder. The part may become a complete file before it is opened.
     Part {
         /// The folder.
         folder: PathBuf,
         /// The id in its name, or the text at the position of the id.
         id: String,
     },
-    /// A complete file in a folder. A link with such a name is not followed.
+    /// A complete file in a folder. A link with this name is not followed.
     Complete(PathBuf),
     /// A file that the user named.
     File(PathBuf),
@@ -156,7 +156,7 @@ pub fn open_regular(path: &Path, follow: bool) -> io::Result<(File, Metadata)> {
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => open(flags)?,
         opened => opened?,
     };
-    // Another file may have taken the name in between.
+    // Another file may have taken the name meanwhile.
     let metadata = file.metadata()?;
     refuse_irregular(&metadata)?;
     Ok((file, metadata))
@@ -187,7 +187,7 @@ pub fn not_opened(error: &io::Error) -> String {
         io::ErrorKind::NotFound => "was removed before it was read".to_owned(),
         // The error was made by `refuse_irregular`, and names the type.
         io::ErrorKind::Other => format!("{error}; it is skipped"),
-        // The file was replaced by a link in between.
+        // A link has replaced the file meanwhile.
         _ if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
             "is a link, which is not followed; it is skipped".to_owned()
         }

@@ -1,8 +1,8 @@
 //! Splits bytes into lines. No other file knows how a record ends.
 //!
-//! [`Lines`] is a buffer between a reader and a stage. It returns whole lines as slices
-//! of the buffer, so a stage copies a line only if it must. However long a line is, the
-//! buffer holds at most one line and one block.
+//! [`Lines`] is a buffer between a reader and a stage. The lines are slices of the
+//! buffer, so a stage copies a line only if it must. However long a line is, the buffer
+//! holds at most one line and one block.
 
 use std::io;
 
@@ -330,7 +330,7 @@ impl Lines {
     }
 
     /// Drops the bytes of an unfinished line, but keeps the whole lines before it.
-    /// Returns the number of dropped bytes. They do not count in the offsets of later
+    /// Returns the number of dropped bytes, which do not count in the offsets of later
     /// lines.
     pub fn drop_unfinished_line(&mut self) -> u64 {
         let held = &self.buffer[self.start..self.end];

@@ -1,5 +1,5 @@
-//! Recognizes JSON that is not in the form of one object per line, and names a command
-//! that converts it.
+//! Recognises JSON that is not one object per line, and names a command that converts
+//! it.
 
 use serde_json::Deserializer;
 use serde_json::value::RawValue;

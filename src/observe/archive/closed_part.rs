@@ -19,7 +19,7 @@ pub struct ClosedPart {
 }
 
 impl ClosedPart {
-    /// A part of an earlier run. It contains whole lines.
+    /// A part of an earlier run, with whole lines only.
     pub fn recovered(id: FileId) -> ClosedPart {
         ClosedPart { id, own: None }
     }

@@ -27,13 +27,13 @@ const CHECK_EVERY: Duration = Duration::from_millis(200);
 pub struct PublisherCounts {
     /// Complete files of this run.
     pub files: u64,
-    /// This run's records in complete files.
+    /// Records of this run in complete files.
     pub archived: u64,
-    /// Earlier runs' records in complete files.
+    /// Records of earlier runs in complete files.
     pub recovered: u64,
     /// Complete files that were removed because of a retention limit.
     pub removed: u64,
-    /// This run's records that another program has removed from a closed part.
+    /// Records of this run that another program has removed from a closed part.
     pub lost: u64,
 }
 
@@ -43,7 +43,7 @@ pub struct Publisher {
     folder: PathBuf,
     /// `None` while the thread of a compression uses it.
     compressor: Option<Compressor>,
-    /// The stamp of the next file, as far as it is known.
+    /// The stamp of the next file, with its lines and bytes still at 0.
     next_stamp: Stamp,
     retention: Retention,
     /// The closed parts. If there is a `compression`, it compresses the first one.
@@ -58,7 +58,8 @@ pub struct Publisher {
 pub type Compression = Task<(Compressor, Result<CompleteFile>)>;
 
 impl Publisher {
-    /// An empty queue. `next_stamp` is the stamp of the next file, as far as it is known.
+    /// An empty queue. `next_stamp` is the stamp of the next file, with its lines and
+    /// bytes still at 0.
     pub fn new(
         folder: &Path,
         compressor: Compressor,

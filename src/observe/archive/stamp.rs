@@ -88,8 +88,8 @@ impl Stamp {
 /// The length of the four numbers.
 pub const STAMP_BYTES: usize = 32;
 
-/// The largest possible number of files, lines or bytes: a million lines a second would
-/// take a thousand years.
+/// The largest number of files, lines or bytes. A million lines a second would reach it
+/// after a thousand years.
 const COUNT_MAX: u64 = 1 << 55;
 
 /// The header of a gzip member: deflate, Unix, and no time, so that the same lines give

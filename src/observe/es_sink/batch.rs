@@ -18,8 +18,8 @@ struct Entry {
 /// The history of a record that the service has refused temporarily.
 #[derive(Clone, Copy, Debug)]
 pub struct Deferral {
-    /// The time since which other records were accepted between two refusals of this
-    /// record.
+    /// The time since which the record itself has probably been the cause of its
+    /// refusals.
     pub since: Instant,
     /// The number of records that were indexed before the last refusal.
     pub indexed_before: u64,

@@ -1,8 +1,8 @@
 //! The records that wait to be sent, and the order in which they are sent (pure).
 //!
-//! Calls that failed as a whole are repeated before new calls. Records that the service
-//! refused temporarily, one by one, wait in a separate batch. So a few such records do
-//! not delay new records.
+//! Calls that failed as a whole are repeated before new calls. Single records that the
+//! service refused temporarily wait in a separate batch. So a few of them do not delay
+//! new records.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -122,18 +122,18 @@ impl Outbox {
         self.filling.since()?.checked_add(self.limits.age)
     }
 
-    /// Whether the deferred records fill a call. Then new records would probably be
-    /// deferred, too.
+    /// Whether the deferred records fill a call. In that case, new records would
+    /// probably be deferred, too.
     fn holds_many_deferred(&self) -> bool {
         self.deferred.len() >= self.limits.records || self.deferred.bytes() >= self.limits.bytes
     }
 
-    /// Takes back a call that could not be made. It will be the next call.
+    /// Takes back a call that could not be made. The call will be the next one.
     pub fn put_back(&mut self, batch: SealedBatch) {
         self.retries.push_front(batch);
     }
 
-    /// Takes back a call that failed as a whole. It is repeated after the other
+    /// Takes back a call that failed as a whole. The call is repeated after the other
     /// failed calls.
     pub fn retry(&mut self, batch: SealedBatch) {
         self.retries.push_back(batch);

@@ -1,8 +1,8 @@
 //! Decides whether to read more input, from the states of all branches (pure).
 //!
 //! If no branch is live, a reader that keeps reading sets the speed of the input: spilling its
-//! lines would only cost time. A reader that lags delays the others, but only until its delay
-//! budget is used up. Then its lines are spilled.
+//! lines would only cost time. A reader that lags delays the others until its delay budget is
+//! used up. From then on its lines are spilled.
 
 use std::time::{Duration, Instant};
 
@@ -65,7 +65,8 @@ pub struct DelayBudget {
     remaining: Duration,
     /// When `remaining` was computed.
     at: Instant,
-    /// Whether the budget was used up. It then stays empty until the branch has caught up.
+    /// Whether the budget was used up. A used-up budget stays empty until the branch has
+    /// caught up.
     is_used_up: bool,
 }
 

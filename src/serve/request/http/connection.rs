@@ -51,8 +51,8 @@ pub type EvictionRank = (u8, Instant);
 pub struct ClientConnection {
     phase: Cell<Phase>,
     phase_since: Cell<Instant>,
-    /// The time since which the client has not read from its answer, if it does not
-    /// read.
+    /// The time since which the client has read nothing of its answer; `None` while it
+    /// reads.
     write_blocked_since: Cell<Option<Instant>>,
     closed: Cell<bool>,
     malformed: Cell<bool>,
