@@ -1,7 +1,6 @@
 #!/usr/bin/env bash
-# Changes the code in one place, runs the fast tests, and checks whether one fails.
-# Each change is a mutant. If no test fails, the mutant shows a promise that no test
-# checks.
+# Changes the code in one place, runs the fast tests, and checks whether one fails. Each
+# change is a mutant. If no test fails, the mutant shows behaviour that no test checks.
 #
 #   scripts/mutants.sh [--sample N] [--seed S] [--from K] [--unit] [--seconds T] [FOLDER]...
 #   scripts/mutants.sh --table
@@ -78,9 +77,8 @@ cargo_args_of() {
   esac
 }
 
-# Updates the copy of the checkout in which the mutants are made, so that the checkout
-# itself stays free for work. Copies only changed files, so that only they are built
-# again.
+# Updates the copy of the checkout in which the mutants are made. So you can work in the
+# checkout meanwhile. Only changed files are copied, so only they are built again.
 copy_checkout() {
   local file
   mkdir --parents "$TREE"
@@ -171,7 +169,7 @@ seconds_left() {
 }
 
 # Runs the tests on the unchanged code, and prints how many seconds they take. If the
-# tests failed without a mutant, each mutant would count as caught.
+# tests failed on this code, each mutant would count as caught.
 baseline() {
   local kind=$1 folder=$2 file since args tests
   shift 2

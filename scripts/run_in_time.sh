@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # cargo runs every test and program through this script, as .cargo/config.toml says. A file of
-# tests that does not end in time fails with status 124. After 60 seconds the test
-# program itself names each test that still runs. A program has no such limit.
+# tests that does not end in time fails with status 124. After 60 seconds the test program
+# itself names each test that still runs. Other programs have no limit.
 #
 # RV_TEST_RUN_SECONDS is the limit of one file of tests, 1800 unless set.
 set -euo pipefail
