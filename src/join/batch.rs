@@ -109,9 +109,9 @@ impl Batch {
         self.text.len() + self.entries.len() * size_of::<BatchEntry>() + self.bad_bytes
     }
 
-    /// Adds the record of a line. A blank line adds nothing. `last` is the time of
-    /// the previous record, and is set to the time of this one. A score without a
-    /// timestamp gets the time of the previous record.
+    /// Adds the record of a line. A blank line adds nothing. `last` holds the time of
+    /// the previous record, and then the time of this one. A score without a timestamp
+    /// gets the time of the previous record.
     pub fn add(&mut self, kind: RecordKind, input: &str, line: &Line, last: &mut Micros) {
         let read = match line.record() {
             Ok(None) => return,

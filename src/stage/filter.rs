@@ -62,7 +62,7 @@ pub trait Filter {
     fn snapshot(&self, stage: &Stage) -> Snapshot;
 }
 
-/// Work of a filter in other threads or programs, or at a later time.
+/// The work of a filter that goes on in other threads or programs, or is due later.
 pub trait Background {
     /// Appends the finished output of the oldest lines to `out`, and returns whether
     /// there was any. `wait` is set if no more input is ready. In that case, this
@@ -171,7 +171,7 @@ impl<F: Filter> Filtering<'_, F> {
         Ok(())
     }
 
-    /// Writes the output so far, before a wait that may be long.
+    /// Writes all finished output before a wait that may be long.
     fn write_before_wait(&mut self, stage: &mut Stage) -> Result<()> {
         self.filter.before_wait(stage)?;
         stage.report.flush()?;

@@ -111,7 +111,8 @@ impl Queue {
         }
         let mut left = match self.output.readiness() {
             Some(_) => WRITE_BYTES,
-            // No event would wake the program to write the remaining bytes.
+            // The remaining bytes must be written now, because no event would wake the
+            // program for them.
             None => usize::MAX,
         };
         while !self.failed && left > 0 {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// kept.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// The number of bytes that the thread gets at once.
+/// The thread gets this many bytes at once.
 const BLOCK_BYTES: usize = 64 * 1024;
 
 /// At its end, the program waits for the disk for at most this long.

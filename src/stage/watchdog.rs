@@ -40,8 +40,8 @@ const END_HURRIED_AFTER: Duration = Duration::from_secs(1);
 /// The interval at which a steady series of SIGHUPs is passed on.
 const HANGUP_EVERY: Duration = Duration::from_millis(500);
 
-/// A few SIGHUPs of a user or a script are passed on without delay. This is their
-/// largest number.
+/// After a pause, up to this many SIGHUPs are passed on without delay, as a user or a
+/// script may send them.
 const HANGUPS_WITHOUT_DELAY: u32 = 8;
 
 /// The longest time for the last message, because stderr may have no reader.
@@ -151,8 +151,8 @@ impl Watchdog {
                 let _ = (&self.waker).write(b"!");
             }
             if let Some(stop) = self.shared.stop() {
-                // Locked until the program ends, so that the stage cannot start to hold
-                // data.
+                // The lock is held until the program ends, so that the stage cannot
+                // begin to hold data.
                 let holds = self.shared.lock_holds();
                 if !*holds {
                     self.end(stop, &format!("cut short by {stop}"));
@@ -241,7 +241,7 @@ struct Timing {
     /// Whether the stage has checked for signals at least once after the first signal to stop.
     seen: bool,
     hangup_waits: bool,
-    /// The end of the last interval, if the last SIGHUPs were passed on at intervals.
+    /// If the last SIGHUPs were passed on at intervals: the end of the last interval.
     hangups_until: Option<Instant>,
 }
 

@@ -323,8 +323,8 @@ impl Lines {
         self.newline.is_some() || (self.ended && self.is_inside_line())
     }
 
-    /// Whether the last byte read is a newline. For a caller that reads single bytes:
-    /// this looks at that byte only.
+    /// Whether the last byte read is a newline. A caller that reads single bytes uses
+    /// this, because only that byte is checked.
     pub fn ends_a_line(&self) -> bool {
         self.start < self.end && self.buffer[self.end - 1] == b'\n'
     }
@@ -479,7 +479,7 @@ mod tests {
         }
     }
 
-    /// Reads the same lines by runs.
+    /// Reads the same lines in slices of several lines.
     fn read_in_runs(input: &[u8], pieces: &[usize], line_bytes_max: usize) -> Vec<Owned> {
         let mut lines = Lines::new(line_bytes_max);
         let mut found: Vec<Owned> = Vec::new();

@@ -103,7 +103,7 @@ fn ends_inside_string(text: &str) -> bool {
     inside
 }
 
-/// Whether a line is not a JSON value by itself, like most fragments of a longer value.
+/// Whether a line is only a fragment of a JSON value: by itself it is not JSON.
 pub fn is_fragment(line: &[u8]) -> bool {
     serde_json::from_slice::<&RawValue>(line).is_err()
 }

@@ -53,8 +53,8 @@ impl FileId {
         })
     }
 
-    /// Whether the id's time is the last millisecond that a name can hold. No clock
-    /// returns this time, and few or no ids follow it.
+    /// Whether the id's time is the last millisecond that a name can hold. No real
+    /// clock returns this time, and almost no greater ids are left.
     pub fn is_at_time_limit(self) -> bool {
         self.millis >= MILLIS_MAX
     }

@@ -251,7 +251,7 @@ fn search(
 /// of the next line.
 struct SearchBlock {
     bytes: Vec<u8>,
-    /// The offset at which the next read begins: after an unfinished line.
+    /// The offset at which the next read begins, after the unfinished line.
     unfinished: usize,
     /// The end of the whole lines.
     whole: usize,

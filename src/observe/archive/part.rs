@@ -272,7 +272,7 @@ impl Part {
         !is_at(&self.file, &self.path)
     }
 
-    /// Whether a written byte has reached its longest wait for a sync.
+    /// Whether the oldest written byte has waited for its sync as long as it may.
     pub fn is_sync_due(&self, limits: &PartLimits) -> bool {
         let due = self.sync_due(limits);
         due.is_some_and(|due| due <= Instant::now())

@@ -46,10 +46,11 @@ pub struct Publisher {
     /// The stamp of the next file, with its lines and bytes still at 0.
     next_stamp: Stamp,
     retention: Retention,
-    /// The closed parts. If there is a `compression`, it compresses the first one.
+    /// The closed parts. The `compression`, if there is one, compresses the first of
+    /// them.
     backlog: VecDeque<ClosedPart>,
     compression: Option<Compression>,
-    /// The time of the next attempt, after a full disk.
+    /// After a full disk: the time of the next attempt.
     retry_at: Option<Instant>,
     counts: PublisherCounts,
 }
@@ -119,7 +120,7 @@ impl Publisher {
     }
 
     /// Records a finished compression and starts the next one, without waiting. Fails
-    /// if a compression failed and the disk is not full.
+    /// if a compression failed for another reason than a full disk.
     pub fn advance(&mut self, stage: &mut Stage) -> Result<()> {
         if let Some(finished) = self.compression.take_if(|task| task.is_done()) {
             let (mut compressor, outcome) = finished.join()?;

@@ -103,7 +103,7 @@ const FLAG_EXTRA: u8 = 4;
 /// extra field, the name of its only subfield, and the length of that subfield.
 pub const STAMP_AT: usize = GZIP_HEADER.len() + 6;
 
-/// The bytes of a stamped file that precede the four numbers.
+/// The first bytes of a stamped file, up to the four numbers.
 pub fn stamped_header() -> [u8; STAMP_AT] {
     let mut header = [0; STAMP_AT];
     header[..GZIP_HEADER.len()].copy_from_slice(&GZIP_HEADER);

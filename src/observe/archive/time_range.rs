@@ -217,7 +217,7 @@ pub fn creation_time(file: &RecordedFile) -> Option<Micros> {
 
 /// Whether the first timestamp near the start of a file satisfies `is_wanted`. An invalid
 /// timestamp also counts as wanted, because its line must be rejected. A file that cannot
-/// be read is not wanted; it is reported when the whole file is read.
+/// be read is not wanted. The read of the whole file reports it.
 fn first_timestamp_is(file: &RecordedFile, is_wanted: impl Fn(Micros) -> bool) -> bool {
     let mut start = Vec::new();
     let Ok(opened) = file.open() else {

@@ -195,7 +195,7 @@ impl ArchiveWriter {
         }
     }
 
-    /// Adds the number of uncompressed parts to a signal's error.
+    /// Adds the number of uncompressed parts to the error of an early end.
     fn with_uncompressed_files(&self, ended: anyhow::Error) -> anyhow::Error {
         if ended.downcast_ref::<EndedEarly>().is_none() {
             return ended;

@@ -97,7 +97,7 @@ pub struct Mailbox {
     /// list is empty while there are at most [`FEW_MODELS`].
     by_model: Vec<u32>,
     duplicates: Vec<KeptScore>,
-    /// The number of first scores whose models the policy does not name.
+    /// The number of first scores of models that the policy does not name.
     unnamed: usize,
     /// The approximate memory of the scores, in bytes.
     scores_bytes: usize,

@@ -177,8 +177,8 @@ impl ClosedLoop {
             .map_err(|error| output_error(&self.requests, error))
     }
 
-    /// Closes the requests. The next stages see the end of their input, and answer
-    /// the requests that they have read.
+    /// Closes the output of requests. The next stages see the end of their input, and
+    /// answer the requests that they have read.
     fn close_requests(&mut self, stage: &mut Stage) -> Result<()> {
         if !self.requests_closed {
             stage.close(&mut self.requests)?;
@@ -202,8 +202,8 @@ impl ClosedLoop {
         Ok(())
     }
 
-    /// Sets aside all inputs that were read and not answered, because `error` ends
-    /// the program. A torn line is never taken as a whole line.
+    /// Sets aside all inputs that were read and not answered, because `error` ends the
+    /// program. A torn line counts as torn, and not as a whole line.
     fn set_aside_all(&mut self, stage: &mut Stage, error: &anyhow::Error) {
         let [unanswered, unsent] = match error.downcast_ref() {
             Some(EndedEarly::Signal(_)) => [

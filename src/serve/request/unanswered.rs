@@ -133,8 +133,8 @@ impl Unanswered {
         }
     }
 
-    /// Extends all time-outs by `duration`: for this time, the slow reader of the
-    /// answers kept the program from reading responses.
+    /// Extends all time-outs by `duration`. For this time, the program read no
+    /// responses, because the reader of the answers was slow.
     pub fn extend_timeouts(&mut self, duration: Duration) {
         self.suspended += duration;
     }

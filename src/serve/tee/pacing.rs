@@ -106,8 +106,9 @@ impl DelayBudget {
 }
 
 /// Slows the input so that a reader can empty its spill: at most six bytes are read from the
-/// input for every eight that the reader takes. A reader that cannot keep up with the
-/// others may slow the input for one window, and then not again for [`PAUSE`].
+/// input for every eight that the reader takes. A reader that cannot keep up with the others
+/// may slow the input for one window. For the next [`PAUSE`] it may not slow the input
+/// again.
 #[derive(Clone, Copy, Debug)]
 pub struct CatchUp {
     began_at: Instant,
@@ -267,7 +268,8 @@ mod tests {
     fn a_reader_as_fast_as_the_others_empties_its_spill() {
         for (reader, waits) in [(400_000, false), (370_000, false), (100_000, true)] {
             let (read, taken) = minute(400_000, reader, waits);
-            // The reader has made up for the first second and for the slack.
+            // The reader took more bytes than the input brought, so it has caught up on
+            // the first second.
             assert!(taken > read, "{taken} of {read}");
             assert!(read > taken / 10 * 7, "{read} for {taken}");
         }

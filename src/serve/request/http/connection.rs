@@ -146,8 +146,8 @@ impl ClientConnection {
     }
 
     /// The time at which the connection times out. `None` while a call is being
-    /// answered, because calls have their own time-out. `None` also while a body is
-    /// being read, because that time-out ends with an answer.
+    /// answered, because calls have their own time-out. Also `None` while a body is
+    /// being read, because an expired body gets an answer first.
     pub fn expiry(&self, timeouts: ClientTimeouts) -> Option<Instant> {
         let since = self.phase_since.get();
         match (self.write_blocked_since.get(), self.phase.get()) {

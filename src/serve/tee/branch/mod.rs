@@ -414,8 +414,8 @@ impl Branch {
         self.drop_waiting_lines();
     }
 
-    /// The file descriptor and the event to poll for: room to write if lines wait, otherwise only
-    /// the reader's closing.
+    /// The file descriptor and the event to poll for. If lines wait, the event is room to write;
+    /// otherwise it is only that the reader closes.
     pub fn readiness(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         match &self.sink {
             _ if self.has_failed() => None,
