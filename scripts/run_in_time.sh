@@ -9,7 +9,7 @@ set -euo pipefail
 case $1 in
   */deps/*)
     seconds=$((${RV_TEST_RUN_SECONDS:-1800} + ${RV_CHAOS_SECONDS:-0}))
-    # In the foreground, so that Ctrl-C ends the tests, too.
+    # --foreground lets Ctrl-C end the tests, too.
     exec timeout --foreground --verbose --kill-after=10 "$seconds" "$@"
     ;;
   *) exec "$@" ;;

@@ -526,9 +526,9 @@ pub fn processor_ticks(pid: u32) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// Fails unless a program uses no processor time while nothing comes. On a busy machine it
-/// may finish earlier work late, so one quiet half second of five is enough: a program that
-/// spins has none.
+/// Fails if a program uses processor time while it waits. On a busy machine it may finish
+/// earlier work late, so one quiet half second of five is enough. A program that spins has
+/// none.
 pub fn assert_idle(pid: u32) {
     let is_quiet = |_| {
         let before = processor_ticks(pid);
