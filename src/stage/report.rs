@@ -233,7 +233,7 @@ impl Report {
     }
 
     /// Rejects a record: counts it, reports it, and appends it to the file of rejects.
-    /// An error with `--strict`.
+    /// With `--strict`, this is an error.
     pub fn reject(&mut self, input: &str, line: &Line, reject: &Reject) -> Result<()> {
         self.rejected[reject.label_index()] += 1;
         let reason = match line.oversized {
@@ -274,7 +274,7 @@ impl Report {
     }
 
     /// Counts and reports a file that could not be read completely. The program
-    /// continues with the other files. An error with `--strict`.
+    /// continues with the other files. With `--strict`, this is an error.
     pub fn damaged(&mut self, message: &str) -> Result<()> {
         self.damaged += 1;
         if self.strict {

@@ -298,8 +298,8 @@ impl Lines {
         self.skipping.is_none() && newline - self.start <= self.line_bytes_max
     }
 
-    /// The line that has been begun and not returned. For a caller that stops before the
-    /// end of the line has been read.
+    /// The line that has been begun and not returned. A caller that stops in the middle
+    /// of a line uses this.
     pub fn unfinished_line(&mut self) -> Option<Line<'_>> {
         if !self.is_inside_line() {
             return None;

@@ -36,7 +36,7 @@ pub struct Item<'a> {
     pub number: u64,
     /// The offset of the line in the input, in bytes.
     pub offset: u64,
-    /// Set if the service has refused the record temporarily.
+    /// The earlier refusals, if the service has refused the record temporarily.
     pub deferral: Option<Deferral>,
 }
 

@@ -4,7 +4,7 @@
 /// after about N successful calls, like the window of a TCP sender.
 #[derive(Debug)]
 pub struct CallLimit {
-    /// From 1 to `max`.
+    /// The present limit, from 1 to `max`.
     allowed: f64,
     max: usize,
 }

@@ -114,7 +114,7 @@ impl Routes {
         }
     }
 
-    /// Writes all records, however long this takes. For a replay.
+    /// Writes all records for a replay, however long this takes.
     pub fn write_all(&mut self, stage: &mut Stage) -> Result<()> {
         for queue in self.queues() {
             queue.write_all(stage)?;

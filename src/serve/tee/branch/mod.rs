@@ -80,7 +80,7 @@ pub struct Branch {
     /// Since when lines have been waiting to be written; `None` if no line waits.
     blocked_since: Option<Instant>,
     blocked: Duration,
-    /// Set once nothing more can be written.
+    /// The reason why nothing more can be written, if this is so.
     failure: Option<Failure>,
     /// When bytes were last written.
     last_written_at: Instant,

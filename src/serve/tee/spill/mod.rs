@@ -36,7 +36,7 @@ use crate::serve::tee::spill::worker::Worker;
 #[derive(Debug)]
 pub struct Spill {
     shared: Arc<SharedSpill>,
-    /// Set until the thread is started.
+    /// The stored lines, until the thread is started and takes them.
     segments: Option<Segments>,
     thread: Option<JoinHandle<Segments>>,
     on_full: OnFull,

@@ -54,7 +54,7 @@ pub struct StoredTotals {
     /// Lines that were not read yet.
     pub records: u64,
     /// When the segment of the oldest unread line was started. For a segment of an earlier
-    /// process: when it was found.
+    /// process, this is the time at which it was found.
     pub since: Option<Instant>,
 }
 
