@@ -5,7 +5,7 @@
 #   scripts/mutants.sh [--sample N] [--seed S] [--from K] [--unit] [--seconds T] [FOLDER]...
 #   scripts/mutants.sh --table
 #
-# FOLDER is wire, stream, serve/rendezvous, observe or serve/tee. Without one, all of
+# FOLDER is wire, stream, serve/rendezvous, observe or serve/tee. Without FOLDER, all of
 # them run. --sample takes N mutants of each folder at random, from the K-th on. The
 # same seed gives the same order, so a sample can run in pieces. Without --sample all
 # mutants run, about 4100, which takes many hours.
@@ -68,8 +68,8 @@ program_tests_of() {
 }
 
 # cargo-mutants passes the arguments after its `--` only to the test phase. The build
-# phase gets its arguments by --cargo-arg. Without them it links every program and every
-# test for each mutant, which takes 40 s instead of 4 s.
+# phase gets its arguments by --cargo-arg. Without these arguments it links every
+# program and every test for each mutant, which takes 40 s instead of 4 s.
 cargo_args_of() {
   case $1 in
     unit) echo --locked --lib ;;

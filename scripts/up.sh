@@ -25,7 +25,7 @@
 # Two more commands are for systemd: `prepare` (with the flags of `up`) makes the
 # folder, and `supervise NAME` runs one stage in the foreground.
 #
-# RV_BIN names a folder with the programs. Without it, they are built.
+# RV_BIN names a folder with the programs. If RV_BIN is not set, the script builds them.
 #
 # Commands that change the running stages hold a lock, so they run one after the other.
 # If `up` or `add` fails, it stops the stages that it has started.
@@ -411,7 +411,7 @@ remove() {
 }
 
 take_away() {
-  # Without its pipe, the model's input ends, and so does the model.
+  # When the pipe is removed, the model's input ends, and then the model ends.
   rm --force "models/$1"
   stop_stage "$1"
   rm --force "scores/$1"

@@ -42,7 +42,7 @@ pub fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A temporary folder for one test. It is kept if the test fails.
+/// A temporary folder for one test. The folder is kept if the test fails.
 pub struct Workdir {
     folder: TempDir,
     limit: Arc<TimeLimit>,
@@ -234,7 +234,7 @@ impl Run {
     }
 }
 
-/// A running program. It is killed when this is dropped.
+/// A running program. The program is killed when this value is dropped.
 pub struct Running {
     name: String,
     child: Child,

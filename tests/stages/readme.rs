@@ -95,7 +95,7 @@ fn type_in(page: &str) -> (Workdir, Finished) {
         .collect();
     let front = free_port();
     let commands = commands
-        // This test is part of `cargo test`; the programs are built already.
+        // This test is part of `cargo test`, and the programs are built already.
         .replace("\ncargo test\n", "\n")
         // Another program may use the port.
         .replace(

@@ -12,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::harness::{Finished, Run, Workdir, checkout, dt_then_lr, eventually, json, program};
 use crate::http::Client;
 
-/// The stages that `up.sh` runs in a folder. They end with the test.
+/// The stages that `up.sh` runs in a folder. The stages end with the test.
 struct Up {
     workdir: Workdir,
     address: String,
