@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Compares each stage with a peer. The two run in turn in one run. Prints medians and
+# Compares each stage with a peer. The two programs run in turn. Prints medians and
 # ratios. Machines differ and drift, so quote only the ratios.
 #
 #   scripts/bench.sh            all parts, on a million records

@@ -3,7 +3,7 @@
 # OpenAPI, and the parser of the Prometheus client for its metrics. Needs python3 with
 # venv; fetches both tools from PyPI.
 #
-# RV_BIN names a folder with the programs. Without it, they are built.
+# RV_BIN names a folder with the programs. If RV_BIN is not set, the script builds them.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/.."
 source scripts/lib.sh

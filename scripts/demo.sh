@@ -6,7 +6,7 @@
 #   scripts/demo.sh           build, run, check, stop
 #   scripts/demo.sh --serve   keep it running at 127.0.0.1:8000 until Ctrl-C
 #
-# RV_BIN names a folder with the programs. Without it, they are built.
+# RV_BIN names a folder with the programs. If RV_BIN is not set, the script builds them.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/.."
 source scripts/lib.sh

@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# Changes the code in one place, runs the fast tests, and checks whether one fails.
-# Each change is a mutant. If no test fails, the mutant shows a promise that no test
-# checks.
+# Changes the code in one place, runs the fast tests, and checks whether one fails. Each
+# change is a mutant. If no test fails, the mutant shows behaviour that no test checks.
 #
 #   scripts/mutants.sh [--sample N] [--seed S] [--from K] [--unit] [--seconds T] [FOLDER]...
 #   scripts/mutants.sh --table
 #
-# FOLDER is wire, stream, serve/rendezvous, observe or serve/tee. Without one, all of
+# FOLDER is wire, stream, serve/rendezvous, observe or serve/tee. Without FOLDER, all of
 # them run. --sample takes N mutants of each folder at random, from the K-th on. The
 # same seed gives the same order, so a sample can run in pieces. Without --sample all
 # mutants run, about 4100, which takes many hours.
@@ -69,8 +68,8 @@ program_tests_of() {
 }
 
 # cargo-mutants passes the arguments after its `--` only to the test phase. The build
-# phase gets its arguments by --cargo-arg. Without them it links every program and every
-# test for each mutant, which takes 40 s instead of 4 s.
+# phase gets its arguments by --cargo-arg. Without these arguments it links every
+# program and every test for each mutant, which takes 40 s instead of 4 s.
 cargo_args_of() {
   case $1 in
     unit) echo --locked --lib ;;
@@ -78,9 +77,8 @@ cargo_args_of() {
   esac
 }
 
-# Updates the copy of the checkout in which the mutants are made, so that the checkout
-# itself stays free for work. Copies only changed files, so that only they are built
-# again.
+# Updates the copy of the checkout in which the mutants are made. So you can work in the
+# checkout meanwhile. Only changed files are copied, so only they are built again.
 copy_checkout() {
   local file
   mkdir --parents "$TREE"
@@ -171,7 +169,7 @@ seconds_left() {
 }
 
 # Runs the tests on the unchanged code, and prints how many seconds they take. If the
-# tests failed without a mutant, each mutant would count as caught.
+# tests failed on this code, each mutant would count as caught.
 baseline() {
   local kind=$1 folder=$2 file since args tests
   shift 2

@@ -25,7 +25,7 @@
 # Two more commands are for systemd: `prepare` (with the flags of `up`) makes the
 # folder, and `supervise NAME` runs one stage in the foreground.
 #
-# RV_BIN names a folder with the programs. Without it, they are built.
+# RV_BIN names a folder with the programs. If RV_BIN is not set, the script builds them.
 #
 # Commands that change the running stages hold a lock, so they run one after the other.
 # If `up` or `add` fails, it stops the stages that it has started.
@@ -49,17 +49,17 @@ fail() {
 
 # --- one stage -----------------------------------------------------------------
 
-# Defines a stage: define NAME KIND READS WRITES COMMAND. KIND is `source` for the front
-# end, which stops on a signal; `stage`, which stops when its input ends; or `model`,
-# whose command uses READS and WRITES as its standard streams. WRITES is empty if the
-# stage itself can handle the loss of its reader.
+# Defines a stage: define NAME KIND READS WRITES COMMAND. A `source` (the front end)
+# stops on a signal. A `stage` stops when its input ends. A `model` has READS and
+# WRITES as its standard streams. WRITES is empty if the stage itself can handle the
+# loss of its reader.
 define() {
   mkdir --parents "stages/$1"
   printf 'kind=%q\nreads=%q\nwrites=%q\ncommand=%q\n' "$2" "$3" "$4" "$5" > "stages/$1/new"
   mv "stages/$1/new" "stages/$1/stage"
 }
 
-# Whether a process runs. A zombie does not.
+# Whether a process runs. A zombie does not count.
 alive() {
   local state
   [[ -n "${1:-}" ]] && state=$(cat "/proc/$1/status" 2> /dev/null) &&
@@ -133,8 +133,8 @@ supervise() {
     # SIGTERM may have come before the stage was started.
     [[ -z "$stopping" ]] || stop
     # A signal to this shell ends the wait before the stage has ended. Job control stays
-    # off: with it, `wait` also returns when the stage is stopped, and the `wait -f` of
-    # bash 5.2 was seen to repeat an error without end.
+    # off, because with it `wait` also returns when the stage is stopped. `wait -f`
+    # would not, but in bash 5.2 it can repeat an error forever.
     while :; do
       state=0
       wait "$pid" || state=$?
@@ -222,8 +222,8 @@ stop_stage() {
   return 0
 }
 
-# Sends a signal to all processes of a stage, or to its one process if this has not made
-# its group yet: signal_group SIGNAL PID.
+# Sends a signal to all processes of a stage, or to its first process if that has no
+# group yet: signal_group SIGNAL PID.
 signal_group() {
   kill "-$1" -- "-$2" 2> /dev/null || kill "-$1" "$2" 2> /dev/null || true
 }
@@ -411,7 +411,7 @@ remove() {
 }
 
 take_away() {
-  # Without its pipe, the model's input ends, and so does the model.
+  # When the pipe is removed, the model's input ends, and then the model ends.
   rm --force "models/$1"
   stop_stage "$1"
   rm --force "scores/$1"

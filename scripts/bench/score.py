@@ -19,7 +19,7 @@ model.fit([[float(value) for value in row[:4]] for row in rows], [int(row[4]) fo
 
 
 if batch_size == 1:
-    # Step by step as in the article, including its unused messages.
+    # A simple loop predicts once a record. Its debug messages are not printed.
     logger = logging.getLogger("score")
     for line in sys.stdin:
         data = json.loads(line)

@@ -1,9 +1,10 @@
 # shellcheck shell=bash disable=SC2154
 # Compares rv-tee with GNU tee: copies to three files and to three pipes. Then measures the
 # rates of three readers of pipes, in MB/s: first while all of them read, then while one
-# has stopped for STOPPED_SECONDS, with a source at 40 MB/s, at 300 MB/s and at full
-# speed. A lost, repeated or torn line ends the benchmark. Spill files are in $TMPDIR.
-# RATES sets the rates of the source, COUNTS the numbers of pipes. bench.sh sources this file.
+# has stopped for STOPPED_SECONDS. Each measurement has a source at 40 MB/s, at 300 MB/s
+# and at full speed. A lost, repeated or torn line ends the benchmark. Spill files are in
+# $TMPDIR. RATES sets the rates of the source, and COUNTS the numbers of pipes. bench.sh
+# sources this file.
 
 for ((i = 0; i < 5; i++)); do cat requests; done > many.requests
 cat > to_pipes.sh << 'SCRIPT'
@@ -18,7 +19,8 @@ cat > readers_get.sh << 'SCRIPT'
 # readers_get.sh SECONDS MB/S stop|go PIPES COMMAND...: prints the mean rate of the
 # readers, in MB/s. The source writes at MB/S; 0 means at full speed. With `stop`, the
 # last reader pauses from one second after the start to one second before the end, and
-# the mean is that of the other readers in that time. Fails if a reader misses a line.
+# the printed rate is that of the other readers during the pause. Fails if a reader
+# misses a line.
 set -euo pipefail
 seconds=$1 rate=$2 what=$3 count=$4
 shift 4

@@ -109,9 +109,9 @@ impl Batch {
         self.text.len() + self.entries.len() * size_of::<BatchEntry>() + self.bad_bytes
     }
 
-    /// Adds the record of a line. A blank line adds nothing. `last` is the time of
-    /// the previous record, and is set to the time of this one. A score without a
-    /// timestamp gets the time of the previous record.
+    /// Adds the record of a line. A blank line adds nothing. `last` holds the time of
+    /// the previous record, and then the time of this one. A score without a timestamp
+    /// gets the time of the previous record.
     pub fn add(&mut self, kind: RecordKind, input: &str, line: &Line, last: &mut Micros) {
         let read = match line.record() {
             Ok(None) => return,
@@ -230,7 +230,7 @@ impl BatchRecords {
 impl Iterator for BatchRecords {
     type Item = Result<RecordedEntry, Box<BadLine>>;
 
-    // Inlined, like its callers: a record is large, and each call would copy it.
+    // Without inlining, here and in the callers, each call would copy a large record.
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         Some(Ok(match self.entries.next()? {

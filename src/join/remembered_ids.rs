@@ -1,5 +1,5 @@
-//! The ids of a limited number of closed requests. They reveal that a request is a
-//! repetition.
+//! The ids of a limited number of closed requests. The ids show which requests are
+//! repeated.
 
 use std::collections::{HashSet, VecDeque};
 use std::hash::BuildHasherDefault;

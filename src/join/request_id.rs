@@ -7,8 +7,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::wire::text::Text;
 
-/// The seed of the hashes of a recording. It is fixed, so that the same input gives
-/// the same output.
+/// The seed of the hashes of a recording. A fixed seed gives the same output for the
+/// same input.
 pub const RECORDING_SEED: u64 = 0;
 
 /// The hash of an id.
@@ -40,7 +40,7 @@ pub struct KeepHash(u64);
 
 impl Hasher for KeepHash {
     fn write(&mut self, bytes: &[u8]) {
-        // This is not called for a u64; any other key is still hashed correctly.
+        // A `RequestId` does not need this function. Any other key is hashed here.
         for byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }

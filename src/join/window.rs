@@ -1,8 +1,8 @@
 //! The requests of a merged stream that may still get scores.
 //!
-//! Records may be out of order by the disorder. If the time of the stream is later than a
-//! request by more than the disorder, no score of the request can follow, and the request
-//! is closed.
+//! Records may be out of order by the disorder. When the time of the stream is later than
+//! a request by more than the disorder, the request is closed, because no score of it can
+//! follow.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
@@ -15,8 +15,8 @@ use crate::wire::text::Text;
 /// A time after that of any record; advancing to it closes all requests.
 pub const END_OF_STREAM: Micros = Micros(i64::MAX);
 
-/// Open requests, and scores that arrived before their request. `R` is the kept part of a
-/// request, and `S` is the kept part of a score without a request.
+/// Open requests, and scores that arrived before their request. `R` is the type that
+/// stores a request, and `S` the type that stores an early score.
 #[derive(Debug)]
 pub struct JoinWindow<R, S> {
     disorder: Micros,
@@ -29,8 +29,8 @@ pub struct JoinWindow<R, S> {
     numbers: ById<u64>,
     closed: RememberedIds,
     early: ById<Vec<S>>,
-    /// An entry for each early score, in the order of arrival. The entry stays after
-    /// the request has taken the score.
+    /// An entry for each early score, in the order of arrival. When the request takes
+    /// the score, the entry stays.
     early_order: VecDeque<(Micros, RequestId)>,
 }
 

@@ -1,4 +1,4 @@
-//! The stages off the path of the answers. They never delay a response.
+//! The stages off the path of the answers. These stages never delay a response.
 
 pub mod archive;
 pub mod es_sink;

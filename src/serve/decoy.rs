@@ -1,4 +1,4 @@
-//! rv-decoy: passes requests on unchanged. It takes the place of a model and never
+//! rv-decoy: passes requests on unchanged. A decoy takes the place of a model and never
 //! scores.
 
 use anyhow::Result;

@@ -30,8 +30,8 @@ impl Backlog {
 
     /// The buffer to which new bytes are appended.
     pub fn tail(&mut self) -> &mut Vec<u8> {
-        // Only if over half has been written: then each byte is moved at most once on
-        // average.
+        // The rest is moved only if over half has been written, so each byte is moved
+        // at most once on average.
         if self.start > self.bytes.len() / 2 {
             self.forget_written();
         }

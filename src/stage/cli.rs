@@ -8,8 +8,8 @@ use clap_complete::Shell;
 
 use crate::wire::lines::LINE_BYTES_MAX_DEFAULT;
 
-/// Parses a duration such as `100ms`, for every flag that takes one. The bound keeps
-/// sums of times from overflowing.
+/// Parses a duration such as `100ms`, for every flag that takes one. Durations have an
+/// upper bound, so that sums of times cannot overflow.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let span = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if span > DURATION_MAX {
@@ -20,7 +20,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 
 const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// The size of a flag in bytes, at most `usize::MAX`.
+/// The size that a flag gives, in bytes; at most `usize::MAX`.
 pub fn bytes(size: ByteSize) -> usize {
     usize::try_from(size.as_u64()).unwrap_or(usize::MAX)
 }

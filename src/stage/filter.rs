@@ -62,11 +62,11 @@ pub trait Filter {
     fn snapshot(&self, stage: &Stage) -> Snapshot;
 }
 
-/// Work of a filter in other threads or programs, or at a later time.
+/// The work of a filter that goes on in other threads or programs, or is due later.
 pub trait Background {
     /// Appends the finished output of the oldest lines to `out`, and returns whether
-    /// there was any. `wait` is set if no more input is ready. Then this submits the
-    /// lines that are held for a batch, and waits for the oldest lines.
+    /// there was any. `wait` is set if no more input is ready. In that case, this
+    /// submits the lines that are held for a batch, and waits for the oldest lines.
     fn collect(
         &mut self,
         _stage: &mut Stage,
@@ -171,7 +171,7 @@ impl<F: Filter> Filtering<'_, F> {
         Ok(())
     }
 
-    /// Writes the output so far, before a wait that may be long.
+    /// Writes all finished output before a wait that may be long.
     fn write_before_wait(&mut self, stage: &mut Stage) -> Result<()> {
         self.filter.before_wait(stage)?;
         stage.report.flush()?;
@@ -270,7 +270,8 @@ impl<F: Filter> Filtering<'_, F> {
     }
 }
 
-/// A progress bar on the terminal. It is hidden if the length of the input is unknown.
+/// A progress bar on the terminal. The bar is hidden if the length of the input is
+/// unknown.
 fn progress_bar(input: &Input, stage: &Stage) -> ProgressBar {
     match input.file_bytes() {
         Some(bytes) => progress_bar_of(bytes, stage),

@@ -1,5 +1,5 @@
-//! The frame of every program: its command line, messages, signals, statistics and exit
-//! status, and the loop that moves records through it.
+//! The common parts of every program: the command line, messages, signals, statistics,
+//! the exit status, and the loop that moves records.
 
 pub mod backlog;
 pub mod cli;

@@ -72,8 +72,8 @@ fn status_of<P: Program>(outcome: Result<u8>, run_args: &RunArgs) -> u8 {
     })
 }
 
-/// Prints the completions or the manual page, if a flag asks for one. Neither needs the
-/// required arguments of the program.
+/// Prints the completions or the manual page, if a flag asks for one. These outputs do
+/// not need the required arguments of the program.
 fn describe<P: Program>(matches: &ArgMatches) -> Option<ExitCode> {
     let mut text = Vec::new();
     if let Some(shell) = matches.get_one::<Shell>("completions") {

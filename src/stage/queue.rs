@@ -111,7 +111,8 @@ impl Queue {
         }
         let mut left = match self.output.readiness() {
             Some(_) => WRITE_BYTES,
-            // No event would wake the program to write the remaining bytes.
+            // The remaining bytes must be written now, because no event would wake the
+            // program for them.
             None => usize::MAX,
         };
         while !self.failed && left > 0 {
@@ -234,8 +235,8 @@ impl Queue {
 /// Whole records in chunks, and the rest of one partly written record.
 #[derive(Debug, Default)]
 struct Chunks {
-    /// A partly written record. It is separate from its chunk, so that the records
-    /// after it can be dropped.
+    /// A partly written record, separate from its chunk, so that the records after it
+    /// can be dropped.
     partial: Vec<u8>,
     /// The bytes of `partial` before this index have been written.
     partial_start: usize,
@@ -263,7 +264,7 @@ impl Chunks {
         self.drop_empty();
     }
 
-    /// The next bytes to write. Empty only if no byte waits.
+    /// The next bytes to write. The slice is empty only if no byte waits.
     fn next_bytes(&self) -> &[u8] {
         if self.partial_start < self.partial.len() {
             return &self.partial[self.partial_start..];
@@ -316,8 +317,8 @@ impl Chunks {
         true
     }
 
-    /// Moves the partly written record out of its chunk. This happens once for such a
-    /// record, however many records after it are dropped. A long record fills the
+    /// Moves the partly written record out of its chunk. Each partly written record is
+    /// moved once, however many records after it are dropped. A long record fills the
     /// rest of its chunk, so the whole chunk is moved and no byte is copied.
     fn detach_partial(&mut self) {
         let length = line_length(self.next_bytes());

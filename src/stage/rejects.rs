@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// kept.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// The number of bytes that the thread gets at once.
+/// The thread gets this many bytes at once.
 const BLOCK_BYTES: usize = 64 * 1024;
 
 /// At its end, the program waits for the disk for at most this long.
@@ -21,9 +21,9 @@ const FINISH_TIME: Duration = Duration::from_secs(5);
 /// The writer of rejected records.
 #[derive(Debug)]
 pub enum Rejects {
-    /// The program writes itself. It waits for the disk, and loses no record.
+    /// The program itself writes and waits for the disk. No record is lost.
     Direct(BufWriter<File>),
-    /// A thread writes. The program never waits, but may lose records.
+    /// A thread writes. The program never waits, but records may be lost.
     Thread(RejectsThread),
 }
 

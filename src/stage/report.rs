@@ -31,8 +31,8 @@ const RECENT_WARNINGS_MAX: usize = 1000;
 /// object per line.
 const NON_NDJSON_INPUTS_MAX: usize = 100;
 
-/// The number of good lines that may separate two fragments of such JSON. The last item
-/// of an array can be a valid record.
+/// The number of good lines that may separate two fragments of one JSON text. The last
+/// item of an array can be a valid record.
 const NON_NDJSON_GAP_LINES: u64 = 8;
 
 /// The longest part of input that a message shows, in characters.
@@ -50,10 +50,9 @@ pub struct Report {
     rejects: Option<(String, Rejects)>,
     /// Rejected records by label, in the order of [`Reject::LABELS`].
     rejected: [u64; Reject::LABELS.len()],
-    /// Files that could not be read, or not completely.
+    /// Files that could not be read completely.
     damaged: u64,
-    /// The number of rejected records that were reported, or that were counted after
-    /// the limit was reached.
+    /// The number of rejected records, without the suppressed fragments.
     shown: u64,
     /// The inputs that are JSON but not one object per line. Each has the number of
     /// the last line that was such a fragment.
@@ -234,7 +233,7 @@ impl Report {
     }
 
     /// Rejects a record: counts it, reports it, and appends it to the file of rejects.
-    /// An error with `--strict`.
+    /// With `--strict`, this is an error.
     pub fn reject(&mut self, input: &str, line: &Line, reject: &Reject) -> Result<()> {
         self.rejected[reject.label_index()] += 1;
         let reason = match line.oversized {
@@ -269,13 +268,13 @@ impl Report {
         Ok(())
     }
 
-    /// The number of files that could not be read, or not completely.
+    /// The number of files that could not be read completely.
     pub fn damaged_files(&self) -> u64 {
         self.damaged
     }
 
-    /// Counts and reports a file that could not be read, or not completely. The program
-    /// continues with the other files. An error with `--strict`.
+    /// Counts and reports a file that could not be read completely. The program
+    /// continues with the other files. With `--strict`, this is an error.
     pub fn damaged(&mut self, message: &str) -> Result<()> {
         self.damaged += 1;
         if self.strict {

@@ -121,7 +121,7 @@ impl Signals {
     }
 
     /// Runs long work that cannot check for signals and can be interrupted safely.
-    /// During the work, a signal to stop ends the program at once. If such a signal
+    /// During the work, a signal to stop ends the program at once. If a signal to stop
     /// was received before, returns an error.
     pub fn interruptible<T>(&mut self, work: impl FnOnce() -> T) -> Result<T> {
         self.handles_signals = false;

@@ -25,8 +25,9 @@ use crate::stage::clock::time_left;
 use crate::stage::exit::Stop;
 use crate::stage::report::print_message;
 
-/// How long a stage has at least to check for signals, if the grace period is shorter. The
-/// watchdog ends a stage that has not checked by then: its disk blocks, for example.
+/// The least time that a stage gets to check for signals, even if the grace period is
+/// shorter. The watchdog ends a stage that has not checked by then, for example because
+/// its disk blocks.
 const UNSEEN_MIN: Duration = Duration::from_secs(1);
 
 /// After the grace period, the watchdog waits this long before it ends a stage that has
@@ -39,8 +40,8 @@ const END_HURRIED_AFTER: Duration = Duration::from_secs(1);
 /// The interval at which a steady series of SIGHUPs is passed on.
 const HANGUP_EVERY: Duration = Duration::from_millis(500);
 
-/// The number of SIGHUPs that are passed on without delay before that, for users and
-/// their scripts.
+/// After a pause, up to this many SIGHUPs are passed on without delay, as a user or a
+/// script may send them.
 const HANGUPS_WITHOUT_DELAY: u32 = 8;
 
 /// The longest time for the last message, because stderr may have no reader.
@@ -112,7 +113,7 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Starts the thread. It ends when the handlers close their ends of its streams.
+    /// Starts the thread, which ends when the handlers close their ends of its streams.
     pub fn start(self) -> Result<()> {
         thread::Builder::new()
             .name("watchdog".to_owned())
@@ -150,8 +151,8 @@ impl Watchdog {
                 let _ = (&self.waker).write(b"!");
             }
             if let Some(stop) = self.shared.stop() {
-                // Locked until the program ends, so that the stage cannot start to hold
-                // data.
+                // The lock is held until the program ends, so that the stage cannot
+                // begin to hold data.
                 let holds = self.shared.lock_holds();
                 if !*holds {
                     self.end(stop, &format!("cut short by {stop}"));
@@ -228,7 +229,7 @@ struct Due {
     end: bool,
 }
 
-/// Decides which actions are due. It reads no clock and has no effects.
+/// Decides which actions are due, without a clock and without effects.
 #[derive(Debug)]
 struct Timing {
     grace: Duration,
@@ -240,7 +241,7 @@ struct Timing {
     /// Whether the stage has checked for signals at least once after the first signal to stop.
     seen: bool,
     hangup_waits: bool,
-    /// The end of the last interval, if the last SIGHUPs were passed on at intervals.
+    /// If the last SIGHUPs were passed on at intervals: the end of the last interval.
     hangups_until: Option<Instant>,
 }
 

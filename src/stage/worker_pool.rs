@@ -27,8 +27,8 @@ pub struct WorkerPool<J, D> {
 }
 
 impl<J: Send + 'static, D: Send + 'static> WorkerPool<J, D> {
-    /// Starts `threads` threads. Each thread works with its own function from `worker`.
-    /// The threads end when the pool is dropped.
+    /// Starts `threads` threads. `worker` makes a function for each thread. The threads
+    /// end when the pool is dropped.
     pub fn start<W>(name: &str, threads: usize, worker: impl Fn() -> W) -> Result<WorkerPool<J, D>>
     where
         W: FnMut(J) -> D + Send + 'static,
@@ -42,8 +42,9 @@ impl<J: Send + 'static, D: Send + 'static> WorkerPool<J, D> {
                 .name(name.to_owned())
                 .spawn(move || {
                     for received in queue {
-                        // Declared first, so it is dropped last, on a panic too: by
-                        // then the outcome has been sent, or its channel is closed.
+                        // This is declared first, so it is dropped last, even on a
+                        // panic. By then the outcome has been sent, or its channel is
+                        // closed.
                         let _notify = NotifyOnDrop(&ended);
                         let (job, outcome) = received;
                         // The receiver is dropped if the program is about to end.

@@ -19,8 +19,8 @@ use crate::stream::gzip::GzipFile;
 /// writer ends.
 pub const LOCK_NAME: &str = "rv-archive.lock";
 
-/// The kind of a file, by its name. The text is the file's id, or the text at the
-/// position of the id.
+/// The kind of a file, by its name. The text is the part of the name in which the id
+/// should be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind<'a> {
     /// `log-<id>.gz`: a complete file, which never changes again.
@@ -78,14 +78,14 @@ pub fn names(folder: &Path) -> Result<Vec<String>> {
 /// One file of a recording.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum RecordedFile {
-    /// A part in a folder. It may become a complete file before it is opened.
+    /// A part in a folder. The part may become a complete file before it is opened.
     Part {
         /// The folder.
         folder: PathBuf,
-        /// The id in its name, or the text at the position of the id.
+        /// The part of the name in which the id should be.
         id: String,
     },
-    /// A complete file in a folder. A link with such a name is not followed.
+    /// A complete file in a folder. A link with this name is not followed.
     Complete(PathBuf),
     /// A file that the user named.
     File(PathBuf),
@@ -151,12 +151,12 @@ pub fn open_regular(path: &Path, follow: bool) -> io::Result<(File, Metadata)> {
             .open(path)
     };
     let file = match open(flags | OFlags::NONBLOCK) {
-        // Another process has a lease on the file. The blocking open gives it the time
-        // to release the lease.
+        // Another process has a lease on the file. A blocking open gives that process
+        // time to release the lease.
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => open(flags)?,
         opened => opened?,
     };
-    // Another file may have taken the name in between.
+    // Another file may have taken the name meanwhile.
     let metadata = file.metadata()?;
     refuse_irregular(&metadata)?;
     Ok((file, metadata))
@@ -187,7 +187,7 @@ pub fn not_opened(error: &io::Error) -> String {
         io::ErrorKind::NotFound => "was removed before it was read".to_owned(),
         // The error was made by `refuse_irregular`, and names the type.
         io::ErrorKind::Other => format!("{error}; it is skipped"),
-        // The file was replaced by a link in between.
+        // A link has replaced the file meanwhile.
         _ if error.raw_os_error() == Some(Errno::LOOP.raw_os_error()) => {
             "is a link, which is not followed; it is skipped".to_owned()
         }
@@ -586,7 +586,7 @@ mod tests {
         fs::remove_file(folder.path().join("log-a.gz")).unwrap();
         let error = part.open().unwrap_err();
         assert_eq!(not_opened(&error), "was removed before it was read");
-        // The complete file is looked for only if the part no longer exists. Here a named
+        // The complete file is opened only if the part no longer exists. Here a named
         // pipe has the name of the part.
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mkfifoat(rustix::fs::CWD, &path, mode).unwrap();

@@ -109,8 +109,8 @@ impl Cursor {
         self.reading == Reading::Ended
     }
 
-    /// The current line, whose end has not been read. For a stage that ends before
-    /// the input does.
+    /// The current line, whose end has not been read. A stage that ends before its
+    /// input does uses this.
     pub fn unfinished_line(&mut self) -> Option<Line<'_>> {
         match self.reading {
             Reading::Ended => None,

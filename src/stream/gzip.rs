@@ -22,7 +22,7 @@ pub struct GzipFile {
 
 #[derive(Debug)]
 enum State {
-    /// The position is before a member or at the end.
+    /// Nothing of the next member has been read yet, or there is no next member.
     Between {
         reader: BufReader<File>,
         is_first: bool,
@@ -123,7 +123,8 @@ fn has_member(reader: &mut BufReader<File>, is_first: bool) -> io::Result<bool> 
     }
 }
 
-/// The buffered bytes, after a read if the buffer was empty. Empty at the end.
+/// The buffered bytes. Reads from the file if the buffer is empty. Returns no bytes at
+/// the end.
 fn fill(reader: &mut BufReader<File>) -> io::Result<&[u8]> {
     while let Err(error) = reader.fill_buf() {
         if error.kind() != io::ErrorKind::Interrupted {

@@ -73,8 +73,8 @@ impl Input {
         let path = address.as_str();
         let (name, fd, shared) = if address.is_standard_input() {
             let fd = rustix::stdio::stdin().try_clone_to_owned();
-            // The descriptor is not reopened: on a new description, poll would
-            // not report that the writer of a named pipe has closed it.
+            // The descriptor is not reopened. On a new description of a named pipe,
+            // poll would not report an earlier close by the writer.
             (STDIN_NAME, fd.context(STDIN_NAME)?, true)
         } else {
             // Without O_NONBLOCK, opening a pipe would wait for its writer, and a
@@ -142,9 +142,9 @@ impl Input {
         self.held_open = None;
     }
 
-    /// Marks a pipe as having no writer until one opens it. Then poll reports HUP, as
-    /// on a pipe whose writer has closed. Fails if the program may not write to the
-    /// pipe.
+    /// Marks a pipe as having no writer. Until a writer opens the pipe, poll reports
+    /// HUP, as on a pipe whose writer has closed. Fails if the program may not write to
+    /// the pipe.
     pub fn mark_without_writer(&self) -> io::Result<()> {
         match &self.source {
             Source::Plain {

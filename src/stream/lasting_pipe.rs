@@ -70,8 +70,8 @@ impl LastingPipe {
         rustix::pipe::fcntl_getpipe_size(&self.fd).unwrap_or(self.capacity)
     }
 
-    /// The descriptor to wait on, but only if the pipe has a reader: without a
-    /// reader, the wait would end at once.
+    /// The descriptor to wait on; `None` without a reader, because the wait would then
+    /// end at once.
     pub fn readiness(&self) -> Option<BorrowedFd<'_>> {
         self.has_reader.then(|| self.fd.as_fd())
     }
@@ -135,8 +135,8 @@ impl LastingPipe {
     /// for more lines, so the writer and the reader wake up less often.
     pub fn widen(&mut self) {
         if self.capacity() < WIDE_BYTES {
-            // This fails if the user has too many wide pipes; the pipe then keeps its
-            // capacity.
+            // If the user has too many wide pipes, this call fails and the pipe keeps
+            // its capacity.
             let _ = rustix::pipe::fcntl_setpipe_size(&self.fd, WIDE_BYTES);
         }
     }
@@ -144,8 +144,8 @@ impl LastingPipe {
     /// Reduces the capacity to `bytes`, rounded up to whole pages. Bytes in the pipe
     /// stay.
     pub fn narrow(&mut self, bytes: usize) {
-        // This fails if the pipe holds more bytes than that; the pipe then keeps its
-        // capacity. The reader may also enlarge the pipe again.
+        // If the pipe holds more bytes than that, this call fails and the pipe keeps
+        // its capacity. The reader may also enlarge the pipe again.
         let _ = rustix::pipe::fcntl_setpipe_size(&self.fd, bytes);
     }
 }
@@ -155,8 +155,8 @@ impl LastingPipe {
 pub struct TakenBack {
     /// The bytes that no reader has read.
     pub unread: Vec<u8>,
-    /// Whether the next reader has already opened the pipe. It may have read bytes
-    /// that were before `unread`.
+    /// Whether the next reader has already opened the pipe. That reader may have read
+    /// bytes before `unread`.
     pub next_reader: bool,
 }
 

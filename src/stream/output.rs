@@ -35,8 +35,8 @@ enum Sink {
         done: OwnedFd,
         /// The pipe itself, even if its name later belongs to another file.
         pipe: OwnedFd,
-        /// A reader that ends the thread's wait. It stays open until the thread is done:
-        /// the thread may be just about to open the pipe.
+        /// A reader that ends the thread's wait. This end stays open until the thread is
+        /// done, because the thread may be about to open the pipe.
         release: Arc<OnceLock<OwnedFd>>,
     },
     Open {

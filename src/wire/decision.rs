@@ -126,8 +126,7 @@ pub fn candidates_of<'a>(
 }
 
 /// One score of a decision. A field is checked when it is read, and each error names
-/// its field. So a reader that needs few fields accepts a candidate in which only those
-/// are valid.
+/// its field. So a reader accepts a candidate if the fields that it needs are valid.
 #[derive(Clone, Debug)]
 pub struct Candidate<'a> {
     entry: Object<'a>,

@@ -1,8 +1,8 @@
 //! Splits bytes into lines. No other file knows how a record ends.
 //!
-//! [`Lines`] is a buffer between a reader and a stage. It returns whole lines as slices
-//! of the buffer, so a stage copies a line only if it must. However long a line is, the
-//! buffer holds at most one line and one block.
+//! [`Lines`] is a buffer between a reader and a stage. The lines are slices of the
+//! buffer, so a stage copies a line only if it must. However long a line is, the buffer
+//! holds at most one line and one block.
 
 use std::io;
 
@@ -298,8 +298,8 @@ impl Lines {
         self.skipping.is_none() && newline - self.start <= self.line_bytes_max
     }
 
-    /// The line that has been begun and not returned. For a caller that stops before the
-    /// end of the line has been read.
+    /// The line that has been begun and not returned. A caller that stops in the middle
+    /// of a line uses this.
     pub fn unfinished_line(&mut self) -> Option<Line<'_>> {
         if !self.is_inside_line() {
             return None;
@@ -323,14 +323,14 @@ impl Lines {
         self.newline.is_some() || (self.ended && self.is_inside_line())
     }
 
-    /// Whether the last byte read is a newline. For a caller that reads single bytes:
-    /// this looks at that byte only.
+    /// Whether the last byte read is a newline. A caller that reads single bytes uses
+    /// this, because only that byte is checked.
     pub fn ends_a_line(&self) -> bool {
         self.start < self.end && self.buffer[self.end - 1] == b'\n'
     }
 
     /// Drops the bytes of an unfinished line, but keeps the whole lines before it.
-    /// Returns the number of dropped bytes. They do not count in the offsets of later
+    /// Returns the number of dropped bytes, which do not count in the offsets of later
     /// lines.
     pub fn drop_unfinished_line(&mut self) -> u64 {
         let held = &self.buffer[self.start..self.end];
@@ -479,7 +479,7 @@ mod tests {
         }
     }
 
-    /// Reads the same lines by runs.
+    /// Reads the same lines in slices of several lines.
     fn read_in_runs(input: &[u8], pieces: &[usize], line_bytes_max: usize) -> Vec<Owned> {
         let mut lines = Lines::new(line_bytes_max);
         let mut found: Vec<Owned> = Vec::new();

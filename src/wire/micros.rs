@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use chrono::DateTime;
 
-/// A time or a duration in whole microseconds. The user of the value knows what the
-/// time is relative to: the Unix epoch, a program's start, or a request.
+/// A time or a duration in whole microseconds. The context of a time tells its zero:
+/// the Unix epoch, a program's start, or a request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Micros(pub i64);
 
@@ -34,7 +34,7 @@ impl Micros {
 
     /// Parses the `timestamp` of a record: a number of seconds since 1970, within the
     /// years 0 to 9999. All programs use this rule. The error continues a sentence that
-    /// begins with the name of the field: it says what the text seems to be, and how to
+    /// begins with the field's name. It says what the text probably is, and how to
     /// correct it.
     pub fn parse_timestamp(raw: &str) -> Result<Micros, String> {
         match Micros::parse_seconds(raw) {
@@ -155,8 +155,8 @@ impl Sub for Micros {
     }
 }
 
-/// A decimal number as text. It does not use the slower formatter, because every record
-/// contains such numbers.
+/// A decimal number as text. The slower formatter is not used, because every record
+/// contains decimal numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Decimal {
     text: [u8; TEXT_BYTES],

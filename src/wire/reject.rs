@@ -11,7 +11,7 @@ pub enum Reject {
     /// The program had to end before the line was complete.
     #[error("the end of the line did not arrive within --grace")]
     Unfinished,
-    /// The line is not a JSON object, or not UTF-8.
+    /// The line is not a JSON object in UTF-8.
     #[error("{0}")]
     Syntax(String),
     /// A field is missing or has a wrong value.

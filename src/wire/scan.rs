@@ -1,8 +1,8 @@
 //! A fast scanner that finds the members of a JSON object.
 //!
 //! Finding the members is most of a stage's work on a record, and this scanner does it
-//! in one pass. It accepts only valid JSON. If it does not accept a text, `serde_json`
-//! decides and gives the error message.
+//! in one pass. The scanner accepts only valid JSON. If it does not accept a text,
+//! `serde_json` decides and gives the error message.
 
 use std::ops::Range;
 

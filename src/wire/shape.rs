@@ -1,5 +1,5 @@
-//! Recognizes JSON that is not in the form of one object per line, and names a command
-//! that converts it.
+//! Recognises JSON that is not one object per line, and names a command that converts
+//! it.
 
 use serde_json::Deserializer;
 use serde_json::value::RawValue;
@@ -103,7 +103,7 @@ fn ends_inside_string(text: &str) -> bool {
     inside
 }
 
-/// Whether a line is not a JSON value by itself, like most fragments of a longer value.
+/// Whether a line is only a fragment of a JSON value: by itself it is not JSON.
 pub fn is_fragment(line: &[u8]) -> bool {
     serde_json::from_slice::<&RawValue>(line).is_err()
 }

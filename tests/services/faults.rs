@@ -1,5 +1,5 @@
-//! The service goes away, comes back, or does not take what it is sent. In the end
-//! each document is there, once.
+//! The service stops, restarts or refuses records. In the end the index has each
+//! document once.
 
 use std::io::Write;
 use std::thread::{self, JoinHandle};
@@ -66,7 +66,7 @@ impl Loaded {
         eventually(|| holds(self).then_some(())).unwrap_or_else(|| panic!("never: {what}"));
     }
 
-    /// Waits for the end, which has to be a good one.
+    /// Waits for the end. The sink must have indexed everything.
     fn finish(self) -> Workdir {
         self.feeding.join().unwrap();
         let finished = self.running.wait();
@@ -92,7 +92,7 @@ fn a_service_that_is_down_under_load_holds_the_stream_and_loses_nothing() {
     while down.elapsed() < outage() {
         thread::sleep(Duration::from_millis(100));
     }
-    // One call and one batch, whatever waits.
+    // At most one call and one batch are pending, however many records wait.
     assert!(
         loaded.count("pending") <= 1000,
         "{}",
@@ -145,8 +145,8 @@ fn an_index_that_becomes_read_only_is_waited_for() {
 #[ignore = "needs a service; scripts/check_services.sh runs it"]
 fn a_queue_that_is_full_puts_records_off() {
     let service = Service::running();
-    // The service is started with one writing thread and a queue of eight. An index a
-    // day makes several writes of each call.
+    // The service has one writing thread and a queue of eight writes. Each day has a
+    // separate index, so one call makes several writes.
     let workdir = Workdir::new();
     let record = |number: usize| {
         let day = 86_400 * (number % 12);

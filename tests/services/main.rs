@@ -1,7 +1,7 @@
-//! The sink against the real service. `scripts/check_services.sh` starts one after
-//! the other and runs these; without a service there is nothing to run, so each is
-//! ignored.
-// A test that fails has to panic, it waits for programs, and it may print.
+//! Tests of the sink with real services. `scripts/check_services.sh` starts each
+//! service in turn and runs these tests. Other runs ignore them, because they need a
+//! service.
+// A failing test must panic. A test may wait and print.
 #![allow(
     clippy::disallowed_methods,
     clippy::panic,

@@ -1,4 +1,4 @@
-//! What becomes of records where all is well.
+//! Tests with a service that works: which documents it gets.
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -35,7 +35,7 @@ fn each_score_of_two_models_is_one_document_however_often_it_is_sent() {
     let document = service.get("/once/_doc/r-000007%2Fdt%2F1");
     let source = &document["_source"];
     assert_eq!(source["timestamp"], "2023-11-14T22:13:20.007771Z");
-    // As it was written, and not as a float would be.
+    // The value 7.10 has not become another number.
     assert!(source.to_string().contains("7.1"));
 }
 
@@ -100,7 +100,7 @@ fn a_mapping_conflict_sets_three_of_five_hundred_aside() {
 #[ignore = "needs a service; scripts/check_services.sh runs it"]
 fn calls_too_large_for_the_service_are_halved() {
     let (service, workdir) = (Service::running(), Workdir::new());
-    // The service is started with a limit of 1 MiB.
+    // The service refuses calls of more than 1 MiB.
     let record = |number: usize, bytes: usize| {
         let filling = "y".repeat(bytes);
         format!("{{\"messageId\":\"l-{number:04}\",\"modelInput\":\"{filling}\"}}\n")
@@ -148,8 +148,8 @@ fn the_ingest_pipeline_sees_every_document() {
         "{finished}"
     );
     service.put("/_ingest/pipeline/rv-test", json!({"processors": []}));
-    // Pipelines that could be seen in a document need modules that the service of
-    // the tests is without. That it is asked for shows where it is missed.
+    // The test service lacks the modules for a pipeline that changes documents. So this
+    // test removes the pipeline, and expects an error that names it.
     let sink = sink(&workdir, &service, "piped").args(["--pipeline", "rv-test"]);
     let mut running = sink.args(["--batch-age=10ms", "--retry-max=1s"]).start();
     running.write(scores(0..5));

@@ -1,4 +1,4 @@
-//! Logins and TLS, at a service that has them.
+//! Tests of logins and TLS with a service that requires both.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::harness::{Finished, Run, Workdir, eventually, json};
 use crate::service::{Service, score_ids, scores};
 
-/// A service with security on, and the sink that is to log in.
+/// A service with logins and TLS, and a folder for the sink.
 struct Secured {
     service: Service,
     workdir: Workdir,
@@ -29,7 +29,7 @@ impl Secured {
         self.service.folder.join(name).to_str().unwrap().to_owned()
     }
 
-    /// The sink, which trusts the service.
+    /// A sink that trusts the service's certificate.
     fn sink(&self, index: &str) -> Run {
         crate::records::sink(&self.workdir, &self.service, index)
             .args(["--ca-file", &self.file("ca.pem")])
@@ -41,7 +41,7 @@ impl Secured {
             .args(["--user", user, "--password-file", &password])
     }
 
-    /// Checks that no secret is in anything that was written.
+    /// Checks that no output contains a secret.
     fn keeps_its_secrets(&self, finished: &Finished, secrets: &[&str]) {
         let rejects = fs::read_to_string(self.workdir.path("rejects")).unwrap_or_default();
         let stats = fs::read_to_string(self.workdir.path("stats.json")).unwrap_or_default();
@@ -106,7 +106,8 @@ fn an_api_key_lets_in_for_what_it_is_for() {
     secured
         .service
         .holds_exactly("secret-key", score_ids(0..50));
-    // Elsewhere it may do nothing: the records are held, and kept at the end.
+    // The key gives no right to this index. The sink holds the records, and rejects
+    // them at the end.
     let mut running = run("elsewhere").args(["--grace", "1s"]).start();
     running.write(scores(0..2));
     drop(running.stdin.take());
@@ -181,7 +182,8 @@ fn who_is_not_let_in_is_told_before_anything_is_read() {
         assert!(!finished.stderr.contains("were read"), "{finished}");
         secured.keeps_its_secrets(&finished, &["canary-secret", "Y2FuYXJ5"]);
     }
-    // A plain call at a port with TLS is no reply, which may pass.
+    // Plain HTTP gets no reply from a TLS port. This may be temporary, so the sink
+    // tries again.
     let mut running = secured
         .workdir
         .run("rv-es-sink")
@@ -228,7 +230,7 @@ fn a_user_who_is_locked_out_for_a_while_loses_nothing() {
         found.unwrap_or_else(|| panic!("never {expected} indexed"));
     };
     indexed(20);
-    // The service reads its users again, every few seconds.
+    // The service reads its file of users every few seconds.
     let users = secured.service.folder.join("config/users");
     let all = fs::read_to_string(&users).unwrap();
     let kept: String = all

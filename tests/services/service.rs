@@ -1,4 +1,4 @@
-//! The service that runs, and what is asked of it.
+//! The running service, and the calls that the tests make to it.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -19,12 +19,12 @@ pub struct Service {
     pub folder: PathBuf,
     pub url: String,
     http: Client,
-    /// Of the user who may do everything.
+    /// The password of the user `admin`, who may do everything.
     login: Option<String>,
 }
 
 impl Service {
-    /// The one that the environment names.
+    /// The service that the environment names.
     pub fn running() -> Service {
         let variable = |name: &str| {
             std::env::var(name)
@@ -81,7 +81,7 @@ impl Service {
         self.script(&args);
     }
 
-    /// What it answers, whatever the status.
+    /// The status and the body of a reply.
     pub fn ask(&self, method: Method, path: &str, body: Option<Value>) -> (u16, Value) {
         let mut call = self.http.request(method, format!("{}{path}", self.url));
         if let Some(password) = &self.login {
@@ -98,7 +98,7 @@ impl Service {
         (status, serde_json::from_str(&text).unwrap_or(Value::Null))
     }
 
-    /// What it answers, and it has to be a success.
+    /// The body of a reply. Fails unless the status is 200.
     pub fn get(&self, path: &str) -> Value {
         let (status, reply) = self.ask(Method::GET, path, None);
         assert_eq!(status, 200, "{path}: {reply}");
@@ -117,7 +117,7 @@ impl Service {
         reply
     }
 
-    /// How many documents match.
+    /// The number of documents that match `query`.
     pub fn count(&self, index: &str, query: Value) -> u64 {
         let (status, reply) = self.ask(
             Method::POST,
@@ -133,7 +133,7 @@ impl Service {
         assert_eq!(status, 200, "{reply}");
     }
 
-    /// Checks that exactly these documents are there, each once.
+    /// Checks that the index has exactly these documents, each once.
     pub fn holds_exactly(&self, index: &str, ids: impl IntoIterator<Item = String>) {
         self.refresh(index);
         let ids: BTreeSet<String> = ids.into_iter().collect();
@@ -154,7 +154,7 @@ impl Service {
     }
 }
 
-/// The score of one model on one request, with a time that has all its digits.
+/// A model's score of one request. Its timestamp has six decimals.
 pub fn score(number: usize, model: &str) -> String {
     let version = u32::from(model == "dt");
     let result = if model == "dt" || !number.is_multiple_of(10) {
@@ -171,14 +171,14 @@ pub fn score(number: usize, model: &str) -> String {
     )
 }
 
-/// The scores of both models on each of so many requests.
+/// The scores of both models for each of these requests.
 pub fn scores(numbers: std::ops::Range<usize>) -> String {
     numbers
         .flat_map(|number| ["dt", "lr"].map(|model| score(number, model)))
         .collect()
 }
 
-/// The ids of their documents.
+/// The ids of the documents of these scores.
 pub fn score_ids(numbers: std::ops::Range<usize>) -> impl Iterator<Item = String> {
     numbers.flat_map(|number| [format!("r-{number:06}/dt/1"), format!("r-{number:06}/lr/0")])
 }

@@ -1,4 +1,4 @@
-//! `rv-es-sink setup`, and what its templates make of records.
+//! `rv-es-sink setup`, and how its templates index records.
 
 use reqwest::Method;
 use serde_json::json;
@@ -31,7 +31,7 @@ fn templates_make_dates_with_fractions_numbers_and_keywords() {
     let index = "score-log-2023";
     service.refresh(index);
     let count = |query| service.count(index, query);
-    // Within a millisecond.
+    // The first range is shorter than a millisecond.
     let between = |from: &str, to: &str| json!({"range": {"timestamp": {"gte": from, "lt": to}}});
     let second = "2023-11-14T22:13:20";
     assert_eq!(
@@ -140,7 +140,7 @@ fn a_data_stream_has_each_document_once() {
         .args(["--index", "stream", "--data-stream"])
         .finish();
     if service.kind == "elasticsearch7" {
-        // The one of the tests is without its licensed modules.
+        // This server of the tests has no module for data streams.
         finished.assert_status(3);
         assert!(finished.stderr.contains("data_stream"), "{finished}");
         return;
@@ -187,7 +187,7 @@ fn a_pipeline_can_belong_to_the_index() {
     );
 }
 
-/// Values of every kind, for one place.
+/// Values of every kind for one field.
 const VALUES: [&str; 9] = [
     r#"{"value":5.1,"unit":"cm","deep":{"er":[1]}}"#,
     r#""5.1""#,
@@ -200,7 +200,8 @@ const VALUES: [&str; 9] = [
     "1e400",
 ];
 
-/// Requests of which the first has `value` where the others have a number.
+/// The first two requests have `value` in fields in which the others have a text, a
+/// number or an object.
 fn inputs(value: &str) -> String {
     let mut input = format!(
         "{{\"messageId\":\"first\",\"timestamp\":1700000000,\"region\":{value},\"modelInput\":{{\"x\":{value}}}}}\n\
@@ -222,7 +223,7 @@ fn the_first_value_of_a_field_decides_nothing() {
     setup(&workdir, &service).succeeds();
     for (number, value) in VALUES.iter().enumerate() {
         let index = format!("decoy-log-first-{number}");
-        // With the odd one first, and alone: the mapping is made of it.
+        // The odd requests are sent first, so that they determine the mapping.
         let input = inputs(value);
         let (odd, rest) = input.split_at(input.find("{\"messageId\":\"g-0").unwrap());
         for part in [odd, rest] {
@@ -253,7 +254,7 @@ fn the_first_value_of_a_field_decides_nothing() {
     assert_eq!(received, inputs(VALUES[0]).lines().next().unwrap());
 }
 
-/// A decision on two models, of which the slow one answers `result`.
+/// A decision with two models. The slow one has the result `result`.
 fn decision(number: usize, result: &str) -> String {
     format!(
         "{{\"messageId\":\"d-{number}\",\"timestamp\":1700000000,\"modelInput\":{{\"x\":1}},\
@@ -302,7 +303,8 @@ fn each_candidate_can_be_asked_for_by_itself_whatever_the_others_answer() {
         let high = latency["99.0"].as_f64().unwrap();
         assert!((least + 98.0..least + 100.0).contains(&high), "{latency}");
     }
-    // Of one candidate, and of all of them together.
+    // A nested query matches within one candidate. Any other query matches all
+    // candidates together.
     let nested = |query| json!({"nested": {"path": "candidates", "query": query}});
     let both = |name: &str| {
         json!({"bool": {"filter": [
@@ -321,7 +323,7 @@ fn each_candidate_can_be_asked_for_by_itself_whatever_the_others_answer() {
     assert_eq!(service.count(index, object), 1);
 }
 
-/// JSON of any shape, made of a seed.
+/// Makes random JSON from a seed.
 struct Anything(u64);
 
 impl Anything {
@@ -367,7 +369,8 @@ impl Anything {
     }
 
     fn member(&mut self, depth: u64) -> String {
-        // Each new name costs the service a change of the mapping.
+        // There are few names, because the service changes the mapping for each new
+        // one.
         const NAMES: [&str; 16] = [
             "x",
             "a.b",
@@ -466,7 +469,7 @@ fn an_index_without_room_for_more_fields_takes_records_all_the_same() {
 fn a_date_that_no_index_takes_is_refused_with_a_hint() {
     let (service, workdir) = (Service::running(), Workdir::new());
     setup(&workdir, &service).succeeds();
-    // In tenths of a second: the year 2508.
+    // A time in tenths of a second. Read as seconds, it is in the year 2508.
     let input = "{\"messageId\":\"late\",\"timestamp\":17000000000,\"modelInput\":{}}\n";
     let finished = sink(&workdir, &service, "decoy-log-late")
         .input(input)

@@ -1,4 +1,4 @@
-//! rv-archive: any stream -> files that survive what comes, and back.
+//! rv-archive: any stream -> files that survive crashes -> the same stream.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::harness::{Finished, Run, Workdir, eventually, json, request, request_at, stat};
 
-/// `count` lines that tell their place.
+/// `count` lines, each with its number.
 pub fn numbered(from: u64, count: u64) -> String {
     (from..from + count)
         .map(|number| format!("{{\"messageId\":\"m-{number}\",\"timestamp\":{number}}}\n"))
@@ -24,10 +24,10 @@ pub fn archive(workdir: &Workdir) -> Run {
     workdir.run("rv-archive").args(["--dir", "logs"])
 }
 
-/// The lines that an archive gives back.
+/// All lines of the archive `logs`.
 pub fn cat(workdir: &Workdir) -> String {
     if !fs::exists(workdir.path("logs/rv-archive.lock")).unwrap() {
-        // It was killed before it had anything.
+        // The program was killed before it created the archive.
         return String::new();
     }
     let finished = workdir.run("rv-archive").args(["cat", "logs"]).succeeds();
@@ -59,7 +59,7 @@ pub fn verify(workdir: &Workdir) -> Finished {
 #[test]
 fn whenever_it_is_killed_what_it_wrote_is_a_prefix_and_every_final_name_is_whole() {
     let workdir = Workdir::new();
-    // How long it takes until it works, however busy the machine is.
+    // Measures how long the program takes to start on this machine.
     let since = Instant::now();
     let running = archive(&workdir).start();
     let ready = || fs::exists(workdir.path("logs/rv-archive.lock")).unwrap();
@@ -70,7 +70,7 @@ fn whenever_it_is_killed_what_it_wrote_is_a_prefix_and_every_final_name_is_whole
     for round in 0..200u64 {
         let flags = ["--max-records", "40", "--threads", "2", "--quiet"];
         let mut running = archive(&workdir).args(flags).start();
-        // More or less of it is read by the time of the kill, and a line may be torn.
+        // Each round kills the program at another moment. The last line may be torn.
         let text = numbered(archived, 40 + round);
         let cut = text.len() - (round as usize * 7) % 30;
         let _ = running
@@ -123,7 +123,7 @@ fn a_part_file_torn_at_any_byte_is_recovered_and_the_tail_counted() {
 fn fifty_successors_on_one_pipe_lose_nothing_and_double_nothing() {
     let workdir = Workdir::new();
     let pipe = workdir.fifo("pipe");
-    // Holds the pipe open between one writer of the archive and the next.
+    // Keeps the pipe open while no `rv-archive` reads it.
     let held = fs::File::options().read(true).write(true).open(&pipe);
     let held = held.unwrap();
     let count = 30_000;
@@ -144,7 +144,8 @@ fn fifty_successors_on_one_pipe_lose_nothing_and_double_nothing() {
         std::thread::sleep(Duration::from_millis(15));
         running.signal(Signal::TERM);
         let finished = running.wait();
-        // Before its handlers are there, a signal ends a program as ever.
+        // A signal that arrives before the handlers are installed ends the program at
+        // once.
         assert!([0, 143].contains(&finished.status), "{finished}");
         seen = cat(&workdir).lines().count() as u64;
         restarts += 1;
@@ -155,8 +156,8 @@ fn fifty_successors_on_one_pipe_lose_nothing_and_double_nothing() {
     verify(&workdir).assert_status(0);
 }
 
-/// What a program asks of the system, one call a line, with the paths behind the
-/// descriptors. Its arguments follow.
+/// Runs `rv-archive` under strace. The file `trace` gets the system calls, with the
+/// paths of the descriptors. The caller adds the arguments of `rv-archive`.
 pub fn traced(workdir: &Workdir, expressions: &[&str]) -> Run {
     let mut script = "exec strace -f -y -qq -o trace".to_owned();
     for expression in expressions {
@@ -188,7 +189,8 @@ fn a_file_and_its_folder_are_synced_before_the_name_counts() {
             .unwrap_or_else(|| panic!("no {call} of {what} in its place:\n{trace}"));
         rest = rest.splitn(found + 2, '\n').last().unwrap();
     }
-    // The part itself, at any time: a kill finds it in memory, a power cut here.
+    // The part must be synced, too, at any time. Without this sync, a power cut would
+    // lose it.
     let of_the_part = |line: &&str| line.contains("fdatasync(") && line.contains(".ndjson>");
     assert!(trace.lines().any(|line| of_the_part(&line)), "{trace}");
 }
@@ -208,15 +210,15 @@ fn what_was_written_is_synced_though_nothing_more_comes() {
     running.wait().assert_status(0);
 }
 
-/// The name that the first part of an archive has by [`STOPPED`].
+/// The name of an archive's first part with the clock [`STOPPED`].
 const PART: &str = "logs/part-19700101T000001.000Z-000000.ndjson";
 
-/// What it is compressed into, before that has its final name.
+/// The compressed file of that part, before it gets its final name.
 const UNFINISHED: &str = "logs/part-19700101T000001.000Z-000000.gz.tmp";
 
 const STOPPED: [&str; 2] = ["--clock", "fixed:1"];
 
-/// A program whose call on one file fails.
+/// `rv-archive` whose system call on one file fails.
 fn with_fault(workdir: &Workdir, path: &str, fault: &str) -> Run {
     let (call, _) = fault.split_once(':').unwrap();
     let path = workdir.path(path);
@@ -237,7 +239,7 @@ fn with_fault(workdir: &Workdir, path: &str, fault: &str) -> Run {
 #[test]
 fn a_sync_that_fails_is_not_tried_again_but_the_file_is_written_anew() {
     for (path, fault, published) in [
-        // The part is synced while it is being compressed: either may be faster.
+        // The part is synced and compressed at the same time, so either may end first.
         (PART, "fdatasync:error=EIO:when=1", 0..2),
         (UNFINISHED, "fsync:error=EIO:when=1", 0..1),
         ("logs", "fsync:error=EIO:when=1", 1..2),
@@ -245,7 +247,8 @@ fn a_sync_that_fails_is_not_tried_again_but_the_file_is_written_anew() {
         let workdir = Workdir::new();
         let mut input = numbered(0, 10);
         if path == "logs" {
-            // It is synced for a new part, too; here one is left from before.
+            // A new part also syncs the folder. So this run has only the part of an
+            // earlier run.
             fs::create_dir(workdir.path("logs")).unwrap();
             workdir.write(PART, std::mem::take(&mut input));
         }
@@ -254,7 +257,7 @@ fn a_sync_that_fails_is_not_tried_again_but_the_file_is_written_anew() {
         assert!(finished.stderr.contains(&message), "{finished}");
         let files = complete_files(&workdir).len();
         assert!(published.contains(&files), "{path}: {files}");
-        // The next start makes a file of what is there, and syncs that.
+        // The next start makes a complete file from the part, and syncs the file.
         archive(&workdir).succeeds();
         assert_eq!(cat(&workdir), numbered(0, 10), "{path}");
         verify(&workdir).assert_status(0);
@@ -266,7 +269,7 @@ fn a_full_disk_is_waited_for_and_no_line_is_torn() {
     let workdir = Workdir::new();
     let count = 3000;
     workdir.write("input", numbered(0, count));
-    // The ballast leaves room for a part of the input; later it goes.
+    // The ballast leaves room for only some of the input. It is removed later.
     let script = "
         head -c 180000 /dev/zero > disk/ballast
         rv-archive --dir disk/logs --stats stats.json < input 2> stderr &
@@ -311,7 +314,7 @@ fn sigterm_ends_an_archive_that_waits_for_room_and_says_what_it_could_not_write(
         trace.contains("ENOSPC").then_some(())
     });
     assert!(paused.is_some());
-    // The signal is for the program, not for what looks on.
+    // The signal must go to the program, not to strace.
     let children = format!("/proc/{0}/task/{0}/children", running.id());
     let pid = fs::read_to_string(children).unwrap();
     let pid = rustix::process::Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
@@ -403,7 +406,7 @@ fn sighup_and_age_close_a_file_while_the_stream_goes_on() {
         let closed = || (complete_files(&workdir).len() as u64 == files).then_some(());
         assert!(eventually(closed).is_some(), "{files}");
     }
-    // Nothing came since: there are no empty files.
+    // No record has arrived since, so no file may be made.
     running.signal(Signal::HUP);
     drop(running.stdin.take());
     running.wait().assert_status(0);
@@ -464,7 +467,7 @@ fn when_the_reader_of_a_passing_archive_leaves_what_was_read_is_kept() {
     }
     let finished = running.wait();
     assert_eq!(finished.stderr, "", "{finished}");
-    // What was in the pipe when it ended is lost, as ever; not a line between.
+    // Lines that were left in the pipe are lost. No line before them is lost.
     let kept = cat(&workdir);
     let lines = kept.lines().count() as u64;
     assert!((2..=sent).contains(&lines), "{lines} of {sent}");
@@ -499,12 +502,12 @@ fn the_oldest_files_go_where_there_are_too_many() {
     let limit = (before[1] + before[2]).to_string() + "B";
     archive(&workdir).args(["--keep-bytes", &limit]).succeeds();
     assert_eq!(cat(&workdir), numbered(60, 15));
-    // One file is more than that, and stays.
+    // The latest file is larger than the limit, and stays.
     archive(&workdir).args(["--keep-bytes", "1B"]).succeeds();
     assert_eq!(cat(&workdir), numbered(70, 5));
 }
 
-/// Writes a complete file as another program would.
+/// Writes a complete file without a stamp.
 fn write_complete(workdir: &Workdir, id: &str, text: &str) {
     let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
     gzip.write_all(text.as_bytes()).unwrap();
@@ -514,7 +517,7 @@ fn write_complete(workdir: &Workdir, id: &str, text: &str) {
 #[test]
 fn twenty_thousand_files_in_a_folder_are_read_like_one() {
     let workdir = Workdir::new();
-    // An archive without records so far.
+    // Creates an archive without records.
     archive(&workdir).succeeds();
     let count = 20_000;
     for number in 0..count {
@@ -522,7 +525,7 @@ fn twenty_thousand_files_in_a_folder_are_read_like_one() {
         let id = format!("20260101T0000{second:02}.{millisecond:03}Z-000000");
         write_complete(&workdir, &id, &numbered(number, 1));
     }
-    // As `zcat logs/*.gz` does not: the list of arguments is too long.
+    // All files are read as one stream.
     let all = numbered(0, count);
     assert!(cat(&workdir) == all);
     let decoy = workdir.run("rv-decoy").args(["-i", "logs"]).succeeds();
@@ -574,7 +577,7 @@ fn cat_gives_the_lines_of_a_time_and_a_number_of_them() {
             17,
             43,
         ),
-        // A line without a time goes with the one before it.
+        // A line without a timestamp gets that of the line before it.
         (&["--since", "1700000064", "--until", "1700000065"], 64, 66),
         (&["-n", "7"], 0, 7),
         (&["-n", "3", "--since", "1700000050"], 50, 53),
@@ -611,7 +614,8 @@ fn cat_keeps_a_pace() {
         assert_eq!(finished.stdout(), text);
         assert_eq!(json(&workdir.read("stats.json"))["behind_ms"]["count"], 3);
     }
-    // The first line does not wait for the others, and a signal ends the wait.
+    // The last line is due many years later. The lines before it do not wait, and a
+    // signal ends the wait.
     archive(&workdir)
         .input(request_at("m", 2e9) + "\n")
         .succeeds();
@@ -722,7 +726,7 @@ fn verify_tells_each_kind_of_damage() {
         fs::rename(workdir.path("aside"), &files[2]).unwrap();
     });
     assert_fault(verdict, 9, "1 files with 10 lines are missing before it");
-    // A file in the place of another, whole but not the same.
+    // A valid file of another archive replaces a file.
     let verdict = archived(&|workdir, files| {
         let other = Workdir::new();
         archive(&other).input(numbered(0, 9)).succeeds();
@@ -731,7 +735,8 @@ fn verify_tells_each_kind_of_damage() {
         assert_eq!(cat(workdir).lines().count(), 49);
     });
     assert_fault(verdict, 9, "follows file 1");
-    // Lines that were cut out, and the rest compressed anew with its old head.
+    // A line was removed, and the other lines were compressed again under the old
+    // header.
     let verdict = archived(&|_, files| {
         let bytes = fs::read(&files[2]).unwrap();
         let mut gzip = GzEncoder::new(Vec::new(), Compression::fast());
@@ -775,7 +780,7 @@ fn a_folder_that_is_being_written_is_read_up_to_its_last_whole_line() {
 fn sigint_to_all_loses_nothing_on_its_way_into_the_archive() {
     let workdir = Workdir::new();
     let mut run = workdir.shell("rv-request | rv-decoy | rv-archive --dir logs --stats stats.json");
-    // A group of its own, as a terminal has it.
+    // A terminal, too, would start the pipeline in its own process group.
     std::os::unix::process::CommandExt::process_group(&mut run.command, 0);
     let mut running = run.start();
     running.write("{}\n".repeat(1000));

@@ -1,5 +1,5 @@
-//! rv-archive and what others do to its folder: each fault costs itself alone, and
-//! is told.
+//! Damage to an archive by other programs: each fault is reported, and affects no other
+//! file.
 
 use std::fs;
 use std::io::Write;
@@ -35,8 +35,8 @@ fn gzip(text: &str) -> Vec<u8> {
     gzip.finish().unwrap()
 }
 
-/// What is done to the second file, how many of its two lines can be read then, and
-/// a part of what is said; nothing where it is no fault.
+/// Damage to the second file. `left` of its two lines can still be read. `said` is a
+/// part of the message; it is empty if the damage is not a fault.
 struct Damage {
     name: &'static str,
     harm: fn(&str),
@@ -196,7 +196,8 @@ const DAMAGES: &[Damage] = &[
     },
 ];
 
-/// That a program gave these lines, and said what is wrong, with status 1.
+/// Checks that a program wrote these lines. If the damage is a fault, the program must
+/// have reported it and exited with status 1.
 fn assert_given(finished: &Finished, name: &str, expected: &[String], damage: &Damage) {
     assert_eq!(finished.lines(), expected, "{name}: {finished}");
     let is_fault = !damage.said.is_empty();
@@ -227,12 +228,12 @@ fn one_bad_file_among_others_costs_itself_alone() {
         verdict.assert_status(i32::from(is_fault));
         assert!(verdict.stdout().contains(damage.said), "{name}: {verdict}");
         assert_eq!(verdict.stdout().contains("no faults"), !is_fault);
-        // Neither does it stop the next one that writes, nor what is kept of it.
+        // The next `rv-archive` can still write and count the complete files.
         let run = archive(&workdir).args(["--keep-files", "100", "--quiet"]);
         let finished = run.input("{\"new\":1}").finish();
         finished.assert_status(0);
         assert!(cat_whatever(&workdir).ends_with("{\"new\":1}\n"), "{name}");
-        // By itself.
+        // The damaged file is read alone.
         if fs::symlink_metadata(&files[1]).unwrap().is_file() {
             let run = workdir.run("rv-decoy").args(["-i", &files[1]]);
             let own = &lines[2..2 + damage.left];
@@ -241,7 +242,7 @@ fn one_bad_file_among_others_costs_itself_alone() {
     }
 }
 
-/// The lines of an archive in which something is wrong.
+/// The lines of an archive that may be damaged.
 fn cat_whatever(workdir: &Workdir) -> String {
     let run = workdir.run("rv-archive").args(["cat", "logs", "--quiet"]);
     run.finish().stdout().to_owned()
@@ -251,7 +252,7 @@ fn cat_whatever(workdir: &Workdir) -> String {
 fn a_line_that_breaks_off_is_not_given_for_a_whole_one() {
     let workdir = Workdir::new();
     let (mut lines, files) = three_files(&workdir);
-    // Stored as it is, so that what stands before the cut can be read.
+    // The file is not compressed, so all bytes before the cut can be read.
     let mut gzip = GzEncoder::new(Vec::new(), Compression::none());
     let text = lines[2..4].join("\n") + "\n";
     gzip.write_all(text.as_bytes()).unwrap();
@@ -304,12 +305,12 @@ fn every_program_goes_on_behind_a_bad_file() {
         }
     }
     assert_eq!(service.documents().len(), 4);
-    // A replay reads each recording in a thread of its own.
+    // A replay reads each recording in a separate thread.
     let run = workdir.run("rv-rendezvous").args(replay);
     let finished = run.args(["--prefer", "dt@1", "--deadline", "1s"]).finish();
     said(&finished);
     assert_eq!(finished.lines().len(), 4, "{finished}");
-    // Training, with the labels beside it.
+    // Training reads the archive and a file of labels.
     let labels = (1..=6).map(|number| format!("m{number},{}\n", number % 2));
     workdir.write(
         "labels.csv",
@@ -321,12 +322,13 @@ fn every_program_goes_on_behind_a_bad_file() {
     let run = run.args(["--model-version", "1"]);
     said(&run.finish());
     assert!(fs::exists(workdir.path("n.json")).unwrap());
-    // With --strict it is fatal.
+    // With --strict the fault ends the program.
     let run = workdir.run("rv-decoy").args(["-i", "logs", "--strict"]);
     run.exits(3);
 }
 
-/// A running archive that has written five lines into its part, and the part.
+/// Starts an archive that writes five lines into its part. Also returns the path of the
+/// part.
 fn with_a_part(workdir: &Workdir, flags: &[&str]) -> (Running, String) {
     let run = archive(workdir).args(["--stats", "stats.json", "--clock", "fixed:1"]);
     let mut running = run.args(flags).start();
@@ -342,7 +344,8 @@ fn with_a_part(workdir: &Workdir, flags: &[&str]) -> (Running, String) {
     (running, part)
 }
 
-/// Something else changes the part; more lines follow or not; the archive ends.
+/// `harm` changes the part, `more` lines follow, and the archive ends. Checks the kept
+/// lines, the message and the counts.
 fn interfere(harm: fn(&str), more: u64, kept: &[u64], said: &str) {
     for early in [false, true] {
         let workdir = Workdir::new();
@@ -485,7 +488,7 @@ fn what_is_passed_on_is_kept_though_the_part_is_removed_or_cut() {
     fs::remove_file(&part).unwrap();
     running.write(numbered(5, 1));
     assert_eq!(running.line() + "\n", numbered(5, 1));
-    // It is in a complete file by now.
+    // By now the line is in a complete file.
     running.signal(Signal::KILL);
     running.wait();
     assert_eq!(cat(&workdir), numbered(0, 6));
@@ -508,7 +511,7 @@ fn a_complete_file_is_never_replaced() {
             run.input(input)
         };
         run(numbered(0, 1)).succeeds();
-        // The name that the next file will want is taken when it is finished.
+        // While the next part is open, another file takes its final name.
         let mut running = run(String::new()).start();
         running.write(numbered(1, 1));
         let part = workdir.path("logs/part-19700101T000001.000Z-000001.ndjson");
@@ -534,7 +537,7 @@ fn names_at_the_end_of_time_are_kept_and_go_out_of_the_way() {
     for (name, warns) in [
         ("log-99991231T235959.999Z-999999.gz", true),
         ("log-99991231T235959.999Z-000000.gz", true),
-        // What follows it is at the end, too.
+        // The next id after this one is at the time limit, too.
         ("log-99991231T235959.998Z-999999.gz", false),
         ("log-29991231T235959.998Z-999999.gz", false),
     ] {
@@ -636,7 +639,7 @@ fn one_that_writes_follows_no_link_and_waits_for_no_pipe() {
         assert!(cat_whatever(&workdir).contains(&numbered(0, 1)));
         assert!(fs::symlink_metadata(workdir.path(name)).is_ok(), "{name}");
     }
-    // What is half done is removed, not what it leads to.
+    // An unfinished compression is removed. If it is a link, its target stays.
     let workdir = Workdir::new();
     fs::create_dir(workdir.path("logs")).unwrap();
     workdir.write("target", "one\ntorn");
@@ -692,7 +695,8 @@ fn recovery_syncs_what_it_takes_over_and_what_it_publishes() {
         ("fsync(", "/logs>"),
         ("unlink", ".ndjson\""),
     ]);
-    // Killed behind the rename: the folder is synced before the part goes.
+    // An earlier run was killed after the rename. The folder is synced before the part
+    // is removed.
     workdir.write(part, numbered(0, 3));
     traced(&workdir, &[calls])
         .args(["--dir", "logs"])
@@ -703,7 +707,8 @@ fn recovery_syncs_what_it_takes_over_and_what_it_publishes() {
 
 #[test]
 fn verify_finds_stamps_that_no_archive_writes() {
-    // Of the second file of three: number, lines before it, lines, bytes.
+    // The stamp of the second of three files: its number, the lines before it, its
+    // lines, its bytes.
     let forged = |stamp: [Option<u64>; 4]| {
         let workdir = Workdir::new();
         let (_, files) = three_files(&workdir);
@@ -717,9 +722,9 @@ fn verify_finds_stamps_that_no_archive_writes() {
         fs::write(&files[1], bytes).unwrap();
         let verdict = verify(&workdir);
         verdict.assert_status(1);
-        // What is in the files can be read all the same.
+        // All lines can still be read.
         assert_eq!(cat(&workdir).lines().count(), 6);
-        // Nor does the next one go on from it.
+        // The next archive does not continue from the forged stamp.
         fs::remove_file(&files[2]).unwrap();
         archive(&workdir).input(numbered(0, 1)).succeeds();
         verdict.stdout().to_owned()
@@ -784,7 +789,7 @@ fn a_signal_does_not_wait_for_a_disk_that_blocks() {
         let run = run.args(["strace", "-P", &files[1], "-e", "trace=read"]);
         let run = run.args(["-e", "inject=read:delay_enter=50s", "rv-archive"]);
         let running = run.args(flags).arg("logs").start();
-        // What looks on is held up, too; the program is its child.
+        // strace is delayed, too. The program is the child of strace.
         let children = format!("/proc/{0}/task/{0}/children", running.id());
         let blocked = || {
             let child = fs::read_to_string(&children).ok()?;

@@ -1,4 +1,4 @@
-//! `rv-archive --pass`: who reads its output knows what is kept.
+//! `rv-archive --pass`: every line that its reader gets is in the archive.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -8,7 +8,8 @@ use rustix::process::Signal;
 use crate::archive::{archive, cat, numbered, traced, verify};
 use crate::harness::Workdir;
 
-/// Short lines, one that ends a byte into a block of 64 KiB, and short ones again.
+/// Two long lines, then short ones. The second line ends one byte after a multiple of
+/// 64 KiB.
 fn lines_around_a_long_one() -> String {
     let first = format!("{{\"first\":\"{}\"}}\n", "z".repeat(61_441 - 13));
     let long = format!("{{\"a\":\"{}\"}}\n", "x".repeat(200_704 - 9));
@@ -19,8 +20,9 @@ fn lines_around_a_long_one() -> String {
     text
 }
 
-/// Reads a trace of writes and syncs: that nothing was passed before it was synced,
-/// and the most that was written between two syncs of a part, in bytes.
+/// Reads a trace of writes and syncs. Checks that no byte was passed on before its
+/// sync. Returns the largest number of bytes that was written between two syncs of a
+/// part.
 fn most_between_syncs(trace: &str) -> usize {
     let (mut written, mut synced, mut passed, mut most) = (0, 0, 0, 0);
     let mut syncs = 0;
@@ -29,7 +31,8 @@ fn most_between_syncs(trace: &str) -> usize {
         let Some((thread, text)) = line.split_once(' ') else {
             continue;
         };
-        // A call during which another thread made one stands in two pieces.
+        // If two threads make calls at the same time, strace prints a call in two
+        // pieces.
         let text = text.trim_start();
         if let Some(start) = text.strip_suffix("<unfinished ...>") {
             begun.insert(thread, start.to_owned());
@@ -95,7 +98,8 @@ fn a_line_is_synced_before_it_is_passed_on_and_many_share_a_sync() {
 #[test]
 fn no_more_waits_to_be_passed_on_than_the_flag_says() {
     let workdir = Workdir::new();
-    // A file never pauses, and the age of a sync never comes: only the bound does it.
+    // A file never pauses, and `--sync-every` is too long to matter. So only the bound
+    // causes syncs.
     let line = format!("{{\"p\":\"{}\"}}\n", "y".repeat(1000));
     workdir.write("input", line.repeat(20_000));
     for (flags, bound) in [
@@ -213,7 +217,7 @@ fn sigterm_passes_on_what_was_taken() {
     std::thread::sleep(Duration::from_millis(50));
     running.signal(Signal::TERM);
     let finished = running.wait();
-    // Before its handlers are there, a signal ends a program as ever.
+    // A signal that arrives before the handlers are installed ends the program at once.
     assert!([0, 143].contains(&finished.status), "{finished}");
     assert_eq!(finished.stdout(), cat(&workdir));
 }

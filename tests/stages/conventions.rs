@@ -1,4 +1,4 @@
-//! What every program keeps to, as a table: the programs by the inputs.
+//! The conventions of all programs. Each program is tested with each kind of input.
 
 use std::fs;
 use std::io::Write;
@@ -8,10 +8,10 @@ use rustix::process::Signal;
 use crate::es::FakeService;
 use crate::harness::{Finished, Run, Workdir, json, open_writer, read_line, request};
 
-/// A program, and how its work is seen.
+/// A program, and where its output is found.
 pub struct Tool {
     pub name: &'static str,
-    /// Whether it parses what it reads, and sets bad lines aside.
+    /// Whether it parses lines and rejects bad ones.
     pub parses: bool,
     /// Whether its records go to stdout.
     writes_stdout: bool,
@@ -55,7 +55,7 @@ const TOOLS: [Tool; 7] = [
     },
 ];
 
-/// One program in a folder of its own.
+/// One program in a separate folder.
 pub struct Scene {
     pub tool: &'static Tool,
     pub workdir: Workdir,
@@ -78,7 +78,7 @@ impl Scene {
         }
     }
 
-    /// The program with what it needs; it reads `input`.
+    /// The program with the flags that it needs. It reads `input`.
     pub fn run(&self, input: &str) -> Run {
         let run = self.workdir.run(self.tool.name);
         let run = run.args(["--rejects", "rejects", "--stats", "stats.json"]);
@@ -109,7 +109,7 @@ impl Scene {
         self.run("-").input(input).finish()
     }
 
-    /// What came of the run, as lines in their order.
+    /// The lines of the program's output, in order.
     fn lines(&self, finished: &Finished) -> Vec<String> {
         let text = match self.tool.name {
             "rv-archive" => {
@@ -128,7 +128,7 @@ impl Scene {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// The ids of what came of the run.
+    /// The ids of the records in the program's output.
     pub fn ids(&self, finished: &Finished) -> Vec<String> {
         let lines = self.lines(finished);
         let ids = lines.iter().filter_map(|line| {
@@ -142,7 +142,7 @@ impl Scene {
         self.workdir.read("rejects").lines().map(json).collect()
     }
 
-    /// What was read is what was written and what was set aside.
+    /// Checks the numbers of lines that were read and rejected.
     pub fn assert_counts(&self, read: u64, rejected: u64) {
         let stats = json(&self.workdir.read("stats.json"));
         let of = |name: &str| {
@@ -218,7 +218,7 @@ fn archives_and_compressed_files_are_inputs_like_any() {
         for input in ["recording", "recording.gz"] {
             let finished = scene.run(input).finish();
             if scene.tool.name == "rv-rendezvous" {
-                // Recordings are for --replay.
+                // `rv-rendezvous` reads recordings only with --replay.
                 finished.assert_status(2);
                 assert!(finished.stderr.contains("--replay"), "{finished}");
                 let run = scene.workdir.run("rv-rendezvous").args(["--replay"]);
@@ -388,7 +388,7 @@ fn a_reader_that_leaves_ends_the_program_quietly() {
         let mut running = scene.run("-").start();
         let mut stdin = running.stdin.take().unwrap();
         let feeding = std::thread::spawn(move || {
-            // The program ends before it has read everything.
+            // The write fails, because the program ends before it has read everything.
             let _ = stdin.write_all(input.as_bytes());
         });
         assert!(running.line().contains("r-0"));
@@ -438,7 +438,7 @@ fn sigterm_reads_to_the_end_of_a_line_begun_and_not_a_byte_further() {
         let first = request("r-1");
         let (head, tail) = first.split_at(20);
         writer.write_all(head.as_bytes()).unwrap();
-        // The reader of this test keeps the pipe and what is left in it.
+        // A second reader keeps the unread bytes in the pipe.
         let mut rest = fs::File::options()
             .read(true)
             .write(true)
@@ -467,7 +467,7 @@ fn a_torn_line_spoils_only_itself() {
         let pipe = scene.workdir.fifo("pipe");
         let running = scene.run(&pipe).start();
         let mut first = open_writer(&pipe);
-        // Holds the pipe open between the two writers.
+        // Keeps the pipe open between the two writers.
         let held = fs::File::options()
             .read(true)
             .write(true)
@@ -477,7 +477,7 @@ fn a_torn_line_spoils_only_itself() {
         write!(first, "{whole}\n{}", &request("torn")[..30]).unwrap();
         drop(first);
         let mut second = open_writer(&pipe);
-        // As `--resume` begins.
+        // The second writer begins with a newline, as with `--resume`.
         writeln!(second, "\n{}", request("r-2")).unwrap();
         drop((second, held));
         let finished = running.wait();
@@ -499,7 +499,7 @@ fn follow_waits_for_the_next_writer() {
     each_tool(|scene| {
         let pipe = scene.workdir.fifo("pipe");
         let mut running = scene.run(&pipe).arg("--follow").start();
-        // Where output has to be read, it is, so that nobody waits for it.
+        // Reads standard output, so that the program never waits for its reader.
         let reading = running.stdout.take().map(|mut stdout| {
             std::thread::spawn(move || {
                 let mut text = String::new();
@@ -511,7 +511,7 @@ fn follow_waits_for_the_next_writer() {
             let mut writer = open_writer(&pipe);
             let whole = request(&format!("r-{number}"));
             if number == WRITERS / 2 {
-                // This one dies inside a line, and the next knows that.
+                // This writer dies inside a line. The next one begins with a newline.
                 write!(writer, "{}", &whole[..30]).unwrap();
             } else if number == WRITERS / 2 + 1 {
                 write!(writer, "\n{whole}\n").unwrap();
@@ -546,7 +546,7 @@ fn follow_waits_for_the_next_writer() {
 fn sigint_ends_a_follow_with_its_last_writer() {
     each_tool(|scene| {
         if scene.tool.name == "rv-request" {
-            // A source stops at once.
+            // `rv-request` is a source, so SIGINT stops it at once.
             return;
         }
         let pipe = scene.workdir.fifo("pipe");

@@ -1,4 +1,4 @@
-//! A service that takes `_bulk` and remembers the documents.
+//! A service that accepts `_bulk` calls and keeps the documents.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -9,7 +9,7 @@ use std::thread;
 /// Answers every call with success. Ends with the test's process.
 pub struct FakeService {
     address: String,
-    /// The documents in the order in which they came first, by id.
+    /// The documents by id, in the order in which each first arrived.
     documents: Arc<Mutex<Documents>>,
 }
 
@@ -38,7 +38,7 @@ impl FakeService {
         format!("http://{}", self.address)
     }
 
-    /// What is indexed, each document once.
+    /// The indexed documents, each once.
     pub fn documents(&self) -> Vec<String> {
         let documents = self.documents.lock().unwrap();
         let of = |id: &String| documents.by_id[id].clone();

@@ -1,4 +1,4 @@
-//! The sink as a program, at a service that is there and takes nothing.
+//! The sink as a program, mostly with a service that refuses every record.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,14 +12,14 @@ use crate::harness::{
     Run, Running, Workdir, eventually, json, processor_ticks, request, resident_bytes, stat,
 };
 
-/// A service that answers every `_bulk` with this status. Returns its address, and
-/// the heads of the calls.
+/// A service that answers every `_bulk` with this status. Returns its address, and the
+/// headers of the calls.
 fn unwilling(status: u16) -> (String, Arc<Mutex<Vec<String>>>) {
     unwilling_after(0, status)
 }
 
-/// A service that takes the record of each of the first calls of `_bulk`, and then
-/// is unwilling.
+/// A service that accepts the first `willing` calls of `_bulk`, and answers later calls
+/// with `status`.
 fn unwilling_after(willing: usize, status: u16) -> (String, Arc<Mutex<Vec<String>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -187,7 +187,7 @@ fn a_sink_that_waits_uses_no_processor() {
     running.wait().assert_status(143);
 }
 
-/// The sink at a service, with short times.
+/// The sink with short waits.
 fn sink(workdir: &Workdir, url: &str) -> Run {
     let sink = workdir
         .run("rv-es-sink")
@@ -323,7 +323,7 @@ fn what_is_passed_on_is_what_came_as_soon_as_it_is_indexed() {
     }
     drop(running.stdin.take());
     running.wait().assert_status(0);
-    // In bulk, on several connections.
+    // Many records on several connections.
     let input = requests(0..20_000).join("\n") + "\n";
     let finished = sink(&workdir, &service.url())
         .args(["--pass", "--connections=4", "--batch-records=100"])
@@ -368,7 +368,7 @@ fn a_reader_that_has_gone_ends_it_and_what_is_held_is_set_aside() {
             assert_eq!(set_aside(&workdir), requests(1..4));
         }
     }
-    // Where nothing is held, there is nothing to say.
+    // If no record is held, no message is printed.
     let workdir = Workdir::new();
     let mut running = closed(&workdir, &FakeService::start().url(), &[]);
     running.write(requests(0..1).join("\n") + "\n");
@@ -394,7 +394,7 @@ fn a_reader_that_does_not_read_holds_the_stream_and_nothing_grows() {
     let feeding = thread::spawn(move || stdin.write_all(text.as_bytes()).unwrap());
     let first = crate::harness::read_line(&mut stdout);
     assert_eq!(first, records[0]);
-    // The pipe and what is on the way hold far less than the whole.
+    // The pipe and the records in memory are far smaller than the input.
     let mut earlier = 0;
     let still = eventually(|| {
         let now = service.ids().len();
@@ -421,7 +421,7 @@ fn what_is_indexed_and_not_passed_on_at_the_end_is_counted() {
         .args(["--pass", "--batch-records=100"])
         .start();
     let (mut stdin, stdout) = (running.stdin.take().unwrap(), running.stdout.take());
-    // Far more than the pipe holds that nobody reads.
+    // Nobody reads the output, and the input is far longer than its pipe.
     let text = requests(0..10_000).join("\n") + "\n";
     let feeding = thread::spawn(move || stdin.write_all(text.as_bytes()));
     eventually(|| (service.ids().len() > 500).then_some(())).unwrap();

@@ -1,5 +1,5 @@
-//! JSON in other forms than one object a line, and times in other units than
-//! seconds: each program that parses sets them aside and says what to do.
+//! JSON that is not one object a line, and times that are not in seconds. Each program
+//! that parses lines rejects them and names a remedy.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -16,7 +16,7 @@ fn pretty(line: &str) -> String {
     serde_json::to_string_pretty(&json(line)).unwrap() + "\n"
 }
 
-/// How many lines of stderr speak of a place of the input, and of a remedy.
+/// How many lines of stderr name a place in the input, and how many name a remedy.
 fn said(finished: &Finished) -> (usize, usize) {
     let count = |text: &str| {
         let lines = finished.stderr.lines();
@@ -91,7 +91,7 @@ fn json_in_another_form_gets_one_hint_and_each_line_is_set_aside() {
 #[test]
 fn records_between_pieces_of_other_forms_are_worked_on() {
     let (one, two, three) = (request("r-1"), request("r-2"), request("r-3"));
-    // The last item of an array has no comma, and is a record.
+    // The last item of an array has no comma, so it is a valid record.
     let input = format!("[\n{one},\n{two}\n]\n{three}\n");
     each_tool(|scene| {
         if !scene.tool.parses {
@@ -120,7 +120,7 @@ fn a_torn_line_and_other_faults_are_shown_as_before() {
         let finished = scene.finish(&input);
         finished.assert_status(1);
         let (shown, hints) = said(&finished);
-        // The text stands right behind, and is taken for a piece.
+        // The plain text directly follows fragments, so it counts as a fragment.
         assert_eq!((shown, hints), (3, 1), "{finished}");
         for place in ["<stdin>:1: ", "<stdin>:3: ", "<stdin>:4: "] {
             assert!(finished.stderr.contains(place), "{finished}");
@@ -234,7 +234,7 @@ fn a_replay_and_an_archive_know_the_same_times() {
     let archive = workdir.run("rv-archive").args(["--dir", "logs"]);
     archive.input(&requests).succeeds();
     let cat = |flags: &[&str]| workdir.run("rv-archive").args(["cat", "logs"]).args(flags);
-    // As it came, where no time is asked for.
+    // Without a time range, `cat` writes the lines unchanged.
     assert_eq!(cat(&[]).succeeds().stdout(), requests);
     let finished = cat(&["--since", "1970-01-01", "--until", "1970-01-02"]).exits(1);
     assert_eq!(finished.stdout(), format!("{}\n", request("r-1")));
@@ -262,7 +262,7 @@ fn rejects_are_for_their_owner_alone() {
         metadata.permissions().mode() & 0o777
     };
     assert_eq!(mode("rejects"), 0o600);
-    // One that is there stays as it was made.
+    // An existing file keeps its permissions.
     let script = "umask 022; : > shared; echo nonsense | rv-request --rejects shared";
     workdir.shell(script).exits(1);
     assert_eq!(mode("shared"), 0o644);

@@ -6,7 +6,7 @@ use crate::es::FakeService;
 use crate::harness::{Workdir, checkout, open_reader, open_writer};
 use std::io::Write;
 
-/// Set to anything, it makes the tests write the files instead of comparing.
+/// If this variable is set, the tests write the files instead of comparing them.
 const RENEW: &str = "RV_RENEW_GOLDEN";
 
 const CLOCK: [&str; 2] = ["--clock", "fixed:1644370787.021771"];
@@ -19,7 +19,7 @@ fn golden(name: &str) -> String {
     std::fs::read_to_string(folder().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The output of a stage is what the file says.
+/// Checks that the output of a stage equals the golden file.
 fn assert_golden(name: &str, actual: &str) {
     assert_golden_at(&folder().join(name), actual);
 }
@@ -85,7 +85,7 @@ fn the_rendezvous_answers_a_request() {
     ]);
     let mut running = run.start();
     let [mut requests, mut dt, mut lr] = pipes.map(|pipe| open_writer(&pipe));
-    // Before their request, so that the answer comes at 0 ms.
+    // The scores arrive before their request, so it is answered at 0 ms.
     dt.write_all(golden("2_scores.dt.ndjson").as_bytes())
         .unwrap();
     lr.write_all(golden("2_scores.lr.ndjson").as_bytes())

@@ -42,7 +42,7 @@ pub fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A temporary folder for one test. It is kept if the test fails.
+/// A temporary folder for one test. The folder is kept if the test fails.
 pub struct Workdir {
     folder: TempDir,
     limit: Arc<TimeLimit>,
@@ -234,7 +234,7 @@ impl Run {
     }
 }
 
-/// A running program. It is killed when this is dropped.
+/// A running program. The program is killed when this value is dropped.
 pub struct Running {
     name: String,
     child: Child,
@@ -526,9 +526,9 @@ pub fn processor_ticks(pid: u32) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// Fails unless a program uses no processor time while nothing comes. On a busy machine it
-/// may finish earlier work late, so one quiet half second of five is enough: a program that
-/// spins has none.
+/// Fails if a program uses processor time while it waits. On a busy machine it may finish
+/// earlier work late, so one quiet half second of five is enough. A program that spins has
+/// none.
 pub fn assert_idle(pid: u32) {
     let is_quiet = |_| {
         let before = processor_ticks(pid);

@@ -32,7 +32,7 @@ impl Reply {
 
 /// One connection, kept open between calls.
 pub struct Client {
-    /// What it calls the service.
+    /// The `Host` header of its calls.
     host: String,
     reader: BufReader<TcpStream>,
 }
@@ -42,7 +42,7 @@ impl Client {
         Client::try_connect(address).unwrap()
     }
 
-    /// Connects, where that is not refused.
+    /// Connects. Returns an error if the connection is refused.
     pub fn try_connect(address: &str) -> io::Result<Client> {
         let stream = TcpStream::connect(address)?;
         stream.set_nodelay(true).unwrap();
@@ -71,8 +71,8 @@ impl Client {
         self.call("POST", "/predict", "", body)
     }
 
-    /// Sends a call whole and reads its reply, where the connection does not end
-    /// before that begins.
+    /// Sends a call and reads its reply. Returns an error if the connection ends before
+    /// the reply begins.
     pub fn try_call(&mut self, call: &str) -> io::Result<Reply> {
         self.reader.get_mut().write_all(call.as_bytes())?;
         if self.reader.fill_buf()?.is_empty() {
@@ -113,8 +113,7 @@ impl Client {
         line.trim_end().to_owned()
     }
 
-    /// Whether something has come that is not read yet; the end of the connection
-    /// counts.
+    /// Whether unread bytes have arrived, or the connection has ended.
     pub fn has_reply(&mut self) -> bool {
         let stream = self.reader.get_ref();
         stream.set_nonblocking(true).unwrap();
@@ -138,9 +137,9 @@ pub fn front_end(workdir: &Workdir, flags: &[&str]) -> (Running, String) {
     (running, address)
 }
 
-/// Sends a call until it comes through to `requests`, and is not refused since
-/// the front end has not yet seen who reads there. Returns the client, which
-/// waits for its answer, and the request.
+/// Repeats a call until its request arrives in `requests`. The front end refuses calls
+/// until it has noticed the reader. Returns the client, which waits for its answer, and
+/// the request.
 pub fn call_through(
     address: &str,
     headers: &str,
@@ -158,7 +157,7 @@ pub fn call_through(
                 rustix::io::ioctl_fionread(requests.get_ref()).unwrap() > 0
                     || !requests.buffer().is_empty()
             };
-            // After a reader that died comes a blank line, before any call.
+            // After a reader has died, a blank line precedes the next request.
             while waiting(requests) {
                 let line = next_line(requests);
                 if !line.is_empty() {
@@ -204,7 +203,7 @@ pub fn pipes() -> Workdir {
     workdir
 }
 
-/// Calls until the pipeline behind the front end is there.
+/// Calls until the pipeline behind the front end is ready.
 pub fn await_pipeline(client: &mut Client) {
     let reply = eventually(|| {
         let reply = client.predict("{\"n\":0}");
@@ -213,7 +212,7 @@ pub fn await_pipeline(client: &mut Client) {
     assert!(reply.is_some(), "the pipeline does not answer");
 }
 
-/// How many calls were answered with a status, as the stats say.
+/// The number of calls with this status, from the stats.
 pub fn calls_with(workdir: &Workdir, status: u16) -> u64 {
     let stats = json(&workdir.read("stats.json"));
     stats["statuses"][status.to_string()].as_u64().unwrap_or(0)
@@ -351,7 +350,7 @@ fn without_a_pipeline_the_answer_is_503_at_once() {
     );
     assert!(since.elapsed() < Duration::from_secs(2));
 
-    // It comes, it goes, and it comes again.
+    // The pipeline starts and stops twice.
     for _ in 0..2 {
         let mut requests = open_reader(&workdir.path("requests"));
         let responses = open_writer(&workdir.path("responses"));
@@ -374,7 +373,7 @@ fn no_response_in_time_is_504_and_too_many_calls_are_503() {
         (503, Some("1"))
     );
     assert_eq!(client.reply().status, 504);
-    // A late response is counted, and bothers nobody.
+    // A late response is counted, and has no other effect.
     writeln!(responses, "{{\"messageId\":\"late\",\"modelResult\":null}}").unwrap();
     let counted = eventually(|| {
         let stats = std::fs::read_to_string(workdir.path("stats.json")).ok()?;
@@ -453,7 +452,7 @@ fn an_idle_front_end_uses_no_processor() {
     assert_idle(running.id());
 }
 
-/// A front end that is not to start, with these streams.
+/// Checks that the front end refuses these flags. Returns the message.
 fn refused(workdir: &Workdir, flags: &[&str]) -> String {
     let run = workdir.run("rv-request").args(["--listen", "127.0.0.1:0"]);
     run.args(flags).exits(2).stderr
@@ -507,7 +506,8 @@ fn responses_that_are_none_are_all_kept() {
     let workdir = pipes();
     let (running, _) = front_end(&workdir, &["--rejects", "rejects"]);
     let mut responses = open_writer(&workdir.path("responses"));
-    // Many in one block, and more in all than may wait to be set aside.
+    // There are many bad responses in one block, and more in total than may wait to be
+    // rejected.
     let mut bad = "x\n".repeat(1000);
     for _ in 0..2000 {
         bad += &"y".repeat(1000);

@@ -1,4 +1,4 @@
-//! The second listener of the front end, and what it says of the first.
+//! The second listener of the front end, and what it reports about the first.
 
 use std::fs;
 use std::io::Write;
@@ -51,7 +51,7 @@ fn readiness_follows_both_pipes_without_a_call() {
     for _ in 0..3 {
         let mut responses = open_writer(&workdir.path("responses"));
         await_ready(&admin, 200, "");
-        // The first call comes through: none has to try for the others.
+        // The front end is ready without an earlier call, so the first call succeeds.
         let mut client = Client::connect(&address);
         client.send(format!(
             "POST /predict HTTP/1.1\r\nhost: {address}\r\ncontent-length: 2\r\n\r\n{{}}"
@@ -101,7 +101,7 @@ fn pipes_that_are_made_anew_are_found() {
         writeln!(responses, "{{\"messageId\":{id},\"modelResult\":{{}}}}").unwrap();
         assert_eq!(client.reply().status, 200);
     }
-    // Before anybody has opened them, too.
+    // The pipes may also be replaced before anyone has opened them.
     await_ready(
         &admin,
         503,
@@ -151,7 +151,7 @@ fn metrics_are_the_counts_in_the_text_format_of_prometheus() {
         "{}",
         reply.body
     );
-    // Looking at the counts changes none.
+    // Reading the counts does not change them.
     assert_eq!(get(&admin, "/metrics").body.matches(bad).count(), 1);
     assert_eq!(
         Client::connect(&admin)
@@ -181,7 +181,7 @@ fn the_service_describes_itself_as_it_is_configured() {
     assert!(described["paths"]["/predict"]["post"]["responses"]["401"].is_object());
     assert!(described["paths"].get("/metrics").is_none());
     assert_eq!(get(&address, "/openapi.json").status, 401);
-    // Nobody else reaches the second listener.
+    // Only this machine reaches the second listener, so it needs no token.
     let described = get(&admin, "/openapi.json").json();
     assert!(described["paths"]["/metrics"].is_object());
     let server = &described["paths"]["/predict"]["servers"][0]["url"];

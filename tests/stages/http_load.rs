@@ -18,7 +18,7 @@ use crate::http::{
 };
 use crate::pipelines::{Pipeline, flower};
 
-/// Lets this process and what it starts open as many files as it may.
+/// Raises the limit of open files for this process and its children.
 fn allow_many_files() {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit {
@@ -40,7 +40,7 @@ fn assert_serves(address: &str) {
 fn two_thousand_slow_heads_past_the_cap_hold_up_nobody() {
     allow_many_files();
     let workdir = pipes();
-    // No timeout ever lets a slow client go here: only want of room does.
+    // The time-out is never reached here. A slow client is closed only to make room.
     let cap = ["--max-connections", "500", "--header-timeout", "1h"];
     let (running, address) = front_end(&workdir, &cap);
     start_doubling(&workdir);
@@ -57,12 +57,12 @@ fn two_thousand_slow_heads_past_the_cap_hold_up_nobody() {
     }
     for _ in 0..5 {
         for stream in &mut slow {
-            // Those that have made room are closed by now.
+            // The write fails on connections that were closed to make room.
             let _ = stream.write_all(b"t");
         }
         assert_serves(&address);
     }
-    // Those that came last are still there, and may finish.
+    // The latest connections are still open, and can finish their calls.
     let mut last = slow.pop().unwrap();
     last.set_nonblocking(false).unwrap();
     last.write_all(b": x\r\n\r\n").unwrap();
@@ -108,7 +108,7 @@ fn where_all_connections_are_busy_the_next_that_is_answered_makes_room() {
     let id = &json(&request)["messageId"];
     writeln!(responses, "{{\"messageId\":{id},\"modelResult\":{{}}}}").unwrap();
     let reply = busy.reply();
-    // Its client is told, and does not lose a call that it is about to send.
+    // The header tells the client not to send another call on this connection.
     assert_eq!(
         (reply.status, reply.header("connection")),
         (200, Some("close"))
@@ -128,7 +128,7 @@ fn clients_that_never_read_their_answers_hold_up_nobody_and_are_let_go() {
         let mut stream = TcpStream::connect(&address).unwrap();
         let patience = Some(Duration::from_millis(200));
         stream.set_write_timeout(patience).unwrap();
-        // Until neither side takes any more.
+        // Writes until the buffers of both directions are full.
         while stream.write_all(calls.as_bytes()).is_ok() {}
         deaf.push(stream);
         assert_serves(&address);
@@ -147,11 +147,12 @@ fn clients_that_never_read_their_answers_hold_up_nobody_and_are_let_go() {
 
 #[test]
 fn no_call_is_begun_while_the_answers_before_it_are_unread() {
-    // More than the kernel holds of calls and answers, both ways.
+    // More than the kernel's buffers for calls and answers hold together.
     const BYTES: usize = 64 << 20;
     let workdir = pipes();
     let (running, address) = front_end(&workdir, &["--write-timeout", "1h"]);
-    // What is answered before its body is read is where the HTTP library would go on.
+    // These calls are answered before their bodies are read. The HTTP library would
+    // then begin the next call.
     for call in ["POST /nowhere", "GET /ping"] {
         let mut deaf = TcpStream::connect(&address).unwrap();
         let patience = Some(Duration::from_millis(500));
@@ -180,7 +181,8 @@ fn a_call_that_failed_before_it_was_written_never_comes_to_a_later_reader() {
     let mut requests = open_reader(&workdir.path("requests"));
     let _responses = open_writer(&workdir.path("responses"));
     let (mut first, _) = call_through(&address, "", "{}", &mut requests);
-    // The writer waits inside this one, so those that follow it stay unwritten.
+    // The writer waits in the middle of this long request, so the next requests stay
+    // unwritten.
     let client = |body: &str| {
         let mut client = Client::connect(&address);
         client.send(format!(
@@ -275,7 +277,7 @@ fn what_is_past_the_bound_gets_503_at_once_and_what_was_accepted_its_answer() {
         lines.push(next_line(&mut requests));
         accepted.push(client);
     }
-    // Nothing is answered yet, so these do not wait for anything.
+    // These calls are refused at once, while no call has been answered.
     for _ in 0..4 * BOUND {
         let reply = Client::connect(&address).predict("{}");
         assert_eq!(
@@ -301,8 +303,8 @@ fn at_five_times_the_capacity_every_accepted_call_is_answered_by_its_deadline() 
     let pipeline = Pipeline::start_under(&workdir, policy);
     let (front, address) = front_end(&workdir, &["--max-in-flight", "20"]);
     await_flower(&address);
-    // No model answers in time any more: each call costs its whole deadline, which
-    // is the least that this pipeline can do.
+    // From here on no model answers in time, so each call takes its whole deadline. The
+    // pipeline has its lowest capacity.
     for model in &pipeline.stages[1..3] {
         model.signal(Signal::STOP);
     }
@@ -343,7 +345,7 @@ fn at_five_times_the_capacity_every_accepted_call_is_answered_by_its_deadline() 
     }
 }
 
-/// Calls until the pipeline of models is there.
+/// Calls until the pipeline of models is ready.
 fn await_flower(address: &str) {
     let reply = eventually(|| {
         let reply = Client::connect(address).predict(&flower(0));
@@ -384,8 +386,8 @@ fn sigterm_under_load_fails_no_call_that_was_accepted() {
     }
 }
 
-/// One call after the other on connections that are kept as long as the front end
-/// says. After the signal a new connection may be refused.
+/// Makes one call after the other. Keeps each connection until the front end closes it.
+/// After the signal, a new connection may be refused.
 fn call_until_refused(address: &str, stopping: &AtomicBool, calls: &AtomicU64) {
     let length = flower(1).len();
     let call = format!(
@@ -439,7 +441,7 @@ fn a_ring_of_full_pipes_goes_on() {
     ];
     for fifo in fifos {
         let mut options = File::options();
-        // As a second writer for a moment: the size is the pipe's.
+        // Opens the pipe as a second writer for a moment. The size belongs to the pipe.
         let pipe = options.write(true).open(workdir.path(fifo)).unwrap();
         let shrunk = eventually(|| rustix::pipe::fcntl_setpipe_size(&pipe, 4096).ok());
         assert_eq!(shrunk, Some(4096), "{fifo}");
@@ -448,8 +450,8 @@ fn a_ring_of_full_pipes_goes_on() {
     for client in &mut clients {
         assert_eq!(client.call("GET", "/ping", "", "").status, 200);
     }
-    // All at once: the front end finds them together, and has a thousand times as
-    // much to write as a pipe takes.
+    // The calls are sent while the front end is stopped. It then has over a thousand
+    // times as many bytes to write as a pipe holds.
     front.signal(Signal::STOP);
     let padding = "y".repeat(8000);
     for (mark, client) in clients.iter_mut().enumerate() {

@@ -1,5 +1,5 @@
-//! Which calls the front end refuses for their head: heads that are none, names that
-//! are not its own, pages of other sites. And what a response may do to the head of
+//! The headers of calls and answers. The front end refuses invalid headers, foreign
+//! host names and pages of other sites. A response cannot write invalid headers into
 //! its answer.
 
 use std::io::Write;
@@ -7,7 +7,8 @@ use std::io::Write;
 use crate::harness::{eventually, json, open_reader, open_writer};
 use crate::http::{Client, Reply, call_through, front_end, pipes};
 
-/// The reply to what is sent on a connection of its own, which has to end then.
+/// Sends bytes on a new connection, and returns the reply. The connection must end
+/// after the reply.
 fn last_reply(address: &str, sent: &str) -> Reply {
     let mut client = Client::connect(address);
     client.send(sent);
@@ -49,7 +50,7 @@ fn a_head_that_is_none_is_answered_in_json_like_any_call() {
     for (head, status, said) in &cases {
         assert_error(&last_reply(&address, head), *status, said);
     }
-    // Behind a call that is answered, in the same piece.
+    // The invalid headers follow a valid call in the same write.
     let mut client = Client::connect(&address);
     client.send(format!("{ping}\r\nnonsense\r\n\r\n"));
     assert_eq!(client.reply().status, 200);
@@ -123,11 +124,11 @@ fn a_page_of_another_site_never_enters_the_pipeline() {
     let (_running, address) = front_end(&workdir, &[]);
     let mut requests = open_reader(&workdir.path("requests"));
     let _responses = open_writer(&workdir.path("responses"));
-    // The pipeline is there.
+    // Waits until the pipeline is ready.
     let (_waiting, _) = call_through(&address, "", "{}", &mut requests);
     let mut client = Client::connect(&address);
     for origin in ["https://evil.example", "http://localhost:1", "null"] {
-        // As a form sends it, which needs no preflight.
+        // A form sends such a call without a preflight.
         let headers = format!("origin: {origin}\r\ncontent-type: text/plain\r\n");
         let reply = client.call("POST", "/predict", &headers, "{\"evil\":1}");
         assert_error(&reply, 403, "--cors");
@@ -137,7 +138,7 @@ fn a_page_of_another_site_never_enters_the_pipeline() {
     let reply = client.call("OPTIONS", "/predict", asks, "");
     assert_error(&reply, 403, "--cors");
     assert_eq!(rustix::io::ioctl_fionread(requests.get_ref()).unwrap(), 0);
-    // A page of its own, and clients that are no browsers.
+    // The service's own pages may call, and so may clients that are not browsers.
     let own = format!("origin: http://{address}\r\n");
     assert_eq!(client.call("GET", "/ping", &own, "").status, 200);
     assert_eq!(client.call("OPTIONS", "/predict", "", "").status, 405);
@@ -157,7 +158,7 @@ fn a_site_that_is_allowed_asks_first_and_reads_every_answer() {
          access-control-request-headers: authorization,x-id\r\n\
          access-control-request-private-network: true\r\n"
     );
-    // Without the token: browsers never send it with this question.
+    // The preflight has no token, because browsers never send one with it.
     let reply = client.call("OPTIONS", "/predict", &asks, "");
     assert_eq!((reply.status, reply.body.as_str()), (204, ""));
     for (name, value) in [

@@ -1,9 +1,9 @@
-//! No test without a time limit: one that hangs fails with its name, its folder and
-//! what its programs have said so far.
+//! The time limit of every test. A test that hangs fails with its name, its folder and
+//! the output of its programs.
 //!
-//! A hanging thread cannot be stopped from outside, so the whole run of the tests
-//! ends, with status 101. Every wait of the harness has a shorter bound of its own,
-//! which fails its own test alone.
+//! A hanging thread cannot be stopped from outside, so the whole test run ends, with
+//! status 101. Every wait of the harness has a shorter limit, which fails only its own
+//! test.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -13,13 +13,13 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
 
-/// What a program has said so far.
+/// The output of a program so far.
 pub type Output = Arc<Mutex<Vec<u8>>>;
 
-/// How long a test may take. RV_TEST_SECONDS says otherwise.
+/// The time limit of a test in seconds, unless RV_TEST_SECONDS is set.
 const SECONDS: u64 = 300;
 
-/// The time limit of the test that holds it.
+/// The time limit of one test, which holds this value until its end.
 pub struct TimeLimit {
     number: u64,
 }
@@ -44,7 +44,7 @@ fn all() -> MutexGuard<'static, Option<All>> {
 }
 
 impl TimeLimit {
-    /// Begins now. `folder` is where the test works.
+    /// Starts the time. `folder` is the folder of the test.
     pub fn new(folder: PathBuf) -> TimeLimit {
         static WATCHING: Once = Once::new();
         WATCHING.call_once(|| {
@@ -63,7 +63,7 @@ impl TimeLimit {
         TimeLimit { number: all.last }
     }
 
-    /// Notes a program of the test.
+    /// Adds a program of the test.
     pub fn started(&self, pid: u32, name: &str, output: &Output) {
         self.change(|watched| {
             let program = (name.to_owned(), Arc::clone(output));
@@ -71,7 +71,7 @@ impl TimeLimit {
         });
     }
 
-    /// Forgets a program that has ended.
+    /// Removes a program that has ended.
     pub fn ended(&self, pid: u32) {
         self.change(|watched| {
             watched.programs.remove(&pid);
@@ -94,7 +94,7 @@ impl Drop for TimeLimit {
     }
 }
 
-/// A random test says itself how long it goes on.
+/// The time limit. RV_CHAOS_SECONDS, the length of a random test, is added.
 fn allowed() -> Duration {
     let setting = |name: &str| std::env::var(name).ok()?.parse().ok();
     let seconds: u64 = setting("RV_TEST_SECONDS").unwrap_or(SECONDS);
@@ -130,7 +130,7 @@ fn watch() {
                 eprintln!("  {pid}: {name} has said:\n{said}");
             }
         }
-        // No program outlives its test.
+        // The programs must not outlive the test run.
         for pid in watched.values().flat_map(|it| it.programs.keys()) {
             if let Some(pid) = Pid::from_raw(*pid as i32) {
                 let _ = rustix::process::kill_process(pid, Signal::KILL);
@@ -149,7 +149,7 @@ mod tests {
     use super::*;
     use crate::harness::{Workdir, checkout};
 
-    /// Set in the run of this test that is to hang.
+    /// This variable is set in the run that must hang.
     const HANGS: &str = "RV_TEST_HANGS";
 
     #[test]
@@ -208,7 +208,8 @@ mod tests {
         functions
     }
 
-    /// Whoever makes a `Workdir` has a limit, and whoever calls such a function.
+    /// A function has a limit if it makes a `Workdir`, or calls a function that has a
+    /// limit.
     #[test]
     fn every_test_of_a_program_has_a_time_limit() {
         let mut all = Vec::new();
@@ -216,7 +217,7 @@ mod tests {
             let path = entry.unwrap().path();
             let text = fs::read_to_string(&path).unwrap();
             let file = path.file_name().unwrap().to_str().unwrap().to_owned();
-            // In pieces, so that this line is not one of them.
+            // The text is split, so that it does not match this line.
             let starts_processes = text.contains(&["Command", "::new("].concat());
             assert!(
                 !starts_processes || file == "harness.rs",
@@ -241,8 +242,8 @@ mod tests {
                     || limited
                         .iter()
                         .any(|it| *it != name.as_str() && calls(body, it));
-                // `new` and `start` are names of many things: their types are looked
-                // for by the bodies that hold a `Workdir`.
+                // Many types have functions of these names, so a call does not show
+                // which one is meant. `scenes` lists the types that count.
                 if is_limited
                     && !is_test
                     && !["new", "run", "start", "end"].contains(&name.as_str())

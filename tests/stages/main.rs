@@ -1,5 +1,5 @@
-//! The programs, run as programs: one module a subject, one harness for all.
-// A test that fails has to panic, it waits for programs, and it may print.
+//! Tests that run the programs: one module for each subject, and one harness for all.
+// A failing test must panic. A test may wait and print.
 #![allow(
     clippy::disallowed_methods,
     clippy::panic,

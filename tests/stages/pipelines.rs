@@ -1,4 +1,4 @@
-//! The whole architecture, from its programs and named pipes.
+//! The whole architecture, built from programs and named pipes.
 
 use std::io::Write;
 use std::thread;
@@ -148,7 +148,7 @@ fn a_file_runs_through_the_ring_and_every_line_is_answered() {
 fn a_stage_makes_room_for_its_successor_and_nothing_is_lost() {
     let workdir = Workdir::new();
     let (input, output) = (workdir.fifo("in"), workdir.path("out"));
-    // Holds the pipe open between one stage and the next.
+    // Keeps the pipe open between one stage and its successor.
     let held = std::fs::File::options()
         .read(true)
         .write(true)
@@ -170,7 +170,8 @@ fn a_stage_makes_room_for_its_successor_and_nothing_is_lost() {
         thread::sleep(std::time::Duration::from_millis(10));
         running.signal(Signal::TERM);
         let finished = running.wait();
-        // Before its handlers are there, a signal ends a program as ever.
+        // A signal that arrives before the handlers are installed ends the program at
+        // once.
         assert!([0, 143].contains(&finished.status), "{finished}");
         seen = std::fs::read_to_string(&output).unwrap();
         lines = seen.lines().count();
@@ -189,7 +190,7 @@ fn sigint_to_all_loses_nothing() {
     let workdir = Workdir::new();
     let script = "rv-request | rv-decoy | rv-decoy > out";
     let mut run = workdir.shell(script);
-    // A group of its own, as a terminal has it.
+    // A terminal, too, would start the pipeline in its own process group.
     std::os::unix::process::CommandExt::process_group(&mut run.command, 0);
     let mut running = run.start();
     running.write("{}\n".repeat(1000));
@@ -221,7 +222,7 @@ fn an_answer_leaves_when_the_preferred_model_has_it_and_not_at_the_deadline() {
     let ready =
         crate::harness::eventually(|| (client.predict(&flower(0)).status == 200).then_some(()));
     assert!(ready.is_some());
-    // A hundred in less than the deadline of one.
+    // A hundred calls take less time than the deadline of one.
     let since = std::time::Instant::now();
     for mark in 1..=100 {
         assert_eq!(

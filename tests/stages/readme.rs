@@ -1,5 +1,5 @@
-//! The README and docs/ tell the truth: their commands, records, policies and links
-//! are tried. docs/README.md says what each fence means.
+//! Tests the commands, records, policies and links of the README and docs/.
+//! docs/README.md says what each fence means.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,8 +11,8 @@ use std::thread;
 use crate::harness::{Finished, Workdir, checkout, program};
 use crate::schemas::Schema;
 
-/// How many fences of each kind there are at least: a fence that a test does not
-/// find is not run.
+/// The least number of fences of each kind. A fence that the tests do not find is not
+/// run.
 const FENCES_AT_LEAST: [(&str, usize); 5] = [
     ("sh", 30),
     ("bash", 3),
@@ -21,12 +21,12 @@ const FENCES_AT_LEAST: [(&str, usize); 5] = [
     ("console", 4),
 ];
 
-/// What comes after the first word of a fence's line, and what stands in it.
+/// One fenced block of a page.
 struct Fence {
     page: String,
     /// `sh`, `json` and so on.
     kind: String,
-    /// The second word.
+    /// The second word of the fence line.
     detail: String,
     text: String,
 }
@@ -82,7 +82,7 @@ fn all_fences(kind: &str) -> Vec<Fence> {
     all.filter(|fence| fence.kind == kind).collect()
 }
 
-/// Types in a page's commands, as one script, in a folder of its own.
+/// Runs a page's commands as one script, in a new folder.
 fn type_in(page: &str) -> (Workdir, Finished) {
     let workdir = Workdir::new();
     for folder in ["fixtures", "scripts", "examples"] {
@@ -95,15 +95,15 @@ fn type_in(page: &str) -> (Workdir, Finished) {
         .collect();
     let front = free_port();
     let commands = commands
-        // This test is part of `cargo test`; the programs are built already.
+        // This test is part of `cargo test`, and the programs are built already.
         .replace("\ncargo test\n", "\n")
-        // Others may use the port.
+        // Another program may use the port.
         .replace(
             "scripts/up.sh up\n",
             &format!("scripts/up.sh up --listen 127.0.0.1:{front} --admin 127.0.0.1:0\n"),
         )
         .replace("127.0.0.1:8000", &format!("127.0.0.1:{front}"));
-    // Whatever happens, nothing is left running.
+    // The script stops the pipeline at its end, even after a failure.
     let cleanup = "trap '[ ! -e rv-run/stages ] || scripts/up.sh down > /dev/null 2>&1' EXIT\n";
     let mut run = workdir.shell(&format!("{cleanup}{commands}"));
     let programs = program("rv-score").parent().unwrap().to_owned();
@@ -112,7 +112,7 @@ fn type_in(page: &str) -> (Workdir, Finished) {
     (workdir, finished)
 }
 
-/// A port that nobody listens at now.
+/// A port on which nobody listens now.
 fn free_port() -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.local_addr().unwrap().port()
@@ -131,7 +131,8 @@ fn every_command_of_the_readme_works() {
 
 #[test]
 fn every_command_of_the_pages_works() {
-    // What a page leaves behind: 150 flowers, each in a line with this text.
+    // The files that a page leaves behind. In each, 150 lines contain the text, one for
+    // each flower.
     let outcomes: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::from([
         (
             "docs/by-hand.md",
@@ -313,7 +314,7 @@ fn what_architecture_names_exists() {
             assert!(found, "ARCHITECTURE.md names {name}; there is no such file");
             files += 1;
         }
-        // The name of a test is a sentence.
+        // A name of four or more words is the name of a test.
         let is_word = |c: char| c.is_ascii_lowercase() || c == '_' || c.is_ascii_digit();
         if name.chars().all(is_word) && name.matches('_').count() >= 3 {
             let definition = format!("fn {name}(");

@@ -41,8 +41,8 @@ fn any_value() -> impl Strategy<Value = String> {
     })
 }
 
-/// Members that no stage knows. Some keys need their escapes to stay, some stand
-/// there twice.
+/// Members that no stage knows. Some keys contain escapes, which must stay. Some keys
+/// occur twice.
 fn unknown_members() -> impl Strategy<Value = Members> {
     let key = prop_oneof![
         "[a-z]{1,6}".prop_map(|key| format!("\"x{key}\"")),
@@ -106,7 +106,8 @@ fn input(requests: &[Members]) -> String {
         .collect()
 }
 
-/// Each line begins with these members of its request, and goes on with `next`.
+/// Checks that each line begins with the kept members of its request, and continues
+/// with `next`.
 fn assert_begins<S: AsRef<str>>(
     requests: &[Members],
     lines: &[S],

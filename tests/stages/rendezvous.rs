@@ -21,7 +21,7 @@ modelResult = { modelName = \"default\", result = 0 }
     format!("{head}{}{tail}", dt_then_lr(300, 100))
 });
 
-/// A rendezvous between pipes that the test holds.
+/// A rendezvous, and the test's ends of its pipes.
 struct Scene {
     workdir: Workdir,
     running: Running,
@@ -36,7 +36,7 @@ impl Scene {
         Scene::start_with(Workdir::new(), policy, flags, |run| run)
     }
 
-    /// The same, in a folder of the test's, with something more for the command.
+    /// Like `start`, in the given folder. `more` may change the command.
     fn start_with(
         workdir: Workdir,
         policy: &str,
@@ -52,7 +52,7 @@ impl Scene {
         let run = run.args(["--scores", "dt.scores", "lr.scores", "-o", "responses"]);
         let run = run.args(["--stats", "stats.json", "--rejects", "rejects"]);
         let running = more(run.args(flags)).start();
-        // In no order of its own: every order has to do.
+        // The pipes may be opened in any order.
         let responses = open_reader(&workdir.path("responses"));
         let lr = open_writer(&workdir.path("lr.scores"));
         let requests = open_writer(&workdir.path("requests"));
@@ -243,7 +243,7 @@ fn sigterm_answers_what_is_open() {
     scene.running.signal(Signal::TERM);
     let mut answers = [scene.response(), scene.response()];
     answers.sort();
-    // The first settles at the step to come, if it is not there already.
+    // The steps are tried at once, so lr answers even if its step has not begun.
     assert_eq!(answers[0].1, "lr");
     assert_eq!(answers[1], said("b", "default", "shutdown"));
     scene.running.wait().assert_status(0);
@@ -328,7 +328,7 @@ fn what_is_wrong_with_a_policy_or_an_input_is_said() {
     run().args(["--prefer", "dt@1"]).exits(2);
 }
 
-/// Reads decisions as they come.
+/// Parses decisions, one a line.
 fn decisions_of(text: &str) -> Vec<serde_json::Value> {
     text.lines().map(json).collect()
 }
@@ -407,12 +407,13 @@ fn two_front_ends_each_get_their_own_responses_and_a_stuck_one_holds_nobody() {
     let running = run.start();
     let mut requests = open_writer(&workdir.path("requests"));
     let mut one = open_reader(&workdir.path("one"));
-    // Opened, and never read: the reader of decisions, and the second front end.
+    // The reader of decisions and the second front end open their pipes, but do not
+    // read.
     let two = open_reader(&workdir.path("two"));
     let decisions = open_reader(&workdir.path("decisions"));
     let mut rest = open_reader(&workdir.path("responses"));
     let count = 3000;
-    // Where the readers are behind, so is the writer: nothing of theirs is dropped.
+    // The writer waits for the readers that read, so no response to them is dropped.
     let taken = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
     let (taken_of_one, taken_of_rest) = (Arc::clone(&taken[0]), Arc::clone(&taken[1]));
     let writing = std::thread::spawn(move || {
@@ -440,7 +441,7 @@ fn two_front_ends_each_get_their_own_responses_and_a_stuck_one_holds_nobody() {
     }
     reading.join().unwrap();
     writing.join().unwrap();
-    // The reader that was stuck finds whole records, the newest of them.
+    // The stuck reader now gets whole records, up to the newest one.
     drop(decisions);
     let mut last = String::new();
     let mut two = two;
@@ -502,7 +503,7 @@ fn a_model_joins_and_leaves_while_the_rendezvous_runs() {
         answers(&mut running, &mut requests, "b", &mut lr, ("lr", 0)),
         "preferred"
     );
-    // A model that is restarted comes back on the same pipe.
+    // A restarted model writes to the same pipe.
     drop(lr);
     let mut lr = open_writer(&workdir.path("models/lr"));
     assert_eq!(
@@ -511,7 +512,7 @@ fn a_model_joins_and_leaves_while_the_rendezvous_runs() {
     );
     std::fs::remove_file(workdir.path("models/lr")).unwrap();
     writeln!(requests, "{}", request_at("d", now())).unwrap();
-    // What was written before the pipe went is still read.
+    // A removed pipe is still read until its writer closes.
     writeln!(lr, "{}", score("d", "lr", 0, 1)).unwrap();
     drop(lr);
     assert_eq!(json(&running.line())["modelResult"]["modelName"], "lr");
@@ -519,7 +520,8 @@ fn a_model_joins_and_leaves_while_the_rendezvous_runs() {
         answers(&mut running, &mut requests, "e", &mut dt, ("dt", 1)),
         "fallback"
     );
-    // A pipe that is made anew under the old name, in one go, is another one.
+    // A new pipe with the old name is another pipe, even if it replaces the old one at
+    // once.
     std::fs::remove_file(workdir.path("models/dt")).unwrap();
     workdir.fifo("models/dt");
     drop(dt);
@@ -566,7 +568,8 @@ fn a_share_is_ramped_and_a_version_promoted_under_load_and_every_day_can_be_repl
         let mut lr = scene.lr.try_clone().unwrap();
         move || {
             for number in 0..count {
-                // On a busy machine too, each policy is read before its requests are.
+                // The wait makes sure that each policy is read before its requests,
+                // even on a busy machine.
                 while number > answered.load(Ordering::Relaxed) + 300 {
                     std::thread::sleep(Duration::from_millis(1));
                 }
@@ -729,14 +732,14 @@ fn for_a_production_model_that_died_the_canary_answers() {
     assert_eq!(stat(&workdir, "stats.json", "answersByModels"), 1);
 }
 
-/// What one model floods its pipe with.
+/// The lines with which one model floods its pipe.
 #[derive(Clone, Copy, Debug)]
 enum Flood {
-    /// Scores of one id that nobody asked for.
+    /// Scores of one id without a request.
     Equal,
-    /// Scores of as many ids.
+    /// Scores of many ids without requests.
     Distinct,
-    /// The same score of a request that is open, over and over.
+    /// The same score of an open request, again and again.
     Duplicates,
     /// Scores of that request, each of another version.
     Versions,
@@ -767,7 +770,8 @@ impl Flood {
     }
 }
 
-/// Writes as fast as the pipe takes it, until it is told to stop or nobody reads.
+/// Starts a thread that writes as fast as the pipe accepts, until `stop` is set or
+/// nobody reads.
 fn flood(mut pipe: File, kind: Flood, stop: Arc<AtomicU64>) -> std::thread::JoinHandle<u64> {
     std::thread::spawn(move || {
         let mut count = 0;
@@ -782,8 +786,9 @@ fn flood(mut pipe: File, kind: Flood, stop: Arc<AtomicU64>) -> std::thread::Join
     })
 }
 
-/// What the others get while one model floods. How long it takes is measured by
-/// scripts/bench/flood.sh; here a bound tells a broken rendezvous from a busy machine.
+/// Checks the answers of another model while one model floods its pipe. The time limit
+/// is long, because the machine may be busy. scripts/bench/flood.sh measures the
+/// latency.
 fn a_flood_changes_nothing_for_the_others(kind: Flood) {
     let policy = POLICY.replace("= 300", "= 60000").replace("expect", "#");
     let policy = policy.replace("= 100\n", "= 50000\n");
@@ -804,7 +809,7 @@ fn a_flood_changes_nothing_for_the_others(kind: Flood) {
     for number in 0..100 {
         let since = Instant::now();
         let id = number.to_string();
-        // Before its request as well as behind it.
+        // Every second score arrives before its request.
         if number % 2 == 0 {
             writeln!(scene.dt, "{}", score(&id, "dt", 1, 2)).unwrap();
             scene.request(&id);
@@ -898,7 +903,7 @@ fn the_scores_of_one_request_take_bounded_memory_and_so_does_its_decision() {
     drop((scene.requests, scene.dt, scene.lr));
     scene.running.wait().assert_status(0);
     let of = |name| stat(&scene.workdir, "stats.json", name);
-    // A half of 2 MiB holds eight of them.
+    // Half of 2 MiB holds eight of these scores.
     let kept = 500 - of("notKept");
     assert_eq!((of("used"), of("unused"), kept), (1, 500, 8));
     assert_eq!(
@@ -921,7 +926,7 @@ fn open_mailboxes_are_bounded_in_bytes_and_the_oldest_is_answered() {
         let request = request.strip_suffix('}').unwrap().to_owned() + &padding;
         writeln!(scene.requests, "{request}").unwrap();
     }
-    // Ten thousand bytes each, and what a mailbox takes beside.
+    // Each mailbox takes a little more than 10,000 bytes, so nine fit.
     for number in 0..21 {
         assert_eq!(
             scene.response(),
@@ -970,12 +975,12 @@ fn early_scores_and_known_ids_are_bounded_as_told() {
         writeln!(scene.dt, "{}", score(&number.to_string(), "dt", 1, 2)).unwrap();
     }
     std::thread::sleep(Duration::from_millis(50));
-    // The oldest has made room for the newest.
+    // The oldest scores were dropped to make room for the newest.
     scene.request("99");
     assert_eq!(scene.response(), said("99", "dt", "preferred"));
     scene.request("0");
     assert_eq!(scene.response(), said("0", "default", "default"));
-    // Both are closed, and of two ids the newer one is known.
+    // Both requests are closed, and only the id of the second one is remembered.
     std::thread::sleep(Duration::from_millis(500));
     scene.request("0");
     scene.request("99");
@@ -1005,8 +1010,8 @@ fn sigterm_ends_a_flood_of_long_lines_at_the_end_of_the_present_one() {
     drop((lr, scene.lr));
 }
 
-/// A wall clock that reads what the file named by WALL_CLOCK says, in seconds from the
-/// true time.
+/// A library that changes the wall clock. The file that WALL_CLOCK names holds the
+/// offset from the true time, in seconds.
 const WALL_CLOCK: &str = r#"
 #include <fcntl.h>
 #include <stdlib.h>
@@ -1034,7 +1039,7 @@ fn a_wall_clock_that_jumps_an_hour_moves_no_deadline_of_an_open_request() {
         .shell("cc -shared -fPIC -o clock.so clock.c")
         .succeeds();
     let (library, clock) = (workdir.path("clock.so"), workdir.path("clock"));
-    // Put in place whole, so that no half of it is read.
+    // The file is replaced atomically, so that the program never reads half of it.
     let jump = |workdir: &Workdir, seconds: &str| {
         let new = workdir.write("clock.new", seconds);
         std::fs::rename(new, workdir.path("clock")).unwrap();
@@ -1058,7 +1063,7 @@ fn a_wall_clock_that_jumps_an_hour_moves_no_deadline_of_an_open_request() {
         writeln!(scene.lr, "{}", score(&format!("a{offset}"), "lr", 0, 1)).unwrap();
         std::thread::sleep(Duration::from_millis(100));
         jump(&scene.workdir, offset);
-        // Something to do, so that the program looks at its clocks.
+        // This score wakes the program, so that it reads its clocks.
         writeln!(scene.lr, "{}", score("nobody", "lr", 0, 1)).unwrap();
         assert_eq!(
             scene.response(),
@@ -1077,8 +1082,8 @@ fn a_wall_clock_that_jumps_an_hour_moves_no_deadline_of_an_open_request() {
         );
         assert!(deadline < Duration::from_secs(10), "{offset}: {deadline:?}");
     }
-    // A request whose timestamp is another clock's waits for its deadline at the most,
-    // and where it looks an hour old it does not wait. So the clock did jump.
+    // Under a clock that is an hour slow, a request waits for the whole deadline. Under
+    // a clock that is an hour fast, it does not wait. So the clock did jump.
     let since = Instant::now();
     scene.request("young");
     assert_eq!(scene.response().2, "default");

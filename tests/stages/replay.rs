@@ -1,4 +1,4 @@
-//! rv-rendezvous on recordings: decisions, replays, and the story of a request.
+//! rv-rendezvous on recordings: decisions, replays and explanations.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -7,14 +7,14 @@ use crate::harness::{Workdir, dt_then_lr, json, now, request_at, score, stat};
 
 static POLICY: LazyLock<String> = LazyLock::new(|| dt_then_lr(100, 50));
 
-/// A score that came so long after its request.
+/// A score that was written `elapsed` ms after its request.
 fn score_after(id: &str, timestamp: f64, model: &str, version: u32, elapsed: &str) -> String {
     format!(
         r#"{{"messageId":"{id}","timestamp":{timestamp:.6},"result":{{"modelName":"{model}","result":{version}}},"provenance":{{"model":{{"modelVersion":{version},"elapsedTimeAfterRequest":{elapsed}}}}}}}"#
     )
 }
 
-/// Writes recordings of requests a millisecond apart, with two models.
+/// Writes recordings of requests, a millisecond apart, and of the scores of two models.
 fn record(workdir: &Workdir, count: usize) {
     let (mut requests, mut dt, mut lr) = (String::new(), String::new(), String::new());
     for number in 0..count {
@@ -53,7 +53,8 @@ fn a_replay_of_recorded_streams_decides_by_the_recorded_times() {
         };
         assert_eq!(entry["reason"], reason, "{line}");
         assert_eq!(entry["answeredAfter"], after, "{line}");
-        // At the begin of a step preference speaks.
+        // If both scores have arrived when a step begins, the order of the models
+        // decides.
         let winner = if number % 120 <= 50 { "dt" } else { "lr" };
         assert_eq!(response["modelResult"]["modelName"], winner, "{line}");
     }
@@ -67,7 +68,7 @@ fn a_replay_of_recorded_streams_decides_by_the_recorded_times() {
     // The same input and policy give the same bytes.
     assert_eq!(run().succeeds().stdout, finished.stdout);
 
-    // From the decisions that it wrote the same again, and nothing has changed.
+    // A replay of these decisions gives the same answers.
     let again = workdir
         .run("rv-rendezvous")
         .args(["--replay", "-i", "decisions"]);
@@ -109,7 +110,7 @@ fn records_out_of_order_find_each_other_within_the_disorder() {
     run("1s").succeeds();
     assert_eq!(stat(&workdir, "stats.json", "orphaned"), 0);
     assert_eq!(stat(&workdir, "stats.json", "requests"), 1000);
-    // With less than there is, what comes too late is counted, and said.
+    // If `--disorder` is too small, late scores are counted and reported.
     run("10ms").exits(1);
     assert!(stat(&workdir, "stats.json", "orphaned") > 0);
 }
@@ -127,7 +128,7 @@ fn what_a_replay_cannot_pair_is_counted() {
     workdir.write("requests", requests.join("\n"));
     let scores = [
         score_after("a", 1.0, "dt", 1, "30.000"),
-        // The earlier one counts, in whatever order they stand.
+        // The earlier score counts, whatever the order of the lines.
         score_after("a", 1.0, "dt", 1, "7.000"),
         score_after("nobody", 1.0, "dt", 1, "7.000"),
         score("b", "dt", 1, 3),
@@ -268,7 +269,7 @@ fn check_says_what_a_policy_does_and_refuses_a_bad_one() {
 fn a_replay_reads_no_clock() {
     let workdir = Workdir::new();
     record(&workdir, 10);
-    // Recorded in the future as in the past.
+    // A recording may have timestamps in the future.
     let text = workdir
         .read("requests")
         .replace("\"timestamp\":1000", "\"timestamp\":99991000");
@@ -315,7 +316,8 @@ fn the_routes_of_a_replay_drop_nothing() {
     for file in ["routed", "decisions"] {
         assert_eq!(workdir.read(file).lines().count(), 1000, "{file}");
     }
-    // What bounds a live rendezvous is nothing to a replay, and is refused.
+    // The bounds of a live rendezvous do not apply to a replay, so their flags are
+    // refused.
     for flag in [["--linger", "1s"], ["--max-open", "5"], ["--queue", "1kB"]] {
         let run = workdir
             .run("rv-rendezvous")

@@ -76,7 +76,7 @@ fn sigint_ends_a_source() {
     running.wait().assert_status(0);
 }
 
-/// Answers requests by hand.
+/// A response to `request`.
 fn response(request: &str) -> String {
     let id = &json(request)["messageId"];
     format!("{{\"messageId\":{id},\"modelResult\":{{\"modelName\":\"m\",\"result\":1}}}}")
@@ -115,7 +115,7 @@ fn no_more_than_so_many_requests_are_unanswered() {
         "a third one came"
     );
     for number in 0..5 {
-        // The later one first: the order of answers is free.
+        // The later request is answered first, because the order of answers is free.
         let request = open.pop().unwrap();
         writeln!(responses, "{}", response(&request)).unwrap();
         assert_eq!(running.line(), response(&request));
@@ -147,7 +147,7 @@ fn a_response_that_does_not_come_is_given_up() {
         "{finished}"
     );
     drop(responses);
-    // Neither is lost: what was asked can be asked again.
+    // Both inputs are in the file of rejects, so they can be sent again.
     let rejects = workdir.read("rejects");
     let rejects: Vec<_> = rejects.lines().map(json).collect();
     assert_eq!(rejects.len(), 2);
@@ -177,7 +177,7 @@ fn responses_that_end_too_early_are_a_failure() {
     drop(responses);
     let finished = running.wait();
     finished.assert_status(3);
-    // What was read and not answered is kept, sent or not.
+    // All unanswered inputs are rejected, whether they were sent or not.
     let rejects = workdir.read("rejects");
     let raw: Vec<_> = rejects
         .lines()
@@ -206,7 +206,8 @@ fn closed_loop(flags: &[&str]) -> (Workdir, Running) {
     (workdir, running)
 }
 
-/// A pipeline that answers each request of a closed loop; it returns their ids.
+/// Starts a pipeline that answers each request of a closed loop. Returns the ids of the
+/// requests at the end.
 fn answer_each(workdir: &Workdir) -> std::thread::JoinHandle<Vec<String>> {
     let (requests, responses) = (workdir.path("requests"), workdir.path("responses"));
     std::thread::spawn(move || {
@@ -222,7 +223,8 @@ fn answer_each(workdir: &Workdir) -> std::thread::JoinHandle<Vec<String>> {
     })
 }
 
-/// The counts of a closed loop that has ended: each input is answered or rejected.
+/// Checks the counts of a closed loop that has ended: each input is answered or
+/// rejected.
 fn assert_balanced(workdir: &Workdir, read: u64, answered: u64, repeated: u64) {
     let of = |name| stat(workdir, "stats.json", name);
     assert_eq!((of("in"), of("answered")), (read, answered));
@@ -250,7 +252,7 @@ fn an_id_that_came_before_is_set_aside_while_the_first_is_open() {
         writeln!(responses, "{}", response(request)).unwrap();
         assert_eq!(running.line(), response(request));
     }
-    // And when it is closed.
+    // The id is also refused after the first request was answered.
     writeln!(inputs, "{{\"id\":\"a\",\"n\":4}}").unwrap();
     drop(inputs);
     let finished = running.wait();
@@ -309,7 +311,7 @@ fn so_many_ids_are_remembered_and_no_more_than_twice_as_many() {
     let workdir = Workdir::new();
     workdir.fifo("requests");
     workdir.fifo("responses");
-    // The first of them is among the last 100, the second among the last 500.
+    // The id 401 is among the last 100 ids. The id 100 is not among the last 200.
     let mut input: String = (0..500).map(|number| format!("{number}\n")).collect();
     input += "401\n100\n";
     let input: String = input
@@ -330,10 +332,10 @@ fn so_many_ids_are_remembered_and_no_more_than_twice_as_many() {
     assert_balanced(&workdir, 502, 501, 1);
 }
 
-/// Has a program told to end, and returns when it knows.
+/// Sends SIGTERM, and returns when the program has noticed.
 fn terminate(running: &Running) {
     running.signal(Signal::TERM);
-    // It prints its counts and looks for SIGTERM in one go.
+    // The program checks for SIGTERM and prints its counts in one step.
     running.signal(Signal::USR1);
     running.says("\"in\":");
 }
@@ -344,7 +346,7 @@ fn sigterm_reads_to_the_end_of_a_line_begun_while_answers_come() {
     let mut inputs = open_writer(&workdir.path("inputs"));
     let mut requests = open_reader(&workdir.path("requests"));
     let mut responses = open_writer(&workdir.path("responses"));
-    // Keeps the pipe, and what is left in it.
+    // A second reader keeps the unread bytes in the pipe.
     let mut rest = std::fs::File::options()
         .read(true)
         .write(true)
@@ -397,7 +399,7 @@ fn answers_that_are_waiting_to_be_read_are_in_time() {
     write!(inputs, "1\n2\n3\n").unwrap();
     let sent: Vec<_> = (0..3).map(|_| next_line(&mut requests)).collect();
     running.signal(Signal::STOP);
-    // More than one read brings.
+    // The pipe must hold more than one read returns.
     rustix::pipe::fcntl_setpipe_size(&responses, 1 << 18).unwrap();
     for request in &sent {
         writeln!(responses, "{}{}", " ".repeat(60_000), response(request)).unwrap();
@@ -420,7 +422,7 @@ fn the_time_for_which_nobody_takes_the_answers_is_not_the_pipelines() {
     write!(inputs, "1\n2\n").unwrap();
     drop(inputs);
     let sent: Vec<_> = (0..2).map(|_| next_line(&mut requests)).collect();
-    // More than the pipe of the answers holds.
+    // This response is longer than the pipe of the answers.
     let long = format!("{}{}", " ".repeat(200_000), response(&sent[0]));
     writeln!(responses, "{long}").unwrap();
     std::thread::sleep(Duration::from_millis(1100));

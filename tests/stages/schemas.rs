@@ -5,7 +5,7 @@ use std::io::Write;
 
 use crate::harness::{Workdir, checkout, json, open_writer};
 
-/// One of docs/schemas.
+/// One schema of docs/schemas.
 pub struct Schema {
     name: String,
     validator: jsonschema::Validator,
@@ -25,7 +25,7 @@ impl Schema {
         }
     }
 
-    /// Fails the test unless the line is such a record.
+    /// Fails the test unless the line fits the schema.
     pub fn accepts(&self, line: &str, place: &str) {
         if let Err(fault) = self.validator.validate(&json(line)) {
             panic!(
@@ -139,8 +139,8 @@ fn a_score_that_a_schema_refuses_is_refused_by_the_programs() {
     }
 }
 
-/// Whether a replay rejects none of the records in `requests` and `scores`. What it
-/// rejects, and what it writes, fits the schemas.
+/// Whether a replay rejects none of the records in `requests` and `scores`. Checks its
+/// outputs and rejects against the schemas.
 fn replay_takes(workdir: &Workdir) -> bool {
     let run = workdir.run("rv-rendezvous").args([
         "--replay",
@@ -182,7 +182,7 @@ fn the_model_in_python_keeps_the_contract() {
     let schema = Schema::named("score");
     let request = crate::harness::request("r-1");
 
-    // It answers while it waits for more: nothing is held back.
+    // The model writes a score before it gets the next request.
     writeln!(requests, "{request}").unwrap();
     let score = running.line();
     schema.accepts(&score, "model.py");
@@ -190,14 +190,14 @@ fn the_model_in_python_keeps_the_contract() {
     assert_eq!(json(&score)["result"]["result"], 0);
     assert_eq!(json(&score)["modelInput"], json(&request)["modelInput"]);
 
-    // An input that it cannot use is an error score, at once.
+    // An input that the model cannot use becomes an error score at once.
     let bad_input = r#"{"messageId":"r-2","timestamp":1.5,"modelInput":{"sepalLength":"x"}}"#;
     writeln!(requests, "{bad_input}").unwrap();
     let score = running.line();
     schema.accepts(&score, "model.py");
     assert_eq!(json(&score)["error"]["modelName"], "nearest");
 
-    // Blank and bad lines cost nothing but themselves, nor does a missing newline.
+    // Blank lines, bad lines and a missing newline affect no other line.
     write!(
         requests,
         "\n\r\nno record\n[1]\n{{\"timestamp\":1}}\n{request}"

@@ -6,7 +6,7 @@ use rustix::process::Signal;
 
 use crate::harness::{Workdir, checkout, eventually, json, now, request, request_at};
 
-/// The 150 flowers: the measures as JSON, and the class.
+/// The 150 flowers: the measurements as JSON, and the class.
 fn flowers() -> Vec<(String, String)> {
     let text = std::fs::read_to_string(checkout().join("fixtures/iris.csv")).unwrap();
     let mut rows = text.lines();
@@ -50,7 +50,8 @@ fn labels(workdir: &Workdir, model: &str) -> Vec<String> {
 fn each_flower_gets_the_label_of_its_class() {
     let workdir = Workdir::new();
     let expected: Vec<String> = flowers().into_iter().map(|(_, class)| class).collect();
-    // Held out rows count too, so not all can be right.
+    // The model has not learned the rows that were held out, so some labels may be
+    // wrong.
     for (algorithm, right_at_least) in [
         ("decision-tree", 141),
         ("linfa-tree", 141),
@@ -365,7 +366,7 @@ fn any_table_makes_a_model() {
     );
 }
 
-/// Requests whose score is a result, an error, or none at all, in turn.
+/// Lines that get a result, an error, or no score.
 fn mixed_requests(count: usize) -> String {
     let flowers = flowers();
     (0..count)
@@ -438,7 +439,7 @@ fn threads_hold_a_bounded_part_of_the_input() {
         .run("rv-score")
         .args(["--model", "dt.json", "-i", "requests"]);
     let mut running = run.args(["--threads", "4", "--quiet"]).start();
-    // The reader is slow: what is read ahead does not grow with the input.
+    // The reader is slow. The memory for scores that wait does not grow with the input.
     assert!(running.line().contains("\"0\""));
     let mut most = 0;
     let mut stdout = running.stdout.take().unwrap();
@@ -464,7 +465,7 @@ fn a_model_learns_from_an_archive_and_a_file_of_labels() {
         .input(requests.clone() + requests.lines().next().unwrap())
         .succeeds();
     let label = |number: usize| flowers[number].1.clone();
-    // Every third has no label yet; some labels have no request.
+    // Every third flower has no label yet, and some labels have no request.
     let known = || (0..150).filter(|number| number % 3 != 0);
     let csv: String = known().map(|n| format!("{},{n}\n", label(n))).collect();
     workdir.write(
@@ -496,7 +497,7 @@ fn a_model_learns_from_an_archive_and_a_file_of_labels() {
         workdir.read("labels.csv.model"),
         workdir.read("labels.ndjson.model")
     );
-    // The same rows as a table give the same model, but for the numbers of the rows.
+    // The model gives most flowers the right label.
     let right = labels(&workdir, "labels.csv.model")
         .iter()
         .zip(&flowers)

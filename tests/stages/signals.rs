@@ -1,5 +1,5 @@
-//! Every program obeys a signal to stop within the grace, whatever it is at: a table
-//! of programs and subcommands in long work, or waiting for what never comes.
+//! Every program ends within the grace period after a signal to stop, whatever it does.
+//! A table lists programs and subcommands that work for a long time or wait forever.
 
 use std::fs;
 use std::io::Write;
@@ -14,14 +14,14 @@ use crate::harness::{
     Finished, Run, Running, Workdir, eventually, open_writer, processor_ticks, request, stat,
 };
 
-/// What the programs of the table get with `--grace`.
+/// The `--grace` of the programs in the table.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// What a busy machine may need beyond it, and the moment that a program has for its
-/// last words.
+/// The time that a program may need after the grace period: for its last message, and
+/// on a busy machine.
 const LATE: Duration = Duration::from_secs(6);
 
-/// What a program is at when the signal comes.
+/// What a program does when the signal arrives.
 #[derive(Clone, Copy, PartialEq)]
 enum At {
     /// Works without a pause.
@@ -32,14 +32,15 @@ enum At {
 
 use At::{Wait, Work};
 
-/// A program at something: `program arguments`, in a folder in which `prepare` has
-/// made what it needs; the status with which SIGTERM ends it.
+/// What the program does, its command line, and its exit status after SIGTERM.
+/// `prepare` makes the files for the command lines.
 type Row = (At, &'static str, i32);
 
-/// Pipes that nobody opens at the other end: `nobody`. Data without end: `endless.gz`
-/// (records) and so on. A model that takes long to load: `huge.json`.
+/// `nobody` is a pipe that nobody opens at the other end. `endless.gz` and similar
+/// files hold more data than a test can read. `huge.json` is a model that takes long to
+/// load.
 const TABLE: &[Row] = &[
-    // Opening what nobody opens at the other end.
+    // These programs open a pipe that nobody opens at the other end.
     (Wait, "rv-score --model nobody", 143),
     (Wait, "rv-score --model dt.json -i nobody", 0),
     (Wait, "rv-score --model dt.json -i one -o nobody", 143),
@@ -116,10 +117,10 @@ const TABLE: &[Row] = &[
         "rv-es-sink --url URL --index i --api-key-file nobody",
         143,
     ),
-    // A service that never answers.
+    // These programs call a service that never answers.
     (Wait, "rv-es-sink --url SILENT --index i -i nobody", 143),
     (Wait, "rv-es-sink setup --url SILENT", 143),
-    // Long work.
+    // These programs work for a long time.
     (
         Work,
         "rv-score train --input endless.csv.gz --output m.json TRAIN",
@@ -189,7 +190,7 @@ const TABLE: &[Row] = &[
 const TRAIN: &str = "--target target --algorithm decision-tree --name m --model-version 1 \
                      --features sepalLength,sepalWidth,petalLength,petalWidth";
 
-/// What all rows find in their folder.
+/// Makes the files for all rows of the table.
 fn prepare(workdir: &Workdir) {
     workdir.train("decision-tree", "dt", 1);
     for pipe in ["nobody", "nobody2", "nobody3", "nobody4"] {
@@ -199,7 +200,7 @@ fn prepare(workdir: &Workdir) {
     workdir.write("one", format!("{one}\n"));
     let iris = fs::read(crate::harness::checkout().join("fixtures/iris.csv")).unwrap();
     workdir.write("iris.csv", &iris);
-    // Another request each time, by its length alone, so that 100 of them differ.
+    // A decision in which the default is the answer.
     let decision = r#"{"messageId":"r","timestamp":1.5,"modelInput":{},"modelResult":null,"provenance":{"rendezvous":{"reason":"default","answeredAfter":9.000,"policyHash":"00ff"}},"candidates":[]}"#;
     for (name, head, row) in [
         ("endless.gz", "", one.as_str()),
@@ -233,7 +234,7 @@ fn prepare(workdir: &Workdir) {
     workdir.write("noise.csv", noise());
 }
 
-/// Rows without any rule, from which it takes long to learn.
+/// Random rows, on which training takes long.
 fn noise() -> String {
     let mut state = 1u64;
     let mut next = move || {
@@ -252,7 +253,7 @@ fn noise() -> String {
     text
 }
 
-/// The program of a row.
+/// The command of a row.
 fn run(workdir: &Workdir, command: &str, grace: &str) -> Run {
     let command = command
         .replace("TRAIN", TRAIN)
@@ -266,7 +267,7 @@ fn run(workdir: &Workdir, command: &str, grace: &str) -> Run {
     run.args(words).args(["--grace", grace])
 }
 
-/// Waits until the program hears signals and is where it is to be.
+/// Waits until the program handles signals, and works or waits.
 fn reach(id: u32, at: At) {
     let hears = || {
         let tasks = fs::read_dir(format!("/proc/{id}/task")).ok()?;
@@ -306,17 +307,18 @@ fn sigterm_ends_every_program_within_the_grace_whatever_it_is_at() {
         let running = run(&workdir, &command, "1s").start();
         reach(running.id(), *at);
         running.signal(Signal::TERM);
-        // Supervisors send it more than once, which changes nothing.
+        // A supervisor may send SIGTERM several times. Only the first one has an
+        // effect.
         for _ in 0..2 {
             std::thread::sleep(Duration::from_millis(20));
             let pid = rustix::process::Pid::from_raw(running.id() as i32).unwrap();
-            // It may be gone already.
+            // The program may have ended already.
             let _ = rustix::process::kill_process(pid, Signal::TERM);
         }
         let (finished, took) = wait_at_most(running, GRACE + LATE);
         println!("{took:?} {command}");
         finished.assert_status(*status);
-        // Of a model there is all or nothing.
+        // There must be no incomplete model file.
         assert!(!fs::exists(workdir.path("m.json")).unwrap(), "{command}");
         assert!(
             !fs::exists(workdir.path("m.json.new")).unwrap(),
@@ -364,14 +366,14 @@ fn sigterm_ends_a_program_whose_disk_blocks() {
     workdir.shell("rv-archive --dir logs < rows").succeeds();
     let archived = workdir.shell("echo logs/log-*.gz").succeeds();
     for (input, file) in [("rows.gz", "rows.gz"), ("logs", archived.stdout().trim())] {
-        // From the third one on, a read takes longer than the test.
+        // From the third read on, each read takes longer than the test.
         let script = "exec strace -f -qq -o trace -e trace=read \
              -e inject=read:delay_enter=100000000:when=3+ \"$@\"";
         let file = workdir.path(file);
         let run = workdir.shell(script).args(["strace", "-P", &file]);
         let run = run.args(["rv-decoy", "-i", input, "-o", "/dev/null"]);
         let running = run.args(["--grace", "1s"]).start();
-        // The signal is for the program, not for strace.
+        // The signal must go to the program, not to strace.
         let children = format!("/proc/{0}/task/{0}/children", running.id());
         let child = || {
             let child = fs::read_to_string(&children).ok()?.trim().to_owned();
@@ -387,7 +389,7 @@ fn sigterm_ends_a_program_whose_disk_blocks() {
         let took = since.elapsed();
         println!("{took:?} {input}");
         assert!(took <= GRACE + LATE, "{took:?}: {input}");
-        // strace would hold the ended program for as long as the read takes.
+        // strace would keep the ended program until its read returns.
         running.signal(Signal::KILL);
         running.wait();
     }
@@ -478,7 +480,7 @@ fn ten_thousand_hangups_cost_a_few_reloads_and_a_line_of_the_log() {
         }
     }
     running.says("loaded dt@1");
-    // The last one is not lost.
+    // The last SIGHUP is not lost.
     workdir.train("linfa-tree", "dt", 1);
     running.signal(Signal::HUP);
     let two = || (running.said().matches("loaded dt@1").count() >= 2).then_some(());

@@ -1,4 +1,4 @@
-//! What a path on the command line may stand for: files, pipes, descriptors.
+//! The kinds of paths on the command line: files, pipes and descriptors.
 
 use std::fs;
 use std::io::Read;
@@ -52,7 +52,7 @@ fn stats_never_replace_what_is_no_file() {
     let there = fs::metadata(workdir.path("pipe")).unwrap();
     assert!(there.file_type().is_fifo());
     assert!(!fs::exists(workdir.path("pipe.new")).unwrap());
-    // With a reader, the counts come through.
+    // If the pipe has a reader, the reader gets the counts.
     let mut options = fs::File::options();
     let mut reader = options
         .read(true)

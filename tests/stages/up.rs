@@ -1,5 +1,4 @@
-//! The architecture as `scripts/up.sh` keeps it up: models come and go under calls,
-//! and stages die.
+//! Tests of `scripts/up.sh`: models are added and removed during calls, and stages die.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,7 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::harness::{Finished, Run, Workdir, checkout, dt_then_lr, eventually, json, program};
 use crate::http::Client;
 
-/// What `up.sh` keeps up in a folder. Ends with the test.
+/// The stages that `up.sh` runs in a folder. The stages end with the test.
 struct Up {
     workdir: Workdir,
     address: String,
@@ -36,7 +35,7 @@ impl Up {
     fn run(&self, command: &str, args: &[&str]) -> Finished {
         let finished = self.finish(command, args);
         finished.assert_status(0);
-        // The shell's own complaints are nobody's business.
+        // The shell itself must not report an error in the script.
         assert!(!finished.stderr.contains(".sh: line "), "{finished}");
         finished
     }
@@ -54,10 +53,10 @@ impl Up {
         json(&self.workdir.read(&format!("run/stats/{stage}.json")))
     }
 
-    /// The processes of a stage: what a supervisor has started.
+    /// The processes that the supervisor of a stage has started.
     fn processes(&self, stage: &str) -> Vec<Pid> {
         let path = self.workdir.path(&format!("run/stages/{stage}/pid"));
-        // Its number, and when it began.
+        // The file holds the number and the start time of the first process.
         let noted = fs::read_to_string(path).unwrap_or_default();
         let group = noted.split(' ').next().unwrap_or_default();
         let mut processes = Vec::new();
@@ -69,7 +68,7 @@ impl Up {
                 continue;
             };
             let fields = stat.rsplit_once(") ").map_or("", |(_, fields)| fields);
-            // The state, the parent, the group.
+            // The fields are the state, the parent, the group and others.
             if fields.split(' ').nth(2) == Some(group) {
                 processes.push(pid);
             }
@@ -91,13 +90,14 @@ fn command_of(workdir: &Workdir, command: &str, args: &[&str]) -> Run {
     run.arg(script).arg(command).args(args)
 }
 
-/// The command lines of the processes that work in a folder, or below it.
+/// The command lines of the processes whose working folder is this folder, or is inside
+/// it.
 fn at_work_in(workdir: &Workdir) -> Vec<String> {
     let folder = fs::canonicalize(workdir.path(".")).unwrap();
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc").unwrap() {
         let process = entry.unwrap().path();
-        // Processes come and go; a zombie works nowhere.
+        // A process may end meanwhile. A zombie has no working folder.
         if fs::read_link(process.join("cwd")).is_ok_and(|it| it.starts_with(&folder)) {
             let words = fs::read(process.join("cmdline")).unwrap_or_default();
             found.push(String::from_utf8_lossy(&words).replace('\0', " "));
@@ -106,7 +106,7 @@ fn at_work_in(workdir: &Workdir) -> Vec<String> {
     found
 }
 
-/// Nothing outlives `down`, but for a moment.
+/// Checks that all processes end soon after `down`.
 fn assert_nothing_is_left(workdir: &Workdir) {
     let gone = eventually(|| at_work_in(workdir).is_empty().then_some(()));
     assert!(gone.is_some(), "{:?}", at_work_in(workdir));
@@ -114,12 +114,12 @@ fn assert_nothing_is_left(workdir: &Workdir) {
 
 impl Drop for Up {
     fn drop(&mut self) {
-        // Also where the test fails half-way.
+        // This also ends the stages of a failed test.
         let _ = self.finish("down", &[]);
     }
 }
 
-/// Calls the front end over and over, and sees to it that each call is answered.
+/// Threads that call the front end again and again, and check each answer.
 struct Callers {
     stop: Arc<AtomicBool>,
     seen: Arc<Seen>,
@@ -130,7 +130,7 @@ struct Callers {
 struct Seen {
     calls: AtomicU64,
     statuses: Mutex<BTreeMap<u16, u64>>,
-    /// Models that have answered since this was emptied.
+    /// The models that have answered since this set was last cleared.
     models: Mutex<BTreeSet<String>>,
     slowest: Mutex<Duration>,
 }
@@ -179,8 +179,8 @@ impl Callers {
         assert!(found.is_some(), "{last:?} answer");
     }
 
-    /// Ends the calls. Each has had its own answer; returns how many there were of
-    /// each status.
+    /// Ends the calls, and checks that each was answered. Returns the number of answers
+    /// with each status.
     fn end(self) -> BTreeMap<u16, u64> {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
@@ -216,7 +216,7 @@ impl Seen {
     }
 }
 
-/// What came in is accounted for in the rendezvous and on every branch of the tee.
+/// Checks that the counts of the rendezvous and of each keeping branch add up.
 fn assert_balanced(up: &Up) {
     let stats = up.stats("rendezvous");
     let of = |name: &str| stats[name].as_u64().unwrap();
@@ -239,7 +239,7 @@ fn assert_balanced(up: &Up) {
     }
 }
 
-/// Every file of an archive is complete gzip. Returns the lines.
+/// Checks that every file of an archive is complete gzip. Returns the lines.
 fn archived(up: &Up, folder: &str) -> Vec<String> {
     let check = format!("gzip --test run/{folder}/*.gz && rv-archive cat run/{folder}");
     let finished = up.workdir.shell(&check).succeeds();
@@ -249,7 +249,7 @@ fn archived(up: &Up, folder: &str) -> Vec<String> {
 #[test]
 fn a_model_joins_is_ramped_promoted_and_another_leaves_and_no_call_fails() {
     let up = Up::start(&[]);
-    // lr is a shadow for a second of the deadline.
+    // lr may answer only after a second.
     let shadow = dt_then_lr(5000, 1000);
     up.policy(&shadow);
     let callers = Callers::start(&up.address, 4);
@@ -346,7 +346,7 @@ fn commands_at_once_are_commands_in_turn_and_nothing_outlives_down() {
         all.iter().filter(|it| it.contains(&wanted)).count()
     };
     assert_eq!(supervisors("same"), 1);
-    // `down` in the middle of an `add`, sooner and later.
+    // `down` runs in the middle of an `add`, after different delays.
     for delay in [0, 50, 200] {
         let late = ["late", "rv-score", "--model", &model];
         let add = command_of(&up.workdir, "add", &late).start();
@@ -365,7 +365,7 @@ fn commands_at_once_are_commands_in_turn_and_nothing_outlives_down() {
             "--admin",
             "127.0.0.1:0",
         ];
-        // And in the middle of an `up`.
+        // `down` also runs in the middle of an `up`.
         let starting = command_of(&up.workdir, "up", &ports).start();
         thread::sleep(Duration::from_millis(delay));
         let ended = up.finish("down", &[]);
@@ -400,7 +400,7 @@ fn a_port_that_is_taken_is_said_and_nothing_is_left_running() {
 #[test]
 fn folders_may_have_any_name_and_cargo_may_build_elsewhere() {
     let workdir = Workdir::new();
-    // A checkout, and a cargo that has built already, as the real one says it.
+    // Copies the checkout, and makes a `cargo` that reports programs as already built.
     let top = workdir.path("--check out");
     fs::create_dir(&top).unwrap();
     for folder in ["scripts", "fixtures"] {
@@ -453,12 +453,12 @@ fn folders_may_have_any_name_and_cargo_may_build_elsewhere() {
     assert_nothing_is_left(&workdir);
 }
 
-/// Numbers that are the same for the same seed.
+/// Random numbers that depend only on the seed.
 struct Dice(u64);
 
 impl Dice {
     fn below(&mut self, limit: u64) -> u64 {
-        // splitmix64.
+        // This is splitmix64.
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -472,7 +472,7 @@ fn setting(name: &str, default: u64) -> u64 {
     given.map_or(default, |text| text.parse().unwrap())
 }
 
-/// RV_CHAOS_SEED repeats a run, RV_CHAOS_SECONDS lengthens it.
+/// RV_CHAOS_SEED repeats a run. RV_CHAOS_SECONDS sets its length.
 #[test]
 fn stages_die_and_stop_at_random_and_every_call_is_answered() {
     let now = crate::harness::now() as u64;
@@ -511,7 +511,7 @@ fn stages_die_and_stop_at_random_and_every_call_is_answered() {
         }
         let process = processes[dice.below(processes.len() as u64) as usize];
         if dice.below(2) == 0 {
-            // It may have ended by itself in between.
+            // The process may have ended meanwhile.
             let _ = kill_process(process, Signal::KILL);
             kills += 1;
         } else if kill_process(process, Signal::STOP).is_ok() {
@@ -523,7 +523,7 @@ fn stages_die_and_stop_at_random_and_every_call_is_answered() {
         let _ = kill_process(pid, Signal::CONT);
     }
     assert!(kills > 10, "{kills} kills are no chaos");
-    // Afterwards all is as it was.
+    // Afterwards the production model answers again.
     callers.see_only("dt@1");
     let slowest = *callers.seen.slowest.lock().unwrap();
     let statuses = callers.end();
@@ -534,7 +534,7 @@ fn stages_die_and_stop_at_random_and_every_call_is_answered() {
             .all(|status| [200, 503, 504].contains(status))
     );
     assert!(statuses[&200] > 1000, "{statuses:?}");
-    // The front end's time-out and what a machine under load needs.
+    // The limit is far above the front end's time-out, because the machine may be busy.
     assert!(slowest < Duration::from_secs(30), "{slowest:?}");
     let ready = eventually(|| (up.finish("status", &[]).status == 0).then_some(()));
     assert!(ready.is_some(), "{}", up.finish("status", &[]));
@@ -567,7 +567,7 @@ fn the_production_model_stopped_the_canary_answers_and_a_stuck_shadow_changes_no
     callers.see_only("dt@1");
     let statuses = callers.end();
     assert_eq!(statuses.keys().collect::<Vec<_>>(), [&200]);
-    // A front end that died is back, and a fresh call gets through.
+    // A killed front end is restarted, and answers a new call.
     for pid in up.processes("front") {
         kill_process(pid, Signal::KILL).unwrap();
     }

@@ -1,7 +1,7 @@
-//! The structure that ARCHITECTURE.md describes, checked against the sources. Each
-//! failure says what to do.
+//! Checks that the sources have the structure that ARCHITECTURE.md describes. Each
+//! failure names the remedy.
 
-// A test that fails has to panic.
+// A failing test must panic.
 #![allow(clippy::unwrap_used)]
 
 mod source;
@@ -12,13 +12,15 @@ use std::path::Path;
 
 use crate::source::{File, read_sources};
 
-/// Lines of a file without its unit tests. A longer file holds two ideas.
+/// The largest number of lines of a file, without its unit tests. A longer file has two
+/// subjects.
 const FILE_LINES_MAX: usize = 500;
 
-/// Lines of a function from its signature to its closing brace.
+/// The largest number of lines of a function, from its signature to its closing brace.
 const FUNCTION_LINES_MAX: usize = 60;
 
-/// From the bottom up: a folder imports those before it, and itself.
+/// The layers, from the bottom up. A folder may import itself and the folders before
+/// it.
 const LAYERS: [&str; 9] = [
     "wire", "stream", "stage", "join", "model", "train", "import", "serve", "observe",
 ];
@@ -35,7 +37,7 @@ const STAGES: [&str; 7] = [
     "observe::es_sink",
 ];
 
-/// Fails with all faults at once.
+/// Fails the test if there are faults, and prints all of them.
 fn refuse(faults: &[String], remedy: &str) {
     assert!(faults.is_empty(), "\n{}\n\n{remedy}\n", faults.join("\n"));
 }
@@ -114,7 +116,8 @@ fn no_files_import_each_other_in_a_circle() {
     );
 }
 
-/// The file that an imported path comes from: the longest module that it begins with.
+/// The module that an imported path belongs to: the longest one with which the path
+/// begins.
 fn owner<'f>(files: &'f [File], import: &str) -> Option<&'f str> {
     let modules = files.iter().map(|file| file.module.as_str());
     modules
@@ -122,7 +125,8 @@ fn owner<'f>(files: &'f [File], import: &str) -> Option<&'f str> {
         .max_by_key(|module| module.len())
 }
 
-/// One shortest circle through each file that is on one and on none before it.
+/// Circles of imports: for each file, a shortest circle through it. Files of earlier
+/// circles are left out.
 fn circles<'f>(edges: &BTreeMap<&'f str, BTreeSet<&'f str>>) -> Vec<Vec<&'f str>> {
     let mut found: Vec<Vec<&str>> = Vec::new();
     for start in edges.keys() {
@@ -180,7 +184,7 @@ fn only_the_programs_are_public_and_every_public_item_says_what_it_is() {
     let mut faults = Vec::new();
     for file in read_sources() {
         if file.module.is_empty() {
-            // With private modules the compiler names each `pub` item that nobody uses.
+            // If a module is private, the compiler reports its unused `pub` items.
             let public = file.public_modules.iter();
             faults.extend(public.map(|module| format!("{}: `pub mod {module}`", file.path)));
         }

@@ -11,21 +11,22 @@ use syn::{Attribute, ImplItemFn, Item, ItemFn, ItemMod, ItemUse, UseTree, Visibi
 /// One file of the library.
 #[derive(Debug, Default)]
 pub struct File {
-    /// From the root of the checkout.
+    /// The path from the root of the checkout.
     pub path: String,
     /// Its module, such as `stage::filter`; empty for lib.rs.
     pub module: String,
-    /// What it imports of the library outside its tests, such as `wire::lines::Line`.
+    /// Its imports from the library, such as `wire::lines::Line`, without those of its
+    /// tests.
     pub imports: BTreeSet<String>,
     /// Its length without its unit tests, in lines.
     pub lines: usize,
-    /// Its functions outside its tests.
+    /// Its functions, without its tests.
     pub functions: Vec<Function>,
     /// Modules that it declares with `pub`.
     pub public_modules: Vec<String>,
     /// Public items without a doc comment.
     pub undocumented: Vec<String>,
-    /// Whether it begins with a comment of its own.
+    /// Whether it begins with a module comment.
     pub has_module_doc: bool,
 }
 
@@ -33,13 +34,13 @@ pub struct File {
 #[derive(Debug)]
 pub struct Function {
     pub name: String,
-    /// Where it begins, counted from 1.
+    /// The number of its first line, from 1.
     pub line: usize,
-    /// From its signature to its closing brace.
+    /// The number of its lines, from its signature to its closing brace.
     pub lines: usize,
 }
 
-/// Reads all files of the library but those that hold only tests.
+/// Reads all files of the library, except those that contain only tests.
 pub fn read_sources() -> Vec<File> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut tests = BTreeSet::new();
@@ -94,7 +95,7 @@ fn read_file(root: &Path, path: &Path, tests: &mut BTreeSet<String>) -> File {
 
 struct Reader<'t> {
     file: File,
-    /// Modules that hold only tests.
+    /// Modules that contain only tests.
     tests: &'t mut BTreeSet<String>,
 }
 
@@ -183,7 +184,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
-        // A path that is written out where it is used imports, too.
+        // A path in the code is an import, too, even without `use`.
         let names: Vec<String> = path
             .segments
             .iter()
@@ -218,7 +219,7 @@ impl<'ast> Visit<'ast> for Reader<'_> {
     }
 }
 
-/// Every path that a tree of imports names.
+/// Appends every path of a `use` tree to `paths`.
 fn spell_out(tree: &UseTree, before: String, paths: &mut Vec<String>) {
     let join = |name: String| match before.is_empty() {
         true => name,

@@ -26,8 +26,8 @@ use crate::stream::output::Output;
 use crate::wire::lines::{Line, Lines};
 use crate::wire::micros::Micros;
 
-/// A record may be written this much too early, so that several records are written
-/// together.
+/// A record may be written too early by this time, so that one write takes several
+/// records.
 const EARLY_MAX: Duration = Duration::from_millis(1);
 
 /// The number of bytes that one write collects.
@@ -77,7 +77,7 @@ struct CatCounts {
     out: u64,
     files: u64,
     bytes_out: u64,
-    /// The delays of the lines. Only with a pace.
+    /// The delays of the lines; `None` without a pace.
     behind: Option<Latencies>,
 }
 
@@ -136,7 +136,7 @@ pub fn run(args: &CatArgs, stage: &mut Stage) -> Result<()> {
     Ok(())
 }
 
-/// Adds a block to `lines`. It must fit into their free room.
+/// Adds a block to `lines`. The block must fit into their free room.
 fn fill(lines: &mut Lines, bytes: &[u8]) -> io::Result<()> {
     lines.fill(|room| {
         let room = room.get_mut(..bytes.len());
@@ -147,7 +147,7 @@ fn fill(lines: &mut Lines, bytes: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// A progress bar. It is hidden if the lines go to the same terminal.
+/// A progress bar. The bar is hidden if the lines go to the same terminal.
 fn progress_bar(args: &CatArgs, files: &[RecordedFile], stage: &Stage) -> ProgressBar {
     if args.output == Address::Standard && io::stdout().is_terminal() {
         return ProgressBar::hidden();

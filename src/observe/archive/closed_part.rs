@@ -19,7 +19,7 @@ pub struct ClosedPart {
 }
 
 impl ClosedPart {
-    /// A part of an earlier run. It contains whole lines.
+    /// A part of an earlier run, with whole lines only.
     pub fn recovered(id: FileId) -> ClosedPart {
         ClosedPart { id, own: None }
     }
@@ -37,8 +37,8 @@ impl ClosedPart {
         path_of(folder, FileKind::Part(&self.id.to_string()))
     }
 
-    /// The lines that would be lost if this run ended before the part is compressed:
-    /// all of them if another program removed the file, otherwise none.
+    /// The number of lines that would be lost if this run ended now: all of them if
+    /// another program has removed the file, otherwise none.
     pub fn lines_at_risk(&self, folder: &Path) -> u64 {
         match &self.own {
             Some((file, content)) if !is_at(file, &self.path(folder)) => content.lines,

@@ -24,7 +24,8 @@ pub struct CompleteFile {
     /// The stamp of the file; `None` if the part contained no line, so that no file
     /// was made.
     pub stamp: Option<Stamp>,
-    /// The id in its name. It differs from the part's if another file had that name.
+    /// The id in its name. This differs from the part's id if another file had that
+    /// name.
     pub id: FileId,
     /// The number of lines of the part that the file does not contain.
     pub lost_lines: u64,
@@ -33,8 +34,8 @@ pub struct CompleteFile {
 }
 
 /// Makes the complete file from `part`, with the same id. `next_stamp` is the stamp of
-/// the file, as far as it is known. After an interruption, the part, the complete file or
-/// both exist. An existing complete file is never changed.
+/// the file, with its lines and bytes still at 0. After an interruption, the part, the
+/// complete file or both exist. An existing complete file is never changed.
 pub fn complete(
     folder: &Path,
     mut part: ClosedPart,
@@ -150,8 +151,8 @@ impl PartSource<'_> {
             return Ok(Some(stamp));
         };
         if expected.bytes == 0 {
-            // Another program emptied the part while it was open. This was
-            // reported at that time.
+            // Another program emptied the part while it was open. The part has reported
+            // this already.
             return Ok(None);
         }
         let (stamp, hash) = self.compress_up_to(expected.bytes, to, compressor, next_stamp)?;
@@ -221,8 +222,8 @@ impl PartSource<'_> {
     }
 }
 
-/// Reads the first bytes of a file and hashes them. It does not move the file's position,
-/// which the open part uses.
+/// Reads the first bytes of a file and hashes them. The file's position, which the open
+/// part uses, does not change.
 struct HashingReader<'a> {
     file: &'a File,
     at: u64,

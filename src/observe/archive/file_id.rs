@@ -16,9 +16,9 @@ const MILLIS_MAX: i64 = 253_402_300_799_999;
 /// The last sequence number in one millisecond.
 const SEQUENCE_MAX: u32 = 999_999;
 
-/// The creation time of a file and a sequence number: `20220209T013947.021Z-000000`.
-/// While the clock returns no later time, the number grows. Ids and their texts have the
-/// same order.
+/// The creation time of a file and a sequence number: `20220209T013947.021Z-000000`. The
+/// number grows while the clock does not advance. Ids and their texts have the same
+/// order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileId {
     millis: i64,
@@ -26,7 +26,7 @@ pub struct FileId {
 }
 
 impl FileId {
-    /// The id of a file that is created at `now`. It is greater than `greatest`.
+    /// The id of a file that is created at `now`. The id is greater than `greatest`.
     /// Returns `None` if `greatest` is the last possible id.
     pub fn after(greatest: Option<FileId>, now: Micros) -> Option<FileId> {
         let fresh = FileId {
@@ -53,8 +53,8 @@ impl FileId {
         })
     }
 
-    /// Whether the id's time is the last millisecond that a name can hold. No clock
-    /// returns this time, and few or no ids follow it.
+    /// Whether the id's time is the last millisecond that a name can hold. No real
+    /// clock returns this time, and almost no greater ids are left.
     pub fn is_at_time_limit(self) -> bool {
         self.millis >= MILLIS_MAX
     }
@@ -73,7 +73,7 @@ impl FileId {
             millis: time.and_utc().timestamp_millis(),
             sequence: sequence.parse().ok()?,
         };
-        // Each id has one text, without `+` and with all zeros.
+        // An id has only one valid text: with all leading zeros, and without `+`.
         (id.to_string() == text).then_some(id)
     }
 }

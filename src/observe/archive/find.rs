@@ -1,5 +1,5 @@
-//! `rv-archive find`: `log-<id>.gz` -> the records with one id. It searches bytes, and
-//! parses a line only if the line may contain the id.
+//! `rv-archive find`: `log-<id>.gz` -> the records with one id. The search parses a
+//! line only if the bytes of the line may contain the id.
 
 use std::io::{self, Read};
 use std::num::{NonZeroU16, NonZeroU64};
@@ -251,7 +251,7 @@ fn search(
 /// of the next line.
 struct SearchBlock {
     bytes: Vec<u8>,
-    /// The offset at which the next read begins: after an unfinished line.
+    /// The offset at which the next read begins, after the unfinished line.
     unfinished: usize,
     /// The end of the whole lines.
     whole: usize,

@@ -91,10 +91,10 @@ impl ArchiveFolder {
         self.file_at_time_limit.as_deref()
     }
 
-    /// The stamp of the next file, as far as it is known. It continues the stamp of
-    /// the latest complete file that can be read. If that file has no stamp or an
-    /// impossible stamp, counting starts again at 0. Calls `report` for each file
-    /// that cannot be read.
+    /// The stamp of the next file, with its lines and bytes still at 0. This stamp
+    /// continues that of the latest complete file that can be read. If that file has no
+    /// stamp or an impossible stamp, counting starts again at 0. Calls `report` for
+    /// each file that cannot be read.
     pub fn next_stamp(&self, mut report: impl FnMut(String)) -> Result<Stamp> {
         let mut complete: Vec<(FileId, String)> = Vec::new();
         for name in names(&self.path)? {
@@ -119,7 +119,7 @@ impl ArchiveFolder {
         Ok(Stamp::default())
     }
 
-    /// A free id for a file that is created at `now`. It is greater than all ids in the
+    /// A free id for a file that is created at `now`, greater than all ids in the
     /// folder.
     pub fn next_id(&mut self, now: Micros) -> Result<FileId> {
         let mut next = FileId::after(self.greatest, now);

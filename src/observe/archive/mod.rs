@@ -70,8 +70,8 @@ fn write_archive(options: &ArchiveOptions, stage: &mut Stage) -> Result<()> {
     streams.resume = options.pass.as_ref().is_some_and(|pass| pass.to.resume);
     let outcome = filter::run(stage, streams, &mut writer);
     match &outcome {
-        // Only the reader of the output has closed: the lines that were read are
-        // archived as usual.
+        // Only the reader of the output has ended. The lines that were read are still
+        // archived.
         Err(error) if is_downstream_closed(error) => writer.complete_files(stage)?,
         Err(_) => writer.write_before_failure(stage),
         Ok(()) => {}

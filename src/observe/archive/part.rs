@@ -1,9 +1,9 @@
-//! The open part: the file that is being written. It contains plain lines, so after a
-//! crash everything up to its last newline is whole.
+//! The open part: the file that is being written. The part contains plain lines, so
+//! after a crash all lines up to the last newline are whole.
 //!
-//! No other program should write to the part. If another program does, this is detected:
-//! the length is checked after each write, the name at each sync, and the content by a
-//! checksum when the part is compressed.
+//! No other program should write to the part. The part detects such a write: it checks
+//! the length after each write, the name at each sync, and a checksum of the content
+//! when it is compressed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
@@ -54,7 +54,7 @@ pub struct Part {
     id: FileId,
     path: PathBuf,
     file: Arc<File>,
-    /// Whole lines that are still in memory. They follow the released lines.
+    /// Whole lines that are still in memory, after the released lines.
     pending: Vec<u8>,
     /// The number of bytes of `pending` that are in the file.
     written: usize,
@@ -130,7 +130,7 @@ impl Part {
         &self.path
     }
 
-    /// The open file. It keeps the lines even if the part's name is removed.
+    /// The open file, which keeps the lines even if the part's name is removed.
     pub fn file(&self) -> Arc<File> {
         Arc::clone(&self.file)
     }
@@ -180,9 +180,8 @@ impl Part {
             if length == self.released.bytes + self.written as u64 {
                 return Ok(());
             }
-            // Appended bytes begin at the earlier end of the file. Up to this
-            // position, or up to the present end if nothing was appended, the
-            // file contains what this program wrote.
+            // This program wrote the bytes before those that were just appended. If
+            // nothing was appended, it wrote all bytes of the file.
             let ours = match self.written - from {
                 0 => length,
                 count => rustix::fs::tell(&*self.file)?.saturating_sub(count as u64),
@@ -193,8 +192,8 @@ impl Part {
     }
 
     /// Cuts the file back to whole lines that this program wrote. `length` is the
-    /// file's wrong length. Up to `ours` the file contains what this program wrote.
-    /// All pending lines must be written again.
+    /// file's wrong length. This program wrote the bytes up to `ours`. All pending
+    /// lines must be written again.
     fn repair(&mut self, ours: u64, length: u64) -> io::Result<()> {
         let expected = self.released.bytes + self.written as u64;
         if ours >= self.released.bytes {
@@ -273,7 +272,7 @@ impl Part {
         !is_at(&self.file, &self.path)
     }
 
-    /// Whether a written byte has reached its longest wait for a sync.
+    /// Whether the oldest written byte has waited for its sync as long as it may.
     pub fn is_sync_due(&self, limits: &PartLimits) -> bool {
         let due = self.sync_due(limits);
         due.is_some_and(|due| due <= Instant::now())

@@ -27,13 +27,13 @@ const CHECK_EVERY: Duration = Duration::from_millis(200);
 pub struct PublisherCounts {
     /// Complete files of this run.
     pub files: u64,
-    /// This run's records in complete files.
+    /// Records of this run in complete files.
     pub archived: u64,
-    /// Earlier runs' records in complete files.
+    /// Records of earlier runs in complete files.
     pub recovered: u64,
     /// Complete files that were removed because of a retention limit.
     pub removed: u64,
-    /// This run's records that another program has removed from a closed part.
+    /// Records of this run that another program has removed from a closed part.
     pub lost: u64,
 }
 
@@ -43,13 +43,14 @@ pub struct Publisher {
     folder: PathBuf,
     /// `None` while the thread of a compression uses it.
     compressor: Option<Compressor>,
-    /// The stamp of the next file, as far as it is known.
+    /// The stamp of the next file, with its lines and bytes still at 0.
     next_stamp: Stamp,
     retention: Retention,
-    /// The closed parts. If there is a `compression`, it compresses the first one.
+    /// The closed parts. The `compression`, if there is one, compresses the first of
+    /// them.
     backlog: VecDeque<ClosedPart>,
     compression: Option<Compression>,
-    /// The time of the next attempt, after a full disk.
+    /// After a full disk: the time of the next attempt.
     retry_at: Option<Instant>,
     counts: PublisherCounts,
 }
@@ -58,7 +59,8 @@ pub struct Publisher {
 pub type Compression = Task<(Compressor, Result<CompleteFile>)>;
 
 impl Publisher {
-    /// An empty queue. `next_stamp` is the stamp of the next file, as far as it is known.
+    /// An empty queue. `next_stamp` is the stamp of the next file, with its lines and
+    /// bytes still at 0.
     pub fn new(
         folder: &Path,
         compressor: Compressor,
@@ -118,7 +120,7 @@ impl Publisher {
     }
 
     /// Records a finished compression and starts the next one, without waiting. Fails
-    /// if a compression failed and the disk is not full.
+    /// if a compression failed for another reason than a full disk.
     pub fn advance(&mut self, stage: &mut Stage) -> Result<()> {
         if let Some(finished) = self.compression.take_if(|task| task.is_done()) {
             let (mut compressor, outcome) = finished.join()?;

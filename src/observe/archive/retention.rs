@@ -79,8 +79,8 @@ impl Retention {
         Ok(())
     }
 
-    /// Removes the oldest files until the limits are kept. The latest file always
-    /// stays.
+    /// Removes the oldest files until the rest are within the limits. The latest file
+    /// always stays.
     pub fn apply(&mut self) -> Result<()> {
         let files_max = self.limits.files.unwrap_or(u64::MAX);
         let bytes_max = self.limits.bytes.unwrap_or(u64::MAX);

@@ -88,8 +88,8 @@ impl Stamp {
 /// The length of the four numbers.
 pub const STAMP_BYTES: usize = 32;
 
-/// The largest possible number of files, lines or bytes: a million lines a second would
-/// take a thousand years.
+/// The largest number of files, lines or bytes. A million lines a second would reach it
+/// after a thousand years.
 const COUNT_MAX: u64 = 1 << 55;
 
 /// The header of a gzip member: deflate, Unix, and no time, so that the same lines give
@@ -103,7 +103,7 @@ const FLAG_EXTRA: u8 = 4;
 /// extra field, the name of its only subfield, and the length of that subfield.
 pub const STAMP_AT: usize = GZIP_HEADER.len() + 6;
 
-/// The bytes of a stamped file that precede the four numbers.
+/// The first bytes of a stamped file, up to the four numbers.
 pub fn stamped_header() -> [u8; STAMP_AT] {
     let mut header = [0; STAMP_AT];
     header[..GZIP_HEADER.len()].copy_from_slice(&GZIP_HEADER);

@@ -81,8 +81,8 @@ impl FromStr for TimeArgument {
     }
 }
 
-/// The date that digits without dashes may mean, in the accepted form. As seconds, nearly
-/// all such numbers would be in the year 1970.
+/// The date that a number such as 20260501 may mean, in the accepted form. As seconds,
+/// nearly all of these numbers would be in the year 1970.
 fn bare_date(text: &str) -> Option<String> {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -137,12 +137,12 @@ impl TimeRange {
 
     /// The files that may contain records of the range.
     ///
-    /// A record is archived after its timestamp. So a file that was closed well
-    /// before `since` contains no record of the range. A file that was created well
-    /// after `until` contains no such record either, unless records were archived
-    /// late. But names can be wrong. So the first records of skipped files are read,
-    /// beginning with the files next to the range. This ends at the first file whose
-    /// record is outside the range, or when `is_stopped`.
+    /// A record is archived after its timestamp. So a file that was closed well before
+    /// `since` contains no record of the range. A file that was created well after
+    /// `until` contains no such record either, unless records were archived late. But
+    /// names can be wrong. So the first records of skipped files are read, beginning
+    /// with the files next to the range. The search ends at the first file whose record
+    /// is outside the range, or when `is_stopped`.
     fn select(
         &self,
         files: Vec<RecordedFile>,
@@ -217,7 +217,7 @@ pub fn creation_time(file: &RecordedFile) -> Option<Micros> {
 
 /// Whether the first timestamp near the start of a file satisfies `is_wanted`. An invalid
 /// timestamp also counts as wanted, because its line must be rejected. A file that cannot
-/// be read is not wanted; it is reported when the whole file is read.
+/// be read is not wanted. The read of the whole file reports it.
 fn first_timestamp_is(file: &RecordedFile, is_wanted: impl Fn(Micros) -> bool) -> bool {
     let mut start = Vec::new();
     let Ok(opened) = file.open() else {
@@ -276,7 +276,7 @@ mod tests {
         for wrong in ["", "noon", "2026-13-01", "12:30", "inf", "-"] {
             assert!(wrong.parse::<TimeArgument>().is_err(), "{wrong}");
         }
-        // A day without its dashes, and times in other units.
+        // A day without dashes, and a time in another unit.
         for (wrong, said) in [
             ("20231114", "write 2023-11-14"),
             ("1700000000000", "milliseconds?"),
@@ -284,7 +284,7 @@ mod tests {
             let fault = wrong.parse::<TimeArgument>().unwrap_err();
             assert!(fault.contains(said), "{wrong}: {fault}");
         }
-        // No month 99.
+        // There is no month 99, so this number is seconds.
         assert_eq!(parsed("20239914"), 20_239_914_000_000);
     }
 

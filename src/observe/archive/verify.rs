@@ -155,7 +155,7 @@ impl FileContent {
             return None;
         }
         match self.stamp {
-            // This is reported with the order of the files.
+            // The check of the files' order reports this fault.
             Some(stamp) if stamp.contradiction().is_some() => None,
             Some(stamp) if (stamp.lines, stamp.bytes) != (self.lines, self.bytes) => Some(format!(
                 "has {} lines in {} bytes, and its stamp says {} in {}",

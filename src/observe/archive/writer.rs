@@ -1,5 +1,5 @@
-//! lines -> parts: this filter writes each line into the open part. It closes the part
-//! when it is full or old, and gives it to the publisher.
+//! lines -> parts: this filter writes each line into the open part. When the part is
+//! full or old, the filter closes the part and gives it to the publisher.
 
 use std::io;
 use std::time::Instant;
@@ -31,7 +31,7 @@ pub struct ArchiveWriter {
     synced_lines: Vec<u8>,
     clock: Clock,
     pub(super) limits: PartLimits,
-    /// The open part. It is created for its first record, so no file is empty.
+    /// The open part. Its first record creates it, so no file is empty.
     pub(super) part: Option<Part>,
     pub(super) publisher: Publisher,
     lines_in: u64,
@@ -122,7 +122,7 @@ impl ArchiveWriter {
         Ok(())
     }
 
-    /// Syncs all pending lines at once. Then they may be passed on. If the part has
+    /// Syncs all pending lines at once, so that they may be passed on. If the part has
     /// lost its name, it is closed instead, because only a complete file can save its
     /// lines.
     fn sync(&mut self, stage: &mut Stage) -> Result<()> {
@@ -172,7 +172,7 @@ impl ArchiveWriter {
         // part.
         self.publisher.advance(stage)?;
         part.sync()?;
-        // A part without a name is safe only as a complete file.
+        // If a part has lost its name, only a complete file can save its lines.
         let backlog_max = if has_lost_its_name { 0 } else { 1 };
         self.wait_for_publisher(stage, backlog_max)?;
         self.synced_lines.append(&mut lines);
@@ -195,7 +195,7 @@ impl ArchiveWriter {
         }
     }
 
-    /// Adds the number of uncompressed parts to a signal's error.
+    /// Adds the number of uncompressed parts to the error of an early end.
     fn with_uncompressed_files(&self, ended: anyhow::Error) -> anyhow::Error {
         if ended.downcast_ref::<EndedEarly>().is_none() {
             return ended;
@@ -219,14 +219,14 @@ impl ArchiveWriter {
         self.wait_for_publisher(stage, 0)
     }
 
-    /// Before a failure ends the program: writes pending lines into the part if that is
-    /// still possible. The next start finds them there.
+    /// Writes pending lines into the part, if possible, before a failure ends the
+    /// program. The next start finds them there.
     pub fn write_before_failure(&mut self, stage: &Stage) {
         if let Some(part) = &mut self.part
             && part.write().is_ok()
         {
             part.release_written(None);
-            // The program reports the failure that ends it, not this one.
+            // The program reports only the failure that ends it.
             let _ = part.sync();
             if part.has_lost_its_name() {
                 stage.report.warn(&format!(

@@ -4,7 +4,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::time::Duration;
 
-/// A limit that can be added to any time without an overflow.
+/// The largest limit. Adding it to any time causes no overflow.
 const WAIT_MAX: Duration = Duration::from_secs(86_400);
 
 /// Waits that double up to a limit. Each wait is shortened at random by up to a half, so
@@ -15,7 +15,7 @@ pub struct Backoff {
     max: Duration,
     /// The number of successive failures.
     failures: u32,
-    /// A hash with a random key: a source of random numbers.
+    /// A hash function with a random key, as a source of random numbers.
     random: RandomState,
     waits: u64,
 }

@@ -18,8 +18,8 @@ struct Entry {
 /// The history of a record that the service has refused temporarily.
 #[derive(Clone, Copy, Debug)]
 pub struct Deferral {
-    /// The time since which other records were accepted between two refusals of this
-    /// record.
+    /// The time since which the record itself has probably been the cause of its
+    /// refusals.
     pub since: Instant,
     /// The number of records that were indexed before the last refusal.
     pub indexed_before: u64,
@@ -36,7 +36,7 @@ pub struct Item<'a> {
     pub number: u64,
     /// The offset of the line in the input, in bytes.
     pub offset: u64,
-    /// Set if the service has refused the record temporarily.
+    /// The earlier refusals, if the service has refused the record temporarily.
     pub deferral: Option<Deferral>,
 }
 

@@ -13,7 +13,7 @@ const REASON_CHARS_MAX: usize = 500;
 pub enum BulkOutcome {
     /// A verdict on each record, in order.
     Items(Vec<Verdict>),
-    /// The call must be repeated. If it has worked, the ids prevent duplicates.
+    /// The call must be repeated. If the call has worked, the ids prevent duplicates.
     Retry(String),
     /// The service is overloaded. The call must be repeated later.
     Busy(String),
@@ -156,8 +156,8 @@ fn refused_for_now(status: u16, error: Option<Value>) -> String {
 /// the record can be indexed.
 fn is_fault_of_the_index(kind: &str, reason: &str) -> bool {
     match kind {
-        // The index is read-only, closed, or missing and may not be created; or the user
-        // may not write to it.
+        // The index is read-only or closed, it cannot be created, or the user may not
+        // write to it.
         "cluster_block_exception"
         | "index_closed_exception"
         | "index_not_found_exception"

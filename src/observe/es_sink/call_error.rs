@@ -1,4 +1,4 @@
-//! Errors of whole calls, and their description by the service.
+//! Errors that concern a whole call, and the reasons that the service gives for them.
 
 use serde_json::Value;
 
@@ -41,8 +41,8 @@ pub fn refusal(status: u16, body: &[u8]) -> String {
     }
 }
 
-/// The reason in a reply, with its cause. If the reply has no reason, as much of the
-/// reply as can be shown.
+/// The reason in a reply, with its cause. If the reply has no reason, returns the reply
+/// itself, shortened.
 pub fn reason_in(body: &[u8]) -> String {
     let reply: Value = serde_json::from_slice(body).unwrap_or_default();
     let error = &reply["error"];

@@ -1,10 +1,10 @@
 //! Limits the number of simultaneous calls: fewer while the service is overloaded.
 
-/// A limit that is halved when the service is overloaded. It grows by one call for about
-/// as many successful calls as it allows. TCP senders share a network in this way.
+/// A limit that is halved when the service is overloaded. A limit of N grows by one
+/// after about N successful calls, like the window of a TCP sender.
 #[derive(Debug)]
 pub struct CallLimit {
-    /// From 1 to `max`.
+    /// The present limit, from 1 to `max`.
     allowed: f64,
     max: usize,
 }

@@ -32,7 +32,7 @@ const FILTER: &str = "filter_path=errors,items.*.status,items.*.error";
 /// The longest reply that is read, in bytes.
 const REPLY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// The longest time-out of a call. It can be added to any time without an overflow.
+/// The longest time-out of a call. Adding it to any time causes no overflow.
 const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 
 /// The longest wait for a connection.
@@ -124,8 +124,8 @@ impl Client {
         if servers.is_empty() {
             return Err(usage("--url is missing"));
         }
-        // The HTTP client needs an installed provider. An error means that a
-        // provider is already installed.
+        // The HTTP client needs an installed provider of cryptography. An error means
+        // that one is installed already.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = HttpClient::builder()
             .redirect(Policy::none())
@@ -135,7 +135,7 @@ impl Client {
         if let Some(path) = &args.ca_file {
             builder = builder.tls_certs_only(certificates(path)?);
         } else if !any_tls {
-            // Without this, a machine without certificates could not use HTTP.
+            // Plain HTTP must work even if the machine has no certificates.
             builder = builder.tls_certs_only([]);
         }
         let http = builder.build().context(

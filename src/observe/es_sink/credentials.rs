@@ -1,5 +1,5 @@
-//! The credentials for the service. They are read from files or the environment, and are
-//! never shown.
+//! The credentials for the service. Credentials are read from files or the environment,
+//! and are never shown.
 
 use std::fs;
 use std::path::{Path, PathBuf};

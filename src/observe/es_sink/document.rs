@@ -54,7 +54,7 @@ impl Documents {
         }
     }
 
-    /// From now on operations are for a data stream.
+    /// Makes all further operations for a data stream.
     pub fn for_data_stream(&mut self) {
         self.data_stream = true;
     }

@@ -1,7 +1,7 @@
 //! rv-es-sink: any stream -> Elasticsearch `_bulk`. Each record becomes one document, and
 //! is sent again until the service has indexed it.
 //!
-//! `args` holds the flags. `sink` is the loop's filter. It makes `document`s from
+//! `args` holds the flags. `sink` is the loop's filter. The sink makes `document`s from
 //! records, collects them in an `outbox`, sends them with `bulk_calls` through a
 //! `client`, and reads the verdict on each record with `bulk_reply`. The subcommand
 //! `setup` creates index templates.

@@ -1,8 +1,8 @@
 //! The records that wait to be sent, and the order in which they are sent (pure).
 //!
-//! Calls that failed as a whole are repeated before new calls. Records that the service
-//! refused temporarily, one by one, wait in a separate batch. So a few such records do
-//! not delay new records.
+//! Calls that failed as a whole are repeated before new calls. Single records that the
+//! service refused temporarily wait in a separate batch. So a few of them do not delay
+//! new records.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -34,8 +34,8 @@ pub enum Readiness {
 /// The records that wait to be sent.
 #[derive(Debug)]
 pub struct Outbox {
-    /// The limits. After the service has refused a call as too large, `bytes` is
-    /// below the limit of the flags.
+    /// The limits. If the service refuses a call as too large, `bytes` is lowered below
+    /// the limit of the flags.
     limits: BatchLimits,
     /// New records.
     filling: Batch,
@@ -104,7 +104,7 @@ impl Outbox {
     }
 
     /// The time at which [`take_next`](Outbox::take_next) will return a batch. `None`
-    /// if this needs a new record or the end of a call.
+    /// if only a new record or the end of a call can change this.
     pub fn due(&self, readiness: Readiness, now: Instant) -> Option<Instant> {
         let retries = (!self.retries.is_empty()).then_some(now);
         let deferred = (!self.deferred.is_empty()).then_some(self.deferred_until.unwrap_or(now));
@@ -117,23 +117,23 @@ impl Outbox {
         [retries, deferred, filling].into_iter().flatten().min()
     }
 
-    /// The time at which the oldest new record has waited for its longest time.
+    /// The time at which the oldest new record must be sent.
     fn old_at(&self) -> Option<Instant> {
         self.filling.since()?.checked_add(self.limits.age)
     }
 
-    /// Whether the deferred records fill a call. Then new records would probably be
-    /// deferred, too.
+    /// Whether the deferred records fill a call. In that case, new records would
+    /// probably be deferred, too.
     fn holds_many_deferred(&self) -> bool {
         self.deferred.len() >= self.limits.records || self.deferred.bytes() >= self.limits.bytes
     }
 
-    /// Takes back a call that could not be made. It will be the next call.
+    /// Takes back a call that could not be made. The call will be the next one.
     pub fn put_back(&mut self, batch: SealedBatch) {
         self.retries.push_front(batch);
     }
 
-    /// Takes back a call that failed as a whole. It is repeated after the other
+    /// Takes back a call that failed as a whole. The call is repeated after the other
     /// failed calls.
     pub fn retry(&mut self, batch: SealedBatch) {
         self.retries.push_back(batch);
@@ -154,8 +154,8 @@ impl Outbox {
     /// Lowers the limit of bytes after a call of `too_large` bytes was refused.
     /// Returns the new limit.
     pub fn lower_bytes_limit(&mut self, too_large: usize) -> usize {
-        // The limit stays at least at an accepted size: one record may be too
-        // large for any call.
+        // The limit stays at or above an accepted size, because a single record may be
+        // too large for any call.
         let bytes = (too_large / 2).max(self.accepted_bytes_max);
         self.limits.bytes = self.limits.bytes.min(bytes);
         self.limits.bytes

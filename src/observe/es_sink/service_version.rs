@@ -13,7 +13,7 @@ const ELASTICSEARCH_MIN: u64 = 7;
 pub enum ServiceVersion {
     /// `Elasticsearch 8.19.21`.
     Named(String),
-    /// The service does not tell its name, or not to this user.
+    /// The service does not tell this user its name.
     Unnamed,
 }
 

@@ -22,7 +22,7 @@ use crate::wire::reject::Reject;
 pub fn run(args: &ExplainArgs, stage: &mut Stage) -> Result<()> {
     for path in &args.decisions {
         let mut recording = Recording::open(path, stage)?;
-        // A line without the text of the id belongs to another request. It is not
+        // A line without the text of the id belongs to another request, so it is not
         // parsed.
         let wanted = memchr::memmem::Finder::new(args.id.as_bytes());
         let has_escapes = |bytes: &[u8]| memchr::memchr(b'\\', bytes).is_some();

@@ -1,5 +1,5 @@
-//! The pipes of requests and scores. Pipes of scores are named one by one, or are all
-//! pipes in a folder.
+//! The pipes of requests and scores. Each path of `--scores` is a pipe, or a folder
+//! with pipes.
 
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::stream::cursor::Cursor;
 use crate::stream::input::{Input, Progress};
 use crate::stream::pipe_watch::{PipeWatch, named_pipes};
 
-/// The number of streams that were opened in this process. It is the number of the next
+/// The number of streams that were opened in this process, and the number of the next
 /// stream.
 static OPENED: AtomicU32 = AtomicU32::new(0);
 

@@ -95,8 +95,7 @@ struct Live {
     scores: Vec<LiveStream>,
     folders: Vec<ScoreFolder>,
     scores_ended: bool,
-    /// SIGTERM was received: only lines that have begun are still read, to their
-    /// ends.
+    /// SIGTERM was received: each stream is read only to the end of its current line.
     finishing: bool,
     clock: Clock,
     /// The time at which the program's monotonic clock was 0.
@@ -121,7 +120,7 @@ impl Live {
             }
             stage.show_stats(|stage| self.snapshot(stage));
             if stage.signals.stop() == Some(Stop::Terminate) {
-                // Lines that have begun are read to their ends and not a byte
+                // Each stream is read to the end of its current line and not a byte
                 // further. Deadlines are still kept.
                 self.finishing = true;
                 for stream in std::iter::once(&mut self.requests).chain(&mut self.scores) {

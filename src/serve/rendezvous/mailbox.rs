@@ -12,8 +12,8 @@ use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
 /// The largest number of models of one request that its policy does not name. Scores of
-/// further models are counted and not kept: a model that changes its name with every
-/// score must not slow the others.
+/// further models are only counted, so that a model that changes its name with every
+/// score does not slow the others.
 const UNNAMED_MAX: usize = 256;
 
 /// The largest number of duplicates of one request that are kept for its decision.
@@ -42,7 +42,7 @@ pub struct ScoreRoom {
     /// The limit for all scores that are kept, in bytes.
     pub bytes: usize,
     /// The limit for scores that no answer needs, in bytes: duplicates, and scores of
-    /// models that the policy does not name. It is less than
+    /// models that the policy does not name. This limit is less than
     /// [`bytes`](ScoreRoom::bytes), so that these scores cannot use all the memory.
     pub spare_bytes: usize,
 }
@@ -97,7 +97,7 @@ pub struct Mailbox {
     /// list is empty while there are at most [`FEW_MODELS`].
     by_model: Vec<u32>,
     duplicates: Vec<KeptScore>,
-    /// The number of first scores whose models the policy does not name.
+    /// The number of first scores of models that the policy does not name.
     unnamed: usize,
     /// The approximate memory of the scores, in bytes.
     scores_bytes: usize,
@@ -289,7 +289,7 @@ impl Mailbox {
         self.by_model.insert(after, last);
     }
 
-    /// The fate of a score that does not answer and is not a duplicate.
+    /// The fate of a score that is neither the answer nor a duplicate.
     fn fate_of_loser(&self, at: Micros, failed: bool) -> Fate {
         if at > self.policy.deadline {
             Fate::Late

@@ -248,7 +248,7 @@ impl Orphans {
         self.bytes -= bytes;
         self.count -= 1;
         if self.count == 0 {
-            // This frees the memory that a flood took.
+            // The memory of a flood is freed.
             *self = Orphans::new(self.bytes_max);
         }
         Some(score)

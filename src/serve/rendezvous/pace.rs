@@ -14,10 +14,10 @@ pub const SLOW_BLOCK_BYTES: usize = 4096;
 /// where a byte takes less time.
 const SLOW_MIDDLE_BYTES: usize = 4 * SLOW_BLOCK_BYTES;
 
-/// How long a stream rests if its scores are not even kept, in nanoseconds for each byte.
-/// The rest is one to ten times as long as the work on short records, and a hundred times
-/// as long as the work on long records. The work on a long record cannot be divided. So
-/// long records must be rare: they may delay less than one answer in a hundred.
+/// How long a stream rests if its scores are not kept, in nanoseconds for each byte. The
+/// rest is one to ten times as long as the work on short records, and a hundred times as
+/// long as the work on long records. The work on a long record cannot be divided. So long
+/// records must be rare: they may delay less than one answer in a hundred.
 const REST_NS: u64 = 36;
 
 /// How long a stream rests in the middle of a line, in nanoseconds for each byte.
@@ -29,10 +29,11 @@ const LONG_BYTES: usize = 128 * 1024;
 /// The longest rest.
 const REST_MAX: Micros = Micros(1_000_000);
 
-/// A stream is read at full speed if answers can need one in this many of its records.
+/// A stream is read at full speed if answers can need at least one in this number of
+/// its records.
 const NEEDED_ONE_OF: u64 = 4;
 
-/// A stream does not rest if one in this many of its records is kept.
+/// A stream does not rest if at least one in this number of its records is kept.
 const KEPT_ONE_OF: u64 = 2;
 
 /// How fast one stream is read.
@@ -177,8 +178,8 @@ mod tests {
         pace.note(long, Micros(0));
         // The work on the record takes 5 ms.
         assert!(pace.rest(Micros(0)).unwrap() > Micros(500_000));
-        // In the middle of the next record the stream stays slow, because the
-        // record is not known yet.
+        // In the middle of the next record, the stream stays slow until the whole
+        // record is known.
         pace.note(ReadGain { kept: 0, ..long }, Micros(0));
         let middle = ReadGain {
             bytes: SLOW_BLOCK_BYTES,

@@ -16,8 +16,8 @@ const NOT_IN_RESPONSE: [Field; 4] = [
     Field::Provenance,
 ];
 
-/// Appends the response to a request. Returns an error if the request is not valid; a
-/// rendezvous accepts no such request.
+/// Appends the response to a request. Returns an error if the request is invalid. A
+/// rendezvous accepts only valid requests.
 pub fn write_response(answer: &Answer, out: &mut Vec<u8>) -> Result<(), String> {
     let record = Record::of_text(&answer.request)?;
     let mut response = record.rewrite(out, &NOT_IN_RESPONSE);

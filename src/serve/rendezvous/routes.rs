@@ -114,7 +114,7 @@ impl Routes {
         }
     }
 
-    /// Writes all records, however long this takes. For a replay.
+    /// Writes all records for a replay, however long this takes.
     pub fn write_all(&mut self, stage: &mut Stage) -> Result<()> {
         for queue in self.queues() {
             queue.write_all(stage)?;
@@ -122,8 +122,7 @@ impl Routes {
         Ok(())
     }
 
-    /// Writes the remaining records, as many as the readers accept within the grace
-    /// of a signal.
+    /// Writes the remaining records, as long as their readers accept them in time.
     pub fn finish(&mut self, stage: &mut Stage) -> Result<()> {
         for queue in self.queues() {
             queue.finish(stage)?;

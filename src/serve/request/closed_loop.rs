@@ -22,7 +22,7 @@ use crate::wire::lines::{KeptLine, Line};
 use crate::wire::message::Record;
 use crate::wire::reject::Reject;
 
-/// If more bytes of requests than this are not written yet, no request is made.
+/// No request is made while more bytes of requests than this wait to be written.
 const UNSENT_BYTES_MAX: usize = 64 * 1024;
 
 /// If the inputs of unanswered requests take more bytes than this, no request is made.
@@ -110,8 +110,8 @@ impl ClosedLoop {
     fn run(&mut self, stage: &mut Stage) -> Result<()> {
         loop {
             stage.show_stats(|stage| self.snapshot(stage));
-            // This program is a source: SIGINT and SIGTERM both stop its reading. It
-            // still waits for the responses to the requests that it has sent.
+            // This program is a source: SIGINT and SIGTERM both stop its reading. The
+            // program still waits for the responses to the requests that it has sent.
             if stage.signals.stop().is_some() {
                 self.is_stopping = true;
                 self.inputs.stop_at_line_end();
@@ -177,8 +177,8 @@ impl ClosedLoop {
             .map_err(|error| output_error(&self.requests, error))
     }
 
-    /// Closes the requests. The next stages see the end of their input, and answer
-    /// the requests that they have read.
+    /// Closes the output of requests. The next stages see the end of their input, and
+    /// answer the requests that they have read.
     fn close_requests(&mut self, stage: &mut Stage) -> Result<()> {
         if !self.requests_closed {
             stage.close(&mut self.requests)?;
@@ -202,8 +202,8 @@ impl ClosedLoop {
         Ok(())
     }
 
-    /// Sets aside all inputs that were read and not answered, because `error` ends
-    /// the program. A torn line is never taken as a whole line.
+    /// Sets aside all inputs that were read and not answered, because `error` ends the
+    /// program. A torn line counts as torn, and not as a whole line.
     fn set_aside_all(&mut self, stage: &mut Stage, error: &anyhow::Error) {
         let [unanswered, unsent] = match error.downcast_ref() {
             Some(EndedEarly::Signal(_)) => [
@@ -244,8 +244,8 @@ impl ClosedLoop {
         Ok(progress)
     }
 
-    /// Ends the loop when the responses have ended. That is a failure unless all
-    /// inputs are answered.
+    /// Ends the loop when the responses have ended. If an input is not answered, the
+    /// early end is a failure.
     fn end_with_responses(&mut self, stage: &mut Stage) -> Result<()> {
         self.write_answers(stage)?;
         let unanswered = self.in_flight.len();

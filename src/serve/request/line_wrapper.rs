@@ -42,10 +42,9 @@ impl LineWrapper {
         self.repeated
     }
 
-    /// Appends the request of one line to `out` and returns its id. Returns `None`
-    /// for a blank line. Also returns `None` for a line that is set aside, because it
-    /// is invalid or because its id `is_known`. Fails if the line cannot be set
-    /// aside.
+    /// Appends the request of one line to `out` and returns its id. Returns `None` for
+    /// a blank line, and for a line that is set aside because it is invalid or its id
+    /// `is_known`. Fails if the line cannot be set aside.
     pub fn wrap_line(
         &mut self,
         stage: &mut Stage,

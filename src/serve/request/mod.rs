@@ -2,7 +2,7 @@
 //!
 //! `args` holds the flags. The program works in one of three modes. A filter
 //! (`line_wrapper`) makes requests from lines. `closed_loop` also reads the responses,
-//! and limits the number of unanswered requests (`in_flight`). `http` serves calls. In
+//! and limits the number of unanswered requests (`unanswered`). `http` serves calls. In
 //! each mode `request_writer` writes the requests, after `required_fields` has accepted
 //! the input.
 

@@ -20,7 +20,7 @@ struct SentAt {
 #[derive(Debug)]
 struct UnansweredRequest {
     sent_at: SentAt,
-    /// The input of the request. It is set aside if no response arrives.
+    /// The input of the request, which is set aside if no response arrives.
     line: KeptLine,
 }
 
@@ -95,7 +95,7 @@ impl Unanswered {
             .insert(id, UnansweredRequest { sent_at, line });
     }
 
-    /// Handles the response to the request `id`. Returns false if no such request is
+    /// Handles the response to the request `id`. Returns false if this request is not
     /// in flight: the response is late, or answers a request of another program.
     pub fn answer(&mut self, id: &str) -> bool {
         let answered = self.unanswered.remove(id);
@@ -133,8 +133,8 @@ impl Unanswered {
         }
     }
 
-    /// Extends all time-outs by `duration`: for this time, the slow reader of the
-    /// answers kept the program from reading responses.
+    /// Extends all time-outs by `duration`. For this time, the program read no
+    /// responses, because the reader of the answers was slow.
     pub fn extend_timeouts(&mut self, duration: Duration) {
         self.suspended += duration;
     }

@@ -41,7 +41,8 @@ impl Block {
         }
     }
 
-    /// Returns the block, marked as read from a spill, in which it ends at `spill_end`.
+    /// Returns the block, marked as read from a spill. Its last line ends at
+    /// `spill_end` there.
     pub fn with_spill_end(self, spill_end: SpillPosition) -> Block {
         Block {
             spill_end: Some(spill_end),

@@ -14,7 +14,7 @@ const LARGE_READS: u32 = 256;
 /// Counts large reads of the input.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Bulk {
-    /// The number of large reads in a row, up to now.
+    /// The number of large reads in a row, including the last read.
     large_reads: u32,
 }
 

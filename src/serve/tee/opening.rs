@@ -188,7 +188,8 @@ impl Tee {
                 match self.add_folder_branch(index, &path) {
                     Ok(()) if reports_joins => stage.report.info(&format!("{path}: joined")),
                     Ok(()) => {}
-                    // The pipe may have been removed again. That causes another folder event.
+                    // The pipe may have been removed again. The removal causes another folder
+                    // event.
                     Err(error) => stage.report.warn_seldom("folder", &format!("{error:#}")),
                 }
             }

@@ -1,8 +1,8 @@
 //! Decides whether to read more input, from the states of all branches (pure).
 //!
 //! If no branch is live, a reader that keeps reading sets the speed of the input: spilling its
-//! lines would only cost time. A reader that lags delays the others, but only until its delay
-//! budget is used up. Then its lines are spilled.
+//! lines would only cost time. A reader that lags delays the others until its delay budget is
+//! used up. From then on its lines are spilled.
 
 use std::time::{Duration, Instant};
 
@@ -65,7 +65,8 @@ pub struct DelayBudget {
     remaining: Duration,
     /// When `remaining` was computed.
     at: Instant,
-    /// Whether the budget was used up. It then stays empty until the branch has caught up.
+    /// Whether the budget was used up. A used-up budget stays empty until the branch has
+    /// caught up.
     is_used_up: bool,
 }
 
@@ -105,8 +106,9 @@ impl DelayBudget {
 }
 
 /// Slows the input so that a reader can empty its spill: at most six bytes are read from the
-/// input for every eight that the reader takes. A reader that cannot keep up with the
-/// others may slow the input for one window, and then not again for [`PAUSE`].
+/// input for every eight that the reader takes. A reader that cannot keep up with the others
+/// may slow the input for one window. For the next [`PAUSE`] it may not slow the input
+/// again.
 #[derive(Clone, Copy, Debug)]
 pub struct CatchUp {
     began_at: Instant,
@@ -266,7 +268,8 @@ mod tests {
     fn a_reader_as_fast_as_the_others_empties_its_spill() {
         for (reader, waits) in [(400_000, false), (370_000, false), (100_000, true)] {
             let (read, taken) = minute(400_000, reader, waits);
-            // The reader has made up for the first second and for the slack.
+            // The reader took more bytes than the input brought, so it has caught up on
+            // the first second.
             assert!(taken > read, "{taken} of {read}");
             assert!(read > taken / 10 * 7, "{read} for {taken}");
         }

@@ -195,7 +195,8 @@ impl Snapshot {
                     parts.push(format!("{value} {}", snake_case(name).replace('_', " ")));
                 }
                 Entry::Count(_) | Entry::Gauge(_) => {}
-                // The line already has the total, and the messages gave the reasons.
+                // The line already has the total of rejected records, and the messages
+                // gave the reasons.
                 Entry::ByLabel(..) if name == REJECTED_BY => {}
                 Entry::ByLabel(_, counts) | Entry::GaugeByLabel(_, counts) => {
                     let name = snake_case(name).replace('_', " ");

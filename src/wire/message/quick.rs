@@ -189,8 +189,8 @@ mod tests {
         })
     }
 
-    /// Records of which most have the required members of a request or a score, with
-    /// further members.
+    /// Records with further members. Most of them have the required members of a
+    /// request or a score.
     fn any_record() -> impl Strategy<Value = String> {
         let usual = prop_oneof![
             6 => Just(r#""messageId":"a","timestamp":1.5,"modelInput":{"x":1}"#),

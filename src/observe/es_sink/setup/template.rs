@@ -10,14 +10,15 @@ use crate::observe::es_sink::schema::{AS_RECEIVED, DATA_STREAM_TIME, FieldType, 
 /// Marks the templates of this program.
 pub const MADE_BY: &str = "rv-es-sink";
 
-/// Higher than the priority of Elasticsearch's own templates.
+/// The priority, which is higher than that of Elasticsearch's own templates.
 const PRIORITY: u32 = 200;
 
 /// Longer texts are stored and not indexed. The service accepts no term above 32 KiB.
 const KEYWORD_CHARS_MAX: u32 = 1024;
 
-/// Twice the service's own limit, since each field of an input counts twice: as a number
-/// and as a label. Without a limit, endless names would make the service slow.
+/// The limit of fields. It is twice the service's default, since each field of an input
+/// counts twice: as a number and as a label. Without a limit, endless names would make
+/// the service slow.
 const FIELDS_MAX: u32 = 2000;
 
 /// How the service indexes a field.

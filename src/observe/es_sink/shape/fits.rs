@@ -78,8 +78,8 @@ pub fn is_flat(text: &str) -> bool {
     if !text.starts_with('[') {
         return is_scalar(text);
     }
-    // This check is quick. Lists whose strings contain brackets are parsed; such
-    // lists are rare.
+    // This check of the bytes is quick. Only a list with a bracket in a string must be
+    // parsed, and this is rare.
     (text.len() <= NUMBER_BYTES_MAX && memchr::memchr2(b'[', b'{', &text.as_bytes()[1..]).is_none())
         || array_items(text).is_some_and(|items| items.into_iter().all(is_scalar))
 }

@@ -20,8 +20,8 @@ use crate::observe::es_sink::shape::fits::{
 use crate::observe::es_sink::shape::free_fields::FreeFields;
 use crate::wire::object::{Member, Object, ObjectWriter, array_items};
 
-/// The key of a value that is not an object in a field that the template maps to an
-/// object.
+/// In a field that the template maps to an object, a value that is not an object gets
+/// this key.
 const VALUE_KEY: &str = "\"value\"";
 
 /// The fields of a record that are indexed.
@@ -40,8 +40,8 @@ pub fn is_regular(record: &Object) -> bool {
 }
 
 /// Writes the members of a record, except the `dropped` names, which the caller appends.
-/// If the document does not contain everything in the record, it also gets the record as
-/// a text.
+/// If something of the record is missing in the document, the document also gets the
+/// record as a text.
 pub fn write(
     document: &mut ObjectWriter,
     record: &Object,
@@ -85,8 +85,7 @@ impl Shaping {
                 Some((name, kind)) if self.write_mapped(out, name, value, kind) => {
                     written.push(name);
                 }
-                // The template has no other field for a value that does not fit,
-                // unless the field takes scalars.
+                // A value that does not fit is left out if the field takes no scalars.
                 Some((_, kind)) if !takes_scalars(kind) => self.is_whole = false,
                 // The scalars in the value may fit.
                 Some((name, _)) => {

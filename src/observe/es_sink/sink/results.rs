@@ -224,12 +224,12 @@ impl EsSink {
         }
     }
 
-    /// The time of the first refusal of this record, if the service has accepted other
-    /// records after it, or accepts no record at all; otherwise `None`.
+    /// The time since which the service has refused this record, if the record itself
+    /// is probably the cause; otherwise `None`.
     fn refused_since(&self, item: Item, indexed_before: u64) -> Option<Instant> {
         let deferral = item.deferral?;
-        // If no record was indexed in between, this record is not the cause,
-        // unless it blocks all other records.
+        // This record is the cause if other records were indexed since its last
+        // refusal, or if it blocks all other records.
         let is_cause = deferral.indexed_before != indexed_before || self.is_held_up();
         is_cause.then_some(deferral.since)
     }

@@ -829,7 +829,7 @@ fn a_record_that_never_passes_holds_the_others_up_until_it_is_given_up() {
     let run = Run::new(&fake.url(), &flags, &input);
     run.outcome.as_ref().unwrap();
     assert!(began.elapsed() >= Duration::from_millis(200));
-    // Reading was delayed: an output of 2 KiB cannot hold all the records that follow the
+    // The sink had to stop reading: 2 KiB cannot hold all records that follow the
     // poisoned one.
     let poisoned = |call: &fake::Call| call.ids.iter().any(|id| id == "poison");
     let calls = fake.calls();

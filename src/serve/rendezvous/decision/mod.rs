@@ -154,7 +154,7 @@ pub fn choose_early<'a>(
     Choice { winner, at, reason }
 }
 
-/// How the wait for the model of a share ends.
+/// The two ways in which the wait for the model of a share can end.
 enum ShareEnd {
     /// The model answers: the index of its score, and the arrival of the score.
     Answer(usize, Micros),

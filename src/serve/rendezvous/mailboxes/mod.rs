@@ -55,7 +55,8 @@ pub struct NewRequest<'a> {
 pub enum MailboxEffect {
     /// A request was answered.
     Answer(Box<Answer>),
-    /// A mailbox was closed. It contains all scores of its request that were kept.
+    /// A mailbox was closed. The mailbox contains all scores of its request that were
+    /// kept.
     Decision(Box<(Mailbox, Choice)>),
 }
 
@@ -121,9 +122,9 @@ fn set_timer(
 }
 
 impl MailboxLimits {
-    /// The limits for the scores of a mailbox. Scores that no answer needs use at
-    /// most half of the memory of all mailboxes, so that no flood of them evicts a
-    /// request. `spare_bytes` is their present memory.
+    /// The limits for the scores of a mailbox. Scores that no answer needs use at most
+    /// half of the memory of all mailboxes, so that no flood of them evicts a request.
+    /// `spare_bytes` is the present memory of these scores.
     fn room(&self, mailbox: &Mailbox, spare_bytes: usize) -> ScoreRoom {
         let of_one = ScoreRoom::half_named(self.scores_bytes_max.min(self.mailbox_bytes_max));
         let left = (self.mailbox_bytes_max / 2).saturating_sub(spare_bytes);
@@ -145,8 +146,7 @@ pub struct Mailboxes {
     /// Requests without an answer, by number.
     open: BTreeMap<u64, TimedMailbox>,
     answered: BTreeMap<u64, AnsweredMailbox>,
-    /// The number of mailboxes that were opened. It is the number of the next
-    /// mailbox.
+    /// The number of mailboxes that were opened, and the number of the next mailbox.
     opened: u64,
     /// The approximate memory of all mailboxes, in bytes.
     bytes: usize,
@@ -160,11 +160,11 @@ pub struct Mailboxes {
     scores_ended: bool,
     /// The counts of all requests and scores.
     pub counts: RendezvousCounts,
-    /// The number of scores that were put into a mailbox, without duplicates. A
-    /// stream with few such scores is read more slowly.
+    /// The number of scores that were put into a mailbox, without duplicates. A stream
+    /// with few of these scores is read more slowly.
     pub kept: u64,
-    /// The number of these scores that an answer can need. A stream with few such
-    /// scores is read more slowly, too.
+    /// The number of these scores that an answer can need. A stream with few of these
+    /// is also read more slowly.
     pub needed: u64,
 }
 

@@ -10,8 +10,8 @@ pub struct PolicyIndex {
     models: Vec<(ModelId, ModelUses)>,
     /// The entries `"*"`, ordered by step.
     any: Vec<StepRank>,
-    /// The start of each share's draws, in ascending order, and the share's index in
-    /// the policy.
+    /// For each share, the lowest draw and the share's index in the policy, in
+    /// ascending order.
     shares: Vec<(f64, usize)>,
 }
 

@@ -317,11 +317,11 @@ impl Checker<'_> {
                 to,
                 until_ms,
             } = written.get_ref();
-            // The bit patterns of non-negative numbers are in the order of the
-            // numbers. The sum turns -0 into 0.
+            // The bit patterns of non-negative floats have the same order as the
+            // floats. Adding 0 turns -0 into 0.
             let draws = *from + 0.0..*to;
             let start = draws.start.to_bits();
-            // NaN is refused, too.
+            // This also refuses NaN.
             if !(0.0 <= *from && from < to && *to <= 1.0) {
                 let message = format!(
                     "a share must be within 0 and 1, with from < to, and {from}..{to} is not"

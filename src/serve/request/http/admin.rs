@@ -34,15 +34,15 @@ pub struct AdminService {
     description: Bytes,
 }
 
-/// Whether a listener at `address` needs the token of the first listener. It needs the
-/// token only if other machines can reach it.
+/// Whether a listener at `address` needs the token of the first listener. Only a
+/// listener that other machines can reach needs the token.
 pub fn needs_token(address: SocketAddr, calls_need_token: bool) -> bool {
     calls_need_token && !address.ip().is_loopback()
 }
 
 impl AdminService {
-    /// The service of the listener at `own_address`. It refuses calls from pages of
-    /// other sites.
+    /// The service of the listener at `own_address`. The service refuses calls from
+    /// pages of other sites.
     pub fn new(
         front_end: Rc<FrontEnd>,
         connections: Rc<Connections>,

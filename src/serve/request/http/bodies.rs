@@ -29,7 +29,7 @@ pub struct BodyLimits {
 #[derive(Debug)]
 pub struct Bodies {
     limits: BodyLimits,
-    /// The memory that is reserved at present.
+    /// The memory that is reserved now.
     reserved_bytes: Cell<usize>,
 }
 
@@ -50,8 +50,9 @@ impl Bodies {
     }
 
     /// Reads a whole body. Returns it with its reservation. If a body breaks a limit,
-    /// the call gets an error answer (400, 408, 413 or 503). Then the connection is
-    /// closed, because the unread rest of the body precedes any other call.
+    /// the call gets an error answer (400, 408, 413 or 503). After the answer, the
+    /// connection is closed, because the unread rest of the body precedes any other
+    /// call.
     pub async fn read(
         self: &Rc<Self>,
         connection: &ClientConnection,

@@ -1,9 +1,10 @@
 //! Checks the `Host` and the `Origin` of calls, and answers preflight requests (CORS).
 //!
 //! A browser runs pages of any site, and lets them send calls to services on this
-//! machine. Two headers distinguish such calls from calls of the service's own clients.
-//! `Host` is the host in the address of the call. If an attacker's name resolves to this
-//! machine (DNS rebinding), `Host` is that name. `Origin` is the site of the page.
+//! machine. Two headers distinguish the calls of pages from those of the service's own
+//! clients. `Host` is the host in the address of the call. If an attacker's name
+//! resolves to this machine (DNS rebinding), `Host` is that name. `Origin` is the site
+//! of the page.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -55,9 +56,8 @@ impl FromStr for HostName {
     }
 }
 
-/// A site whose pages may call, in lower case. It is `scheme://host`,
-/// `scheme://host:port`, `null` (the origin of pages without a site), or `*` for every
-/// site.
+/// A site whose pages may call, in lower case: `scheme://host`, `scheme://host:port`,
+/// `null` (the origin of pages without a site), or `*` for every site.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Origin(String);
 
@@ -108,8 +108,8 @@ pub struct Caller {
 
 impl CallerCheck {
     /// The check of a listener at `own_address`. At a loopback address it accepts its
-    /// own names and `names`. At another address it accepts every name, unless
-    /// `names` is not empty. Pages of other sites may send `id_header`.
+    /// own names and `names`. At another address it accepts every name if `names` is
+    /// empty. Pages of other sites may send `id_header`.
     pub fn new(
         own_address: SocketAddr,
         names: &[HostName],

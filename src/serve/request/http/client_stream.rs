@@ -17,8 +17,8 @@ use crate::serve::request::http::parse_error::{find_own_answer, with_body};
 /// this long.
 const DRAIN_MAX: Duration = Duration::from_secs(10);
 
-/// The stream of one client. While the client does not read its answers, the stream reads
-/// no more calls. Otherwise the answers to a client that only sends would accumulate.
+/// The stream of one client. The stream reads calls only while the client reads its
+/// answers. Otherwise the answers to a client that only sends would accumulate.
 #[derive(Debug)]
 pub struct ClientStream {
     stream: TcpStream,

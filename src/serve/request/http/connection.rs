@@ -51,8 +51,8 @@ pub type EvictionRank = (u8, Instant);
 pub struct ClientConnection {
     phase: Cell<Phase>,
     phase_since: Cell<Instant>,
-    /// The time since which the client has not read from its answer, if it does not
-    /// read.
+    /// The time since which the client has read nothing of its answer; `None` while it
+    /// reads.
     write_blocked_since: Cell<Option<Instant>>,
     closed: Cell<bool>,
     malformed: Cell<bool>,
@@ -146,8 +146,8 @@ impl ClientConnection {
     }
 
     /// The time at which the connection times out. `None` while a call is being
-    /// answered, because calls have their own time-out. `None` also while a body is
-    /// being read, because that time-out ends with an answer.
+    /// answered, because calls have their own time-out. Also `None` while a body is
+    /// being read, because an expired body gets an answer first.
     pub fn expiry(&self, timeouts: ClientTimeouts) -> Option<Instant> {
         let since = self.phase_since.get();
         match (self.write_blocked_since.get(), self.phase.get()) {

@@ -109,9 +109,9 @@ impl Connections {
         }
     }
 
-    /// Whether the connection that is about to send an answer must close after the
-    /// answer. This is the case if the program ends, or if a new connection waits for
-    /// a slot. Only one connection closes for each new one.
+    /// Whether a connection that is about to send an answer must close after the
+    /// answer: because the program ends, or because a new connection waits for a slot.
+    /// Only one connection closes for each new one.
     pub fn takes_close_request(&self) -> bool {
         self.stopping.get() || self.slot_wanted.take()
     }

@@ -19,7 +19,7 @@ use crate::serve::request::http::openapi::{AdminDescription, ServiceDescription}
 use crate::serve::request::required_fields::RequiredFields;
 use crate::stage::Stage;
 
-/// The listeners. They are bound, but do not accept connections yet.
+/// The listeners, which are bound but do not accept connections yet.
 #[derive(Debug)]
 pub struct Listeners {
     calls: Listener,
@@ -117,8 +117,8 @@ fn start_calls(
     AcceptTask { task, stop }
 }
 
-/// Starts the second listener. It runs until the program exits, because `/readyz` reports
-/// that the program is shutting down.
+/// Starts the second listener. The listener runs until the program exits, because
+/// `/readyz` reports the shutdown.
 fn start_admin(stage: &Stage, options: &HttpOptions, front_end: &Rc<FrontEnd>, listener: Listener) {
     let address = listener.address;
     stage.report.info(&format!("admin at http://{address}"));

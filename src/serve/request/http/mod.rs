@@ -91,7 +91,7 @@ async fn serve(
     finish_calls(stage, front_end, accepting).await
 }
 
-/// The tasks of the two pipes. They keep running when this value is dropped.
+/// The tasks of the two pipes. The tasks keep running when this value is dropped.
 struct PipeTasks {
     reading: JoinHandle<Result<()>>,
     writing: JoinHandle<Result<()>>,

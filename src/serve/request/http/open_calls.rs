@@ -20,7 +20,8 @@ use crate::wire::reject::Reject;
 /// The time between two checks for a pipe that is missing or replaced.
 pub const PIPE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
 
-/// The smallest limit of unwritten requests. It is enough for a burst of ordinary calls.
+/// The smallest limit of unwritten requests, which is enough for a burst of ordinary
+/// calls.
 const UNWRITTEN_BYTES_MIN: usize = 16 << 20;
 
 /// The reason why a request cannot be sent.

@@ -14,7 +14,8 @@ use crate::wire::reject::Reject;
 /// There are few kinds of warnings, and the stage limits how often it prints each kind.
 const WARNINGS_MAX: usize = 100;
 
-/// While the waiting invalid responses take more memory than this, no response is read.
+/// While the invalid responses that wait to be printed take more memory than this, no
+/// response is read.
 const INVALID_BYTES_MAX: usize = 1 << 20;
 
 /// The approximate memory that an invalid response takes in addition to its bytes.
@@ -80,16 +81,17 @@ impl Reports {
         self.something_to_do.notify_one();
     }
 
-    /// Waits until the waiting invalid responses take less memory than their limit.
+    /// Waits until the invalid responses that wait to be printed take less memory than
+    /// their limit.
     pub async fn room_for_rejects(&self) {
         while self.invalid_bytes.get() > INVALID_BYTES_MAX {
             self.invalid_responses_taken.notified().await;
         }
     }
 
-    /// Notes that a count has changed. Only the first change after the counts were
-    /// shown wakes the main task, because a wake-up for each call would cost more
-    /// than the counting.
+    /// Notes that a count has changed. Only the first change since the counts were
+    /// shown wakes the main task. A wake-up for each call would cost more than the
+    /// counting.
     pub fn note_count(&self) {
         if !self.counted.replace(true) {
             self.something_to_do.notify_one();

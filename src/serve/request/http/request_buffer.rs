@@ -18,7 +18,7 @@ pub struct RequestBuffer {
 }
 
 impl RequestBuffer {
-    /// An empty buffer. It is full above `bytes_max` bytes.
+    /// An empty buffer. The buffer is full above `bytes_max` bytes.
     pub fn new(bytes_max: usize) -> RequestBuffer {
         RequestBuffer {
             pending: RefCell::default(),

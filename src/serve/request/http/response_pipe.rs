@@ -33,9 +33,9 @@ pub fn open(address: &Address) -> Result<Input> {
 }
 
 fn marked_without_writer(input: Input) -> Input {
-    // This fails if the program may not write to the pipe. Then a pipe that has had
-    // no writer is treated as if it had one: calls wait for their time-out instead of
-    // getting 503.
+    // This call fails if the program may not write to the pipe. A pipe that has had no
+    // writer then counts as a pipe with a writer, so calls get 504 after their time-out
+    // instead of 503.
     let _ = input.mark_without_writer();
     input
 }

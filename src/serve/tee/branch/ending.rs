@@ -1,5 +1,5 @@
-//! The end of a branch: whether all its lines are delivered, and what to do with the other
-//! lines.
+//! The end of a branch: whether all its lines are delivered, and whether the other lines
+//! are kept.
 
 use std::time::{Duration, Instant};
 

@@ -35,7 +35,7 @@ pub struct BranchFigures {
 }
 
 impl Branch {
-    /// The number of dropped lines: they were not delivered and never will be.
+    /// The number of dropped lines, which are never delivered.
     pub fn dropped(&self) -> u64 {
         self.counts.dropped + self.spill_status().losses.dropped
     }

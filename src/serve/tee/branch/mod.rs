@@ -77,10 +77,10 @@ pub struct Branch {
     queue_bytes: usize,
     sending: Sending,
     counts: BranchCounts,
-    /// Since when lines have been waiting to be written, if they have.
+    /// Since when lines have been waiting to be written; `None` if no line waits.
     blocked_since: Option<Instant>,
     blocked: Duration,
-    /// Set once nothing more can be written.
+    /// The reason why nothing more can be written, if this is so.
     failure: Option<Failure>,
     /// When bytes were last written.
     last_written_at: Instant,
@@ -139,7 +139,7 @@ impl Branch {
         matches!(self.kind, BranchKind::Live { .. })
     }
 
-    /// Why nothing more can be written, if that is so.
+    /// Why nothing more can be written; `None` if the branch works.
     pub fn failure(&self) -> Option<&Failure> {
         self.failure.as_ref()
     }
@@ -161,8 +161,9 @@ impl Branch {
             self.counts.dropped_bytes += block.bytes().len() as u64;
             return;
         }
-        // A file always has room here, because no input is read while the file is full. So does
-        // the queue of a reader that sets the pace: no input is read while this queue is full.
+        // A file always has room here, because no input is read while the file is full. The
+        // queue of a reader that sets the pace also has room: no input is read while this queue
+        // is full.
         let has_room = self.sending.memory_bytes() < self.queue_bytes;
         match &mut self.kind {
             BranchKind::Keeping(spill) if spill.is_active() || !has_room => {
@@ -413,8 +414,8 @@ impl Branch {
         self.drop_waiting_lines();
     }
 
-    /// The file descriptor and the event to poll for: room to write if lines wait, otherwise only
-    /// the reader's closing.
+    /// The file descriptor and the event to poll for. If lines wait, the event is room to write;
+    /// otherwise it is only that the reader closes.
     pub fn readiness(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         match &self.sink {
             _ if self.has_failed() => None,

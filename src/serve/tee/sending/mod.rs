@@ -77,7 +77,7 @@ pub struct Rewound {
     pub sent: u64,
     /// Lines of an earlier process that were found in the pipe.
     pub recovered: u64,
-    /// Whether the reader stopped in the middle of a line. That line is sent again.
+    /// Whether the reader stopped in the middle of a line, which is sent again.
     pub torn: bool,
 }
 
@@ -186,8 +186,8 @@ impl Sending {
     /// from its start.
     ///
     /// If `next_reader` is set, another reader opened the pipe before `unread` was taken out, and
-    /// it may have read the bytes before `unread`. Then sending continues with exactly the first
-    /// byte of `unread`.
+    /// may have read the bytes before `unread`. So sending continues with exactly the first byte
+    /// of `unread`.
     ///
     /// If `unread` is longer than the bytes sent by this process, it starts with bytes of an
     /// earlier process. The whole lines among them are sent first.
@@ -295,9 +295,9 @@ impl Sending {
     }
 }
 
-/// The whole lines among the bytes that an earlier process left in the pipe. Its last line may
-/// be incomplete and is left out. The first line is left out unless `next_reader` is set: its
-/// start may have been read by the reader that closed the pipe.
+/// The whole lines among the bytes that an earlier process left in the pipe. The last line may
+/// be incomplete and is left out. If `next_reader` is not set, the first line is left out,
+/// too: the reader that closed the pipe may have read its start.
 fn whole_lines_of_earlier_writer(bytes: &[u8], next_reader: bool, now: Instant) -> Option<Block> {
     let first = memchr::memchr(b'\n', bytes)?;
     let last = memchr::memrchr(b'\n', bytes)?;

@@ -1,7 +1,7 @@
 //! The spill of a branch: lines that do not fit in memory are stored on disk until the reader
 //! catches up.
 //!
-//! A thread of its own writes and reads the disk, so that a slow disk delays no branch. The
+//! A separate thread writes and reads the disk, so that a slow disk delays no branch. The
 //! main loop gives blocks to the thread, takes the oldest ones back, and is woken when blocks
 //! are ready.
 
@@ -36,7 +36,7 @@ use crate::serve::tee::spill::worker::Worker;
 #[derive(Debug)]
 pub struct Spill {
     shared: Arc<SharedSpill>,
-    /// Set until the thread is started.
+    /// The stored lines, until the thread is started and takes them.
     segments: Option<Segments>,
     thread: Option<JoinHandle<Segments>>,
     on_full: OnFull,
@@ -202,8 +202,8 @@ impl Spill {
         }
     }
 
-    /// After [`finish`](Spill::finish): the number of lines that are lost. These are the lines
-    /// that could not be stored; if the spill is not kept, they are all lines in it.
+    /// After [`finish`](Spill::finish): the number of lines that are lost. If the spill is
+    /// kept, only lines that could not be stored are lost; otherwise all its lines are.
     pub fn take_lost(&mut self, is_kept: bool) -> u64 {
         let mut state = self.shared.lock();
         let mut lost = std::mem::take(&mut state.unstored_records);
@@ -234,7 +234,8 @@ impl Spill {
         }
         let mut state = self.shared.lock();
         waiting.extend(state.read.drain(..));
-        // A block without lines is the newline that ends a torn line. It is not stored.
+        // A block without lines is the newline that ends a torn line, and is not
+        // stored.
         waiting.retain(|block| block.records() > 0);
         if !waiting.is_empty() {
             let slices: Vec<&[u8]> = waiting.iter().map(Block::bytes).collect();

@@ -21,7 +21,7 @@ pub struct SpillState {
     // For the thread: blocks to store.
     /// Blocks that wait to be stored.
     pub unstored: VecDeque<Block>,
-    /// Includes the blocks that are being stored.
+    /// The memory of these blocks, and of the blocks that are being stored.
     pub unstored_bytes: usize,
     /// The number of lines in these blocks.
     pub unstored_records: u64,
@@ -34,7 +34,7 @@ pub struct SpillState {
     // For the main loop: blocks that were read back.
     /// Blocks that were read back from the disk.
     pub read: VecDeque<Block>,
-    /// The bytes to read back, or that were read back.
+    /// The number of bytes that the thread reads back or has read back.
     pub read_bytes: usize,
     /// Since when the thread has been gathering blocks for one large write.
     pub gathering_since: Option<Instant>,
@@ -123,8 +123,8 @@ impl SpillState {
         !self.unstored.is_empty() && !self.full && !goes_directly
     }
 
-    /// Whether the queued blocks may wait for more blocks: they do not fill a round, and the main
-    /// loop has no room for them.
+    /// Whether the queued blocks may wait for more blocks. They may if they fill less than a
+    /// round and the main loop has no room for them.
     pub fn may_gather(&self) -> bool {
         let has_room = self.read_bytes < self.wanted_bytes;
         self.unstored_bytes < ROUND_BYTES && !has_room && !self.is_ending()

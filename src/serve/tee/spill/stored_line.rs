@@ -59,8 +59,8 @@ fn checksum(line: &[u8]) -> [u8; CHECKSUM_BYTES] {
     digits
 }
 
-/// The eight hex digits of a number, one per byte. They are computed all at once, because every
-/// line needs 16 digits.
+/// The eight hex digits of a number, one per byte. All digits are computed at once, because
+/// this runs twice for every line.
 fn hex_digits(number: u32) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
     let mut digits = u64::from(number);

@@ -172,8 +172,8 @@ impl Worker {
         None
     }
 
-    /// Stores blocks until there is no room. Then leaves the other blocks in `blocks`, or drops
-    /// them if the spill drops lines.
+    /// Stores blocks until there is no room. Leaves the other blocks in `blocks`, or drops them
+    /// if the spill drops lines.
     fn store(&mut self, blocks: &mut VecDeque<Block>, outcome: &mut WorkOutcome) {
         if self.store_directly(blocks, outcome) {
             return;

@@ -54,7 +54,7 @@ pub struct StoredTotals {
     /// Lines that were not read yet.
     pub records: u64,
     /// When the segment of the oldest unread line was started. For a segment of an earlier
-    /// process: when it was found.
+    /// process, this is the time at which it was found.
     pub since: Option<Instant>,
 }
 
@@ -391,8 +391,8 @@ impl Segments {
                 break;
             }
             if is_last && self.appending {
-                // More lines may follow. Lines that were counted and not found are corrupt:
-                // without its newline, a line is read as part of the next one.
+                // More lines may follow. Counted lines that were not found are corrupt: if
+                // its newline is damaged, a line is read as part of the next line.
                 chunk.corrupt += std::mem::take(&mut segment.unread);
                 break;
             }

@@ -26,8 +26,7 @@ pub fn segment_numbers(folder: &Path) -> io::Result<Vec<u64>> {
 }
 
 /// The position that an earlier process stored in `folder`, whose segments have these
-/// `numbers`.
-/// Without a valid position, the start of the first segment.
+/// `numbers`. Returns the start of the first segment if there is no valid position.
 pub fn stored_position(folder: &Path, numbers: &[u64]) -> SpillPosition {
     fs::read_to_string(folder.join(POSITION_NAME))
         .ok()
