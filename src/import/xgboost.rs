@@ -12,8 +12,9 @@ use crate::import::xgboost_json::{Encoding, File, Learner, Tree, TreeModel};
 use crate::model::bounds::{CLASSES_MAX, FEATURES_MAX};
 use crate::model::ensemble::link::Link;
 use crate::model::ensemble::text::{Combination, EnsembleText, Precision, TreeText};
-use crate::model::feature::Unseen;
+use crate::model::feature::{Feature, Unseen};
 use crate::model::splits::{Split, Test};
+use crate::stage::report::shown;
 
 /// Reads the text of a model file. The error describes the fault and the remedy.
 pub fn read(text: &str, inputs: &InputNames) -> Result<ForeignModel, String> {
@@ -115,7 +116,7 @@ fn link_of(objective: &str, outputs: usize) -> Result<(Link, usize, BaseLink), S
     let logistic = Link::Logistic { scale: 1.0 };
     let found = match objective {
         "binary:logistic" => (logistic, 2, BaseLink::Logit),
-        "binary:logitraw" => (Link::Identity, 0, BaseLink::Logit),
+        "binary:logitraw" => (Link::Identity, 0, BaseLink::Identity),
         "binary:hinge" => (Link::Step, 2, BaseLink::Identity),
         "reg:logistic" => (logistic, 0, BaseLink::Logit),
         "multi:softmax" | "multi:softprob" => (Link::Softmax, outputs, BaseLink::Identity),
@@ -176,7 +177,7 @@ fn features(
     learner: &Learner,
     model: &TreeModel,
     inputs: &InputNames,
-) -> Result<Vec<crate::model::feature::Feature>, String> {
+) -> Result<Vec<Feature>, String> {
     let count: usize = number(&learner.learner_model_param.num_feature, "num_feature")?;
     if count > FEATURES_MAX {
         return Err(format!("has more than {FEATURES_MAX} inputs"));
@@ -195,8 +196,18 @@ fn features(
     }
     let mut categories = BTreeMap::new();
     let encodings = model.cats.iter().flat_map(|cats| &cats.enc);
-    for (index, encoding) in encodings.enumerate() {
-        let values = category_values(encoding)?;
+    for (index, (encoding, name)) in encodings.zip(&names).enumerate() {
+        let name = inputs.features.get(index).unwrap_or(name);
+        if inputs.categories.contains_key(name) {
+            continue;
+        }
+        let values = category_values(encoding).ok_or_else(|| {
+            format!(
+                "has damaged categories of {}, as XGBoost writes them if a name is not ASCII; name \
+                 them with --categories",
+                shown(name)
+            )
+        })?;
         if !values.is_empty() {
             categories.insert(index, values);
         }
@@ -205,24 +216,23 @@ fn features(
     inputs.features(names, categories, Unseen::Error)
 }
 
-/// The categories of one input.
-fn category_values(encoding: &Encoding) -> Result<Vec<Value>, String> {
+/// The categories of one input; `None` if they are damaged.
+fn category_values(encoding: &Encoding) -> Option<Vec<Value>> {
     let Some(offsets) = &encoding.offsets else {
-        return Ok(encoding.values.clone());
+        return Some(encoding.values.clone());
     };
-    // XGBoost writes the bytes of the texts as signed numbers.
-    let bytes: Option<Vec<u8>> = { encoding.values.iter() }
-        .map(|value| value.as_i64().map(|byte| byte as u8))
-        .collect();
-    let bytes = bytes.ok_or("has categories that are no bytes")?;
+    // XGBoost writes the bytes of the texts as signed numbers. It counts characters in
+    // the offsets, so it loses the end of texts that are not ASCII.
+    let bytes = { encoding.values.iter() }.map(|value| value.as_i64().map(|byte| byte as u8));
+    let bytes = bytes.collect::<Option<Vec<u8>>>()?;
+    if !bytes.is_ascii() || offsets.last().is_some_and(|end| *end != bytes.len()) {
+        return None;
+    }
     let texts = offsets.windows(2).map(|pair| {
-        let text = bytes.get(pair[0]..pair[1]);
-        let text = text.and_then(|text| std::str::from_utf8(text).ok());
-        text.map(|text| Value::String(text.to_owned()))
+        let text = std::str::from_utf8(bytes.get(pair[0]..pair[1])?).ok()?;
+        Some(Value::String(text.to_owned()))
     });
-    texts
-        .collect::<Option<_>>()
-        .ok_or_else(|| "has categories that are not UTF-8".to_owned())
+    texts.collect()
 }
 
 /// Converts a tree. `weight` multiplies its numbers.
