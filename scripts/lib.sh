@@ -41,3 +41,18 @@ listen_address() {
   cat -- "$log" >&2
   return 1
 }
+
+# Makes a Python environment in target/python/NAME, and puts its programs first on PATH:
+# python_packages NAME PACKAGE... An environment with the same packages is used again.
+python_packages() {
+  local folder="$lib_checkout/target/python/$1" wanted
+  shift
+  wanted=$(printf '%s\n' "$@")
+  if [[ "$(cat -- "$folder/packages.txt" 2> /dev/null)" != "$wanted" ]]; then
+    rm --recursive --force -- "$folder"
+    python3 -m venv "$folder"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check "$@"
+    echo "$wanted" > "$folder/packages.txt"
+  fi
+  PATH="$folder/bin:$PATH"
+}

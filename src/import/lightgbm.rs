@@ -35,6 +35,9 @@ pub fn read(text: &str, inputs: &InputNames) -> Result<ForeignModel, String> {
                 .to_owned(),
         );
     }
+    if !text.contains("\nend of trees") {
+        return Err("was cut off before the end of its trees; copy it again".to_owned());
+    }
     let last: usize = header.number("max_feature_idx")?;
     let outputs: usize = header.number("num_tree_per_iteration")?;
     if outputs == 0 || outputs > CLASSES_MAX {
@@ -53,7 +56,7 @@ pub fn read(text: &str, inputs: &InputNames) -> Result<ForeignModel, String> {
         let tree = read_tree(&Block::parse(block), output);
         trees.push(tree.map_err(|fault| format!("tree {number} {fault}"))?);
     }
-    check_complete(text, &header, trees.len())?;
+    check_count(&header, trees.len())?;
     let objective = header.get("objective").unwrap_or("custom").to_owned();
     let (link, class_count) = link_of(&objective, outputs)?;
     let categories = categories(text, &header, inputs)?;
@@ -75,12 +78,12 @@ pub fn read(text: &str, inputs: &InputNames) -> Result<ForeignModel, String> {
     })
 }
 
-/// Checks that the file was not cut off.
-fn check_complete(text: &str, header: &Block, tree_count: usize) -> Result<(), String> {
+/// Checks the number of trees.
+fn check_count(header: &Block, tree_count: usize) -> Result<(), String> {
     let expected = header.list::<u64>("tree_sizes")?.len();
-    if !text.contains("\nend of trees") || expected != tree_count {
+    if expected != tree_count {
         return Err(format!(
-            "has {tree_count} of {expected} trees, so it was cut off; copy it again"
+            "has {tree_count} trees instead of {expected}; copy it again"
         ));
     }
     match tree_count {

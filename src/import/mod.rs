@@ -139,3 +139,6 @@ fn report(stage: &Stage, model: &Model, tree_count: usize) {
         description.features.len(),
     ));
 }
+
+#[cfg(test)]
+mod tests;

@@ -261,41 +261,49 @@ fn read_tree(tree: &Tree, output: u32, weight: f64) -> Result<TreeText, String> 
     }
     let sets = category_sets(tree)?;
     preorder::convert(0, count, output, |index| {
-        let condition = tree.split_conditions[index] as f32;
         if tree.left_children[index] == -1 {
-            return Ok(ForeignNode::Leaf(f64::from(condition * weight as f32)));
+            let number = tree.split_conditions[index] as f32 * weight as f32;
+            return Ok(ForeignNode::Leaf(f64::from(number)));
         }
-        let child = |child: i64| usize::try_from(child).unwrap_or(usize::MAX);
-        let (left, right) = (
-            child(tree.left_children[index]),
-            child(tree.right_children[index]),
-        );
-        let feature = tree.split_indices[index];
-        let default_left = tree.default_left[index].0;
-        if tree.split_type.get(index) == Some(&1) {
-            // XGBoost sends the categories of the set to the right, so the children are
-            // swapped.
-            let set = sets
-                .get(&index)
-                .ok_or("has a split without its categories")?;
-            let split = Split {
-                missing_left: !default_left,
-                ..Split::new(feature, Test::OneOf(set.to_vec()))
-            };
-            return Ok(ForeignNode::Split {
-                split,
-                left: right,
-                right: left,
-            });
-        }
-        // Values below the condition go left.
-        let threshold = f64::from(condition.next_down()).clamp(-f64::MAX, f64::MAX);
-        let split = Split {
-            missing_left: default_left,
-            ..Split::new(feature, Test::AtMost(threshold))
-        };
-        Ok(ForeignNode::Split { split, left, right })
+        split_of(tree, index, &sets)
     })
+}
+
+/// Split `index` of a tree. `sets` are the categories of each node that has them.
+fn split_of(
+    tree: &Tree,
+    index: usize,
+    sets: &HashMap<usize, &[u32]>,
+) -> Result<ForeignNode, String> {
+    let child = |child: i64| usize::try_from(child).unwrap_or(usize::MAX);
+    let left = child(tree.left_children[index]);
+    let right = child(tree.right_children[index]);
+    let feature = tree.split_indices[index];
+    let default_left = tree.default_left[index].0;
+    if tree.split_type.get(index) == Some(&1) {
+        // XGBoost sends the categories of the set to the right, so the children are
+        // swapped.
+        let set = sets
+            .get(&index)
+            .ok_or("has a split without its categories")?;
+        let split = Split {
+            missing_left: !default_left,
+            ..Split::new(feature, Test::OneOf(set.to_vec()))
+        };
+        return Ok(ForeignNode::Split {
+            split,
+            left: right,
+            right: left,
+        });
+    }
+    // Values below the condition go left.
+    let condition = tree.split_conditions[index] as f32;
+    let threshold = f64::from(condition.next_down()).clamp(-f64::MAX, f64::MAX);
+    let split = Split {
+        missing_left: default_left,
+        ..Split::new(feature, Test::AtMost(threshold))
+    };
+    Ok(ForeignNode::Split { split, left, right })
 }
 
 /// The categories of each node that splits on categories.

@@ -138,7 +138,8 @@ impl FeatureReader {
                     (None, Unseen::Missing) => Ok(f64::NAN),
                     (None, Unseen::Other) => Ok(categories.len() as f64),
                     (None, Unseen::Error) => {
-                        Err(format!("has the unknown category {}", shown(raw)))
+                        let text = decode_string(raw).unwrap_or(raw.into());
+                        Err(format!("has the unknown category {}", shown(&text)))
                     }
                 }
             }

@@ -9,6 +9,7 @@ mod answer;
 mod args;
 mod engine;
 mod evaluator;
+mod identity;
 mod model_file;
 mod score_writer;
 mod scorer;
