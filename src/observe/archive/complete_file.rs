@@ -29,7 +29,7 @@ pub struct CompleteFile {
     pub id: FileId,
     /// The number of lines of the part that the file does not contain.
     pub lost_lines: u64,
-    /// The changes that another program has made to the files, for messages.
+    /// Messages about the changes that another program has made to the files.
     pub faults: Vec<String>,
 }
 
@@ -135,8 +135,8 @@ struct PartSource<'a> {
 
 impl PartSource<'_> {
     /// Writes the part's lines into `to`, compressed and synced. If another program
-    /// has changed the part, only its whole lines are written. Returns `None` if it
-    /// has no whole line.
+    /// has changed the part, only its whole lines are written. Returns `None` if the
+    /// part has no whole line.
     fn compress(
         &self,
         to: &Path,

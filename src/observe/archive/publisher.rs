@@ -16,7 +16,7 @@ use crate::observe::archive::stamp::Stamp;
 use crate::stage::Stage;
 use crate::stage::task::Task;
 
-/// The wait after a full disk until the next attempt.
+/// The time between finding the disk full and the next attempt.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// While no record arrives, a running compression is checked at this interval.

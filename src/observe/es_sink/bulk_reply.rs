@@ -13,7 +13,8 @@ const REASON_CHARS_MAX: usize = 500;
 pub enum BulkOutcome {
     /// A verdict on each record, in order.
     Items(Vec<Verdict>),
-    /// The call must be repeated. If the call has worked, the ids prevent duplicates.
+    /// The call must be repeated. If the service has already executed the call, the ids
+    /// of the documents prevent duplicates.
     Retry(String),
     /// The service is overloaded. The call must be repeated later.
     Busy(String),

@@ -30,7 +30,8 @@ pub struct PassThrough {
 
 #[derive(Debug)]
 struct WaitingRecord {
-    /// The number of its line in the input. The numbers ascend.
+    /// The number of the record's line in the input. The numbers of the waiting records
+    /// ascend.
     number: u64,
     state: RecordState,
 }

@@ -41,8 +41,8 @@ impl Block {
         }
     }
 
-    /// Returns the block, marked as read from a spill. Its last line ends at
-    /// `spill_end` there.
+    /// Returns the block, marked as read from a spill. In the spill, its last line ends at
+    /// `spill_end`.
     pub fn with_spill_end(self, spill_end: SpillPosition) -> Block {
         Block {
             spill_end: Some(spill_end),

@@ -272,7 +272,7 @@ impl Tee {
         times.into_iter().flatten().min()
     }
 
-    /// Decides whether to read more input, from the states of all branches.
+    /// Uses the states of all branches to decide whether to read more input.
     fn pace(&mut self, now: Instant) -> BranchPacing {
         let mut pacing_states = Vec::with_capacity(self.branches.len());
         let mut recheck_at: Option<Instant> = None;

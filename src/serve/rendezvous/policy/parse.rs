@@ -15,7 +15,8 @@ use crate::wire::micros::Micros;
 use crate::wire::sha256::short_hash;
 use crate::wire::text::Text;
 
-/// The longest deadline. With it, sums of times in microseconds cannot overflow.
+/// The longest deadline. Because of this limit, sums of times in microseconds cannot
+/// overflow.
 const DEADLINE_MAX: Micros = Micros(24 * 3600 * 1_000_000);
 
 /// The largest number of models in `--prefer`. Each step names all models before it, so
@@ -59,7 +60,7 @@ impl Policy {
     }
 }
 
-/// A fault of a policy: its bytes in the text, and the message.
+/// A fault of a policy: the faulty range of the text, in bytes, and the message.
 type PolicyFault = (Range<usize>, String);
 
 fn read(text: &str) -> Result<Policy, PolicyFault> {
@@ -68,7 +69,7 @@ fn read(text: &str) -> Result<Policy, PolicyFault> {
     Checker { written: &written }.check(text)
 }
 
-/// A policy as in its text, before the checks.
+/// The content of a policy's text, before the checks.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenPolicy {

@@ -114,7 +114,7 @@ async fn next_event(events: Option<pipe::Receiver>) {
     }
 }
 
-/// Reads until the last writer has closed.
+/// Reads until the last writer has closed the pipe.
 async fn read_until_closed(
     open_calls: &OpenCalls,
     reports: &Reports,

@@ -185,7 +185,7 @@ proptest! {
     }
 }
 
-/// A simulated pipe, its readers one after another, and the system calls of the tee.
+/// A simulation of a pipe, of its successive readers, and of the system calls of the tee.
 struct Restarts {
     sending: Sending,
     pipe: VecDeque<u8>,

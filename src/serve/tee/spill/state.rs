@@ -21,9 +21,9 @@ pub struct SpillState {
     // For the thread: blocks to store.
     /// Blocks that wait to be stored.
     pub unstored: VecDeque<Block>,
-    /// The memory of these blocks, and of the blocks that are being stored.
+    /// The memory of the blocks that wait to be stored and of the blocks that are being stored.
     pub unstored_bytes: usize,
-    /// The number of lines in these blocks.
+    /// The number of lines in the blocks that wait to be stored or are being stored.
     pub unstored_records: u64,
     /// How many bytes the main loop has room for.
     pub wanted_bytes: usize,
