@@ -128,7 +128,7 @@ impl<J: Send + 'static, D: Send + 'static> WorkerPool<J, D> {
         Ok(Some(outcome))
     }
 
-    /// Becomes readable when a job ends after
+    /// A descriptor that becomes readable when a job ends after
     /// [`next_if_done`](WorkerPool::next_if_done) has returned `None`.
     pub fn readiness(&self) -> BorrowedFd<'_> {
         self.ended.as_fd()

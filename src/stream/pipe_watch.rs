@@ -40,7 +40,7 @@ impl PipeWatch {
         Ok(())
     }
 
-    /// Readable when a watched folder or pipe has changed.
+    /// A descriptor that is readable if a watched folder or pipe has changed.
     pub fn readiness(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }

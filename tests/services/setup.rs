@@ -200,8 +200,8 @@ const VALUES: [&str; 9] = [
     "1e400",
 ];
 
-/// The first two requests have `value` in fields in which the others have a text, a
-/// number or an object.
+/// The first two requests have `value` in some fields. In these fields, the other
+/// requests have a text, a number or an object.
 fn inputs(value: &str) -> String {
     let mut input = format!(
         "{{\"messageId\":\"first\",\"timestamp\":1700000000,\"region\":{value},\"modelInput\":{{\"x\":{value}}}}}\n\

@@ -280,8 +280,9 @@ fn what_no_call_can_mend_ends_the_run_and_shows_no_secret() {
         // No record is lost: the records that were read are in the rejects.
         assert_eq!(run.rejects.len(), 3);
         let calls = fake.calls();
-        // After status 400, the sink divides the call, because a single record may be
-        // the cause.
+        // After status 400, the sink sends the records in smaller calls, because a
+        // single record may be the cause. The second call has one record, and its
+        // failure ends the run.
         assert_eq!(calls.len(), if status == 400 { 2 } else { 1 }, "{status}");
         let head = &calls[0].head;
         assert!(head.contains("authorization: Basic bWU6Y2FuYXJ5\r\n"));
