@@ -271,7 +271,7 @@ mod tests {
     use super::*;
     use crate::wire::lines::Lines;
 
-    /// Makes a batch from these lines, and returns it with the time of its last
+    /// Makes a batch from the lines of `text`. Also returns the time of the last
     /// record.
     fn batch(kind: RecordKind, text: &str) -> (Batch, Micros) {
         let (mut batch, mut last) = (Batch::default(), Micros(7));

@@ -124,7 +124,7 @@ impl<R, S> JoinWindow<R, S> {
         while let Some((of, id)) = self.early_order.front()
             && self.has_passed(*of, time)
         {
-            // The first entry of a request removes all its scores.
+            // The first entry of a request removes all scores of the request.
             let scores = self.early.remove(id);
             dropped += scores.map_or(0, |scores| scores.len() as u64);
             self.early_order.pop_front();

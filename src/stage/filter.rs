@@ -260,7 +260,7 @@ impl<F: Filter> Filtering<'_, F> {
         while let Some(line) = self.cursor.next_line() {
             self.filter.left_over(&self.name, &line);
         }
-        // A file still contains its last line. Bytes that were read from a pipe
+        // The last line of a file stays in the file. Bytes that were read from a pipe
         // exist only in this program.
         if !self.cursor.input().is_file()
             && let Some(line) = self.cursor.unfinished_line()

@@ -74,7 +74,7 @@ impl Queue {
         })
     }
 
-    /// The output to wait for, if records are waiting and it has not failed.
+    /// The output to wait for; `None` if no record waits or the output has failed.
     pub fn output(&self) -> Option<&Output> {
         (!self.is_empty() && !self.failed).then_some(&self.output)
     }

@@ -148,7 +148,7 @@ impl Report {
     }
 
     /// Like [`warn`](Report::warn), for frequent events: prints at most one message per
-    /// key in 10 s, with the number of those that were suppressed.
+    /// key in 10 s, with the number of suppressed messages.
     pub fn warn_seldom(&mut self, key: &str, message: &str) {
         let now = Instant::now();
         let held_back = match self.recent_warnings.get_mut(key) {

@@ -94,7 +94,7 @@ impl SignalFlags {
     }
 }
 
-/// The watchdog before its thread starts.
+/// A watchdog whose thread is not started yet.
 pub struct Watchdog {
     /// The state that the watchdog shares with the signal handlers and the stage.
     pub shared: Arc<SignalFlags>,
@@ -113,7 +113,8 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Starts the thread, which ends when the handlers close their ends of its streams.
+    /// Starts the thread. It ends when the signal handlers close their ends of the
+    /// streams.
     pub fn start(self) -> Result<()> {
         thread::Builder::new()
             .name("watchdog".to_owned())

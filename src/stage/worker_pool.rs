@@ -42,7 +42,7 @@ impl<J: Send + 'static, D: Send + 'static> WorkerPool<J, D> {
                 .name(name.to_owned())
                 .spawn(move || {
                     for received in queue {
-                        // This is declared first, so it is dropped last, even on a
+                        // `_notify` is declared first, so it is dropped last, even on a
                         // panic. By then the outcome has been sent, or its channel is
                         // closed.
                         let _notify = NotifyOnDrop(&ended);

@@ -117,7 +117,7 @@ pub fn require_rereadable(path: &str) -> Result<()> {
         Ok(stat) if !is_regular_file(&stat) => {
             bail!("{path}: is not a regular file, so it cannot be read again")
         }
-        // If the file is missing, the caller that opens it reports this.
+        // The caller reports a missing file when it opens the file.
         _ => Ok(()),
     }
 }

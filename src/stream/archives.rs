@@ -216,7 +216,7 @@ pub struct OpenedFile {
 #[derive(Debug)]
 enum Content {
     Plain(File),
-    /// The whole lines that the part contained when it was opened.
+    /// A part, of which only the lines that were whole when it was opened are read.
     Part(io::Take<File>),
     Compressed {
         decoder: Box<GzipFile>,
@@ -354,8 +354,8 @@ impl Recorded {
                     self.finished += opened.length;
                     self.current = None;
                     if !self.at_line_start {
-                        // Another program may have made the file without a newline at
-                        // its end. Its last line still counts as a line.
+                        // Another program may have made the file, without a newline at
+                        // the end. Its last line still counts as a line.
                         room[0] = b'\n';
                         self.at_line_start = true;
                         return Ok(1);
@@ -450,7 +450,7 @@ mod tests {
         }
     }
 
-    /// A folder with these files in it.
+    /// A folder that contains `files`.
     fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (name, content) in files {

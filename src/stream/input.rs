@@ -189,7 +189,7 @@ impl Input {
         }
     }
 
-    /// Whether the input is on disk, so that its length is known and it can be read
+    /// Whether the input is on disk. If so, its length is known and it can be read
     /// again.
     pub fn is_file(&self) -> bool {
         self.readiness().is_none()

@@ -53,8 +53,8 @@ impl PipeWatch {
     }
 }
 
-/// The named pipes of a folder by path, each with its inode, which distinguishes it
-/// from another pipe of the same name.
+/// The named pipes of a folder by path, each with its inode. The inode distinguishes
+/// the pipe from another pipe of the same name.
 pub fn named_pipes(folder: &Path) -> Result<BTreeMap<String, u64>> {
     let mut pipes = BTreeMap::new();
     let list = fs::read_dir(folder);

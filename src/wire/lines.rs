@@ -78,7 +78,8 @@ pub enum Run<'a> {
         /// The number of lines.
         count: u64,
     },
-    /// A line without a newline behind it: it is over the limit, or the last one.
+    /// A line that is not followed by a newline in the buffer: a line over the limit,
+    /// or the last line of the input.
     Single(Line<'a>),
 }
 

@@ -578,7 +578,7 @@ fn cat_gives_the_lines_of_a_time_and_a_number_of_them() {
             17,
             43,
         ),
-        // A line without a timestamp gets that of the line before it.
+        // A line without a timestamp gets the timestamp of the line before it.
         (&["--since", "1700000064", "--until", "1700000065"], 64, 66),
         (&["-n", "7"], 0, 7),
         (&["-n", "3", "--since", "1700000050"], 50, 53),

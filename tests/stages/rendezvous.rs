@@ -21,7 +21,7 @@ modelResult = { modelName = \"default\", result = 0 }
     format!("{head}{}{tail}", dt_then_lr(300, 100))
 });
 
-/// A rendezvous, and the test's ends of its pipes.
+/// A rendezvous, and the ends of its pipes that the test uses.
 struct Scene {
     workdir: Workdir,
     running: Running,
@@ -513,7 +513,7 @@ fn a_model_joins_and_leaves_while_the_rendezvous_runs() {
     );
     std::fs::remove_file(workdir.path("models/lr")).unwrap();
     writeln!(requests, "{}", request_at("d", now())).unwrap();
-    // A removed pipe is still read until its writer closes.
+    // A removed pipe is still read until its writer closes the pipe.
     writeln!(lr, "{}", score("d", "lr", 0, 1)).unwrap();
     drop(lr);
     assert_eq!(json(&running.line())["modelResult"]["modelName"], "lr");

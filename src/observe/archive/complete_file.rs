@@ -24,8 +24,8 @@ pub struct CompleteFile {
     /// The stamp of the file; `None` if the part contained no line, so that no file
     /// was made.
     pub stamp: Option<Stamp>,
-    /// The id in its name. This differs from the part's id if another file had that
-    /// name.
+    /// The id in the name of the file. This differs from the part's id if another file
+    /// had that name.
     pub id: FileId,
     /// The number of lines of the part that the file does not contain.
     pub lost_lines: u64,

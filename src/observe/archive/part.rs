@@ -232,8 +232,8 @@ impl Part {
         std::mem::take(&mut self.foreign_changes)
     }
 
-    /// Removes the pending lines from memory, and appends them to `to` if it is given.
-    /// All of them must have been written.
+    /// Removes the pending lines from memory, and, if `to` is given, appends them to
+    /// `to`. All of them must have been written.
     pub fn release_written(&mut self, to: Option<&mut Vec<u8>>) {
         debug_assert_eq!(self.written, self.pending.len());
         self.released.hash.update(&self.pending);
@@ -272,7 +272,7 @@ impl Part {
         !is_at(&self.file, &self.path)
     }
 
-    /// Whether the oldest written byte has waited for its sync as long as it may.
+    /// Whether the oldest unsynced byte may wait no longer for its sync.
     pub fn is_sync_due(&self, limits: &PartLimits) -> bool {
         let due = self.sync_due(limits);
         due.is_some_and(|due| due <= Instant::now())

@@ -41,7 +41,7 @@ pub struct PublisherCounts {
 #[derive(Debug)]
 pub struct Publisher {
     folder: PathBuf,
-    /// `None` while the thread of a compression uses it.
+    /// The compressor; `None` while the thread of a compression uses it.
     compressor: Option<Compressor>,
     /// The stamp of the next file, with its lines and bytes still at 0.
     next_stamp: Stamp,

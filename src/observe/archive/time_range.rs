@@ -363,11 +363,11 @@ mod tests {
 
     #[test]
     fn where_names_and_records_disagree_the_records_count() {
-        // Old records that were archived long after their time.
+        // These old records were archived long after their timestamps.
         let late = [(10_000, 1.0), (10_060, 2.0), (10_120, 3.0)];
         assert_eq!(chosen(&late, None, Some(3)), [10_000, 10_060]);
         assert_eq!(chosen(&late, Some(2), Some(9)).len(), 3);
-        // Names from a clock that had stopped.
+        // The names of these files come from a clock that had stopped.
         let early = [(0, 10_000.0), (1, 10_001.0), (2, 10_002.0)];
         assert_eq!(chosen(&early, Some(10_001), None), [1, 2]);
     }

@@ -48,7 +48,7 @@ pub enum Verdict {
     TooManyFields(String),
     /// The service may accept the record later.
     Retry(String),
-    /// The service may accept the record when its load is lower.
+    /// The service may accept the record when the load of the service is lower.
     Busy(String),
     /// The service will never accept the record.
     Refused(String),

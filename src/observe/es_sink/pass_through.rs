@@ -178,7 +178,7 @@ mod tests {
         assert!(pass.is_full());
         pass.indexed(1, b"y");
         assert!(!pass.is_full());
-        // Many short records fill it, too.
+        // Many short records also reach the limit.
         (3..1000).for_each(|number| pass.expect(number));
         assert!(pass.is_full());
     }

@@ -40,9 +40,9 @@ const KEPT_ONE_OF: u64 = 2;
 /// How fast one stream is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadPace {
-    /// Whether answers can need only few of its last records.
+    /// Whether answers can need only few of the last records of the stream.
     is_slow: bool,
-    /// Whether few of its last records were kept.
+    /// Whether few of the last records of the stream were kept.
     is_useless: bool,
     /// Whether the last read ended inside a line.
     is_in_middle: bool,

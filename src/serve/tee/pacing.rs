@@ -15,8 +15,8 @@ const DELAY_BUDGET_MAX: Duration = Duration::from_millis(250);
 /// In this many seconds, the delay budget grows by one second.
 const DELAY_BUDGET_REFILL: u32 = 32;
 
-/// While a branch empties its spill, it counts the bytes read and written in windows of this
-/// length.
+/// The length of a window. While a branch empties its spill, it counts the bytes that are read and
+/// written in each window.
 const WINDOW: Duration = Duration::from_millis(250);
 
 /// If a reader is too slow to empty its spill, it may not stop the input again for this long.

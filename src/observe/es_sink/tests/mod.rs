@@ -313,7 +313,7 @@ fn a_bad_record_is_set_aside_before_it_is_sent() {
     assert_eq!(lines, [3, 4, 5]);
 }
 
-/// A sink without a loop, and the stage for its calls.
+/// A sink that no loop runs, and the stage that its functions need.
 fn alone(url: &str, flags: &[&str]) -> (Stage, EsSink) {
     let all = ["rv-es-sink", "-q", "--index=i", "--url", url];
     let all = all.iter().chain(flags);

@@ -25,7 +25,7 @@ pub enum MailboxEvent<'a> {
     Score {
         /// The score.
         score: &'a Score<'a>,
-        /// The number of its stream, which is unique in the process.
+        /// The number of the score's stream. It is unique in the process.
         stream: u32,
     },
     /// All ready input has been read. Answers are given only now, so that scores that

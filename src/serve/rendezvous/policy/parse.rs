@@ -322,7 +322,7 @@ impl Checker<'_> {
             // floats. Adding 0 turns -0 into 0.
             let draws = *from + 0.0..*to;
             let start = draws.start.to_bits();
-            // This also refuses NaN.
+            // These comparisons also refuse NaN.
             if !(0.0 <= *from && from < to && *to <= 1.0) {
                 let message = format!(
                     "a share must be within 0 and 1, with from < to, and {from}..{to} is not"

@@ -91,7 +91,7 @@ impl RecordedDecision<'_> {
     }
 }
 
-/// Replays each decision, in the order in which they were recorded.
+/// Replays the decisions in the order in which they were recorded.
 pub fn run(stage: &mut Stage, args: &RendezvousArgs, responder: &mut Responder) -> Result<()> {
     let mut policies = PolicySource::open(args)?;
     let address = args.replaying.input.as_ref().unwrap_or(&Address::Standard);

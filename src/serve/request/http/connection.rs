@@ -58,7 +58,7 @@ pub struct ClientConnection {
     malformed: Cell<bool>,
     /// Wakes the task that serves the connection.
     waker: RefCell<Option<Waker>>,
-    /// The index in the list of connections; `None` once it is removed.
+    /// The index in the list of connections; `None` once the connection is removed.
     pub index: Cell<Option<usize>>,
 }
 

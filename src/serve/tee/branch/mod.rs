@@ -46,7 +46,7 @@ pub enum BranchKind {
 /// Why nothing more can be written to a branch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Its reader has closed the stream, which no other reader can open.
+    /// The reader of the branch has closed the stream, which no other reader can open.
     ReaderClosed,
     /// A write failed with this error.
     Error(String),

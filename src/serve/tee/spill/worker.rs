@@ -22,8 +22,8 @@ const GATHER_TIME: Duration = Duration::from_millis(10);
 /// The time that a direct write of one round should take at most.
 const DIRECT_WRITE_TIME: Duration = Duration::from_millis(4);
 
-/// If direct writes exceed their time by more than this in total, they are paused. Until then,
-/// the queue in memory takes new blocks.
+/// If direct writes are too slow by more than this time in total, they are paused. Until then, the
+/// queue in memory takes new blocks.
 const DIRECT_LATE_MAX: Duration = Duration::from_millis(40);
 
 /// The first pause of direct writes on a slow disk.

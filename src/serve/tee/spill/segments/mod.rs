@@ -359,8 +359,8 @@ impl Segments {
         lost
     }
 
-    /// Reads the next lines, about `bytes` bytes of them. Returns `None` if there are no more
-    /// lines.
+    /// Reads the next lines, which together take about `bytes` bytes. Returns `None` if there are
+    /// no more lines.
     pub fn read(&mut self, bytes: usize) -> io::Result<Option<Chunk>> {
         let mut chunk = Chunk {
             bytes: Vec::with_capacity(bytes),
