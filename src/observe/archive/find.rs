@@ -281,9 +281,8 @@ impl SearchBlock {
         &mut self.bytes[self.unfinished..]
     }
 
-    /// Call this after a read of `count` bytes. Returns the whole lines of the block.
-    /// At the end of the file, `count` is 0, and the last line is whole even without a
-    /// newline.
+    /// Returns the whole lines of the block after a read of `count` bytes. At the end
+    /// of the file, `count` is 0, and the last line is whole even without a newline.
     fn whole_lines(&mut self, count: usize) -> &[u8] {
         self.filled = self.unfinished + count;
         let newline = memchr::memrchr(b'\n', &self.bytes[self.unfinished..self.filled]);

@@ -34,7 +34,8 @@ impl Policy {
     }
 
     /// The policy of `--prefer` and `--deadline`: the first model may answer from the
-    /// start, and each further model an equal part of the deadline later.
+    /// start. The deadline is divided into as many equal parts as there are models, and
+    /// each further model may answer one part later.
     pub fn from_preference(models: &[String], deadline: Duration) -> Result<Policy, String> {
         if models.len() > PREFERRED_MAX {
             return Err(format!(

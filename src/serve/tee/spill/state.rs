@@ -27,7 +27,8 @@ pub struct SpillState {
     pub unstored_records: u64,
     /// How many bytes the main loop has room for.
     pub wanted_bytes: usize,
-    /// The position up to which lines were delivered since the last work.
+    /// The position up to which lines were delivered; `None` if it has not changed since the thread
+    /// last took work.
     pub delivered_up_to: Option<SpillPosition>,
     /// Set when the branch ends.
     pub end: Option<SpillEnd>,
@@ -69,7 +70,8 @@ pub struct SpillWork {
     pub blocks: VecDeque<Block>,
     /// How many bytes to read back.
     pub read_bytes: usize,
-    /// The position up to which lines were delivered since the last work.
+    /// The position up to which lines were delivered; `None` if it has not changed since the thread
+    /// last took work.
     pub delivered_up_to: Option<SpillPosition>,
     /// Set when the branch ends.
     pub end: Option<SpillEnd>,
