@@ -1,6 +1,7 @@
-//! A source and readers that measure programs which copy lines; `scripts/bench/tee.sh`
-//! runs them. The source writes numbered lines. Each reader prints the rate at which it
-//! got lines, and how many lines are missing, repeated or torn.
+//! A source of lines and a reader, for measuring programs that copy lines.
+//! `scripts/bench/tee.sh` runs both. The source writes numbered lines. Each reader
+//! prints the rate at which it got lines, and how many lines are missing, repeated or
+//! torn.
 //!
 //! ```text
 //! flow write SECONDS [MB/S]      write numbered lines to standard output; 0: at full speed
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 /// The length of a line, with its newline.
 const LINE_BYTES: usize = 168;
 
-/// The number of digits of a line's number.
+/// The number of digits in the number of a line.
 const DIGITS: usize = 16;
 
 /// How many bytes one read asks for.
@@ -109,8 +110,9 @@ impl Seen {
     }
 }
 
-/// Reads to the end. Prints the rate in MB/s between `from` and `to`, in seconds after
-/// the first byte; then the numbers of lines, missing, repeated and torn lines.
+/// Reads to the end. Then prints the rate in MB/s between the times `from` and `to`,
+/// which are seconds after the first byte. Also prints how many lines it got, and how
+/// many were missing, repeated or torn.
 fn read(path: &str, from: f64, to: f64) -> io::Result<()> {
     let mut input = File::open(path)?;
     let mut buffer = vec![0; READ_BYTES + LINE_BYTES];

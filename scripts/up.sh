@@ -362,7 +362,8 @@ remember_addresses() {
       printf 'listen=%q\nadmin=%q\n' "$listen" "$admin" > addresses
       return
     fi
-    # If another process has the port, a longer wait is useless.
+    # After three restarts the front end will not start, for example because another
+    # process has the port. A longer wait is useless.
     (($(restarts_of front) < 3)) || break
     sleep 0.05
   done

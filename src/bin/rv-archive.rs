@@ -1,4 +1,4 @@
-//! Any stream to `log-<id>.gz`: keeps every line unchanged.
+//! Writes any stream to files `log-<id>.gz`, with every line unchanged.
 
 fn main() -> std::process::ExitCode {
     rv::main::<rv::ArchiveArgs>()

@@ -1,4 +1,4 @@
-//! Requests to the same bytes.
+//! Passes on requests, byte for byte.
 
 use std::process::ExitCode;
 

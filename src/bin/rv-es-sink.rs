@@ -1,4 +1,4 @@
-//! Any stream to Elasticsearch `_bulk`.
+//! Sends any stream to Elasticsearch through `_bulk`.
 
 fn main() -> std::process::ExitCode {
     rv::main::<rv::EsSinkArgs>()

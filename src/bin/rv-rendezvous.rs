@@ -1,4 +1,4 @@
-//! Requests and scores to responses.
+//! Turns requests and their scores into responses.
 
 use std::process::ExitCode;
 

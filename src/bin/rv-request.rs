@@ -1,4 +1,4 @@
-//! HTTP clients to requests, and responses back to the clients.
+//! Turns HTTP calls into requests, and returns the responses to the clients.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! Requests to scores.
+//! Turns requests into scores.
 
 use std::process::ExitCode;
 

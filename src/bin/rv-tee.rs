@@ -1,4 +1,4 @@
-//! One stream to several copies, one for each reader.
+//! Copies one stream to several readers.
 
 use std::process::ExitCode;
 

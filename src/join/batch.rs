@@ -75,7 +75,7 @@ pub struct Batch {
     pub faults: Vec<String>,
 }
 
-/// A slice of the text of a batch.
+/// A slice of the text of a batch, as a range of bytes.
 type Piece = Range<usize>;
 
 #[derive(Debug)]
@@ -109,9 +109,10 @@ impl Batch {
         self.text.len() + self.entries.len() * size_of::<BatchEntry>() + self.bad_bytes
     }
 
-    /// Adds the record of a line. A blank line adds nothing. `last` holds the time of
-    /// the previous record, and then the time of this one. A score without a timestamp
-    /// gets the time of the previous record.
+    /// Adds the record of a line. A blank line adds nothing. When the call begins,
+    /// `last` is the time of the previous record; when it returns, `last` is the time
+    /// of this record. A score without a timestamp gets the time of the previous
+    /// record.
     pub fn add(&mut self, kind: RecordKind, input: &str, line: &Line, last: &mut Micros) {
         let read = match line.record() {
             Ok(None) => return,
@@ -270,7 +271,7 @@ mod tests {
     use super::*;
     use crate::wire::lines::Lines;
 
-    /// Makes a batch from these lines, and returns it with the time of its last
+    /// Makes a batch from the lines of `text`. Also returns the time of the last
     /// record.
     fn batch(kind: RecordKind, text: &str) -> (Batch, Micros) {
         let (mut batch, mut last) = (Batch::default(), Micros(7));

@@ -39,7 +39,7 @@ impl KeptScore {
     /// A copy of a decision's candidate. The error names the fault.
     pub fn of_candidate(candidate: &Candidate) -> Result<KeptScore, String> {
         let (failed, outcome) = outcome_text(candidate.outcome()?);
-        // A rendezvous writes a fate for each score, so a decision without it is
+        // A rendezvous writes a fate for each score, so a candidate without a fate is
         // refused.
         candidate.fate()?;
         Ok(KeptScore {
@@ -52,21 +52,21 @@ impl KeptScore {
         })
     }
 
-    /// The number of bytes in its texts.
+    /// The number of bytes in the texts of this copy.
     pub fn text_bytes(&self) -> usize {
         let hash = self.model_hash.as_ref().map_or(0, |hash| hash.len());
         self.model_name.len() + self.outcome.len() + hash
     }
 }
 
-/// The number of bytes in the texts of the score's copy.
+/// The number of bytes that the texts of a copy of `score` take.
 pub fn score_text_bytes(score: &Score) -> usize {
     let (_, outcome) = outcome_text(score.outcome);
     let hash = score.model_hash.as_ref().map_or(0, |hash| hash.len());
     score.model_name.len() + outcome.len() + hash
 }
 
-/// Whether an outcome is an error, and the outcome's JSON text.
+/// Returns whether an outcome is an error, and its JSON text.
 pub fn outcome_text(outcome: Outcome<'_>) -> (bool, &str) {
     match outcome {
         Outcome::Result(text) => (false, text),

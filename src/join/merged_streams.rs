@@ -11,8 +11,8 @@ use crate::stream::address::Address;
 /// Recorded requests, and the recorded scores of one or more streams.
 pub struct MergedStreams {
     streams: Vec<RecordedStream>,
-    /// The stream of the last record. This stream must read ahead before the next
-    /// record is taken.
+    /// The stream from which the last record was taken. This stream must read ahead
+    /// before the next record is taken.
     taken: Option<usize>,
 }
 

@@ -1,8 +1,9 @@
 //! One recording and its next record.
 //!
-//! Most of the work on recordings is parsing. For each file, a thread parses records and
-//! is a few batches ahead. A pipe is read by the main thread when its next record is
-//! needed: only the main thread may wait for a pipe, because it handles signals.
+//! Most of the work on recordings is parsing. For each file, a thread parses records, a
+//! few batches ahead of the main thread. A pipe is read by the main thread when its
+//! next record is needed: only the main thread may wait for a pipe, because it handles
+//! signals.
 
 use std::thread;
 
@@ -15,10 +16,10 @@ use crate::stage::{EndedEarly, Stage};
 use crate::stream::address::Address;
 use crate::wire::micros::Micros;
 
-/// The number of batches that a thread may be ahead.
+/// The number of batches that a thread may be ahead of the main thread.
 const BATCHES_AHEAD: usize = 4;
 
-/// A batch of this many bytes is sent.
+/// A thread sends a batch when the batch has this many bytes.
 const BATCH_BYTES: usize = 64 * 1024;
 
 /// A recording and its next record.

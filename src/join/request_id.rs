@@ -40,7 +40,8 @@ pub struct KeepHash(u64);
 
 impl Hasher for KeepHash {
     fn write(&mut self, bytes: &[u8]) {
-        // A `RequestId` does not need this function. Any other key is hashed here.
+        // A `RequestId` already has a hash and does not call this function. Any other
+        // key is hashed here.
         for byte in bytes {
             self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
         }

@@ -1,8 +1,9 @@
 //! The requests of a merged stream that may still get scores.
 //!
-//! Records may be out of order by the disorder. When the time of the stream is later than
-//! a request by more than the disorder, the request is closed, because no score of it can
-//! follow.
+//! The records of a stream are only roughly in the order of their times. The *disorder*
+//! is the longest time by which a record may come late. When the time of the stream is
+//! later than the time of a request by more than the disorder, no further score of the
+//! request can follow. So the request is closed.
 
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
@@ -12,7 +13,8 @@ use crate::join::request_id::{ById, RECORDING_SEED, RequestId};
 use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
-/// A time after that of any record; advancing to it closes all requests.
+/// A time later than the time of any record. When the stream reaches this time, all
+/// requests are closed.
 pub const END_OF_STREAM: Micros = Micros(i64::MAX);
 
 /// Open requests, and scores that arrived before their request. `R` is the type that
@@ -99,7 +101,7 @@ impl<R, S> JoinWindow<R, S> {
         true
     }
 
-    /// The oldest request, if `time` is later than it by more than the disorder.
+    /// The oldest request, if `time` is later than its time by more than the disorder.
     pub fn passed(&self, time: Micros) -> Option<&R> {
         let oldest = self.open.front()?;
         self.has_passed(oldest.time, time)
@@ -115,14 +117,14 @@ impl<R, S> JoinWindow<R, S> {
         }
     }
 
-    /// Drops the early scores that are older than `time` by more than the disorder.
+    /// Drops the early scores whose times are before `time` by more than the disorder.
     /// Returns their number.
     pub fn drop_early_before(&mut self, time: Micros) -> u64 {
         let mut dropped = 0;
         while let Some((of, id)) = self.early_order.front()
             && self.has_passed(*of, time)
         {
-            // The first entry of a request removes all its scores.
+            // The first entry of a request removes all scores of the request.
             let scores = self.early.remove(id);
             dropped += scores.map_or(0, |scores| scores.len() as u64);
             self.early_order.pop_front();

@@ -30,8 +30,8 @@ impl Backlog {
 
     /// The buffer to which new bytes are appended.
     pub fn tail(&mut self) -> &mut Vec<u8> {
-        // The rest is moved only if over half has been written, so each byte is moved
-        // at most once on average.
+        // The waiting bytes are moved to the front only if over half of the buffer has
+        // been written. So each byte is moved at most once on average.
         if self.start > self.bytes.len() / 2 {
             self.forget_written();
         }

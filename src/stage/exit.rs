@@ -21,10 +21,10 @@ pub const DOWNSTREAM_CLOSED: u8 = 141;
 /// The signal that tells a program to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
-    /// SIGINT reaches all stages of a pipeline: sources stop, and the others read to
-    /// the end of their input.
+    /// SIGINT reaches all stages of a pipeline: sources stop, and the other stages read
+    /// to the end of their input.
     Interrupt,
-    /// SIGTERM is sent to this stage alone, to replace it by a successor.
+    /// SIGTERM is sent to this stage alone, so that a successor can replace the stage.
     Terminate,
 }
 

@@ -22,8 +22,8 @@ use crate::wire::reject::Reject;
 
 /// A stage's work on the lines of one input.
 pub trait Filter {
-    /// Works on one line, and appends its output to `out`. `input` is the name of the
-    /// input in messages.
+    /// Works on one line, and appends its output to `out`. `input` is the name that
+    /// messages use for the input.
     fn line(
         &mut self,
         stage: &mut Stage,
@@ -65,7 +65,7 @@ pub trait Filter {
 /// The work of a filter that goes on in other threads or programs, or is due later.
 pub trait Background {
     /// Appends the finished output of the oldest lines to `out`, and returns whether
-    /// there was any. `wait` is set if no more input is ready. In that case, this
+    /// there was any. `wait` is set if no more input is ready. In that case, the call
     /// submits the lines that are held for a batch, and waits for the oldest lines.
     fn collect(
         &mut self,
@@ -113,14 +113,14 @@ pub fn run(stage: &mut Stage, streams: Streams, filter: &mut impl Filter) -> Res
     outcome
 }
 
-/// The number of bytes of output that are collected before a write, while more lines are
-/// ready.
+/// While more lines are ready, output is collected until it has this many bytes, and
+/// then written.
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// A filter with its streams.
 struct Filtering<'f, F> {
     cursor: Cursor,
-    /// The name of the input in messages.
+    /// The name that messages use for the input.
     name: String,
     output: Output,
     /// Output that has not been written yet.
@@ -260,7 +260,7 @@ impl<F: Filter> Filtering<'_, F> {
         while let Some(line) = self.cursor.next_line() {
             self.filter.left_over(&self.name, &line);
         }
-        // A file still contains its last line. Bytes that were read from a pipe
+        // The last line of a file stays in the file. Bytes that were read from a pipe
         // exist only in this program.
         if !self.cursor.input().is_file()
             && let Some(line) = self.cursor.unfinished_line()

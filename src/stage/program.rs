@@ -14,7 +14,7 @@ use crate::stage::report::print_message;
 
 /// A program: its arguments and its work.
 pub trait Program: Parser {
-    /// The name of the program, which also starts its messages.
+    /// The name of the program. Each message begins with this name.
     const NAME: &'static str;
 
     /// The flags that all programs share.

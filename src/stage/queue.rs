@@ -74,7 +74,7 @@ impl Queue {
         })
     }
 
-    /// The output to wait for, if records are waiting and it has not failed.
+    /// The output to wait for; `None` if no record waits or the output has failed.
     pub fn output(&self) -> Option<&Output> {
         (!self.is_empty() && !self.failed).then_some(&self.output)
     }
@@ -175,7 +175,9 @@ impl Queue {
     }
 
     /// Writes the waiting records and closes the output. Waits at most five seconds for
-    /// a reader that does not read: by now the program has written everything else.
+    /// the reader and the disk. If the grace period ends earlier, the wait for the
+    /// reader ends then. Records that the reader has not taken are dropped and
+    /// reported.
     pub fn finish(&mut self, stage: &mut Stage) -> Result<()> {
         let end = Instant::now() + FINISH_TIME;
         loop {
@@ -240,7 +242,7 @@ struct Chunks {
     partial: Vec<u8>,
     /// The bytes of `partial` before this index have been written.
     partial_start: usize,
-    /// Every chunk still has bytes to write.
+    /// The chunks, the oldest first. Every chunk still has bytes to write.
     chunks: VecDeque<Vec<u8>>,
     /// The bytes of the first chunk before this index have been written or dropped.
     start: usize,
@@ -422,7 +424,8 @@ mod tests {
         while !queue.output.is_open().unwrap() {
             std::thread::yield_now();
         }
-        // More than the pipe can hold, so that only a part is written.
+        // This record is longer than the pipe can hold, so only a part of it is
+        // written.
         let long = "x".repeat(200_000) + "\n";
         push(&mut queue, &long);
         let count = queue.output.try_write(queue.waiting.next_bytes()).unwrap();

@@ -65,8 +65,8 @@ impl Recording {
     pub fn next_line(&mut self, stage: &mut Stage) -> Result<Option<(Line<'_>, &str)>> {
         self.fill(|cursor| {
             if let Some(stop) = stage.signals.stop() {
-                // Results from a part of a recording would mislead, so this is an
-                // error.
+                // Results from a part of a recording would mislead, so a signal to stop
+                // is an error.
                 return Err(EndedEarly::Signal(stop).into());
             }
             stage.stats.touch();
@@ -84,8 +84,8 @@ impl Recording {
         std::mem::take(&mut self.faults)
     }
 
-    /// Returns the next line, in a thread that does not handle signals. The owner of
-    /// the thread reports the faults.
+    /// Like [`next_line`](Recording::next_line), for a thread that does not handle
+    /// signals. The owner of the thread reports the faults.
     pub fn next_line_of_file(&mut self) -> Result<Option<(Line<'_>, &str)>> {
         self.fill(|_| Ok(true))?;
         Ok(self.cursor.next_line_and_name())

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 /// kept.
 const WAITING_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// The thread gets this many bytes at once.
+/// The number of bytes that are given to the thread at once.
 const BLOCK_BYTES: usize = 64 * 1024;
 
 /// At its end, the program waits for the disk for at most this long.

@@ -31,8 +31,8 @@ const RECENT_WARNINGS_MAX: usize = 1000;
 /// object per line.
 const NON_NDJSON_INPUTS_MAX: usize = 100;
 
-/// The number of good lines that may separate two fragments of one JSON text. The last
-/// item of an array can be a valid record.
+/// The number of good lines that may separate two fragments of one JSON text. For
+/// example, the last item of an array can be a valid record.
 const NON_NDJSON_GAP_LINES: u64 = 8;
 
 /// The longest part of input that a message shows, in characters.
@@ -70,7 +70,7 @@ pub struct Report {
 struct LastMessage {
     message: String,
     at: Instant,
-    /// The number of times that the message was suppressed since then.
+    /// The number of times that the message was suppressed since it was printed.
     held_back: u64,
 }
 
@@ -148,7 +148,7 @@ impl Report {
     }
 
     /// Like [`warn`](Report::warn), for frequent events: prints at most one message per
-    /// key in 10 s, with the number of those that were suppressed.
+    /// key in 10 s, with the number of suppressed messages.
     pub fn warn_seldom(&mut self, key: &str, message: &str) {
         let now = Instant::now();
         let held_back = match self.recent_warnings.get_mut(key) {
@@ -303,7 +303,7 @@ impl Report {
     /// not one object per line, only the first message of an input names the remedy.
     fn shape_hint(&mut self, input: &str, line: &Line) -> ShapeHint {
         if self.shown > REPORTED_IN_FULL && self.non_ndjson_inputs.is_empty() {
-            // No further message is printed.
+            // A rejected line gets no message any more, so it needs no addition.
             return ShapeHint::None;
         }
         let record = line.head();

@@ -85,7 +85,7 @@ impl Signals {
         })
     }
 
-    /// Readable when a signal was received since the last
+    /// A descriptor that is readable if a signal was received since the last
     /// [`acknowledge`](Signals::acknowledge).
     pub fn readiness(&self) -> BorrowedFd<'_> {
         self.wake.as_fd()

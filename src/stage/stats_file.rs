@@ -59,9 +59,9 @@ impl StatsFile {
             .then(|| self.written.map_or(self.started, |at| at + EVERY))
     }
 
-    /// Replaces a regular file as a whole: its readers see the old or the new counts.
-    /// If the path is something else, such as a pipe or a link, writes into it
-    /// without replacing it.
+    /// Replaces a regular file as a whole, so that a reader sees either the old counts
+    /// or the new ones. If the path is something else, such as a pipe or a link, writes
+    /// into it without replacing it.
     pub fn write(&mut self, snapshot: &Snapshot) -> io::Result<()> {
         let Some(path) = &self.path else {
             return Ok(());

@@ -39,18 +39,19 @@ impl<T: Send + 'static> Task<T> {
         Ok(Task { work, done })
     }
 
-    /// Whether [`join`](Task::join) will not wait.
+    /// Whether [`join`](Task::join) would return without a wait.
     pub fn is_done(&self) -> bool {
         // The stream is closed shortly before the thread counts as finished.
         self.work.is_finished() || matches!((&self.done).read(&mut [0]), Ok(0))
     }
 
-    /// Becomes readable when the work is done.
+    /// A descriptor that becomes readable when the work is done.
     pub fn done(&self) -> BorrowedFd<'_> {
         self.done.as_fd()
     }
 
-    /// The outcome of the work. Waits until the work ends; an error if it panicked.
+    /// Waits until the work ends, and returns its outcome. Returns an error if the work
+    /// panicked.
     pub fn join(self) -> Result<T> {
         self.work.join().map_err(|_| anyhow!("a thread panicked"))
     }

@@ -13,8 +13,8 @@ use crate::stage::signals::Signals;
 use crate::stream::output::Output;
 
 /// Waits until one of `streams` is ready, a signal arrives, or the time is `until`.
-/// Returns for each stream whether it is ready. A stream with an end or an error is
-/// ready: the next read or write returns it.
+/// Returns for each stream whether it is ready. A stream that has ended or failed is
+/// ready, too: the next read or write returns the end or the error.
 pub fn wait(
     streams: &[(BorrowedFd<'_>, PollFlags)],
     signals: &mut Signals,

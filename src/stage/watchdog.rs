@@ -74,7 +74,7 @@ impl SignalFlags {
     }
 
     fn lock_holds(&self) -> MutexGuard<'_, bool> {
-        // A poisoned lock is harmless: no code panics while it holds the lock.
+        // The lock is never poisoned, because no code panics while holding it.
         self.holds
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -94,9 +94,9 @@ impl SignalFlags {
     }
 }
 
-/// The watchdog before its thread starts.
+/// A watchdog whose thread is not started yet.
 pub struct Watchdog {
-    /// The state that it shares with the handlers and the stage.
+    /// The state that the watchdog shares with the signal handlers and the stage.
     pub shared: Arc<SignalFlags>,
     /// Receives a byte for every SIGINT.
     pub interrupts: UnixStream,
@@ -113,7 +113,8 @@ pub struct Watchdog {
 }
 
 impl Watchdog {
-    /// Starts the thread, which ends when the handlers close their ends of its streams.
+    /// Starts the thread. It ends when the signal handlers close their ends of the
+    /// streams.
     pub fn start(self) -> Result<()> {
         thread::Builder::new()
             .name("watchdog".to_owned())
@@ -151,8 +152,8 @@ impl Watchdog {
                 let _ = (&self.waker).write(b"!");
             }
             if let Some(stop) = self.shared.stop() {
-                // The lock is held until the program ends, so that the stage cannot
-                // begin to hold data.
+                // If the program ends here, the lock stays locked until then. So the
+                // stage cannot take data between the check and the end.
                 let holds = self.shared.lock_holds();
                 if !*holds {
                     self.end(stop, &format!("cut short by {stop}"));
@@ -181,7 +182,7 @@ impl Watchdog {
         drain(&self.interrupts)
     }
 
-    /// Ends the program. No other code ends it from outside the main thread.
+    /// Ends the program. No other code outside the main thread ends the program.
     fn end(&self, stop: Stop, message: &str) -> ! {
         let (printed, is_printed) = mpsc::channel();
         let (program, format, message) = (self.program, self.format, message.to_owned());
@@ -241,7 +242,7 @@ struct Timing {
     /// Whether the stage has checked for signals at least once after the first signal to stop.
     seen: bool,
     hangup_waits: bool,
-    /// If the last SIGHUPs were passed on at intervals: the end of the last interval.
+    /// The end of the last interval, if the last SIGHUPs were passed on at intervals.
     hangups_until: Option<Instant>,
 }
 
@@ -322,7 +323,8 @@ mod tests {
             (10.0, false, 10.0),
             (10.0, true, 15.0),
             (9.5, false, 9.5),
-            // A short grace leaves a second to check for signals.
+            // Even if the grace period is shorter, the stage has a second to check for
+            // signals.
             (0.0, false, 1.0),
             (0.0, true, 5.0),
         ] {

@@ -42,7 +42,7 @@ impl<J: Send + 'static, D: Send + 'static> WorkerPool<J, D> {
                 .name(name.to_owned())
                 .spawn(move || {
                     for received in queue {
-                        // This is declared first, so it is dropped last, even on a
+                        // `_notify` is declared first, so it is dropped last, even on a
                         // panic. By then the outcome has been sent, or its channel is
                         // closed.
                         let _notify = NotifyOnDrop(&ended);
@@ -128,7 +128,7 @@ impl<J: Send + 'static, D: Send + 'static> WorkerPool<J, D> {
         Ok(Some(outcome))
     }
 
-    /// Becomes readable when a job ends after
+    /// A descriptor that becomes readable when a job ends after
     /// [`next_if_done`](WorkerPool::next_if_done) has returned `None`.
     pub fn readiness(&self) -> BorrowedFd<'_> {
         self.ended.as_fd()

@@ -52,8 +52,8 @@ impl Address {
     pub fn of_output(text: &str) -> std::result::Result<Address, String> {
         let address = Address::from(text);
         if text.ends_with(".gz") && address.is_file_output() {
-            // Inputs with this name are decompressed, so a plain file with it could not
-            // be read back.
+            // An input whose name ends in `.gz` is decompressed. So a plain file with
+            // such a name could not be read back.
             return Err(
                 "the output is not compressed, so its name must not end in .gz; use `rv-archive`, or pipe \
                  the output through `gzip`"
@@ -117,7 +117,7 @@ pub fn require_rereadable(path: &str) -> Result<()> {
         Ok(stat) if !is_regular_file(&stat) => {
             bail!("{path}: is not a regular file, so it cannot be read again")
         }
-        // If the file is missing, the caller that opens it reports this.
+        // The caller reports a missing file when it opens the file.
         _ => Ok(()),
     }
 }

@@ -15,8 +15,8 @@ use rustix::io::Errno;
 
 use crate::stream::gzip::GzipFile;
 
-/// The lock file of a folder. Its single writer holds the lock; the file stays when the
-/// writer ends.
+/// The lock file of a folder. The only writer of the folder holds the lock. The file
+/// stays when the writer ends.
 pub const LOCK_NAME: &str = "rv-archive.lock";
 
 /// The kind of a file, by its name. The text is the part of the name in which the id
@@ -100,9 +100,9 @@ impl RecordedFile {
         }
     }
 
-    /// Opens the file, and decompresses it if its name ends in `.gz`. A part ends
-    /// with its last whole line at this moment. Fails if the file is not a regular
-    /// file. Does not wait for other programs.
+    /// Opens the file, and decompresses it if its name ends in `.gz`. A part is read up
+    /// to its last whole line at this moment. Fails if the file is not a regular file.
+    /// Does not wait for other programs.
     pub fn open(&self) -> io::Result<OpenedFile> {
         let mut path = self.path();
         let follow = matches!(self, RecordedFile::File(_));
@@ -131,8 +131,8 @@ impl RecordedFile {
     }
 }
 
-/// Opens a regular file for reading. For anything else this returns an error that names
-/// its type, without opening a device or waiting for a pipe.
+/// Opens a regular file for reading. For anything else, returns an error that names the
+/// type. Does not open a device or wait for a pipe.
 pub fn open_regular(path: &Path, follow: bool) -> io::Result<(File, Metadata)> {
     let looked_at = match follow {
         true => fs::metadata(path)?,
@@ -181,7 +181,8 @@ pub fn refuse_irregular(metadata: &Metadata) -> io::Result<()> {
     Err(io::Error::other(what))
 }
 
-/// The message about a file that cannot be opened, without the file's name.
+/// The message about a file that cannot be opened. The message does not contain the
+/// name of the file.
 pub fn not_opened(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "was removed before it was read".to_owned(),
@@ -195,7 +196,8 @@ pub fn not_opened(error: &io::Error) -> String {
     }
 }
 
-/// The message about a file that cannot be read completely, without the file's name.
+/// The message about a file that cannot be read completely. The message does not
+/// contain the name of the file.
 pub fn fault(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => "is damaged: it ends too early".to_owned(),
@@ -214,11 +216,11 @@ pub struct OpenedFile {
 #[derive(Debug)]
 enum Content {
     Plain(File),
-    /// The whole lines that the part contained when it was opened.
+    /// A part, of which only the lines that were whole when it was opened are read.
     Part(io::Take<File>),
     Compressed {
         decoder: Box<GzipFile>,
-        /// The same open file, for its position.
+        /// The same open file, which tells the position of the reading.
         position: File,
     },
 }
@@ -352,8 +354,8 @@ impl Recorded {
                     self.finished += opened.length;
                     self.current = None;
                     if !self.at_line_start {
-                        // Another program may have made the file without a newline at
-                        // its end. Its last line still counts as a line.
+                        // Another program may have made the file, without a newline at
+                        // the end. Its last line still counts as a line.
                         room[0] = b'\n';
                         self.at_line_start = true;
                         return Ok(1);
@@ -448,7 +450,7 @@ mod tests {
         }
     }
 
-    /// A folder with these files in it.
+    /// A folder that contains `files`.
     fn folder(files: &[(&str, &[u8])]) -> tempfile::TempDir {
         let folder = tempfile::tempdir().unwrap();
         for (name, content) in files {

@@ -1,7 +1,7 @@
 //! A cursor: the reading position in one input, line by line.
 //!
-//! Every stage reads with a cursor. So one file decides about the last line, which may
-//! lack its newline, and about the unfinished line of a stage that is told to stop.
+//! Every stage reads with a cursor. So only this file handles a last line without a
+//! newline, and the unfinished line of a stage that is told to stop.
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -48,7 +48,7 @@ impl Cursor {
         &self.input
     }
 
-    /// The name of the input in messages.
+    /// The name that messages use for the input.
     pub fn name(&self) -> &str {
         self.input.name()
     }
@@ -66,20 +66,22 @@ impl Cursor {
         }
     }
 
-    /// The next line that has been read. When the input has ended, also the last line
-    /// without a newline. `None` until more is read.
+    /// The next line that has been read; `None` until more is read. Once the input has
+    /// ended, a last line without a newline is returned, too.
     pub fn next_line(&mut self) -> Option<Line<'_>> {
         self.next_line_and_name().map(|(line, _)| line)
     }
 
-    /// Like [`next_line`](Cursor::next_line), with the name of the input in messages.
+    /// Like [`next_line`](Cursor::next_line), with the name that messages use for the
+    /// input.
     pub fn next_line_and_name(&mut self) -> Option<(Line<'_>, &str)> {
         let line = self.lines.next_line();
         line.map(|line| (line, self.input.name()))
     }
 
-    /// The lines that have been read, in as few slices as possible, with the name of the
-    /// input in messages. When the input has ended, also the last line.
+    /// The lines that have been read, in as few slices as possible, with the name that
+    /// messages use for the input. Once the input has ended, a last line without a
+    /// newline is returned, too.
     pub fn next_run_and_name(&mut self) -> Option<(Run<'_>, &str)> {
         let run = self.lines.next_run();
         run.map(|run| (run, self.input.name()))
@@ -109,8 +111,8 @@ impl Cursor {
         self.reading == Reading::Ended
     }
 
-    /// The current line, whose end has not been read. A stage that ends before its
-    /// input does uses this.
+    /// The current line, whose end has not been read. This is for a stage that ends
+    /// earlier than its input.
     pub fn unfinished_line(&mut self) -> Option<Line<'_>> {
         match self.reading {
             Reading::Ended => None,

@@ -7,15 +7,15 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-/// Opens a new description of the pipe of `fd`, with `access` and non-blocking. An
-/// inherited description is shared: setting O_NONBLOCK on it would change it for every
-/// program that holds it.
+/// Opens a new non-blocking description of the pipe behind `fd`, with the mode
+/// `access`. An inherited description is shared: setting O_NONBLOCK on it would change
+/// it for every program that holds it.
 pub(super) fn reopen(fd: impl AsFd, access: OFlags) -> rustix::io::Result<OwnedFd> {
     reopen_with(fd, access | OFlags::NONBLOCK | OFlags::CLOEXEC)
 }
 
-/// Opens a new description of the pipe of `fd`. The call may wait for the pipe's other
-/// end.
+/// Opens a new description of the pipe behind `fd`. The call may wait for the pipe's
+/// other end.
 pub(super) fn reopen_blocking(fd: impl AsFd, access: OFlags) -> rustix::io::Result<OwnedFd> {
     reopen_with(fd, access | OFlags::CLOEXEC)
 }

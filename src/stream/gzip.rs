@@ -13,8 +13,8 @@ const BLOCK_BYTES: usize = 128 * 1024;
 /// The first byte of every member.
 const MAGIC: u8 = 0x1f;
 
-/// Decompresses a file, member by member. The text before an error is all that can be
-/// read; after the error, the file has ended.
+/// Decompresses a file, member by member. Before an error, all text that can be read is
+/// returned. After the error, the file counts as ended.
 #[derive(Debug)]
 pub struct GzipFile {
     state: State,
@@ -205,7 +205,7 @@ mod tests {
         let (text, fault) = read(&[&first[..], &second].concat());
         assert!(text.starts_with(b"one\n"));
         assert_eq!(fault, DAMAGED);
-        // A wrong checksum at the very end.
+        // The checksum at the very end of the file is wrong.
         let mut wrong = first.clone();
         wrong[first.len() - 5] ^= 1;
         assert_eq!(read(&wrong), (b"one\n".to_vec(), DAMAGED));

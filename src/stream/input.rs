@@ -122,7 +122,8 @@ impl Input {
         })
     }
 
-    /// Opens recorded files as one stream. `name` is its name in messages.
+    /// Opens recorded files as one stream. `name` is the name that messages use for the
+    /// stream.
     pub fn recorded(name: &str, files: Vec<RecordedFile>) -> Result<Input> {
         Ok(Input {
             name: name.to_owned(),
@@ -132,7 +133,7 @@ impl Input {
         })
     }
 
-    /// The name of the input in messages.
+    /// The name that messages use for the input.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -188,7 +189,7 @@ impl Input {
         }
     }
 
-    /// Whether the input is on disk, so that its length is known and it can be read
+    /// Whether the input is on disk. If so, its length is known and it can be read
     /// again.
     pub fn is_file(&self) -> bool {
         self.readiness().is_none()
@@ -245,7 +246,7 @@ impl Input {
         }
     }
 
-    /// The number of these bytes that have been read.
+    /// The number of bytes of the input on disk that have been read.
     pub fn position(&self) -> u64 {
         match &self.source {
             Source::Plain { fd, .. } => rustix::fs::tell(fd).unwrap_or(0),
@@ -294,8 +295,8 @@ impl Input {
     }
 }
 
-/// Opens and closes the writing end of the pipe of `fd`. After a pipe description has had
-/// a writer, poll reports HUP exactly while no writer is open.
+/// Opens and closes the writing end of the pipe behind `fd`. After a pipe description
+/// has had a writer, poll reports HUP exactly while no writer is open.
 fn mark_without_writer(fd: &OwnedFd) -> rustix::io::Result<()> {
     descriptor::reopen(fd, OFlags::WRONLY).map(drop)
 }

@@ -33,10 +33,12 @@ enum Sink {
         opened: mpsc::Receiver<rustix::io::Result<OwnedFd>>,
         /// Becomes readable when the thread has opened the pipe or failed.
         done: OwnedFd,
-        /// The pipe itself, even if its name later belongs to another file.
+        /// The pipe itself. It stays the same pipe even if its name later belongs to
+        /// another file.
         pipe: OwnedFd,
-        /// A reader that ends the thread's wait. This end stays open until the thread is
-        /// done, because the thread may be about to open the pipe.
+        /// A reading end of the pipe, whose opening ends the thread's wait. This end
+        /// stays open until the thread is done, because the thread may be about to open
+        /// the pipe.
         release: Arc<OnceLock<OwnedFd>>,
     },
     Open {
@@ -58,7 +60,8 @@ enum Writes {
     Blocking { sync: bool },
 }
 
-/// The smallest room in a pipe that poll reports as writable (Linux), in bytes.
+/// On Linux, poll reports a pipe as writable only if it has room for at least this many
+/// bytes.
 const PIECE_BYTES: usize = 4096;
 
 impl Output {
@@ -114,8 +117,8 @@ impl Output {
         }))
     }
 
-    /// Wraps the non-blocking writing end of the program's own pipe. `name` is its name
-    /// in messages.
+    /// Wraps the non-blocking writing end of the program's own pipe. `name` is the name
+    /// that messages use for the pipe.
     pub fn of_pipe(name: &str, fd: OwnedFd) -> Output {
         Output {
             name: name.to_owned(),
@@ -157,7 +160,7 @@ impl Output {
         })
     }
 
-    /// The name of the output in messages.
+    /// The name that messages use for the output.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -266,8 +269,9 @@ impl Output {
         if self.name == STDOUT_NAME
             && let Ok(null) = File::options().write(true).open("/dev/null")
         {
-            // The inherited descriptor is a writing end too. If this fails, the reader
-            // sees the end when the program ends.
+            // The inherited descriptor is a writing end too, and must also be closed.
+            // If this call fails, the reader sees the end of the stream when the
+            // program ends.
             let _ = rustix::stdio::dup2_stdout(null);
         }
     }

@@ -40,7 +40,7 @@ impl PipeWatch {
         Ok(())
     }
 
-    /// Readable when a watched folder or pipe has changed.
+    /// A descriptor that is readable if a watched folder or pipe has changed.
     pub fn readiness(&self) -> BorrowedFd<'_> {
         self.0.as_fd()
     }
@@ -53,8 +53,8 @@ impl PipeWatch {
     }
 }
 
-/// The named pipes of a folder by path, each with its inode, which distinguishes it
-/// from another pipe of the same name.
+/// The named pipes of a folder by path, each with its inode. The inode distinguishes
+/// the pipe from another pipe of the same name.
 pub fn named_pipes(folder: &Path) -> Result<BTreeMap<String, u64>> {
     let mut pipes = BTreeMap::new();
     let list = fs::read_dir(folder);

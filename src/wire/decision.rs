@@ -179,7 +179,7 @@ impl<'a> Candidate<'a> {
         }
     }
 
-    /// The name of the score's outcome in the decision.
+    /// The name of the score's fate.
     pub fn fate(&self) -> Result<Cow<'a, str>, String> {
         self.string("fate")
     }

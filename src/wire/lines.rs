@@ -46,7 +46,8 @@ impl<'a> Line<'a> {
 
     /// The record in the line, for a parser: without the carriage return of a CRLF
     /// ending, and without a byte order mark at the start of the input. `None` if the
-    /// line is blank, as after `--resume`. An oversized line is rejected.
+    /// line is blank, such as the line that `--resume` writes. An oversized line is
+    /// rejected.
     pub fn record(&self) -> Result<Option<&'a [u8]>, Reject> {
         Ok(trimmed(self.number, self.whole()?))
     }
@@ -77,7 +78,8 @@ pub enum Run<'a> {
         /// The number of lines.
         count: u64,
     },
-    /// A line without a newline behind it: it is over the limit, or the last one.
+    /// A line that is not followed by a newline in the buffer: a line over the limit,
+    /// or the last line of the input.
     Single(Line<'a>),
 }
 
@@ -252,8 +254,8 @@ impl Lines {
         self.ended
     }
 
-    /// The next whole line that has been read; `None` until more is read. After the end
-    /// of the input also the last line, if it has no newline.
+    /// The next whole line that has been read; `None` until more is read. Once the
+    /// input has ended, a last line without a newline is returned, too.
     pub fn next_line(&mut self) -> Option<Line<'_>> {
         match self.newline.take() {
             Some(newline) => {
@@ -298,8 +300,8 @@ impl Lines {
         self.skipping.is_none() && newline - self.start <= self.line_bytes_max
     }
 
-    /// The line that has been begun and not returned. A caller that stops in the middle
-    /// of a line uses this.
+    /// The line that has been begun and not returned. This is for a caller that stops
+    /// in the middle of a line.
     pub fn unfinished_line(&mut self) -> Option<Line<'_>> {
         if !self.is_inside_line() {
             return None;
@@ -323,8 +325,8 @@ impl Lines {
         self.newline.is_some() || (self.ended && self.is_inside_line())
     }
 
-    /// Whether the last byte read is a newline. A caller that reads single bytes uses
-    /// this, because only that byte is checked.
+    /// Whether the last byte read is a newline. Only this byte is checked, so this is
+    /// for a caller that reads single bytes.
     pub fn ends_a_line(&self) -> bool {
         self.start < self.end && self.buffer[self.end - 1] == b'\n'
     }
@@ -391,7 +393,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// (bytes, number, offset, oversized)
+    /// The fields of a [`Line`]: bytes, number, offset, oversized.
     type Owned = (Vec<u8>, u64, u64, Option<u64>);
 
     fn owned(line: Line) -> Owned {

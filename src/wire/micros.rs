@@ -155,8 +155,8 @@ impl Sub for Micros {
     }
 }
 
-/// A decimal number as text. The slower formatter is not used, because every record
-/// contains decimal numbers.
+/// A decimal number as text. The digits are written directly, without `fmt`, which is
+/// slower: every record contains decimal numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Decimal {
     text: [u8; TEXT_BYTES],

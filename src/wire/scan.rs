@@ -20,7 +20,7 @@ pub fn each_member<'a>(text: &'a str, mut show: impl FnMut(&'a str, &'a str)) ->
     })
 }
 
-/// `text` must be one JSON object, with white space around it at most. Scans it like
+/// `text` must be one JSON object, possibly with white space around it. Scans it like
 /// [`object`].
 pub fn whole_object<'a>(
     text: &'a str,

@@ -1,5 +1,5 @@
 //! Recognises JSON that is not one object per line, and names a command that converts
-//! it.
+//! such JSON.
 
 use serde_json::Deserializer;
 use serde_json::value::RawValue;
@@ -63,7 +63,7 @@ impl Shape {
             .then_some(Shape::Array)
     }
 
-    /// The expected form, and a command that converts to it.
+    /// The expected form, and a command that converts the input to this form.
     pub fn remedy(self) -> &'static str {
         match self {
             Shape::Array => {

@@ -16,7 +16,7 @@ pub struct Text {
 
 impl Text {
     /// The slice of `whole` at `place`, in bytes. `place` must be within the text and
-    /// at the borders of characters.
+    /// must not split a character.
     pub fn slice(whole: &Rc<str>, place: Range<usize>) -> Text {
         debug_assert!(whole.get(place.clone()).is_some(), "{place:?}");
         Text {

@@ -22,7 +22,7 @@ fn outage() -> Duration {
     Duration::from_secs(seconds.parse().unwrap())
 }
 
-/// A sink under load.
+/// A running sink, and the thread that writes records to it.
 struct Loaded {
     workdir: Workdir,
     running: Running,
@@ -38,7 +38,7 @@ impl Loaded {
         let mut running = sink.start();
         let mut stdin = running.stdin.take().unwrap();
         let feeding = thread::spawn(move || {
-            // The writes wait while the sink does not read.
+            // These writes wait while the sink does not read its input.
             for from in (0..REQUESTS).step_by(100) {
                 stdin
                     .write_all(scores(from..from + 100).as_bytes())
@@ -52,7 +52,7 @@ impl Loaded {
         }
     }
 
-    /// A count of the stats, once they are written.
+    /// One of the counts in the file of the stats; 0 while the file is not written.
     fn count(&self, name: &str) -> u64 {
         let text = std::fs::read_to_string(self.workdir.path("stats.json"));
         let stats: Value = text

@@ -1,4 +1,4 @@
-//! Tests with a service that works: which documents it gets.
+//! Tests of the documents that a working service gets.
 
 use reqwest::Method;
 use serde_json::{Value, json};

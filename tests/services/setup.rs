@@ -140,7 +140,7 @@ fn a_data_stream_has_each_document_once() {
         .args(["--index", "stream", "--data-stream"])
         .finish();
     if service.kind == "elasticsearch7" {
-        // This server of the tests has no module for data streams.
+        // The test build of this server has no module for data streams.
         finished.assert_status(3);
         assert!(finished.stderr.contains("data_stream"), "{finished}");
         return;
@@ -200,8 +200,8 @@ const VALUES: [&str; 9] = [
     "1e400",
 ];
 
-/// The first two requests have `value` in fields in which the others have a text, a
-/// number or an object.
+/// The first two requests have `value` in some fields. In these fields, the other
+/// requests have a text, a number or an object.
 fn inputs(value: &str) -> String {
     let mut input = format!(
         "{{\"messageId\":\"first\",\"timestamp\":1700000000,\"region\":{value},\"modelInput\":{{\"x\":{value}}}}}\n\
@@ -223,7 +223,8 @@ fn the_first_value_of_a_field_decides_nothing() {
     setup(&workdir, &service).succeeds();
     for (number, value) in VALUES.iter().enumerate() {
         let index = format!("decoy-log-first-{number}");
-        // The odd requests are sent first, so that they determine the mapping.
+        // The two requests with `value` are sent first, so that they determine the
+        // mapping.
         let input = inputs(value);
         let (odd, rest) = input.split_at(input.find("{\"messageId\":\"g-0").unwrap());
         for part in [odd, rest] {
@@ -254,7 +255,8 @@ fn the_first_value_of_a_field_decides_nothing() {
     assert_eq!(received, inputs(VALUES[0]).lines().next().unwrap());
 }
 
-/// A decision with two models. The slow one has the result `result`.
+/// A decision with the models `fast` and `slow`. `result` is the result of `slow` and
+/// of the answer.
 fn decision(number: usize, result: &str) -> String {
     format!(
         "{{\"messageId\":\"d-{number}\",\"timestamp\":1700000000,\"modelInput\":{{\"x\":1}},\

@@ -189,8 +189,8 @@ fn a_file_and_its_folder_are_synced_before_the_name_counts() {
             .unwrap_or_else(|| panic!("no {call} of {what} in its place:\n{trace}"));
         rest = rest.splitn(found + 2, '\n').last().unwrap();
     }
-    // The part must be synced, too, at any time. Without this sync, a power cut would
-    // lose it.
+    // The part must be synced, too, no matter when. Without this sync, a power cut
+    // would lose the part.
     let of_the_part = |line: &&str| line.contains("fdatasync(") && line.contains(".ndjson>");
     assert!(trace.lines().any(|line| of_the_part(&line)), "{trace}");
 }
@@ -218,7 +218,8 @@ const UNFINISHED: &str = "logs/part-19700101T000001.000Z-000000.gz.tmp";
 
 const STOPPED: [&str; 2] = ["--clock", "fixed:1"];
 
-/// `rv-archive` whose system call on one file fails.
+/// `rv-archive` under strace, which makes a system call on the file `path` fail as
+/// `fault` says.
 fn with_fault(workdir: &Workdir, path: &str, fault: &str) -> Run {
     let (call, _) = fault.split_once(':').unwrap();
     let path = workdir.path(path);
@@ -467,7 +468,7 @@ fn when_the_reader_of_a_passing_archive_leaves_what_was_read_is_kept() {
     }
     let finished = running.wait();
     assert_eq!(finished.stderr, "", "{finished}");
-    // Lines that were left in the pipe are lost. No line before them is lost.
+    // The lines that were left in the pipe are lost, and no line before them.
     let kept = cat(&workdir);
     let lines = kept.lines().count() as u64;
     assert!((2..=sent).contains(&lines), "{lines} of {sent}");
@@ -577,7 +578,7 @@ fn cat_gives_the_lines_of_a_time_and_a_number_of_them() {
             17,
             43,
         ),
-        // A line without a timestamp gets that of the line before it.
+        // A line without a timestamp gets the timestamp of the line before it.
         (&["--since", "1700000064", "--until", "1700000065"], 64, 66),
         (&["-n", "7"], 0, 7),
         (&["-n", "3", "--since", "1700000050"], 50, 53),

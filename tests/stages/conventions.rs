@@ -8,12 +8,12 @@ use rustix::process::Signal;
 use crate::es::FakeService;
 use crate::harness::{Finished, Run, Workdir, json, open_writer, read_line, request};
 
-/// A program, and where its output is found.
+/// A program, and the place of its output.
 pub struct Tool {
     pub name: &'static str,
-    /// Whether it parses lines and rejects bad ones.
+    /// Whether the program parses lines and rejects bad ones.
     pub parses: bool,
-    /// Whether its records go to stdout.
+    /// Whether the program writes its records to stdout.
     writes_stdout: bool,
 }
 

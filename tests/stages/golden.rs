@@ -136,7 +136,7 @@ fn the_tree_of_these_files_is_what_training_gives() {
     workdir.train("decision-tree", "dt", 1);
     assert_golden("0_model.dt.json", &workdir.read("dt.json"));
     // The regression's last digits depend on the machine's mathematical library,
-    // so its file is an input here and not compared.
+    // so its file is an input of this test and is not compared.
     if std::env::var_os(RENEW).is_some() {
         workdir.train("logistic-regression", "lr", 0);
         std::fs::write(folder().join("0_model.lr.json"), workdir.read("lr.json")).unwrap();

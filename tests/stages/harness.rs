@@ -406,7 +406,8 @@ impl Stderr {
     }
 }
 
-/// Calls `ask` until it returns a value; `None` after the longest time of a program.
+/// Calls `ask` until it returns a value; `None` if this takes longer than a program of
+/// a test may run.
 pub fn eventually<T>(mut ask: impl FnMut() -> Option<T>) -> Option<T> {
     let end = Instant::now() + PATIENCE;
     loop {
@@ -526,9 +527,9 @@ pub fn processor_ticks(pid: u32) -> u64 {
     fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
 }
 
-/// Fails if a program uses processor time while it waits. On a busy machine it may finish
-/// earlier work late, so one quiet half second of five is enough. A program that spins has
-/// none.
+/// Fails if a program uses processor time while it waits. On a busy machine the program
+/// may finish earlier work late, so one quiet half second among five is enough. A
+/// program that spins has no quiet half second.
 pub fn assert_idle(pid: u32) {
     let is_quiet = |_| {
         let before = processor_ticks(pid);

@@ -151,7 +151,7 @@ fn metrics_are_the_counts_in_the_text_format_of_prometheus() {
         "{}",
         reply.body
     );
-    // Reading the counts does not change them.
+    // A call of `/metrics` does not change the counts.
     assert_eq!(get(&admin, "/metrics").body.matches(bad).count(), 1);
     assert_eq!(
         Client::connect(&admin)

@@ -147,7 +147,8 @@ fn clients_that_never_read_their_answers_hold_up_nobody_and_are_let_go() {
 
 #[test]
 fn no_call_is_begun_while_the_answers_before_it_are_unread() {
-    // More than the kernel's buffers for calls and answers hold together.
+    // These are more bytes than the kernel's buffers for calls and answers hold
+    // together.
     const BYTES: usize = 64 << 20;
     let workdir = pipes();
     let (running, address) = front_end(&workdir, &["--write-timeout", "1h"]);

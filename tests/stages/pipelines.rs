@@ -8,7 +8,8 @@ use rustix::process::Signal;
 use crate::harness::{Finished, Running, Workdir, dt_then_lr, json, request, stat};
 use crate::http::{Client, calls_with, front_end};
 
-/// Both models, a decoy and a rendezvous behind `requests`, before `responses`.
+/// A pipeline that reads `requests` and writes `responses`: a tee, the models `dt` and
+/// `lr`, a decoy and a rendezvous.
 pub struct Pipeline {
     pub stages: Vec<Running>,
 }

@@ -131,8 +131,8 @@ fn every_command_of_the_readme_works() {
 
 #[test]
 fn every_command_of_the_pages_works() {
-    // The files that a page leaves behind. In each, 150 lines contain the text, one for
-    // each flower.
+    // For each page, the files that its commands leave behind, each with a text. In
+    // each file, 150 lines contain the text, one for each flower.
     let outcomes: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::from([
         (
             "docs/by-hand.md",

@@ -21,7 +21,7 @@ modelResult = { modelName = \"default\", result = 0 }
     format!("{head}{}{tail}", dt_then_lr(300, 100))
 });
 
-/// A rendezvous, and the test's ends of its pipes.
+/// A rendezvous, and the ends of its pipes that the test uses.
 struct Scene {
     workdir: Workdir,
     running: Running,
@@ -71,7 +71,7 @@ impl Scene {
         writeln!(self.requests, "{}", request_at(id, now())).unwrap();
     }
 
-    /// (id, model, reason) of the next response.
+    /// The id, the model and the reason of the next response.
     fn response(&mut self) -> (String, String, String) {
         let response = json(&next_line(&mut self.responses));
         let text = |value: &serde_json::Value| value.as_str().unwrap().to_owned();
@@ -413,7 +413,8 @@ fn two_front_ends_each_get_their_own_responses_and_a_stuck_one_holds_nobody() {
     let decisions = open_reader(&workdir.path("decisions"));
     let mut rest = open_reader(&workdir.path("responses"));
     let count = 3000;
-    // The writer waits for the readers that read, so no response to them is dropped.
+    // The writer of requests waits for the two readers that do read, so no response to
+    // them is dropped.
     let taken = [(); 2].map(|()| Arc::new(AtomicU64::new(0)));
     let (taken_of_one, taken_of_rest) = (Arc::clone(&taken[0]), Arc::clone(&taken[1]));
     let writing = std::thread::spawn(move || {
@@ -512,7 +513,7 @@ fn a_model_joins_and_leaves_while_the_rendezvous_runs() {
     );
     std::fs::remove_file(workdir.path("models/lr")).unwrap();
     writeln!(requests, "{}", request_at("d", now())).unwrap();
-    // A removed pipe is still read until its writer closes.
+    // A removed pipe is still read until its writer closes the pipe.
     writeln!(lr, "{}", score("d", "lr", 0, 1)).unwrap();
     drop(lr);
     assert_eq!(json(&running.line())["modelResult"]["modelName"], "lr");

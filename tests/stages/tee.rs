@@ -551,7 +551,8 @@ fn a_spill_whose_end_is_spoiled_comes_to_an_end() {
         bytes[end - back] ^= 1;
     }
     fs::write(&segment, bytes).unwrap();
-    // Without --stats: its timer would wake a loop that waits for nothing.
+    // This test does not use --stats, because the timer of the stats would wake a loop that waits
+    // for nothing.
     let run = || {
         let run = workdir.run("rv-tee").args(["--no-stdout"]).args(args);
         let running = run.start();

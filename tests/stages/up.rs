@@ -90,8 +90,7 @@ fn command_of(workdir: &Workdir, command: &str, args: &[&str]) -> Run {
     run.arg(script).arg(command).args(args)
 }
 
-/// The command lines of the processes whose working folder is this folder, or is inside
-/// it.
+/// The command lines of the processes that work in the test's folder or below it.
 fn at_work_in(workdir: &Workdir) -> Vec<String> {
     let folder = fs::canonicalize(workdir.path(".")).unwrap();
     let mut found = Vec::new();
@@ -114,7 +113,7 @@ fn assert_nothing_is_left(workdir: &Workdir) {
 
 impl Drop for Up {
     fn drop(&mut self) {
-        // This also ends the stages of a failed test.
+        // This call also ends the stages of a failed test.
         let _ = self.finish("down", &[]);
     }
 }

@@ -12,8 +12,8 @@ use std::path::Path;
 
 use crate::source::{File, read_sources};
 
-/// The largest number of lines of a file, without its unit tests. A longer file has two
-/// subjects.
+/// The largest number of lines of a file, without its unit tests. A longer file usually
+/// has two subjects and should be divided.
 const FILE_LINES_MAX: usize = 500;
 
 /// The largest number of lines of a function, from its signature to its closing brace.
@@ -116,8 +116,8 @@ fn no_files_import_each_other_in_a_circle() {
     );
 }
 
-/// The module that an imported path belongs to: the longest one with which the path
-/// begins.
+/// The module that an imported path belongs to. If the path begins with several
+/// modules, the longest one counts.
 fn owner<'f>(files: &'f [File], import: &str) -> Option<&'f str> {
     let modules = files.iter().map(|file| file.module.as_str());
     modules
@@ -125,8 +125,8 @@ fn owner<'f>(files: &'f [File], import: &str) -> Option<&'f str> {
         .max_by_key(|module| module.len())
 }
 
-/// Circles of imports: for each file, a shortest circle through it. Files of earlier
-/// circles are left out.
+/// Circles of imports. For each file that is not in an earlier circle, returns a
+/// shortest circle through the file.
 fn circles<'f>(edges: &BTreeMap<&'f str, BTreeSet<&'f str>>) -> Vec<Vec<&'f str>> {
     let mut found: Vec<Vec<&str>> = Vec::new();
     for start in edges.keys() {

@@ -178,7 +178,8 @@ impl ArchiveArgs {
     }
 }
 
-/// Refuses to archive a folder into itself, because this would double it.
+/// Refuses to archive a folder into itself, because the folder would then hold every
+/// line twice.
 fn refuse_own_folder(input: &InputArgs, dir: &Path) -> Result<()> {
     let folder = |path: &Path| path.canonicalize().ok().filter(|path| path.is_dir());
     match (folder(Path::new(input.input.as_str())), folder(dir)) {

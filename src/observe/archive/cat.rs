@@ -26,11 +26,11 @@ use crate::stream::output::Output;
 use crate::wire::lines::{Line, Lines};
 use crate::wire::micros::Micros;
 
-/// A record may be written too early by this time, so that one write takes several
+/// A record may be written this much too early, so that one write can take several
 /// records.
 const EARLY_MAX: Duration = Duration::from_millis(1);
 
-/// The number of bytes that one write collects.
+/// The number of bytes that are collected for one write.
 const WRITE_BYTES: usize = 256 * 1024;
 
 /// Write the lines of an archive to a stream, in order
@@ -175,7 +175,8 @@ struct Cat {
     pace: Pace,
     /// The time at which the first line was written.
     started: Option<Instant>,
-    /// The timestamp of the line, or of the last line that has one.
+    /// The timestamp of the current line. If this line has none, the timestamp of the
+    /// last line that has one.
     time: Option<Micros>,
     /// Whether timestamps must be read.
     needs_time: bool,
@@ -208,7 +209,7 @@ impl Cat {
 
     /// Copies the file that `ahead` has opened, until the limit of lines is reached.
     /// Only whole lines are written, even if a signal or damage ends the file early.
-    /// `show` gets the position on disk, in bytes.
+    /// Calls `show` with the position in the file on disk, in bytes.
     fn copy_file(
         &mut self,
         stage: &mut Stage,

@@ -11,7 +11,7 @@ use crate::stream::archives::{FileKind, path_of};
 /// A closed part.
 #[derive(Clone, Debug)]
 pub struct ClosedPart {
-    /// The id in its name.
+    /// The id in the name of the part.
     pub id: FileId,
     /// The open file and its expected content; `None` if an earlier run wrote the
     /// part. The open file keeps the records even if the name is removed.

@@ -24,12 +24,12 @@ pub struct CompleteFile {
     /// The stamp of the file; `None` if the part contained no line, so that no file
     /// was made.
     pub stamp: Option<Stamp>,
-    /// The id in its name. This differs from the part's id if another file had that
-    /// name.
+    /// The id in the name of the file. This differs from the part's id if another file
+    /// had that name.
     pub id: FileId,
     /// The number of lines of the part that the file does not contain.
     pub lost_lines: u64,
-    /// The changes that another program has made to the files, for messages.
+    /// Messages about the changes that another program has made to the files.
     pub faults: Vec<String>,
 }
 
@@ -135,8 +135,8 @@ struct PartSource<'a> {
 
 impl PartSource<'_> {
     /// Writes the part's lines into `to`, compressed and synced. If another program
-    /// has changed the part, only its whole lines are written. Returns `None` if it
-    /// has no whole line.
+    /// has changed the part, only its whole lines are written. Returns `None` if the
+    /// part has no whole line.
     fn compress(
         &self,
         to: &Path,

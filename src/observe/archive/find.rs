@@ -137,7 +137,8 @@ pub fn run(args: &FindArgs, stage: &mut Stage) -> Result<()> {
 }
 
 impl FindTotals {
-    /// Counts the result of one file. Returns its lines, up to the limit.
+    /// Counts the result of one file. Returns the lines found in the file, at most
+    /// `left` of them.
     fn add(&mut self, stage: &mut Stage, name: &str, file: &FoundRecords) -> Result<Vec<u8>> {
         if let Some(fault) = &file.fault {
             let message = format!("{name}: {fault}; the rest of it was not searched");
@@ -247,11 +248,12 @@ fn search(
     }
 }
 
-/// The block of a file that one search covers: whole lines, and after them the beginning
-/// of the next line.
+/// The block of a file that one search covers. It consists of whole lines, followed by
+/// the beginning of the next line.
 struct SearchBlock {
     bytes: Vec<u8>,
-    /// The offset at which the next read begins, after the unfinished line.
+    /// The length of the unfinished line at the start of the block. The next read
+    /// begins there.
     unfinished: usize,
     /// The end of the whole lines.
     whole: usize,
@@ -279,8 +281,8 @@ impl SearchBlock {
         &mut self.bytes[self.unfinished..]
     }
 
-    /// The whole lines after `count` more bytes were read. At the end of the file,
-    /// `count` is 0, and the last line is whole even without a newline.
+    /// Returns the whole lines of the block after a read of `count` bytes. At the end
+    /// of the file, `count` is 0, and the last line is whole even without a newline.
     fn whole_lines(&mut self, count: usize) -> &[u8] {
         self.filled = self.unfinished + count;
         let newline = memchr::memrchr(b'\n', &self.bytes[self.unfinished..self.filled]);

@@ -17,7 +17,8 @@ use crate::stream::archives::{
 };
 use crate::wire::micros::Micros;
 
-/// Only the owner may read: records may be personal.
+/// The mode of an archive's files. Only the owner may read them, because records may be
+/// personal.
 pub const FILE_MODE: u32 = 0o600;
 const FOLDER_MODE: u32 = 0o700;
 
@@ -25,7 +26,7 @@ const FOLDER_MODE: u32 = 0o700;
 #[derive(Debug)]
 pub struct ArchiveFolder {
     path: PathBuf,
-    /// The greatest id in the folder, without ids at the time limit.
+    /// The greatest id in the folder. Ids at the time limit do not count.
     greatest: Option<FileId>,
     /// The name of a file whose id is at the time limit.
     file_at_time_limit: Option<String>,
@@ -91,10 +92,10 @@ impl ArchiveFolder {
         self.file_at_time_limit.as_deref()
     }
 
-    /// The stamp of the next file, with its lines and bytes still at 0. This stamp
-    /// continues that of the latest complete file that can be read. If that file has no
-    /// stamp or an impossible stamp, counting starts again at 0. Calls `report` for
-    /// each file that cannot be read.
+    /// The stamp of the next file, with its lines and bytes still at 0. It counts on
+    /// from the stamp of the latest readable complete file. If that file has no stamp
+    /// or an impossible stamp, counting starts again at 0. Calls `report` for each file
+    /// that cannot be read.
     pub fn next_stamp(&self, mut report: impl FnMut(String)) -> Result<Stamp> {
         let mut complete: Vec<(FileId, String)> = Vec::new();
         for name in names(&self.path)? {
@@ -119,8 +120,8 @@ impl ArchiveFolder {
         Ok(Stamp::default())
     }
 
-    /// A free id for a file that is created at `now`, greater than all ids in the
-    /// folder.
+    /// A free id for a file that is created at `now`. The id is greater than all ids in
+    /// the folder.
     pub fn next_id(&mut self, now: Micros) -> Result<FileId> {
         let mut next = FileId::after(self.greatest, now);
         while let Some(id) = next {
@@ -137,8 +138,9 @@ impl ArchiveFolder {
     }
 }
 
-/// Opens or creates the lock, which must be a regular file. A link could create it
-/// elsewhere, and opening a pipe could wait.
+/// Opens or creates the lock, which must be a regular file. If the name were a link,
+/// the lock could be created elsewhere. If the name were a pipe, opening it could wait
+/// forever.
 fn open_lock(path: &Path) -> io::Result<File> {
     let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::NOCTTY;
     if let Ok(there) = fs::symlink_metadata(path) {

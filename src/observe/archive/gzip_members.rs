@@ -42,7 +42,7 @@ struct GzipMember {
 }
 
 impl Compressor {
-    /// `level` is the level of gzip, 1 to 9. With one thread, the calling thread
+    /// `level` is the level of gzip, 1 to 9. If `threads` is 1, the calling thread
     /// compresses.
     pub fn new(level: u32, threads: usize) -> Result<Compressor> {
         let pool = match threads {
@@ -60,8 +60,8 @@ impl Compressor {
     }
 
     /// Compresses all of `input` into the empty file `output`, and returns its stamp.
-    /// `next_stamp` gives the file's position among the others. The errors do not
-    /// name a file.
+    /// `next_stamp` gives the file's position among the archive's files. The errors do
+    /// not name a file.
     pub fn compress(
         &mut self,
         mut input: impl Read,

@@ -29,7 +29,7 @@ pub enum Pace {
 }
 
 impl Pace {
-    /// `per_second` records a second, at equal intervals.
+    /// A pace of `per_second` records a second, at equal intervals.
     pub fn rate(per_second: f64) -> Pace {
         Pace::Rate {
             per_second,
@@ -37,7 +37,7 @@ impl Pace {
         }
     }
 
-    /// The intervals of the timestamps, divided by `speed`.
+    /// A pace that keeps the intervals of the timestamps, divided by `speed`.
     pub fn recorded(speed: f64) -> Pace {
         Pace::Recorded {
             speed,
@@ -74,7 +74,8 @@ impl Pace {
     }
 }
 
-/// A span of at most a year.
+/// Turns seconds into a duration. A duration of more than a year is shortened to a
+/// year.
 fn span(seconds: f64) -> Duration {
     let year = Duration::from_secs(366 * 24 * 3600);
     Duration::try_from_secs_f64(seconds).map_or(year, |span| span.min(year))

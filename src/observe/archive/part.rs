@@ -19,8 +19,8 @@ use crate::observe::archive::file_id::FileId;
 use crate::observe::archive::folder::{FILE_MODE, sync_folder};
 use crate::stream::archives::{FileKind, end_of_last_line, path_of};
 
-/// The number of times that one write is repeated because another program has changed the
-/// file.
+/// The largest number of times that one write is repeated because another program has
+/// changed the file.
 const REPAIRS_MAX: u32 = 3;
 
 /// The limits at which a part is closed, and the interval of its syncs.
@@ -54,7 +54,7 @@ pub struct Part {
     id: FileId,
     path: PathBuf,
     file: Arc<File>,
-    /// Whole lines that are still in memory, after the released lines.
+    /// Whole lines that are still in memory. They follow the released lines.
     pending: Vec<u8>,
     /// The number of bytes of `pending` that are in the file.
     written: usize,
@@ -180,8 +180,8 @@ impl Part {
             if length == self.released.bytes + self.written as u64 {
                 return Ok(());
             }
-            // This program wrote the bytes before those that were just appended. If
-            // nothing was appended, it wrote all bytes of the file.
+            // `ours` is the length that the file had before this call appended its
+            // bytes. If the call appended nothing, `ours` is the present length.
             let ours = match self.written - from {
                 0 => length,
                 count => rustix::fs::tell(&*self.file)?.saturating_sub(count as u64),
@@ -192,8 +192,8 @@ impl Part {
     }
 
     /// Cuts the file back to whole lines that this program wrote. `length` is the
-    /// file's wrong length. This program wrote the bytes up to `ours`. All pending
-    /// lines must be written again.
+    /// file's wrong length. The bytes up to `ours` count as written by this program.
+    /// Afterwards all pending lines must be written again.
     fn repair(&mut self, ours: u64, length: u64) -> io::Result<()> {
         let expected = self.released.bytes + self.written as u64;
         if ours >= self.released.bytes {
@@ -232,8 +232,8 @@ impl Part {
         std::mem::take(&mut self.foreign_changes)
     }
 
-    /// Removes the pending lines from memory, and appends them to `to` if it is given.
-    /// All of them must have been written.
+    /// Removes the pending lines from memory, and, if `to` is given, appends them to
+    /// `to`. All of them must have been written.
     pub fn release_written(&mut self, to: Option<&mut Vec<u8>>) {
         debug_assert_eq!(self.written, self.pending.len());
         self.released.hash.update(&self.pending);
@@ -272,7 +272,7 @@ impl Part {
         !is_at(&self.file, &self.path)
     }
 
-    /// Whether the oldest written byte has waited for its sync as long as it may.
+    /// Whether the oldest unsynced byte may wait no longer for its sync.
     pub fn is_sync_due(&self, limits: &PartLimits) -> bool {
         let due = self.sync_due(limits);
         due.is_some_and(|due| due <= Instant::now())

@@ -16,7 +16,7 @@ use crate::observe::archive::stamp::Stamp;
 use crate::stage::Stage;
 use crate::stage::task::Task;
 
-/// The wait after a full disk until the next attempt.
+/// The time between finding the disk full and the next attempt.
 pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// While no record arrives, a running compression is checked at this interval.
@@ -41,7 +41,7 @@ pub struct PublisherCounts {
 #[derive(Debug)]
 pub struct Publisher {
     folder: PathBuf,
-    /// `None` while the thread of a compression uses it.
+    /// The compressor; `None` while the thread of a compression uses it.
     compressor: Option<Compressor>,
     /// The stamp of the next file, with its lines and bytes still at 0.
     next_stamp: Stamp,

@@ -21,8 +21,8 @@ const BLOCKS_MAX: usize = 8;
 /// While no block arrives, signals are checked at this interval.
 const CHECK_EVERY: Duration = Duration::from_millis(50);
 
-/// An event of the thread. The events of a file are `NotOpened`, or `Opened`, its blocks,
-/// and then `End` or `Broken`.
+/// An event of the thread. A file that cannot be opened gives the event `NotOpened`.
+/// Any other file gives `Opened`, then its blocks, then `End` or `Broken`.
 #[derive(Debug)]
 pub enum ReadEvent {
     /// The next file is open.
@@ -34,7 +34,7 @@ pub enum ReadEvent {
     NotOpened(io::Error),
     /// The next bytes of the open file.
     Block {
-        /// At most a block, uncompressed.
+        /// The bytes, uncompressed: at most `BLOCK_BYTES`.
         bytes: Vec<u8>,
         /// The number of bytes of the file that were read from disk so far.
         position: u64,
@@ -50,7 +50,7 @@ pub enum ReadEvent {
 pub struct ReadAhead(Receiver<ReadEvent>);
 
 impl ReadAhead {
-    /// Starts to read `files`. The thread ends when this is dropped.
+    /// Starts to read `files`. The thread ends when the returned value is dropped.
     pub fn start(files: Vec<RecordedFile>) -> Result<ReadAhead> {
         let (events, receiver) = bounded(BLOCKS_MAX);
         thread::Builder::new()

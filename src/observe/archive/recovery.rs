@@ -29,7 +29,8 @@ pub struct Recovered {
 
 /// Removes unfinished compressions, and parts whose complete files exist. Cuts every
 /// other part after its last whole line. Reports files that it cannot handle, and leaves
-/// them unchanged. `folder` is locked, so no other run uses it. `now` is for new ids.
+/// them unchanged. `folder` is locked, so no other run uses it. New ids get the time
+/// `now`.
 pub fn recover(stage: &mut Stage, folder: &mut ArchiveFolder, now: Micros) -> Result<Recovered> {
     let mut recovered = Recovered::default();
     for name in names(folder.path())? {

@@ -21,8 +21,8 @@ pub struct Stamp {
 }
 
 impl Stamp {
-    /// The stamp of the next file, without its lines and bytes. Returns `None` if the
-    /// numbers would overflow.
+    /// The stamp of the next file, with its lines and bytes still at 0. Returns `None`
+    /// if the numbers would overflow.
     pub fn next(self) -> Option<Stamp> {
         Some(Stamp {
             number: self.number.checked_add(1)?,
@@ -51,7 +51,7 @@ impl Stamp {
         }
     }
 
-    /// The four numbers, as bytes of the file at [`STAMP_AT`].
+    /// The four numbers as bytes. In a file they begin at [`STAMP_AT`].
     pub fn to_bytes(self) -> [u8; STAMP_BYTES] {
         let mut bytes = [0; STAMP_BYTES];
         let values = [self.number, self.lines_before, self.lines, self.bytes];
@@ -96,7 +96,7 @@ const COUNT_MAX: u64 = 1 << 55;
 /// the same bytes.
 pub const GZIP_HEADER: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3];
 
-/// The flag in a gzip header for a following extra field.
+/// The flag in a gzip header that says that an extra field follows.
 const FLAG_EXTRA: u8 = 4;
 
 /// The offset of the four numbers. Before them are the gzip header, the length of the

@@ -18,7 +18,7 @@ use crate::observe::archive::time_range::{TimeRangeArgs, files_in_range};
 use crate::stage::filter::{Background, Filter};
 use crate::wire::lines::Line;
 
-/// A folder with an archive's folder and a file for its input.
+/// A temporary folder that contains the folder of an archive and the file of its input.
 struct Sandbox {
     root: TempDir,
 }
@@ -76,7 +76,8 @@ impl Sandbox {
         names
     }
 
-    /// Each file uncompressed, in the order of their names; all are complete.
+    /// The uncompressed content of each file, in the order of the names. Fails if a
+    /// file is not complete.
     fn contents(&self) -> Vec<Vec<u8>> {
         let gunzip = |name: &String| {
             assert!(name.starts_with("log-") && name.ends_with(".gz"), "{name}");
@@ -135,8 +136,8 @@ fn a_new_file_begins_after_so_many_records_or_bytes() {
             assert_eq!(contents.len(), count.div_ceil(each), "{count} by {each}");
             assert_eq!(contents.concat(), lines(count));
 
-            // A line has 8 bytes: a file has room for `each` lines and for less
-            // than one more.
+            // A line has 8 bytes. So a file has room for `each` lines, but not for one
+            // more.
             for more in [0, 3, 7] {
                 let sandbox = Sandbox::new();
                 let flag = format!("--max-bytes={}B", 8 * each + more);
@@ -261,7 +262,7 @@ fn a_part_cut_anywhere_becomes_a_complete_file_of_its_whole_lines() {
             .dir()
             .join("part-20200101T000000.000Z-000000.ndjson");
         fs::write(&part, &text[..cut]).unwrap();
-        // An unfinished compression of the same part.
+        // The killed run has also left an unfinished compression of this part.
         fs::write(
             sandbox
                 .dir()

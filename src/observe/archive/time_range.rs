@@ -81,8 +81,8 @@ impl FromStr for TimeArgument {
     }
 }
 
-/// The date that a number such as 20260501 may mean, in the accepted form. As seconds,
-/// nearly all of these numbers would be in the year 1970.
+/// The date that a number such as 20260501 probably means, in a form that the flags
+/// accept. Read as seconds, nearly all such numbers would be times in the year 1970.
 fn bare_date(text: &str) -> Option<String> {
     if !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
@@ -104,7 +104,7 @@ fn bare_date(text: &str) -> Option<String> {
     is_plausible.then(|| date.format(form).to_string())
 }
 
-/// The times from `since` on and before `until`.
+/// The times that are not before `since` and are before `until`.
 #[derive(Clone, Copy, Debug)]
 pub struct TimeRange {
     since: Option<Micros>,
@@ -113,7 +113,7 @@ pub struct TimeRange {
 }
 
 impl TimeRangeArgs {
-    /// The range of the flags.
+    /// The range that the flags give.
     pub fn range(&self) -> TimeRange {
         TimeRange {
             since: self.since.map(|time| time.0),
@@ -129,7 +129,8 @@ impl TimeRange {
         self.since.is_none() && self.until.is_none()
     }
 
-    /// Whether a record of this time is in the range. A record of unknown time is.
+    /// Whether a record of this time is in the range. A record of unknown time counts
+    /// as in the range.
     pub fn contains(&self, time: Option<Micros>) -> bool {
         let Some(time) = time else { return true };
         self.since.is_none_or(|since| since <= time) && self.until.is_none_or(|until| time < until)
@@ -142,7 +143,7 @@ impl TimeRange {
     /// `until` contains no such record either, unless records were archived late. But
     /// names can be wrong. So the first records of skipped files are read, beginning
     /// with the files next to the range. The search ends at the first file whose record
-    /// is outside the range, or when `is_stopped`.
+    /// is outside the range, or when `is_stopped` returns true.
     fn select(
         &self,
         files: Vec<RecordedFile>,
@@ -217,7 +218,7 @@ pub fn creation_time(file: &RecordedFile) -> Option<Micros> {
 
 /// Whether the first timestamp near the start of a file satisfies `is_wanted`. An invalid
 /// timestamp also counts as wanted, because its line must be rejected. A file that cannot
-/// be read is not wanted. The read of the whole file reports it.
+/// be read is not wanted. Its error is reported later, when the whole file is read.
 fn first_timestamp_is(file: &RecordedFile, is_wanted: impl Fn(Micros) -> bool) -> bool {
     let mut start = Vec::new();
     let Ok(opened) = file.open() else {
@@ -310,7 +311,8 @@ mod tests {
         assert_eq!(parsed("253402300799"), 253_402_300_799_000_000);
     }
 
-    /// An archive whose files are created at these seconds, with a record each.
+    /// An archive with one part for each pair. The pair gives the creation time of the
+    /// part and the timestamp of its record, in seconds.
     fn archive(files: &[(i64, f64)]) -> (TempDir, Vec<RecordedFile>) {
         let folder = TempDir::new().unwrap();
         for (created, time) in files {
@@ -361,11 +363,11 @@ mod tests {
 
     #[test]
     fn where_names_and_records_disagree_the_records_count() {
-        // Old records that were archived long after their time.
+        // These old records were archived long after their timestamps.
         let late = [(10_000, 1.0), (10_060, 2.0), (10_120, 3.0)];
         assert_eq!(chosen(&late, None, Some(3)), [10_000, 10_060]);
         assert_eq!(chosen(&late, Some(2), Some(9)).len(), 3);
-        // Names from a clock that had stopped.
+        // The names of these files come from a clock that had stopped.
         let early = [(0, 10_000.0), (1, 10_001.0), (2, 10_002.0)];
         assert_eq!(chosen(&early, Some(10_001), None), [1, 2]);
     }

@@ -205,7 +205,8 @@ impl FolderVerdict {
         faults
     }
 
-    /// Whether a file is the next one by its stamp. Returns the fault, if any.
+    /// Checks by its stamp whether a file follows the previous one. Returns the fault,
+    /// if any.
     fn check_order(&mut self, stamp: Stamp) -> Option<String> {
         if let Some(contradiction) = stamp.contradiction() {
             return Some(format!(
@@ -220,7 +221,8 @@ impl FolderVerdict {
             }
             return None;
         };
-        // `latest` has no contradiction, so its numbers do not overflow.
+        // `latest` passed `contradiction`, which refuses very large numbers. So `next`
+        // cannot overflow.
         let next = latest.next().unwrap_or_default();
         let follows = (stamp.number, stamp.lines_before) == (next.number, next.lines_before);
         // After a file without a stamp, counting may start again at 0.

@@ -195,7 +195,8 @@ impl ArchiveWriter {
         }
     }
 
-    /// Adds the number of uncompressed parts to the error of an early end.
+    /// Adds the number of uncompressed parts to `ended`, the error that ends the
+    /// program early.
     fn with_uncompressed_files(&self, ended: anyhow::Error) -> anyhow::Error {
         if ended.downcast_ref::<EndedEarly>().is_none() {
             return ended;

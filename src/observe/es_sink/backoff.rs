@@ -4,24 +4,25 @@ use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::time::Duration;
 
-/// The largest limit. Adding it to any time causes no overflow.
+/// The largest value of a limit. Adding this value to a time does not overflow.
 const WAIT_MAX: Duration = Duration::from_secs(86_400);
 
-/// Waits that double up to a limit. Each wait is shortened at random by up to a half, so
-/// that sinks that failed together do not retry together.
+/// A series of waits, each twice as long as the last one, up to a limit. Each wait is
+/// shortened at random by up to a half, so that sinks that failed together do not retry
+/// together.
 #[derive(Debug)]
 pub struct Backoff {
     min: Duration,
     max: Duration,
     /// The number of successive failures.
     failures: u32,
-    /// A hash function with a random key, as a source of random numbers.
+    /// A hash function with a random key, used as a source of random numbers.
     random: RandomState,
     waits: u64,
 }
 
 impl Backoff {
-    /// Waits from about `min` up to `max`.
+    /// The first wait is about `min`. No wait is longer than `max`.
     pub fn new(min: Duration, max: Duration) -> Backoff {
         let max = max.min(WAIT_MAX);
         Backoff {

@@ -84,7 +84,7 @@ impl Batch {
         self.entries.is_empty()
     }
 
-    /// The bytes of a call with all records.
+    /// The length of a call with all records, in bytes.
     pub fn bytes(&self) -> usize {
         self.body.len()
     }

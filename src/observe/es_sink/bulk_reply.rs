@@ -13,7 +13,8 @@ const REASON_CHARS_MAX: usize = 500;
 pub enum BulkOutcome {
     /// A verdict on each record, in order.
     Items(Vec<Verdict>),
-    /// The call must be repeated. If the call has worked, the ids prevent duplicates.
+    /// The call must be repeated. If the service has already executed the call, the ids
+    /// of the documents prevent duplicates.
     Retry(String),
     /// The service is overloaded. The call must be repeated later.
     Busy(String),
@@ -47,7 +48,7 @@ pub enum Verdict {
     TooManyFields(String),
     /// The service may accept the record later.
     Retry(String),
-    /// The service may accept the record when its load is lower.
+    /// The service may accept the record when the load of the service is lower.
     Busy(String),
     /// The service will never accept the record.
     Refused(String),

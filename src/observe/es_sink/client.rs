@@ -25,14 +25,14 @@ use crate::stage::cli::duration;
 use crate::stage::report::shown;
 use crate::stage::{Stage, usage};
 
-/// Requests only the parts of the reply that are read. A whole reply is as long as the
-/// call.
+/// Asks the service for only those parts of the reply that are read. A whole reply
+/// would be as long as the call.
 const FILTER: &str = "filter_path=errors,items.*.status,items.*.error";
 
 /// The longest reply that is read, in bytes.
 const REPLY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
-/// The longest time-out of a call. Adding it to any time causes no overflow.
+/// The longest time-out of a call. Adding this time-out to a time does not overflow.
 const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
 
 /// The longest wait for a connection.
@@ -63,13 +63,13 @@ pub struct ServiceArgs {
 /// The settings of `_bulk` calls.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BulkSettings<'a> {
-    /// Whether they are compressed.
+    /// Whether the calls are compressed.
     pub gzip: bool,
     /// The ingest pipeline that the service runs on each document.
     pub pipeline: Option<&'a str>,
 }
 
-/// Makes calls. Several threads may share it.
+/// Makes calls. Several threads may share one client.
 #[derive(Debug)]
 pub struct Client {
     http: HttpClient,
@@ -174,7 +174,7 @@ impl Client {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<HeaderValue>> {
-        // A header is only replaced as a whole, so a panic cannot have damaged it.
+        // The lock is never poisoned, because no code panics while holding it.
         let held = self.authorization.lock();
         held.unwrap_or_else(PoisonError::into_inner)
     }
@@ -258,7 +258,7 @@ fn is_bad_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
     if let Some(error) = error.downcast_ref::<rustls::Error>() {
         return matches!(error, rustls::Error::InvalidCertificate(_));
     }
-    // An I/O error may contain another error that is not its source.
+    // The error that an I/O error contains is not always its `source`.
     let held = error
         .downcast_ref::<io::Error>()
         .and_then(io::Error::get_ref);

@@ -54,7 +54,7 @@ impl Documents {
         }
     }
 
-    /// Makes all further operations for a data stream.
+    /// From now on, makes the operations for a data stream.
     pub fn for_data_stream(&mut self) {
         self.data_stream = true;
     }

@@ -22,7 +22,7 @@ pub struct BatchLimits {
     pub age: Duration,
 }
 
-/// The new records that may be sent.
+/// Which of the new records may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Readiness {
     /// Only a batch that is full or old.
@@ -201,7 +201,7 @@ mod tests {
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    /// An outbox whose calls hold two records or ten bytes.
+    /// An outbox whose calls hold at most two records and at most ten bytes.
     fn outbox() -> Outbox {
         let limits = BatchLimits {
             records: 2,

@@ -30,7 +30,8 @@ pub struct PassThrough {
 
 #[derive(Debug)]
 struct WaitingRecord {
-    /// The number of its line in the input. The numbers ascend.
+    /// The number of the record's line in the input. The numbers of the waiting records
+    /// ascend.
     number: u64,
     state: RecordState,
 }
@@ -177,7 +178,7 @@ mod tests {
         assert!(pass.is_full());
         pass.indexed(1, b"y");
         assert!(!pass.is_full());
-        // Many short records fill it, too.
+        // Many short records also reach the limit.
         (3..1000).for_each(|number| pass.expect(number));
         assert!(pass.is_full());
     }

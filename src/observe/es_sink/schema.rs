@@ -3,7 +3,7 @@
 //! `setup/template.rs` makes the mapping from these fields, and `shape` makes documents
 //! that fit the mapping.
 
-/// The member with the original record, if the document differs from it.
+/// The member that holds the original record if the document differs from it.
 pub const AS_RECEIVED: &str = "asReceived";
 
 /// The type to which the template maps a field.
@@ -26,10 +26,10 @@ pub enum FieldType {
     ModelResult,
     /// A value that is stored and not indexed.
     NotIndexed,
-    /// An object with these members, and with others.
+    /// An object that has these members and may have others.
     Object(Fields),
-    /// A list of objects with these members, and with others. Each object can be
-    /// searched separately.
+    /// A list of objects that have these members and may have others. Each object can
+    /// be searched separately.
     Nested(Fields),
 }
 

@@ -241,7 +241,7 @@ fn route(text: &str) -> Result<(String, Address), String> {
 }
 
 impl PolicyArgs {
-    /// Reads the policy. Call it again when the file may have changed.
+    /// Reads the policy. Call this again when the file may have changed.
     pub fn load(&self) -> Result<Policy> {
         match (&self.policy, self.deadline) {
             (Some(path), _) => load_policy(path),

@@ -213,7 +213,7 @@ fn accepts_all(step: &Step, earlier: &Step) -> bool {
     accepted.contains(&Selector::Any) || before.all(|selector| accepted.contains(selector))
 }
 
-/// Milliseconds without trailing zeros.
+/// Formats a time as milliseconds without trailing zeros.
 fn ms(time: Micros) -> String {
     let text = time.as_millis().to_string();
     let short = text.trim_end_matches('0').trim_end_matches('.');

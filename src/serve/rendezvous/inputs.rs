@@ -14,8 +14,8 @@ use crate::stream::cursor::Cursor;
 use crate::stream::input::{Input, Progress};
 use crate::stream::pipe_watch::{PipeWatch, named_pipes};
 
-/// The number of streams that were opened in this process, and the number of the next
-/// stream.
+/// The number of streams that were opened in this process. The next stream gets this
+/// number.
 static OPENED: AtomicU32 = AtomicU32::new(0);
 
 /// One pipe, and the bytes that were read from it.

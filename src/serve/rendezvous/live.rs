@@ -95,14 +95,15 @@ struct Live {
     scores: Vec<LiveStream>,
     folders: Vec<ScoreFolder>,
     scores_ended: bool,
-    /// SIGTERM was received: each stream is read only to the end of its current line.
+    /// Whether SIGTERM was received. If so, each stream is read only to the end of its
+    /// current line.
     finishing: bool,
     clock: Clock,
     /// The time at which the program's monotonic clock was 0.
     started: Instant,
     /// The time of the last wake-up.
     last: Micros,
-    /// The number of scores without memory at the last report.
+    /// The number of scores for which there was no memory, as of the last report.
     not_kept_reported: u64,
 }
 
@@ -305,7 +306,7 @@ impl Live {
     /// Writes the answers and decisions of this wake-up to their queues.
     fn write_effects(&mut self) {
         for effect in self.effects.drain(..) {
-            // A request that was read is valid, so writing cannot fail.
+            // The request was checked when it was read, so writing cannot fail.
             let written = match effect {
                 MailboxEffect::Answer(answer) => self.routes.answer(&answer, self.pending.tail()),
                 MailboxEffect::Decision(decision) => self.routes.decision(&decision.0, decision.1),
@@ -354,7 +355,7 @@ impl Live {
         std::iter::once(&self.requests).chain(&self.scores)
     }
 
-    /// Rejects the lines whose ends did not arrive within the grace.
+    /// Rejects the lines whose ends did not arrive within the grace period.
     fn reject_begun_lines(&mut self, stage: &mut Stage) -> Result<()> {
         for stream in std::iter::once(&mut self.requests).chain(&mut self.scores) {
             let name = stream.cursor.name().to_owned();

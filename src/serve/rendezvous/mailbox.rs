@@ -11,9 +11,9 @@ use crate::wire::message::{Outcome, Score};
 use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
-/// The largest number of models of one request that its policy does not name. Scores of
-/// further models are only counted, so that a model that changes its name with every
-/// score does not slow the others.
+/// For one request, scores of at most this many models that the policy does not name
+/// are kept. Scores of further models are only counted, so that a model that changes
+/// its name with every score does not slow the other models.
 const UNNAMED_MAX: usize = 256;
 
 /// The largest number of duplicates of one request that are kept for its decision.
@@ -94,7 +94,7 @@ pub struct Mailbox {
     /// Each model's first score, in the order of arrival.
     firsts: Vec<FirstScore>,
     /// The indices of `firsts`, sorted by the name and version of their models. The
-    /// list is empty while there are at most [`FEW_MODELS`].
+    /// list is empty while there are at most [`FEW_MODELS`] models.
     by_model: Vec<u32>,
     duplicates: Vec<KeptScore>,
     /// The number of first scores of models that the policy does not name.

@@ -13,9 +13,9 @@ use crate::serve::rendezvous::mailbox::score_bytes;
 use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
-/// The largest number of scores with one id that wait from one stream. Further scores are
-/// orphaned at once. When the request arrives, all of them are handled in one wake-up,
-/// which must be short.
+/// The largest number of scores with one id that wait from one stream. When the request
+/// arrives, all its waiting scores are handled in one wake-up, which must be short. So
+/// further scores are orphaned at once.
 const OF_ONE_ID_MAX: u32 = 512;
 
 /// The approximate memory of a waiting score without its texts, in bytes: its slot, its
@@ -33,7 +33,7 @@ pub struct Orphans {
     /// The first free slot. Free slots are linked by `of_id.next`.
     free: usize,
     by_id: HashMap<Text, IdQueue>,
-    /// Streams without a waiting score are left out.
+    /// The queue of each stream that has a waiting score.
     by_stream: BTreeMap<u32, StreamQueue>,
     bytes: usize,
     count: usize,
@@ -75,7 +75,7 @@ struct StreamQueue {
 #[derive(Debug, Default)]
 struct IdQueue {
     ends: QueueEnds,
-    /// The number of scores from each stream: (stream, count).
+    /// For each stream: its number, and the number of its scores with this id.
     counts: Vec<(u32, u32)>,
 }
 
@@ -204,7 +204,7 @@ impl Orphans {
         taken
     }
 
-    /// Drops the scores that arrived up to a time. Returns their number.
+    /// Drops the scores that arrived at `time` or earlier. Returns their number.
     pub fn drop_up_to(&mut self, time: Micros) -> u64 {
         let mut dropped = 0;
         loop {
@@ -248,13 +248,13 @@ impl Orphans {
         self.bytes -= bytes;
         self.count -= 1;
         if self.count == 0 {
-            // The memory of a flood is freed.
+            // This frees the memory that a flood has used.
             *self = Orphans::new(self.bytes_max);
         }
         Some(score)
     }
 
-    /// Links the neighbours of a slot to each other, in one of its lists.
+    /// Links the neighbours of a slot to each other, in the list that `of` selects.
     fn unlink(&mut self, links: SlotLinks, of: fn(&mut Slot) -> &mut SlotLinks) {
         if let Some(previous) = self.slots.get_mut(links.previous) {
             of(previous).next = links.next;
@@ -393,8 +393,9 @@ mod tests {
                         list.push((id, stream, now));
                         let mut dropped = 0;
                         while list.len() > MANY {
-                            // If two streams have equal numbers of bytes, the
-                            // last one loses a score.
+                            // The stream with the most bytes loses its oldest score; of
+                            // equal streams, the one with the highest number. All
+                            // scores here have equal sizes, so counting them is enough.
                             let held = |stream: u32| list.iter().filter(|it| it.1 == stream).count();
                             let largest = (0..4).max_by_key(|stream| held(*stream)).unwrap();
                             let oldest = list.iter().position(|it| it.1 == largest).unwrap();

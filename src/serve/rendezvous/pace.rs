@@ -1,7 +1,8 @@
 //! Controls how fast a stream of scores is read.
 //!
 //! Whatever a model sends, the answers of other models wait for at most one small block
-//! of its scores. Its scores take only a small part of the program's time.
+//! of this model's scores. And this model's scores take only a small part of the
+//! program's time.
 
 use crate::wire::lines::BLOCK_BYTES;
 use crate::wire::micros::Micros;
@@ -10,8 +11,8 @@ use crate::wire::micros::Micros;
 /// answers need few of its scores. The other streams wait only for one such read.
 pub const SLOW_BLOCK_BYTES: usize = 4096;
 
-/// The number of bytes that one read takes from a slow stream in the middle of a line,
-/// where a byte takes less time.
+/// The number of bytes that one read takes from a slow stream in the middle of a line.
+/// There a byte takes less time than at the end of a line.
 const SLOW_MIDDLE_BYTES: usize = 4 * SLOW_BLOCK_BYTES;
 
 /// How long a stream rests if its scores are not kept, in nanoseconds for each byte. The
@@ -39,9 +40,9 @@ const KEPT_ONE_OF: u64 = 2;
 /// How fast one stream is read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ReadPace {
-    /// Whether answers can need only few of its last records.
+    /// Whether answers can need only few of the last records of the stream.
     is_slow: bool,
-    /// Whether few of its last records were kept.
+    /// Whether few of the last records of the stream were kept.
     is_useless: bool,
     /// Whether the last read ended inside a line.
     is_in_middle: bool,
@@ -131,7 +132,7 @@ mod tests {
         };
         pace.note(few, Micros(5_000));
         assert_eq!(pace.rest(Micros(5_000)), None);
-        // If a quarter of its records is needed, it gets its full block again.
+        // If a quarter of its records is needed, the stream gets its full block again.
         let needed = ReadGain {
             records: 4,
             kept: 4,

@@ -217,7 +217,7 @@ pub struct FilterOptions {
     pub input: InputArgs,
     /// The output for the requests.
     pub output: OutputArgs,
-    /// The JSON pointer to the id in each input; `None` makes ids.
+    /// The JSON pointer to the id in each input. If it is `None`, new ids are made.
     pub id_pointer: Option<String>,
 }
 
@@ -236,7 +236,7 @@ pub struct ClosedLoopOptions {
     pub in_flight_max: usize,
     /// The longest time from a request to its response.
     pub timeout: Duration,
-    /// The JSON pointer to the id in each input; `None` makes ids.
+    /// The JSON pointer to the id in each input. If it is `None`, new ids are made.
     pub id_pointer: Option<String>,
     /// The least number of ids that are remembered.
     pub remembered_ids: usize,
@@ -276,7 +276,7 @@ pub struct HttpOptions {
 /// The name of the header that holds the message id.
 #[derive(Clone, Debug)]
 pub struct IdHeader {
-    /// The name as calls are compared with it, in lower case.
+    /// The name in lower case, for comparisons with the headers of calls.
     pub name: HeaderName,
     /// The name as the user typed it.
     pub as_typed: String,

@@ -46,7 +46,7 @@ pub fn run(stage: &mut Stage, options: ClosedLoopOptions, writer: RequestWriter)
     }
     stage.final_stats(&closed_loop.snapshot(stage));
     match stage.signals.stop() {
-        // The rest of the file is unread.
+        // The file was not read to its end.
         Some(stop) if closed_loop.inputs.input().is_file() => Err(EndedEarly::Signal(stop).into()),
         _ => Ok(()),
     }
@@ -188,7 +188,8 @@ impl ClosedLoop {
     }
 
     fn wants_input(&self) -> bool {
-        // After a signal, the rest of the line that has begun is read at once.
+        // After a signal, the rest of the current line is read even if no further
+        // request may be made.
         self.inputs.wants_more() && (self.is_stopping || self.has_room())
     }
 

@@ -16,7 +16,7 @@ use crate::wire::reject::Reject;
 #[derive(Debug)]
 pub struct LineWrapper {
     writer: RequestWriter,
-    /// The JSON pointer to the id in an input; `None` makes ids.
+    /// The JSON pointer to the id in an input. If it is `None`, new ids are made.
     id_pointer: Option<String>,
     read: u64,
     blank: u64,
@@ -25,7 +25,7 @@ pub struct LineWrapper {
 }
 
 impl LineWrapper {
-    /// With `id_pointer`, takes the ids from the inputs. Without it, makes the ids.
+    /// With `id_pointer`, the ids come from the inputs. Without it, new ids are made.
     pub fn new(writer: RequestWriter, id_pointer: Option<String>) -> LineWrapper {
         LineWrapper {
             writer,

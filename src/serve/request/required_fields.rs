@@ -10,12 +10,12 @@ use crate::wire::object::Object;
 
 /// The fields that a model input needs.
 pub enum RequiredFields {
-    /// The fields of these names, which are numbers. With no names, any input is
-    /// accepted.
+    /// The fields of these names, which must be numbers. If there are no names, any
+    /// input is accepted.
     Named(Vec<String>),
     /// The features of this model.
     OfModel {
-        /// Reads the features of an input.
+        /// The model, which reads its features from an input.
         model: Box<Model>,
         /// The features of the last input. The memory is used again for each
         /// input.
@@ -28,7 +28,7 @@ pub enum RequiredFields {
 pub struct Field<'a> {
     /// The name.
     pub name: &'a str,
-    /// Whether the value is a number; else it is a text.
+    /// Whether the value is a number; if not, it is a text.
     pub is_number: bool,
     /// Whether an input without the field is refused.
     pub is_required: bool,

@@ -124,8 +124,8 @@ impl Unanswered {
             }
             self.order.pop_front();
         }
-        // If the request at the front is slow, answered requests accumulate in
-        // the order.
+        // If the first request of `order` stays unanswered for long, answered requests
+        // accumulate behind it.
         if self.order.len() > 2 * self.unanswered.len() + 1024 {
             let mut order = std::mem::take(&mut self.order);
             order.retain(|(sent_at, id)| self.is_unanswered(sent_at, id));
@@ -133,7 +133,7 @@ impl Unanswered {
         }
     }
 
-    /// Extends all time-outs by `duration`. For this time, the program read no
+    /// Extends all time-outs by `duration`: the time during which the program read no
     /// responses, because the reader of the answers was slow.
     pub fn extend_timeouts(&mut self, duration: Duration) {
         self.suspended += duration;

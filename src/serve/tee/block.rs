@@ -25,7 +25,7 @@ pub struct Block {
     records: u64,
     /// When the lines were read.
     read_at: Instant,
-    /// If the lines were read from a spill: the position of their end.
+    /// The position after the last line in the spill, if the lines were read from a spill.
     spill_end: Option<SpillPosition>,
 }
 
@@ -41,8 +41,8 @@ impl Block {
         }
     }
 
-    /// Returns the block, marked as read from a spill. Its last line ends at
-    /// `spill_end` there.
+    /// Returns the block, marked as read from a spill. In the spill, its last line ends at
+    /// `spill_end`.
     pub fn with_spill_end(self, spill_end: SpillPosition) -> Block {
         Block {
             spill_end: Some(spill_end),
@@ -70,7 +70,7 @@ impl Block {
         self.read_at
     }
 
-    /// If the lines were read from a spill: the position of their end.
+    /// The position after the last line in the spill, if the lines were read from a spill.
     pub fn spill_end(&self) -> Option<SpillPosition> {
         self.spill_end
     }

@@ -41,7 +41,7 @@ pub struct Tee {
     pub(super) folders: Vec<Folder>,
     /// Reports named pipes that appear, disappear or are opened.
     pub(super) watch: PipeWatch,
-    /// An eventfd; it becomes readable when a spill has something for the main loop.
+    /// An eventfd that becomes readable when a spill has something for the main loop.
     pub(super) spill_wake: Arc<OwnedFd>,
     /// The lock on the spill folder, held while the process runs.
     pub(super) _spill_lock: Option<File>,
@@ -272,7 +272,7 @@ impl Tee {
         times.into_iter().flatten().min()
     }
 
-    /// Decides whether to read more input, from the states of all branches.
+    /// Uses the states of all branches to decide whether to read more input.
     fn pace(&mut self, now: Instant) -> BranchPacing {
         let mut pacing_states = Vec::with_capacity(self.branches.len());
         let mut recheck_at: Option<Instant> = None;

@@ -1,4 +1,4 @@
-//! Decides whether to read more input, from the states of all branches (pure).
+//! Uses the states of all branches to decide whether to read more input (pure).
 //!
 //! If no branch is live, a reader that keeps reading sets the speed of the input: spilling its
 //! lines would only cost time. A reader that lags delays the others until its delay budget is
@@ -15,8 +15,8 @@ const DELAY_BUDGET_MAX: Duration = Duration::from_millis(250);
 /// In this many seconds, the delay budget grows by one second.
 const DELAY_BUDGET_REFILL: u32 = 32;
 
-/// While a branch empties its spill, it counts the bytes read and written in windows of this
-/// length.
+/// The length of a window. While a branch empties its spill, it counts the bytes that are read and
+/// written in each window.
 const WINDOW: Duration = Duration::from_millis(250);
 
 /// If a reader is too slow to empty its spill, it may not stop the input again for this long.
@@ -268,8 +268,8 @@ mod tests {
     fn a_reader_as_fast_as_the_others_empties_its_spill() {
         for (reader, waits) in [(400_000, false), (370_000, false), (100_000, true)] {
             let (read, taken) = minute(400_000, reader, waits);
-            // The reader took more bytes than the input brought, so it has caught up on
-            // the first second.
+            // The reader took more bytes than the input brought. So it has made up for the first
+            // second, in which it took nothing.
             assert!(taken > read, "{taken} of {read}");
             assert!(read > taken / 10 * 7, "{read} for {taken}");
         }

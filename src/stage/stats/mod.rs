@@ -24,7 +24,8 @@ pub struct Latencies {
 
 impl Default for Latencies {
     fn default() -> Latencies {
-        // From 1 µs to an hour with three digits, which takes at most 180 KiB.
+        // The histogram covers 1 µs to an hour with three digits, and takes at most 180
+        // KiB.
         let histogram = Histogram::new_with_bounds(1, 3_600_000_000, 3);
         Latencies {
             histogram: histogram.expect("the bounds are in order"),
@@ -155,7 +156,8 @@ impl Snapshot {
         }
     }
 
-    /// The counts as one JSON object on a line. `running` is the time since the start.
+    /// The counts as one line with a JSON object. `running` is the time since the
+    /// start.
     pub fn json(&self, program: &str, running: Duration) -> String {
         let mut text = Vec::new();
         let mut object = ObjectWriter::new(&mut text);

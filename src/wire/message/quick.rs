@@ -146,7 +146,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Values that can occur in records, and others.
+    /// JSON values: some that occur in valid records, and others.
     fn any_value() -> impl Strategy<Value = String> {
         let leaf = prop_oneof![
             Just("1".to_owned()),

@@ -1,6 +1,6 @@
 //! The index template, which maps the fields of requests, scores, responses and
-//! decisions. All of them share one template, since later records have the fields of
-//! earlier ones and more.
+//! decisions. All four share one template, because each kind of record has the fields
+//! of the kinds before it.
 
 use clap::ValueEnum;
 use serde_json::{Map, Value, json};
@@ -13,7 +13,8 @@ pub const MADE_BY: &str = "rv-es-sink";
 /// The priority, which is higher than that of Elasticsearch's own templates.
 const PRIORITY: u32 = 200;
 
-/// Longer texts are stored and not indexed. The service accepts no term above 32 KiB.
+/// The longest text that is indexed, in characters. Longer texts are only stored. The
+/// service accepts no term above 32 KiB.
 const KEYWORD_CHARS_MAX: u32 = 1024;
 
 /// The limit of fields. It is twice the service's default, since each field of an input

@@ -92,8 +92,8 @@ fn is_scalar(text: &str) -> bool {
     }
 }
 
-/// Whether the service makes one field from a name. It treats a dot as a separator of
-/// objects.
+/// Whether the service makes one field from a name. The service treats a dot in a name
+/// as a separator of objects.
 fn is_one_field(name: &str) -> bool {
     !name.trim().is_empty() && name.len() <= NAME_BYTES_MAX && !name.contains('.')
 }

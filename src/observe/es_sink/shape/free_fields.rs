@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use crate::observe::es_sink::shape::fits::{NAME_BYTES_MAX, has_service_name, is_flat};
 use crate::wire::object::{Object, ObjectWriter, array_items};
 
-/// Values that are nested more deeply are stored and not indexed.
+/// The deepest nesting of a value that is indexed. Values that are nested more deeply
+/// are only stored.
 const DEPTH_MAX: usize = 32;
 
 /// The largest number of fields of one object. Further fields are stored and not indexed.

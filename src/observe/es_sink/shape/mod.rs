@@ -20,8 +20,8 @@ use crate::observe::es_sink::shape::fits::{
 use crate::observe::es_sink::shape::free_fields::FreeFields;
 use crate::wire::object::{Member, Object, ObjectWriter, array_items};
 
-/// In a field that the template maps to an object, a value that is not an object gets
-/// this key.
+/// If the template maps a field to an object and the value is not an object, the
+/// document has an object there. This object holds the value under this key.
 const VALUE_KEY: &str = "\"value\"";
 
 /// The fields of a record that are indexed.

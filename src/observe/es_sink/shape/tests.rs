@@ -135,7 +135,7 @@ fn what_is_deep_or_much_is_bounded() {
     assert!(shaped(&values, IndexedFields::All)[AS_RECEIVED].is_string());
 }
 
-/// JSON of any form, with names that have a meaning.
+/// JSON of any form. Many of its names have a meaning for the sink or the service.
 fn any_json() -> impl Strategy<Value = String> {
     let name = prop_oneof![
         "[a-c]{1,2}",

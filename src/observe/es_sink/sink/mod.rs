@@ -39,7 +39,8 @@ pub struct EsSink {
     client: Arc<Client>,
     servers: Servers,
     overload_backoff: Backoff,
-    /// Set while the service is overloaded: the time of the next call.
+    /// The time of the next call while the service is overloaded; otherwise `None` or a
+    /// time in the past.
     overloaded_until: Option<Instant>,
     outbox: Outbox,
     calls: BulkCalls,
@@ -54,7 +55,7 @@ pub struct EsSink {
     /// service.
     has_worked: bool,
     pipeline: Option<String>,
-    /// The input's name in messages.
+    /// The name that messages use for the input.
     input: String,
     /// Whether rejected records are written to a file.
     keeps_rejects: bool,
@@ -204,7 +205,7 @@ impl EsSink {
         self.pass.as_ref().is_some_and(PassThrough::is_full)
     }
 
-    /// Notes the input's name before its first line.
+    /// Notes the name of the input. The loop calls this before the first line.
     fn set_input(&mut self, input: &str) {
         if self.input.is_empty() {
             self.input = input.to_owned();

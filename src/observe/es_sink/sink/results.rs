@@ -278,7 +278,7 @@ impl EsSink {
         Ok(())
     }
 
-    /// Sends the operation in `scratch` instead of the item's.
+    /// Sends the operation in `scratch` instead of the operation of `item`.
     fn send_scratch(&mut self, item: Item) {
         self.counts.retried += 1;
         let body = &self.scratch;

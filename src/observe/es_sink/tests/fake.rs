@@ -10,7 +10,7 @@ use std::time::Instant;
 use flate2::read::GzDecoder;
 use serde_json::Value;
 
-/// One call as the service saw it.
+/// One call that the service received.
 #[derive(Clone, Debug)]
 pub struct Call {
     /// The request line and the headers.
@@ -35,16 +35,17 @@ pub enum Answer {
     Raw(&'static [u8]),
 }
 
-/// The index is read-only.
+/// Stands for status 403 with the error of a read-only index.
 pub const BLOCKED: u16 = 1;
 
-/// The index is a data stream.
+/// Stands for status 400 with the error of a data stream, which accepts only `create`.
 pub const CREATE_ONLY: u16 = 2;
 
-/// The limit of fields is reached.
+/// Stands for status 400 with the error of an index that has reached its limit of
+/// fields.
 pub const TOO_MANY_FIELDS: u16 = 3;
 
-/// A status of success together with an error.
+/// Stands for status 201 together with an error.
 pub const WELL_BUT: u16 = 4;
 
 /// A service on the loopback. Its thread ends with the tests.
@@ -131,7 +132,7 @@ const ABOUT: &str = r#"{"version":{"number":"8.0.0"}}"#;
 fn items(statuses: &[u16]) -> String {
     let item = |status: &u16| {
         match status {
-        // The errors in the form of the real services.
+        // The errors have the form that real services use.
         &BLOCKED => r#"{"index":{"status":403,"error":{"type":"cluster_block_exception","reason":"index [i] blocked"}}}"#.to_owned(),
         &CREATE_ONLY => r#"{"index":{"status":400,"error":{"type":"illegal_argument_exception","reason":"only write ops with an op_type of create are allowed in data streams"}}}"#.to_owned(),
         &TOO_MANY_FIELDS => r#"{"index":{"status":400,"error":{"type":"document_parsing_exception","reason":"failed to parse","caused_by":{"reason":"Limit of total fields [5] has been exceeded"}}}}"#.to_owned(),

@@ -225,7 +225,8 @@ fn a_service_that_does_not_answer_is_given_up() {
     });
     let run = Run::new(&fake.url(), &["--timeout=30ms"], &records(2));
     run.outcome.unwrap();
-    // The first call worked too: the second has written the same documents.
+    // The service accepted the first call, too. But the sink counts each record once,
+    // because the second call wrote the same documents.
     assert!(fake.calls().len() >= 2);
     assert_eq!(run.sink.counts.indexed, 2);
 }
@@ -279,7 +280,9 @@ fn what_no_call_can_mend_ends_the_run_and_shows_no_secret() {
         // No record is lost: the records that were read are in the rejects.
         assert_eq!(run.rejects.len(), 3);
         let calls = fake.calls();
-        // A call that cannot be read is tried record by record.
+        // After status 400, the sink sends the records in smaller calls, because a
+        // single record may be the cause. The second call has one record, and its
+        // failure ends the run.
         assert_eq!(calls.len(), if status == 400 { 2 } else { 1 }, "{status}");
         let head = &calls[0].head;
         assert!(head.contains("authorization: Basic bWU6Y2FuYXJ5\r\n"));
@@ -310,7 +313,7 @@ fn a_bad_record_is_set_aside_before_it_is_sent() {
     assert_eq!(lines, [3, 4, 5]);
 }
 
-/// A sink without a loop, and the stage for its calls.
+/// A sink that no loop runs, and the stage that its functions need.
 fn alone(url: &str, flags: &[&str]) -> (Stage, EsSink) {
     let all = ["rv-es-sink", "-q", "--index=i", "--url", url];
     let all = all.iter().chain(flags);
@@ -607,7 +610,7 @@ fn whatever_the_service_does_each_record_is_there_in_the_end() {
                 (state >> 33) % sides
             };
             let troubled = number < 60 && roll(3) > 0;
-            // A call that is answered with an error may have worked.
+            // The service may execute a call and still answer with an error.
             if !troubled || roll(2) == 0 {
                 let statuses: Vec<u16> = call
                     .ids
@@ -676,7 +679,7 @@ fn a_record_that_says_more_than_there_is_room_for_is_indexed_by_its_named_fields
     assert_eq!(run.passed, records(3));
     let last = fake.calls().pop().unwrap();
     assert!(last.body.contains("\"asReceived\":\"{"), "{}", last.body);
-    // If this does not help, the record is refused.
+    // If the service refuses the mapped fields, too, the record is rejected.
     let fake = Fake::start(|_, call| Answer::Items(vec![TOO_MANY_FIELDS; call.ids.len()]));
     let run = Run::new(&fake.url(), &[], &records(3));
     run.outcome.as_ref().unwrap();
@@ -751,7 +754,8 @@ fn a_reply_without_an_end_is_given_up_in_bounded_memory() {
     let url = format!("http://{}", listener.local_addr().unwrap());
     let counting = thread::spawn(move || {
         let (mut stream, _) = listener.accept().unwrap();
-        // A reply that precedes the call would not be valid.
+        // The service reads the call first. A reply that precedes the call would be
+        // invalid.
         let mut reader = std::io::BufReader::new(stream.try_clone().unwrap());
         let mut line = String::new();
         while !line.starts_with("{\"messageId\"") {

@@ -1,9 +1,9 @@
 //! The rules, as a pure function: which score answers a request, and when.
 //!
 //! [`choose`] returns the answer that the request gets if no further score arrives. A
-//! score that arrives after the time of this choice cannot change it. If a score arrives
-//! earlier, the caller calls [`choose`] again. So one function gives both the answer and
-//! the time to wake.
+//! score that arrives after the time of this answer cannot change the answer. If a
+//! score arrives earlier, the caller calls [`choose`] again. So one function gives both
+//! the answer and the time at which the caller must wake.
 
 use crate::serve::rendezvous::policy::{AcceptingSteps, NamedModel, Policy, Share};
 use crate::wire::micros::Micros;
@@ -289,7 +289,7 @@ mod tests {
         })
     }
 
-    /// (winner, answered after ms, reason)
+    /// Returns the winner, the time of the answer in ms, and the reason.
     fn ask(policy: &str, share: Option<usize>, arrivals: &[Arrival]) -> (String, i64, Reason) {
         let policy = Policy::parse(policy, "policy").unwrap();
         let choice = choose(&policy, share, found(&policy, arrivals));

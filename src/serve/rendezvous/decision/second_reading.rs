@@ -1,6 +1,6 @@
-//! The rules of the decision, implemented a second time. This implementation goes through
-//! the time millisecond by millisecond, and applies the rules at each. A property test
-//! compares it with [`choose`].
+//! The rules of the decision, implemented a second time. This implementation goes
+//! through the time in steps of a millisecond, and applies the rules at each step. A
+//! property test compares it with [`choose`].
 
 use crate::serve::rendezvous::decision::{Arrival, Reason, choose};
 use crate::serve::rendezvous::policy::Policy;
@@ -13,11 +13,12 @@ const DEADLINE: i64 = 12;
 #[derive(Clone, Debug)]
 struct Case {
     expect: Vec<&'static str>,
-    /// (after, selectors)
+    /// For each step: the time at which it begins, and its selectors.
     steps: Vec<(i64, Vec<&'static str>)>,
     /// The time until which the request waits for `c@1`.
     share_until: Option<i64>,
-    /// (name, version, at, failed)
+    /// For each score: the model's name and version, the arrival, and whether the model
+    /// failed.
     scores: Vec<(&'static str, u64, i64, bool)>,
 }
 
@@ -36,8 +37,8 @@ impl Case {
         Policy::parse(&text, "drawn").unwrap_or_else(|error| panic!("{error}\n{text}"))
     }
 
-    /// Each model's earliest score. If several arrived at the same time, the first of
-    /// them.
+    /// Each model's earliest score. If several scores of a model arrived at the same
+    /// time, the first of them counts.
     fn firsts(&self) -> Vec<(&'static str, u64, i64, bool)> {
         let mut firsts: Vec<(&'static str, u64, i64, bool)> = Vec::new();
         for score in &self.scores {
@@ -53,7 +54,7 @@ impl Case {
         firsts
     }
 
-    /// (winner, at, reason) by the rules.
+    /// Applies the rules. Returns the winner, the time of the answer, and the reason.
     fn naive(&self) -> (Option<(&'static str, u64)>, i64, &'static str) {
         let scores = self.firsts();
         for now in 0..=DEADLINE {

@@ -25,7 +25,7 @@ pub enum MailboxEvent<'a> {
     Score {
         /// The score.
         score: &'a Score<'a>,
-        /// The number of its stream, which is unique in the process.
+        /// The number of the score's stream. It is unique in the process.
         stream: u32,
     },
     /// All ready input has been read. Answers are given only now, so that scores that
@@ -89,7 +89,7 @@ struct TimedMailbox {
     /// The request's origin on the program's monotonic clock. The origin is negative
     /// if the request is older than the program.
     origin: Micros,
-    /// The time of its timer; [`NEVER`] without a timer.
+    /// The time of the mailbox's timer; [`NEVER`] without a timer.
     due: Micros,
     /// Whether the mailbox is in [`Mailboxes::changed`].
     changed: bool,
@@ -146,7 +146,7 @@ pub struct Mailboxes {
     /// Requests without an answer, by number.
     open: BTreeMap<u64, TimedMailbox>,
     answered: BTreeMap<u64, AnsweredMailbox>,
-    /// The number of mailboxes that were opened, and the number of the next mailbox.
+    /// The number of mailboxes that were opened. The next mailbox gets this number.
     opened: u64,
     /// The approximate memory of all mailboxes, in bytes.
     bytes: usize,
@@ -160,8 +160,8 @@ pub struct Mailboxes {
     scores_ended: bool,
     /// The counts of all requests and scores.
     pub counts: RendezvousCounts,
-    /// The number of scores that were put into a mailbox, without duplicates. A stream
-    /// with few of these scores is read more slowly.
+    /// The number of scores that were put into a mailbox. Duplicates do not count. A
+    /// stream with few of these scores is read more slowly.
     pub kept: u64,
     /// The number of these scores that an answer can need. A stream with few of these
     /// is also read more slowly.

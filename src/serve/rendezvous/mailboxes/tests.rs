@@ -283,7 +283,7 @@ fn the_scores_of_one_request_are_bounded_and_the_models_of_the_policy_have_their
     for version in 0..100 {
         let outcome = message::Outcome::Result(&result);
         bench.at(1).outcome("a", "shadow", version, outcome);
-        // The answer does not need the duplicates of lr either.
+        // The answer does not need the duplicates of `lr` either.
         bench.outcome("a", "lr", 0, message::Outcome::Result(&result));
         assert!(bench.mailboxes.bytes < 1 << 20, "{}", bench.mailboxes.bytes);
     }
@@ -299,7 +299,8 @@ fn the_scores_of_one_request_are_bounded_and_the_models_of_the_policy_have_their
     bench.event(MailboxEvent::Shutdown);
     let counts = &bench.mailboxes.counts;
     assert_eq!((counts.used, counts.duplicate), (2, 99));
-    // The 100 scores of shadow, kept or not, and the first score of lr.
+    // All 100 scores of `shadow` count here, whether they were kept or not, and so does
+    // the first score of `lr`.
     assert_eq!(counts.unused, 101);
     assert!(counts.not_kept > 180, "{}", counts.not_kept);
     counts.assert_balanced();
@@ -412,8 +413,8 @@ fn memory_is_bounded_in_bytes_and_the_oldest_is_answered() {
 
 #[test]
 fn a_million_requests_leave_nothing_behind() {
-    // The test takes a tenth of a million, because a debug build is slow.
-    // scripts/bench/mailboxes.sh takes a million.
+    // This test uses a hundred thousand requests, because a debug build is slow.
+    // scripts/bench/mailboxes.sh uses a million.
     let mut bench = Bench::with(MailboxLimits {
         mailboxes_max: 5_000,
         mailbox_bytes_max: 1 << 30,

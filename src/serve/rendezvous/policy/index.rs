@@ -33,7 +33,8 @@ struct ModelUses {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct StepRank {
     step: usize,
-    /// 0 is preferred to 1.
+    /// The position of the entry in the preference, from 0. Lower positions are
+    /// preferred.
     rank: usize,
 }
 

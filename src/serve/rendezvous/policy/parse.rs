@@ -15,7 +15,8 @@ use crate::wire::micros::Micros;
 use crate::wire::sha256::short_hash;
 use crate::wire::text::Text;
 
-/// The longest deadline. With it, sums of times in microseconds cannot overflow.
+/// The longest deadline. Because of this limit, sums of times in microseconds cannot
+/// overflow.
 const DEADLINE_MAX: Micros = Micros(24 * 3600 * 1_000_000);
 
 /// The largest number of models in `--prefer`. Each step names all models before it, so
@@ -33,7 +34,8 @@ impl Policy {
     }
 
     /// The policy of `--prefer` and `--deadline`: the first model may answer from the
-    /// start, and each further model an equal part of the deadline later.
+    /// start. The deadline is divided into as many equal parts as there are models, and
+    /// each further model may answer one part later.
     pub fn from_preference(models: &[String], deadline: Duration) -> Result<Policy, String> {
         if models.len() > PREFERRED_MAX {
             return Err(format!(
@@ -59,7 +61,7 @@ impl Policy {
     }
 }
 
-/// A fault of a policy: its bytes in the text, and the message.
+/// A fault of a policy: the faulty range of the text, in bytes, and the message.
 type PolicyFault = (Range<usize>, String);
 
 fn read(text: &str) -> Result<Policy, PolicyFault> {
@@ -68,7 +70,7 @@ fn read(text: &str) -> Result<Policy, PolicyFault> {
     Checker { written: &written }.check(text)
 }
 
-/// A policy as in its text, before the checks.
+/// The content of a policy's text, before the checks.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WrittenPolicy {
@@ -321,7 +323,7 @@ impl Checker<'_> {
             // floats. Adding 0 turns -0 into 0.
             let draws = *from + 0.0..*to;
             let start = draws.start.to_bits();
-            // This also refuses NaN.
+            // These comparisons also refuse NaN.
             if !(0.0 <= *from && from < to && *to <= 1.0) {
                 let message = format!(
                     "a share must be within 0 and 1, with from < to, and {from}..{to} is not"

@@ -75,7 +75,7 @@ pub struct Share {
     /// The draws of the share, within 0 to 1. A request is in the share if its draw
     /// is in this range.
     pub draws: Range<f64>,
-    /// The time until which its requests wait for the model, measured from their
-    /// origin.
+    /// The time until which a request of the share waits for the model, measured from
+    /// the request's origin.
     pub until: Micros,
 }

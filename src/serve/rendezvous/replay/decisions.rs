@@ -24,7 +24,8 @@ use crate::wire::text::Text;
 enum PolicySource {
     /// One policy for all decisions.
     One(Rc<Policy>),
-    /// The policy of each decision, from a folder with policies under their hashes.
+    /// The policy of each decision, from a folder that stores policies under their
+    /// hashes.
     Stored {
         folder: PathBuf,
         loaded: HashMap<String, Rc<Policy>>,
@@ -42,8 +43,8 @@ impl PolicySource {
         })
     }
 
-    /// The policy for a decision. `hash` is the hash of the policy that it was
-    /// recorded under.
+    /// The policy for a decision. `hash` is the hash of the policy under which the
+    /// decision was made.
     fn policy(&mut self, hash: &str) -> Result<Rc<Policy>> {
         let (folder, loaded) = match self {
             PolicySource::One(policy) => return Ok(Rc::clone(policy)),
@@ -90,7 +91,7 @@ impl RecordedDecision<'_> {
     }
 }
 
-/// Replays each decision, in the order in which they were recorded.
+/// Replays the decisions in the order in which they were recorded.
 pub fn run(stage: &mut Stage, args: &RendezvousArgs, responder: &mut Responder) -> Result<()> {
     let mut policies = PolicySource::open(args)?;
     let address = args.replaying.input.as_ref().unwrap_or(&Address::Standard);

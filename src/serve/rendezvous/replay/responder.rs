@@ -75,7 +75,7 @@ impl Responder {
             .routes
             .answer(&answer, &mut self.pending)
             .and_then(|()| self.routes.decision(mailbox, choice));
-        // A request that was read is valid, so writing cannot fail.
+        // The request was checked when it was read, so writing cannot fail.
         debug_assert!(written.is_ok(), "{written:?}");
         if self.pending.len() + self.routes.waiting_bytes() >= WRITE_BYTES {
             self.flush(stage)?;
@@ -83,8 +83,8 @@ impl Responder {
         Ok(())
     }
 
-    /// Writes the pending responses. Unlike in service, it waits for every reader,
-    /// because a replay drops no record.
+    /// Writes the pending responses. Unlike a rendezvous in service, a replay waits for
+    /// every reader, because it drops no record.
     pub fn flush(&mut self, stage: &mut Stage) -> Result<()> {
         stage.report.flush()?;
         stage.show_stats(|stage| self.snapshot(stage));

@@ -21,7 +21,8 @@ pub struct AnswerChanges {
     compared: u64,
     changed: u64,
     /// The number of changed answers, by the model of the recorded answer and the
-    /// model of the new answer. Both may be one model, with another result.
+    /// model of the new answer. Both may be the same model, if only its result has
+    /// changed.
     by_models: BTreeMap<(String, String), u64>,
 }
 

@@ -47,7 +47,7 @@ pub fn error(status: StatusCode, message: &str) -> HttpAnswer {
     json(status, error_body(message).into())
 }
 
-/// A 400.
+/// A 400: the call is invalid.
 pub fn bad_request(message: &str) -> Box<HttpAnswer> {
     Box::new(error(StatusCode::BAD_REQUEST, message))
 }

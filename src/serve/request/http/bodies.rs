@@ -33,7 +33,7 @@ pub struct Bodies {
     reserved_bytes: Cell<usize>,
 }
 
-/// Memory that is reserved for one body, until this is dropped.
+/// Memory that is reserved for one body. Dropping this value releases the memory.
 #[derive(Debug)]
 pub struct BodyReservation {
     bodies: Rc<Bodies>,

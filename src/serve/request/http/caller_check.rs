@@ -2,9 +2,9 @@
 //!
 //! A browser runs pages of any site, and lets them send calls to services on this
 //! machine. Two headers distinguish the calls of pages from those of the service's own
-//! clients. `Host` is the host in the address of the call. If an attacker's name
-//! resolves to this machine (DNS rebinding), `Host` is that name. `Origin` is the site
-//! of the page.
+//! clients. `Host` is the host in the address of the call. An attacker can own a host
+//! name and let the name resolve to this machine (DNS rebinding). Then `Host` is that
+//! name. `Origin` is the site of the page.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
@@ -31,7 +31,7 @@ pub enum HostName {
     Any,
     /// One host. The port is given, or any port is accepted (`None`).
     Named {
-        /// In lower case, without brackets.
+        /// The host, in lower case and without brackets.
         host: String,
         /// The port that a call must name.
         port: Option<u16>,
@@ -107,9 +107,9 @@ pub struct Caller {
 }
 
 impl CallerCheck {
-    /// The check of a listener at `own_address`. At a loopback address it accepts its
-    /// own names and `names`. At another address it accepts every name if `names` is
-    /// empty. Pages of other sites may send `id_header`.
+    /// The check of a listener at `own_address`. At a loopback address, the check
+    /// accepts the service's own names and `names`. At another address, it accepts
+    /// every name if `names` is empty. Pages of other sites may send `id_header`.
     pub fn new(
         own_address: SocketAddr,
         names: &[HostName],

@@ -27,8 +27,8 @@ pub struct ClientStream {
     read_is_held_back: bool,
     /// The unsent rest of the answer to invalid headers.
     parse_error: Vec<u8>,
-    /// Set after the last answer: the time until which the client's bytes are
-    /// discarded.
+    /// The time until which the client's bytes are discarded. It is set after the last
+    /// answer.
     drain_end: Option<Instant>,
 }
 

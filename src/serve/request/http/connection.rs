@@ -58,7 +58,7 @@ pub struct ClientConnection {
     malformed: Cell<bool>,
     /// Wakes the task that serves the connection.
     waker: RefCell<Option<Waker>>,
-    /// The index in the list of connections; `None` once it is removed.
+    /// The index in the list of connections; `None` once the connection is removed.
     pub index: Cell<Option<usize>>,
 }
 
@@ -147,7 +147,8 @@ impl ClientConnection {
 
     /// The time at which the connection times out. `None` while a call is being
     /// answered, because calls have their own time-out. Also `None` while a body is
-    /// being read, because an expired body gets an answer first.
+    /// being read, because a body that takes too long is answered with an error before
+    /// the connection closes.
     pub fn expiry(&self, timeouts: ClientTimeouts) -> Option<Instant> {
         let since = self.phase_since.get();
         match (self.write_blocked_since.get(), self.phase.get()) {

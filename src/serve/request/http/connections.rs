@@ -109,9 +109,9 @@ impl Connections {
         }
     }
 
-    /// Whether a connection that is about to send an answer must close after the
-    /// answer: because the program ends, or because a new connection waits for a slot.
-    /// Only one connection closes for each new one.
+    /// Asks, before an answer is sent, whether its connection must close afterwards.
+    /// This is so if the program ends, or if a new connection waits for a slot. Only
+    /// one connection closes for each new one.
     pub fn takes_close_request(&self) -> bool {
         self.stopping.get() || self.slot_wanted.take()
     }
@@ -236,8 +236,9 @@ mod tests {
         write: Duration::from_secs(10),
     };
 
-    /// A listener with one connection for each item: its phase, whether its writes are
-    /// blocked, and for how many seconds.
+    /// A listener with one connection for each item. An item gives the phase of the
+    /// connection, whether its writes are blocked, and for how many seconds it has been
+    /// so.
     fn connections(each: &[(Phase, bool, u64)]) -> (Rc<Connections>, Vec<ConnectionSlot>, Instant) {
         let start = Instant::now();
         let now = start + Duration::from_secs(1000);

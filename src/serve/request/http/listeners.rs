@@ -62,8 +62,7 @@ impl Listeners {
         })
     }
 
-    /// Starts a task for each listener that accepts connections, and prints the
-    /// addresses.
+    /// For each listener, starts a task that accepts connections. Prints the addresses.
     pub fn start(
         self,
         stage: &Stage,

@@ -35,7 +35,7 @@ pub enum SendError {
     IdInUse,
 }
 
-/// The sending half of an open call.
+/// The side of an open call that the answer is sent to; [`OpenCall`] receives it.
 #[derive(Debug)]
 struct WaitingCall {
     /// Distinguishes the call from an earlier call with the same id.
@@ -90,8 +90,8 @@ impl OpenCalls {
     }
 
     /// Sends a request. `id` is the message id of the request; if it is `None`, a new
-    /// id is made. Fails if a limit is
-    /// reached, a pipe has no other end, or the id belongs to an open call.
+    /// id is made. Fails if a limit is reached, if a pipe has no other end, or if the
+    /// id belongs to an open call.
     pub fn send(
         self: &Rc<Self>,
         id: Option<String>,
@@ -140,23 +140,23 @@ impl OpenCalls {
         }
     }
 
-    /// The requests have a reader now.
+    /// Notes that the requests have a reader now.
     pub fn requests_opened(&self) {
         self.requests_have_reader.set(true);
     }
 
-    /// The last reader of the requests has closed.
+    /// Notes that the last reader of the requests has closed their pipe.
     pub fn requests_closed(&self) {
         self.requests_have_reader.set(false);
         self.fail_open_calls("the last reader of the requests has closed");
     }
 
-    /// The responses have a writer now.
+    /// Notes that the responses have a writer now.
     pub fn responses_opened(&self) {
         self.responses_have_writer.set(true);
     }
 
-    /// The last writer of the responses has closed.
+    /// Notes that the last writer of the responses has closed their pipe.
     pub fn responses_closed(&self) {
         self.responses_have_writer.set(false);
         self.fail_open_calls("the last writer of the responses has closed");
@@ -172,8 +172,8 @@ impl OpenCalls {
         drop(open_calls);
     }
 
-    /// Handles a line of the responses: passes the response to its call. `input` is
-    /// the name of the pipe in messages.
+    /// Handles a line of the responses: passes the response to its call. `input` is the
+    /// name that messages use for the pipe.
     pub fn take_response(&self, input: &str, line: &Line) {
         let read = || {
             let Some(bytes) = line.record()? else {
@@ -272,7 +272,8 @@ mod tests {
             }
         };
         assert_eq!(refused, SendError::Full);
-        // The limit, and the call that exceeds it.
+        // Sixteen requests of 1 MiB fill the limit. One more may be accepted, because
+        // the limit is checked before a request is added.
         assert!((16..=17).contains(&calls.len()), "{}", calls.len());
         let batch = take_batch(&open_calls);
         assert!(batch.len() > 16 << 20);

@@ -1,7 +1,8 @@
-//! JSON bodies for hyper's answers to calls that it cannot parse.
+//! JSON bodies for hyper's answers to calls that hyper cannot parse.
 //!
 //! If headers are invalid, hyper itself sends an answer without a body. This answer is
-//! the last one on its connection. The stream recognises it by its form and adds a body.
+//! the last one on its connection. The client's stream recognises such an answer by its
+//! form and adds a body.
 
 use hyper::StatusCode;
 

@@ -29,7 +29,7 @@ impl RequestBuffer {
     }
 
     /// Whether the buffer accepts no more requests. The batch that is being written
-    /// is included.
+    /// counts, too.
     pub fn is_full(&self) -> bool {
         self.pending.borrow().len() + self.batch_bytes.get() > self.bytes_max
     }

@@ -69,7 +69,7 @@ async fn reopen(address: &Address) -> Result<Output> {
     }
 }
 
-/// Writes until the last reader has closed.
+/// Writes until the last reader has closed the pipe.
 async fn write_until_closed(open_calls: &OpenCalls, output: &mut Output) -> Result<()> {
     let error_watch = error_watch(output);
     loop {
@@ -93,13 +93,14 @@ async fn write_until_closed(open_calls: &OpenCalls, output: &mut Output) -> Resu
     }
 }
 
-/// Watches the pipe for the error that poll reports when the last reader closes, even
-/// while nothing is written. Returns `None` if only a write can detect this.
+/// Watches the pipe for an error, even while nothing is written. Poll reports this
+/// error when the last reader closes the pipe. Returns `None` if only a write can
+/// detect this.
 fn error_watch(output: &Output) -> Option<pipe::Receiver> {
     let (fd, _) = output.readiness()?;
     let fd = fd.try_clone_to_owned().ok()?;
-    // This is the writing end, which is never readable. So only an error wakes a
-    // receiver of it; poll always reports errors.
+    // This is the writing end, which is never readable, and poll always reports errors.
+    // So only an error can wake a receiver that watches this end.
     pipe::Receiver::from_owned_fd_unchecked(fd).ok()
 }
 

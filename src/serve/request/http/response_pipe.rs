@@ -73,7 +73,8 @@ pub async fn read(
 /// Waits until the pipe has a writer, or contains bytes of an earlier writer.
 async fn await_writer(name: &str, mut input: Input) -> Result<Input> {
     loop {
-        // The watch begins before the check, so that it misses no open.
+        // The watch begins before the check. So no writer can open the pipe unnoticed
+        // between the two.
         let open_events = open_events(name);
         if input.has_writer() {
             return Ok(input);
@@ -114,7 +115,7 @@ async fn next_event(events: Option<pipe::Receiver>) {
     }
 }
 
-/// Reads until the last writer has closed.
+/// Reads until the last writer has closed the pipe.
 async fn read_until_closed(
     open_calls: &OpenCalls,
     reports: &Reports,

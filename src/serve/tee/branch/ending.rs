@@ -1,5 +1,5 @@
-//! The end of a branch: whether all its lines are delivered, and whether the other lines
-//! are kept.
+//! The end of a branch: whether all its lines are delivered, and what happens to lines that are
+//! not.
 
 use std::time::{Duration, Instant};
 
@@ -36,7 +36,8 @@ impl Branch {
             || now.saturating_duration_since(self.last_written_at) > idle
     }
 
-    /// When [`is_done_or_idle`](Branch::is_done_or_idle) may change because the branch is idle.
+    /// The time at which [`is_done_or_idle`](Branch::is_done_or_idle) becomes true if no byte is
+    /// written until then.
     pub fn idle_at(&self, idle: Duration) -> Instant {
         self.last_written_at + idle
     }

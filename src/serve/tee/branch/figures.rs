@@ -12,7 +12,7 @@ pub struct BranchFigures {
     pub written: u64,
     /// Lines that wait in memory.
     pub queued: u64,
-    /// The bytes of these lines.
+    /// The bytes of the lines that wait in memory.
     pub queued_bytes: u64,
     /// Lines that are on disk or wait to be stored there.
     pub spilled: u64,

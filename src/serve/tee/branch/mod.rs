@@ -46,7 +46,7 @@ pub enum BranchKind {
 /// Why nothing more can be written to a branch.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Failure {
-    /// Its reader has closed the stream, which no other reader can open.
+    /// The reader of the branch has closed the stream, which no other reader can open.
     ReaderClosed,
     /// A write failed with this error.
     Error(String),
@@ -80,7 +80,7 @@ pub struct Branch {
     /// Since when lines have been waiting to be written; `None` if no line waits.
     blocked_since: Option<Instant>,
     blocked: Duration,
-    /// The reason why nothing more can be written, if this is so.
+    /// The reason why nothing more can be written; `None` if the branch works.
     failure: Option<Failure>,
     /// When bytes were last written.
     last_written_at: Instant,
@@ -414,8 +414,8 @@ impl Branch {
         self.drop_waiting_lines();
     }
 
-    /// The file descriptor and the event to poll for. If lines wait, the event is room to write;
-    /// otherwise it is only that the reader closes.
+    /// The file descriptor and the events to poll for. If lines wait, poll reports room to write.
+    /// Otherwise it reports only that the reader has closed the pipe.
     pub fn readiness(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         match &self.sink {
             _ if self.has_failed() => None,

@@ -19,7 +19,7 @@ use crate::serve::tee::block::{Block, SpillPosition, count_lines};
 /// The largest number of blocks in one write.
 const SLICES_MAX: usize = 64;
 
-/// Blocks in order, with their totals.
+/// A list of blocks in order, with the totals of their bytes, memory and lines.
 #[derive(Debug, Default)]
 struct Blocks {
     blocks: VecDeque<Block>,

@@ -185,7 +185,7 @@ proptest! {
     }
 }
 
-/// A simulated pipe, its readers one after another, and the system calls of the tee.
+/// A simulation of a pipe, of its successive readers, and of the system calls of the tee.
 struct Restarts {
     sending: Sending,
     pipe: VecDeque<u8>,
@@ -267,7 +267,8 @@ impl Restarts {
     }
 
     fn drain(&mut self) {
-        // Bytes that were taken back exist only in the next call, so that call must be made, too.
+        // Bytes that were taken back are only in `call`, the next system call. So this call must be
+        // made, too.
         while !(self.reading
             && self.pipe.is_empty()
             && self.sending.is_empty()

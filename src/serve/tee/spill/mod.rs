@@ -36,7 +36,7 @@ use crate::serve::tee::spill::worker::Worker;
 #[derive(Debug)]
 pub struct Spill {
     shared: Arc<SharedSpill>,
-    /// The stored lines, until the thread is started and takes them.
+    /// The stored lines; `None` once the thread is started, because the thread takes them.
     segments: Option<Segments>,
     thread: Option<JoinHandle<Segments>>,
     on_full: OnFull,

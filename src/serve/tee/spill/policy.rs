@@ -14,8 +14,8 @@ pub enum OnFull {
 /// What to do with the stored lines when a branch ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpillEnd {
-    /// Keep them for the next process.
+    /// Keep the lines for the next process.
     Keep,
-    /// Delete them, because the pipe of the branch was removed.
+    /// Delete the lines, because the pipe of the branch was removed.
     Remove,
 }

@@ -21,13 +21,14 @@ pub struct SpillState {
     // For the thread: blocks to store.
     /// Blocks that wait to be stored.
     pub unstored: VecDeque<Block>,
-    /// The memory of these blocks, and of the blocks that are being stored.
+    /// The memory of the blocks that wait to be stored and of the blocks that are being stored.
     pub unstored_bytes: usize,
-    /// The number of lines in these blocks.
+    /// The number of lines in the blocks that wait to be stored or are being stored.
     pub unstored_records: u64,
     /// How many bytes the main loop has room for.
     pub wanted_bytes: usize,
-    /// The position up to which lines were delivered since the last work.
+    /// The position up to which lines were delivered; `None` if it has not changed since the thread
+    /// last took work.
     pub delivered_up_to: Option<SpillPosition>,
     /// Set when the branch ends.
     pub end: Option<SpillEnd>,
@@ -69,7 +70,8 @@ pub struct SpillWork {
     pub blocks: VecDeque<Block>,
     /// How many bytes to read back.
     pub read_bytes: usize,
-    /// The position up to which lines were delivered since the last work.
+    /// The position up to which lines were delivered; `None` if it has not changed since the thread
+    /// last took work.
     pub delivered_up_to: Option<SpillPosition>,
     /// Set when the branch ends.
     pub end: Option<SpillEnd>,

@@ -22,8 +22,8 @@ const GATHER_TIME: Duration = Duration::from_millis(10);
 /// The time that a direct write of one round should take at most.
 const DIRECT_WRITE_TIME: Duration = Duration::from_millis(4);
 
-/// If direct writes exceed their time by more than this in total, they are paused. Until then,
-/// the queue in memory takes new blocks.
+/// If direct writes are too slow by more than this time in total, they are paused. Until then, the
+/// queue in memory takes new blocks.
 const DIRECT_LATE_MAX: Duration = Duration::from_millis(40);
 
 /// The first pause of direct writes on a slow disk.
@@ -38,9 +38,9 @@ pub struct Worker {
     segments: Segments,
     on_full: OnFull,
     unstored_bytes_max: usize,
-    /// The end of the lines that were handed to the main loop.
+    /// The position after the last line that was handed to the main loop.
     handed_over_up_to: SpillPosition,
-    /// The end of the lines that the main loop has delivered.
+    /// The position after the last line that the main loop has delivered.
     delivered_up_to: SpillPosition,
     /// When direct writes may be used again.
     direct_from: Instant,
@@ -214,8 +214,9 @@ impl Worker {
         true
     }
 
-    /// If direct writes are too slow in total, uses the page cache for a while, which takes a
-    /// burst at memory speed. Each pause is twice as long as the last one.
+    /// If direct writes are too slow in total, pauses them. During the pause, blocks are written
+    /// into the page cache, which takes a burst at memory speed. Each pause is twice as long as the
+    /// last one.
     fn account_for_direct_write(&mut self, took: Duration) {
         self.direct_late = (self.direct_late + took).saturating_sub(DIRECT_WRITE_TIME);
         if self.direct_late > DIRECT_LATE_MAX {

@@ -25,22 +25,22 @@ use crate::wire::lines::Lines;
 /// The memory that the buffer keeps between two writes, in bytes.
 const BUFFER_KEPT_BYTES: usize = 4 << 20;
 
-/// The number of the first segment. Smaller numbers are left for segments that are put in front
-/// of it.
+/// The number of the first segment. Smaller numbers are left for segments that are put in front of
+/// this one.
 const FIRST_NUMBER: u64 = 1 << 32;
 
 /// The limits of a spill.
 #[derive(Clone, Copy, Debug)]
 pub struct SpillLimits {
-    /// The size of all segments together on disk, in bytes.
+    /// The largest size of all segments together on disk, in bytes.
     pub bytes_max: u64,
     /// The length of the longest line, in bytes.
     pub line_bytes_max: usize,
 }
 
 impl SpillLimits {
-    /// The size at which the next segment is started, in bytes. The limit is several segments
-    /// large, because disk space is freed only a whole segment at a time.
+    /// The size at which the next segment is started, in bytes. The limit of the spill is several
+    /// times this size, because disk space is freed only one whole segment at a time.
     fn segment_bytes(self) -> u64 {
         (self.bytes_max / 8).clamp(1, 64 << 20)
     }
@@ -71,9 +71,9 @@ pub struct Segments {
     /// in the middle of a line.
     appending: bool,
     reading: Option<SegmentReader>,
-    /// The end of the lines that were read last.
+    /// The position after the last line that was read.
     read_up_to: SpillPosition,
-    /// The file that stores up to which position the lines were delivered.
+    /// The file that stores the position up to which lines were delivered.
     position_file: Option<File>,
     /// Holds lines with their checksums, until they are written.
     buffer: Vec<u8>,
@@ -171,8 +171,8 @@ impl Segments {
     pub fn append(&mut self, lines: &[u8], records: u64) -> io::Result<bool> {
         let stored_bytes = lines.len() as u64 + records * CHECKSUM_BYTES as u64;
         let stored_already = self.bytes();
-        // Lines that exceed the limit alone are stored if the spill is empty. Otherwise they
-        // would wait forever.
+        // Lines that by themselves exceed the limit are stored if the spill is empty. Otherwise
+        // they would wait forever.
         if stored_already > 0 && stored_already + stored_bytes > self.limits.bytes_max {
             return Ok(false);
         }
@@ -359,8 +359,8 @@ impl Segments {
         lost
     }
 
-    /// Reads the next lines, about `bytes` bytes of them. Returns `None` if there are no more
-    /// lines.
+    /// Reads the next lines, which together take about `bytes` bytes. Returns `None` if there are
+    /// no more lines.
     pub fn read(&mut self, bytes: usize) -> io::Result<Option<Chunk>> {
         let mut chunk = Chunk {
             bytes: Vec::with_capacity(bytes),
@@ -391,8 +391,9 @@ impl Segments {
                 break;
             }
             if is_last && self.appending {
-                // More lines may follow. Counted lines that were not found are corrupt: if
-                // its newline is damaged, a line is read as part of the next line.
+                // More lines may still be appended. If the newline of a line is damaged, the line
+                // is read as part of the next line. So stored lines that were not found count as
+                // corrupt.
                 chunk.corrupt += std::mem::take(&mut segment.unread);
                 break;
             }
@@ -420,7 +421,7 @@ impl Segments {
         Ok((!is_empty).then_some(chunk))
     }
 
-    /// The end of the lines that were read last.
+    /// The position after the last line that was read.
     pub fn read_up_to(&self) -> SpillPosition {
         self.read_up_to
     }

@@ -10,7 +10,7 @@ use crate::serve::tee::spill::stored_line::pad;
 /// A file to which lines are appended, until the next segment is started.
 #[derive(Debug)]
 pub struct Segment {
-    /// Segments are read in the order of their numbers.
+    /// The number of the segment. Segments are read in the order of their numbers.
     pub number: u64,
     /// The file with the lines.
     pub file: File,

@@ -93,7 +93,7 @@ fn a_direct_write_that_does_not_fit_or_fails_stores_nothing() {
         ..LIMITS
     });
     assert!(append(&mut segments, &["one"]));
-    // A file that cannot be written.
+    // A write to this file fails.
     let read_only = File::open("/dev/null").unwrap();
     segments.segments.back_mut().unwrap().direct = Some(read_only);
     assert!(!segments.append_directly(&[(b"two\n", 1)]));
