@@ -238,7 +238,11 @@ fn a_file_that_cannot_be_imported_is_refused_with_the_reason() {
         ),
         (
             Xgboost,
-            replaced(XGBOOST, "\"num_feature\":\"4\"", "\"num_feature\":\"5\""),
+            replaced(
+                XGBOOST,
+                "\"num_feature\":\"4\",\"num_target\"",
+                "\"num_feature\":\"5\"",
+            ),
             "5 inputs, but 4 names",
         ),
         (
@@ -247,7 +251,7 @@ fn a_file_that_cannot_be_imported_is_refused_with_the_reason() {
             "damaged categories of \"c\"",
         ),
     ] {
-        let fault = read(&text, library).map(|_| ()).unwrap_err();
+        let fault = read(&text, library).map(|_| reason).unwrap_err();
         assert!(fault.contains(reason), "{reason}: {fault}");
     }
 }

@@ -1,13 +1,15 @@
 //! The questions that trees ask about a row. The nodes of one tree, or of many trees
 //! one after the other, are one flat array.
 
+use std::hint::select_unpredictable;
+
 use crate::model::feature::Feature;
 
 /// The part of [`Node::feature`] that holds the index of the feature.
 const FEATURE: u32 = (1 << 27) - 1;
 
-/// Marks a leaf. Its `right` is the index of the leaf among all leaves.
-const LEAF: u32 = 1 << 31;
+/// Marks a split; every other node is a leaf.
+const SPLIT: u32 = 1 << 31;
 
 /// Marks a split on categories. Its `threshold` is the index of the set of categories.
 const CATEGORIES: u32 = 1 << 30;
@@ -28,12 +30,29 @@ const ZERO_MAX: f64 = 1e-35;
 /// ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Node {
+    /// For a leaf, its content.
     threshold: f64,
     /// The index of the feature, and the flags.
     feature: u32,
-    /// For a split, the index of the right child; for a leaf, its index among the
-    /// leaves.
+    /// The distance to the right child; 0 for a leaf.
     right: u32,
+}
+
+impl Node {
+    fn is_set(&self, flag: u32) -> bool {
+        self.feature & flag != 0
+    }
+
+    /// The distance to the next node of a path. It is 0 for a leaf. Without a branch,
+    /// because the processor cannot predict the answers.
+    fn step(&self, goes_left: bool) -> u32 {
+        select_unpredictable(goes_left, self.feature >> 31, self.right)
+    }
+
+    /// Whether a row goes left, unless the split is slow or a value is missing.
+    fn compare(&self, row: &[f64]) -> bool {
+        row[(self.feature & FEATURE) as usize] <= self.threshold
+    }
 }
 
 /// The question of a split.
@@ -89,8 +108,8 @@ pub enum NodeView {
         /// The index of the right child.
         right: usize,
     },
-    /// The end of a path.
-    Leaf(usize),
+    /// The end of a path, with its content.
+    Leaf(f64),
 }
 
 /// A set of categories. A set with large gaps is a list, so that a small file cannot
@@ -150,7 +169,9 @@ impl CategorySet {
 pub struct Splits {
     nodes: Vec<Node>,
     sets: Vec<CategorySet>,
-    leaf_count: u32,
+    leaf_count: usize,
+    /// Whether a split needs more than one comparison.
+    has_slow: bool,
 }
 
 impl Splits {
@@ -161,7 +182,7 @@ impl Splits {
 
     /// The number of leaves.
     pub fn leaf_count(&self) -> usize {
-        self.leaf_count as usize
+        self.leaf_count
     }
 
     /// Appends a split and returns its index. Its left child is appended next. Set its
@@ -174,39 +195,41 @@ impl Splits {
                 (self.sets.len() - 1) as f64
             }
         };
-        self.nodes.push(Node {
+        let node = Node {
             threshold,
-            feature: (split.feature as u32 & FEATURE) | split.flags(),
+            feature: (split.feature as u32 & FEATURE) | split.flags() | SPLIT,
             right: 0,
-        });
+        };
+        self.has_slow |= node.is_set(SLOW);
+        self.nodes.push(node);
         self.nodes.len() - 1
     }
 
-    /// Appends a leaf. Returns the index of its node. The leaf's own index is the number
-    /// of leaves before it.
-    pub fn push_leaf(&mut self) -> usize {
+    /// Appends a leaf and returns the index of its node. Its content is the number of an
+    /// ensemble's leaf, or the index of the leaf in a list.
+    pub fn push_leaf(&mut self, content: f64) -> usize {
         self.nodes.push(Node {
-            threshold: 0.0,
-            feature: LEAF,
-            right: self.leaf_count,
+            threshold: content,
+            feature: 0,
+            right: 0,
         });
         self.leaf_count += 1;
         self.nodes.len() - 1
     }
 
-    /// Sets the right child of a split.
+    /// Sets the right child of a split. A child before the split is refused by
+    /// [`check_tree`](Splits::check_tree).
     pub fn set_right(&mut self, parent: usize, child: usize) {
-        self.nodes[parent].right = child as u32;
+        self.nodes[parent].right = child.saturating_sub(parent) as u32;
     }
 
     /// One node.
     pub fn node(&self, index: usize) -> NodeView {
         let node = &self.nodes[index];
-        if node.feature & LEAF != 0 {
-            return NodeView::Leaf(node.right as usize);
+        if !node.is_set(SPLIT) {
+            return NodeView::Leaf(node.threshold);
         }
-        let is_set = |flag: u32| node.feature & flag != 0;
-        let test = match is_set(CATEGORIES) {
+        let test = match node.is_set(CATEGORIES) {
             true => Test::OneOf(self.sets[node.threshold as usize].categories()),
             false => Test::AtMost(node.threshold),
         };
@@ -214,48 +237,81 @@ impl Splits {
             split: Split {
                 feature: (node.feature & FEATURE) as usize,
                 test,
-                missing_left: is_set(MISSING_LEFT),
-                zero_is_missing: is_set(ZERO_IS_MISSING),
+                missing_left: node.is_set(MISSING_LEFT),
+                zero_is_missing: node.is_set(ZERO_IS_MISSING),
             },
-            right: node.right as usize,
+            right: index + node.right as usize,
         }
     }
 
-    /// The index of the leaf that a row reaches from the node `root`. A missing value
+    /// Whether no value of a row is missing, and no split needs more than one
+    /// comparison. Then [`leaves_of`](Splits::leaves_of) can take the fast way.
+    pub fn is_simple(&self, row: &[f64]) -> bool {
+        !self.has_slow && !row.iter().any(|value| value.is_nan())
+    }
+
+    /// The content of the leaf that a row reaches from the node `root`. A missing value
     /// is NaN.
-    #[inline]
-    pub fn leaf_of(&self, root: usize, row: &[f64]) -> usize {
-        let mut index = root;
-        loop {
-            let node = &self.nodes[index];
-            if node.feature & (LEAF | SLOW) != 0 {
-                if node.feature & LEAF != 0 {
-                    return node.right as usize;
-                }
-                index = match self.goes_left(node, row) {
-                    true => index + 1,
-                    false => node.right as usize,
-                };
-                continue;
-            }
-            let value = row[(node.feature & FEATURE) as usize];
-            // NaN is not less than the threshold, so it goes right.
-            let is_missing_left = (node.feature & MISSING_LEFT != 0) & value.is_nan();
-            index = match (value <= node.threshold) | is_missing_left {
-                true => index + 1,
-                false => node.right as usize,
-            };
+    pub fn leaf_of(&self, root: u32, row: &[f64]) -> f64 {
+        let [leaf] = self.follow([root], |node| self.compare_fully(node, row));
+        leaf
+    }
+
+    /// The contents of the leaves that a row reaches from several roots. `is_simple` is
+    /// the answer of [`is_simple`](Splits::is_simple) for the row.
+    pub fn leaves_of<const N: usize>(
+        &self,
+        roots: [u32; N],
+        row: &[f64],
+        is_simple: bool,
+    ) -> [f64; N] {
+        match is_simple {
+            true => self.follow(roots, |node| node.compare(row)),
+            false => self.follow(roots, |node| self.compare_fully(node, row)),
         }
+    }
+
+    /// Follows the paths from several roots. The paths advance in step, so that the
+    /// processor does not wait for one node after the other. A path that has reached its
+    /// leaf stays there.
+    #[inline(always)]
+    fn follow<const N: usize>(
+        &self,
+        roots: [u32; N],
+        goes_left: impl Fn(&Node) -> bool,
+    ) -> [f64; N] {
+        let mut paths = roots;
+        loop {
+            let mut moved = 0;
+            for path in &mut paths {
+                let node = &self.nodes[*path as usize];
+                let step = node.step(goes_left(node));
+                *path += step;
+                moved |= step;
+            }
+            if moved == 0 {
+                return paths.map(|path| self.nodes[path as usize].threshold);
+            }
+        }
+    }
+
+    /// Whether a row goes left at any node.
+    fn compare_fully(&self, node: &Node, row: &[f64]) -> bool {
+        if node.is_set(SLOW) {
+            return self.compare_slowly(node, row);
+        }
+        let value = row[(node.feature & FEATURE) as usize];
+        // NaN is not less than the threshold, so it goes right.
+        (value <= node.threshold) | (node.is_set(MISSING_LEFT) & value.is_nan())
     }
 
     /// Whether a row goes left at a split on categories, or where zero is missing.
-    fn goes_left(&self, node: &Node, row: &[f64]) -> bool {
+    fn compare_slowly(&self, node: &Node, row: &[f64]) -> bool {
         let value = row[(node.feature & FEATURE) as usize];
-        let zero_is_missing = node.feature & ZERO_IS_MISSING != 0;
-        if value.is_nan() || (zero_is_missing && value.abs() <= ZERO_MAX) {
-            return node.feature & MISSING_LEFT != 0;
+        if value.is_nan() || (node.is_set(ZERO_IS_MISSING) && value.abs() <= ZERO_MAX) {
+            return node.is_set(MISSING_LEFT);
         }
-        if node.feature & CATEGORIES == 0 {
+        if !node.is_set(CATEGORIES) {
             return value <= node.threshold;
         }
         let is_category = value >= 0.0 && value <= f64::from(u32::MAX);
@@ -343,8 +399,8 @@ mod tests {
     fn stump(split: &Split) -> Splits {
         let mut splits = Splits::default();
         let root = splits.push_split(split);
-        splits.push_leaf();
-        let right = splits.push_leaf();
+        splits.push_leaf(0.0);
+        let right = splits.push_leaf(1.0);
         splits.set_right(root, right);
         splits
     }
@@ -362,22 +418,22 @@ mod tests {
             ..at_most.clone()
         };
         for (split, value, leaf) in [
-            (&at_most, 1.0, 0),
-            (&at_most, 1.0f64.next_up(), 1),
-            (&at_most, f64::NAN, 1),
-            (&missing_left(&at_most), f64::NAN, 0),
-            (&missing_left(&at_most), 2.0, 1),
-            (&zero, 0.0, 1),
-            (&zero, -1e-35, 1),
-            (&zero, 1e-34, 0),
-            (&missing_left(&zero), 0.0, 0),
-            (&one_of, 1.0, 0),
-            (&one_of, 3.9, 0),
-            (&one_of, 2.0, 1),
-            (&one_of, -1.0, 1),
-            (&one_of, 1e300, 1),
-            (&one_of, f64::NAN, 1),
-            (&missing_left(&one_of), f64::NAN, 0),
+            (&at_most, 1.0, 0.0),
+            (&at_most, 1.0f64.next_up(), 1.0),
+            (&at_most, f64::NAN, 1.0),
+            (&missing_left(&at_most), f64::NAN, 0.0),
+            (&missing_left(&at_most), 2.0, 1.0),
+            (&zero, 0.0, 1.0),
+            (&zero, -1e-35, 1.0),
+            (&zero, 1e-34, 0.0),
+            (&missing_left(&zero), 0.0, 0.0),
+            (&one_of, 1.0, 0.0),
+            (&one_of, 3.9, 0.0),
+            (&one_of, 2.0, 1.0),
+            (&one_of, -1.0, 1.0),
+            (&one_of, 1e300, 1.0),
+            (&one_of, f64::NAN, 1.0),
+            (&missing_left(&one_of), f64::NAN, 0.0),
         ] {
             let splits = stump(split);
             let features = [Feature::number("x")];
@@ -395,7 +451,7 @@ mod tests {
             let fault = splits.check_tree(0, end, &features).unwrap_err();
             assert!(fault.contains(reason), "{fault}");
         }
-        splits.push_leaf();
+        splits.push_leaf(0.0);
         let fault = splits.check_tree(0, 4, &features).unwrap_err();
         assert!(fault.contains("not the child"), "{fault}");
         // Two splits whose right children are the same leaf.
@@ -404,7 +460,7 @@ mod tests {
             splits.push_split(&split);
         }
         for _ in 0..2 {
-            splits.push_leaf();
+            splits.push_leaf(0.0);
         }
         splits.set_right(0, 3);
         splits.set_right(1, 3);

@@ -86,7 +86,7 @@ impl Tree {
             rows,
             counts,
         });
-        self.splits.push_leaf()
+        self.splits.push_leaf((self.leaves.len() - 1) as f64)
     }
 
     /// Appends a leaf with a number and returns the index of its node. `rows` is the
@@ -97,7 +97,7 @@ impl Tree {
             rows,
             counts: 0..0,
         });
-        self.splits.push_leaf()
+        self.splits.push_leaf((self.leaves.len() - 1) as f64)
     }
 
     /// Counts `rows`, each with its class, and replaces the counts of the leaves. A
@@ -169,7 +169,7 @@ impl Predictor for Tree {
     /// The probabilities are the shares of the classes among the rows of training
     /// in the row's leaf.
     fn predict(&self, row: &[f64], probabilities: &mut [f64]) -> Prediction {
-        let (answer, rows, counts) = self.leaf(self.splits.leaf_of(0, row));
+        let (answer, rows, counts) = self.leaf(self.splits.leaf_of(0, row) as usize);
         let class = match answer {
             LeafAnswer::Class(class) => class as usize,
             LeafAnswer::Number(number) => return Prediction::Number(number),
@@ -185,7 +185,7 @@ impl Predictor for Tree {
         self.splits.check_tree(0, self.splits.len(), features)?;
         for index in 0..self.splits.len() {
             if let NodeView::Leaf(leaf) = self.splits.node(index) {
-                self.check_leaf(leaf, class_count)
+                self.check_leaf(leaf as usize, class_count)
                     .map_err(|fault| format!("node {index} of the tree {fault}"))?;
             }
         }
@@ -213,7 +213,10 @@ impl Predictor for Tree {
             }
             match self.splits.node(index) {
                 NodeView::Leaf(leaf) => {
-                    lines.push(format!("{indent}  {}", self.describe_leaf(leaf, &names)));
+                    lines.push(format!(
+                        "{indent}  {}",
+                        self.describe_leaf(leaf as usize, &names)
+                    ));
                 }
                 NodeView::Split { .. } if depth >= depth_max => {
                     let nodes = sizes[index];
@@ -330,7 +333,7 @@ impl Serialize for Tree {
                     text.left = Some(index as u32 + 1);
                     text.right = Some(right as u32);
                 }
-                NodeView::Leaf(leaf) => match self.leaf(leaf) {
+                NodeView::Leaf(leaf) => match self.leaf(leaf as usize) {
                     (LeafAnswer::Class(class), _, counts) => {
                         text.class = Some(class);
                         text.counts = Some(counts.to_vec());

@@ -12,19 +12,22 @@ use crate::model::feature::Feature;
 use crate::model::prediction::{Names, Prediction, Predictor};
 use crate::model::splits::{NodeView, Split, Splits, Test};
 
-/// The answers of all leaves.
+/// The shares of classes in all leaves.
 #[derive(Clone, Debug, PartialEq)]
-enum Leaves {
-    /// Each leaf has one number, for the output of its tree.
-    Numbers(Vec<f64>),
-    /// Each leaf has shares of some classes. A leaf's shares end where the next leaf's
-    /// begin.
-    Shares {
-        /// The index of the first share of each leaf, and the number of all shares.
-        starts: Vec<u32>,
-        /// Pairs of a class and its share.
-        shares: Vec<(u32, f64)>,
-    },
+struct Shares {
+    /// The index of the first share of each leaf, and the number of all shares. A leaf's
+    /// shares end where the next leaf's begin.
+    starts: Vec<u32>,
+    /// Pairs of a class and its share.
+    shares: Vec<(u32, f64)>,
+}
+
+impl Shares {
+    /// The shares of one leaf.
+    fn of_leaf(&self, leaf: f64) -> &[(u32, f64)] {
+        let leaf = leaf as usize;
+        &self.shares[self.starts[leaf] as usize..self.starts[leaf + 1] as usize]
+    }
 }
 
 /// Many trees.
@@ -40,7 +43,8 @@ pub struct Ensemble {
     roots: Vec<u32>,
     /// The output to which each tree contributes. Trees with shares have output 0.
     output_of: Vec<u32>,
-    leaves: Leaves,
+    /// The shares of classes in the leaves, if the answer of a leaf is no number.
+    shares: Option<Shares>,
 }
 
 impl Ensemble {
@@ -62,13 +66,10 @@ impl Ensemble {
             splits: Splits::default(),
             roots: Vec::new(),
             output_of: Vec::new(),
-            leaves: match has_shares {
-                false => Leaves::Numbers(Vec::new()),
-                true => Leaves::Shares {
-                    starts: vec![0],
-                    shares: Vec::new(),
-                },
-            },
+            shares: has_shares.then(|| Shares {
+                starts: vec![0],
+                shares: Vec::new(),
+            }),
         };
         for (number, tree) in text.trees.into_iter().enumerate() {
             ensemble
@@ -128,15 +129,17 @@ impl Ensemble {
         value: f64,
         leaf_shares: Option<Vec<(u32, f64)>>,
     ) -> Result<(), &'static str> {
-        match (&mut self.leaves, leaf_shares) {
-            (Leaves::Numbers(numbers), None) => numbers.push(value),
-            (Leaves::Shares { starts, shares }, Some(own)) => {
-                shares.extend(own);
-                starts.push(shares.len() as u32);
+        match (&mut self.shares, leaf_shares) {
+            (None, None) => {
+                self.splits.push_leaf(value);
+            }
+            (Some(all), Some(own)) => {
+                all.shares.extend(own);
+                all.starts.push(all.shares.len() as u32);
+                self.splits.push_leaf(self.splits.leaf_count() as f64);
             }
             _ => return Err("has no shares, or too few, but another tree has them"),
         }
-        self.splits.push_leaf();
         Ok(())
     }
 
@@ -145,30 +148,45 @@ impl Ensemble {
         self.base.len()
     }
 
-    /// Adds the answers of all trees to `outputs`.
+    /// Adds the answers of all trees to `outputs`, in the order of the trees.
     fn add_trees(&self, row: &[f64], outputs: &mut [f64]) {
-        match (&self.leaves, self.precision) {
-            (Leaves::Shares { starts, shares }, _) => {
-                for root in &self.roots {
-                    let leaf = self.splits.leaf_of(*root as usize, row);
-                    let own = starts[leaf] as usize..starts[leaf + 1] as usize;
-                    for (class, share) in &shares[own] {
-                        outputs[*class as usize] += share;
-                    }
+        let is_simple = self.splits.is_simple(row);
+        let (groups, rest) = self.roots.as_chunks::<LANES>();
+        let (output_groups, output_rest) = self.output_of.as_chunks::<LANES>();
+        for (roots, output_of) in groups.iter().zip(output_groups) {
+            let leaves = self.splits.leaves_of(*roots, row, is_simple);
+            self.add_leaves(&leaves, output_of, outputs);
+        }
+        for (root, output_of) in rest.iter().zip(output_rest) {
+            let leaf = self.splits.leaf_of(*root, row);
+            self.add_leaves(&[leaf], &[*output_of], outputs);
+        }
+    }
+
+    /// Adds the answers of some leaves to `outputs`. `output_of` is the output of each
+    /// leaf's tree.
+    fn add_leaves(&self, leaves: &[f64], output_of: &[u32], outputs: &mut [f64]) {
+        if let Some(shares) = &self.shares {
+            for leaf in leaves {
+                for (class, share) in shares.of_leaf(*leaf) {
+                    outputs[*class as usize] += share;
                 }
             }
-            (Leaves::Numbers(numbers), Precision::Double) => {
-                for (root, output) in self.roots.iter().zip(&self.output_of) {
-                    outputs[*output as usize] += numbers[self.splits.leaf_of(*root as usize, row)];
-                }
-            }
-            (Leaves::Numbers(numbers), Precision::Single) => {
-                for (root, output) in self.roots.iter().zip(&self.output_of) {
-                    let number = numbers[self.splits.leaf_of(*root as usize, row)];
-                    let output = &mut outputs[*output as usize];
-                    *output = f64::from(*output as f32 + number as f32);
-                }
-            }
+            return;
+        }
+        let is_single = self.precision == Precision::Single;
+        let add = |sum: f64, leaf: f64| match is_single {
+            true => f64::from(sum as f32 + leaf as f32),
+            false => sum + leaf,
+        };
+        // With one output the sum stays in a register.
+        if let [output] = outputs {
+            *output = leaves.iter().fold(*output, |sum, leaf| add(sum, *leaf));
+            return;
+        }
+        for (leaf, output) in leaves.iter().zip(output_of) {
+            let output = &mut outputs[*output as usize];
+            *output = add(*output, *leaf);
         }
     }
 
@@ -181,9 +199,9 @@ impl Ensemble {
         }
         outputs.fill(0.0);
         self.add_trees(row, outputs);
-        let trees = match self.leaves {
-            Leaves::Numbers(_) => self.roots.len() / self.output_count(),
-            Leaves::Shares { .. } => self.roots.len(),
+        let trees = match self.shares {
+            None => self.roots.len() / self.output_count(),
+            Some(_) => self.roots.len(),
         };
         for (output, base) in outputs.iter_mut().zip(&self.base) {
             *output = *output / trees as f64 + base;
@@ -241,7 +259,7 @@ impl Predictor for Ensemble {
         }
         if self.combination == Combination::Average
             && !self.roots.len().is_multiple_of(outputs)
-            && matches!(self.leaves, Leaves::Numbers(_))
+            && self.shares.is_none()
         {
             return Err("the number of trees is no multiple of the outputs".to_owned());
         }
@@ -303,11 +321,13 @@ impl Predictor for Ensemble {
 impl Ensemble {
     /// Checks the answers of the leaves.
     fn check_leaves(&self, outputs: usize) -> Result<(), String> {
-        let is_right = match &self.leaves {
-            Leaves::Numbers(numbers) => numbers.iter().all(|number| number.is_finite()),
-            Leaves::Shares { shares, .. } => shares
-                .iter()
+        let is_right = match &self.shares {
+            Some(all) => { all.shares.iter() }
                 .all(|(class, share)| (*class as usize) < outputs && (0.0..=1.0).contains(share)),
+            None => { 0..self.splits.len() }.all(|index| match self.splits.node(index) {
+                NodeView::Leaf(number) => number.is_finite(),
+                NodeView::Split { .. } => true,
+            }),
         };
         if !self.base.iter().all(|base| base.is_finite()) {
             return Err("a base is not finite".to_owned());
@@ -340,15 +360,12 @@ impl Ensemble {
         };
         for index in root..end {
             match self.splits.node(index) {
-                NodeView::Leaf(leaf) => match &self.leaves {
-                    Leaves::Numbers(numbers) => {
-                        text.push_leaf(numbers[leaf]);
-                    }
-                    Leaves::Shares { starts, shares } => {
-                        let own = starts[leaf] as usize..starts[leaf + 1] as usize;
-                        text.push_shares(shares[own].to_vec());
-                    }
-                },
+                NodeView::Leaf(leaf) => {
+                    match &self.shares {
+                        None => text.push_leaf(leaf),
+                        Some(shares) => text.push_shares(shares.of_leaf(leaf).to_vec()),
+                    };
+                }
                 NodeView::Split { split, right } => {
                     let node = text.push_split(&split);
                     text.right[node] = (right - root) as u32;
@@ -358,6 +375,9 @@ impl Ensemble {
         text
     }
 }
+
+/// The number of trees that are evaluated in step. More do not make it faster.
+const LANES: usize = 8;
 
 /// The largest number of nodes in all trees.
 const NODES_MAX: usize = 1 << 27;
