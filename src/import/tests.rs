@@ -241,7 +241,7 @@ fn a_file_that_cannot_be_imported_is_refused_with_the_reason() {
             replaced(
                 XGBOOST,
                 "\"num_feature\":\"4\",\"num_target\"",
-                "\"num_feature\":\"5\"",
+                "\"num_feature\":\"5\",\"num_target\"",
             ),
             "5 inputs, but 4 names",
         ),
