@@ -21,6 +21,7 @@ def prepare(folder, trees):
     import orjson
     from onnxmltools.convert.common.data_types import FloatTensorType
 
+    folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(20_000, FEATURES)).astype(np.float32)
     value = rows[:, 0] * rows[:, 1] + rows[:, 2] + np.sin(3 * rows[:, 3])

@@ -8,6 +8,8 @@
 //! A model file contains only numbers and names, so loading it does not run code.
 
 pub(crate) mod bounds;
+#[cfg(test)]
+pub(crate) mod damage;
 pub(crate) mod description;
 pub(crate) mod ensemble;
 pub(crate) mod families;
