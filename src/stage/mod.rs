@@ -2,6 +2,7 @@
 //! status, and the loop that moves records through it.
 
 pub mod backlog;
+pub mod backoff;
 pub mod cli;
 pub mod clock;
 mod context;

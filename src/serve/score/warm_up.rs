@@ -52,15 +52,21 @@ fn take_finished(
     stage: &mut Stage,
     finished: &mut Finished,
 ) -> Result<()> {
-    while !engine.collect(finished)? {
+    loop {
+        let has_finished = engine.collect(finished)?;
+        for message in engine.take_messages() {
+            message.print(&mut stage.report);
+        }
+        if has_finished {
+            return Ok(());
+        }
         if let Some(stop) = stage.signals.stop() {
             return Err(EndedEarly::Signal(stop).into());
         }
         let readiness = engine.readiness().into_iter();
         let streams: Vec<_> = readiness.map(|fd| (fd, PollFlags::IN)).collect();
-        wait(&streams, &mut stage.signals, None)?;
+        wait(&streams, &mut stage.signals, engine.due())?;
     }
-    Ok(())
 }
 
 /// The number of results among the finished requests, which are dropped.
