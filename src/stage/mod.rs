@@ -8,6 +8,7 @@ pub mod clock;
 mod context;
 mod exit;
 pub mod filter;
+pub mod http;
 pub mod program;
 pub mod queue;
 pub mod recording;
