@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::model::inspect::InspectArgs;
 use crate::serve::score::exec::args::{ExecArgs, ExecOptions};
 use crate::serve::score::scoring::{Identity, ScoringOptions};
+use crate::serve::score::server::args::{ServerArgs, ServerOptions};
 use crate::stage::cli::{RunArgs, VERSION, duration};
 use crate::stage::clock::Clock;
 use crate::stage::streams::{InputArgs, OutputArgs};
@@ -80,6 +81,9 @@ pub(super) struct ScoringArgs {
     exec: ExecArgs,
 
     #[command(flatten)]
+    server: ServerArgs,
+
+    #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
     output: OutputArgs,
@@ -149,6 +153,8 @@ pub enum ModelSource {
     File(String),
     /// Another program.
     Program(ExecOptions, Identity),
+    /// An HTTP server.
+    Server(Box<ServerOptions>, Identity),
 }
 
 /// The default of `--timeout`.
@@ -182,12 +188,13 @@ impl ScoringArgs {
             return Err(usage("--timeout must be more than 0"));
         }
         let program = self.exec.clone().check(timeout, line_bytes_max)?;
-        match (self.model.take(), program) {
-            (Some(file), None) => {
+        let server = self.server.clone().check(timeout, line_bytes_max)?;
+        match (self.model.take(), program, server) {
+            (Some(file), None, None) => {
                 self.refuse_flags_of_others()?;
                 Ok(ModelSource::File(file))
             }
-            (None, Some(program)) => {
+            (None, Some(program), None) => {
                 self.refuse_flags_of_files("--exec")?;
                 if self.threads.get() > 1 {
                     return Err(usage(
@@ -196,10 +203,22 @@ impl ScoringArgs {
                 }
                 Ok(ModelSource::Program(program, self.identity("--exec")?))
             }
-            (None, None) => Err(usage(
-                "no model is given: name its file with --model (`rv-score train` writes one), or a program with --exec",
+            (None, None, Some(server)) => {
+                self.refuse_flags_of_files("--url")?;
+                if self.threads.get() > 1 {
+                    return Err(usage(
+                        "--threads does not apply to --url, whose server evaluates; --in-flight says how many calls are made at once",
+                    ));
+                }
+                Ok(ModelSource::Server(
+                    Box::new(server),
+                    self.identity("--url")?,
+                ))
+            }
+            (None, None, None) => Err(usage(
+                "no model is given: name its file with --model (`rv-score train` writes one), a program with --exec, or a server with --url",
             )),
-            _ => Err(usage("give only one of --model and --exec")),
+            _ => Err(usage("give only one of --model, --exec and --url")),
         }
     }
 

@@ -16,6 +16,7 @@ mod model_file;
 mod score_writer;
 mod scorer;
 mod scoring;
+mod server;
 mod single_thread;
 mod threads;
 mod warm_up;
@@ -30,6 +31,7 @@ use crate::serve::score::engine::Engine;
 use crate::serve::score::exec::Exec;
 use crate::serve::score::model_file::ModelFile;
 use crate::serve::score::scorer::Scorer;
+use crate::serve::score::server::Server;
 use crate::serve::score::single_thread::SingleThread;
 use crate::serve::score::threads::Threads;
 use crate::serve::score::warm_up::warm_up;
@@ -95,6 +97,9 @@ fn start_engine(options: &ScoreOptions) -> Result<Box<dyn Engine>> {
         }
         ModelSource::Program(program, identity) => {
             Box::new(Exec::start(program.clone(), identity, scoring)?)
+        }
+        ModelSource::Server(server, identity) => {
+            Box::new(Server::start(server, identity, scoring)?)
         }
     })
 }
