@@ -8,7 +8,8 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::model::inspect::InspectArgs;
 use crate::serve::score::exec::args::{ExecArgs, ExecOptions};
-use crate::serve::score::scoring::{Identity, ScoringOptions};
+use crate::serve::score::identity::Identity;
+use crate::serve::score::scoring::ScoringOptions;
 use crate::serve::score::server::args::{ServerArgs, ServerOptions};
 use crate::stage::cli::{RunArgs, VERSION, duration};
 use crate::stage::clock::Clock;

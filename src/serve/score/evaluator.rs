@@ -4,7 +4,8 @@
 use crate::model::Model;
 use crate::model::prediction::Prediction;
 use crate::serve::score::answer::ModelError;
-use crate::serve::score::scoring::{Identity, Outcome, Request, Scoring, ScoringOptions};
+use crate::serve::score::identity::Identity;
+use crate::serve::score::scoring::{Outcome, Request, Scoring, ScoringOptions};
 use crate::wire::micros::Micros;
 use crate::wire::reject::Reject;
 

@@ -12,6 +12,7 @@ mod engine;
 mod evaluator;
 mod exec;
 mod held;
+mod identity;
 mod model_file;
 mod score_writer;
 mod scorer;

@@ -2,7 +2,7 @@
 
 use crate::model::prediction::Prediction;
 use crate::serve::score::answer::{Answer, ModelError};
-use crate::serve::score::scoring::Identity;
+use crate::serve::score::identity::Identity;
 use crate::wire::message::{Field, Record};
 use crate::wire::micros::{Decimal, Micros};
 use crate::wire::object::{Object, ObjectWriter, decode_string};

@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use crate::model::prediction::Prediction;
 use crate::serve::score::answer::{Answer, ModelError};
+use crate::serve::score::identity::Identity;
 use crate::serve::score::score_writer::{ScoreWriter, Times};
 use crate::stage::clock::Clock;
 use crate::wire::lines::{KeptLine, Line};
@@ -30,17 +31,6 @@ pub struct ScoringOptions {
     pub assume_elapsed: Option<Duration>,
     /// The source of times.
     pub clock: Clock,
-}
-
-/// The name of a model in its scores.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
-    /// The name in policies and records.
-    pub name: String,
-    /// The version, which distinguishes models of the same name.
-    pub version: u64,
-    /// The hash of its content, where one is known.
-    pub hash: Option<String>,
 }
 
 /// A valid request that is to be scored.
