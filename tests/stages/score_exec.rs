@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, test_kill_process};
 
-use crate::harness::{Finished, Run, Running, Workdir, assert_idle, eventually, json, now, stat};
+use crate::harness::{
+    Finished, Run, Running, Workdir, assert_idle, checkout, eventually, json, now, stat,
+};
 
 /// rv-score with a program as its model.
 fn exec(workdir: &Workdir, command: &str) -> Run {
@@ -612,6 +614,50 @@ fn an_idle_engine_uses_no_processor() {
     let mut running = exec(&workdir, "exec sleep 50").start();
     running.write(requests(3));
     assert_idle(running.id());
+}
+
+#[test]
+fn the_example_in_jq_answers_single_inputs_and_arrays() {
+    if is_jq_missing() {
+        println!("jq is not installed");
+        return;
+    }
+    let workdir = Workdir::new();
+    let example = checkout().join("examples/iris.jq");
+    assert!(std::fs::read_to_string(&example).unwrap().lines().count() < 25);
+    let command = format!(
+        "exec jq --compact-output --unbuffered --from-file {}",
+        example.display()
+    );
+    let flower = |petal_length: f64, petal_width: f64| {
+        format!("{{\"petalLength\":{petal_length},\"petalWidth\":{petal_width}}}")
+    };
+    let inputs = [
+        (flower(1.4, 0.2), "\"result\":0,\"confidence\":1}"),
+        (flower(4.5, 1.5), "\"result\":1,\"confidence\":0.91}"),
+        (flower(6.0, 2.2), "\"result\":2,\"confidence\":0.98}"),
+        ("{\"petalLength\":1}".to_owned(), "is not a number\"}"),
+        ("[1]".to_owned(), "is not an object\"}"),
+    ];
+    let line = |(number, (input, _)): (usize, &(String, &str))| {
+        format!("{{\"messageId\":\"r-{number}\",\"timestamp\":1,\"modelInput\":{input}}}\n")
+    };
+    let text: String = inputs.iter().enumerate().map(line).collect();
+    for batch in [&["--batch", "64"][..], &[]] {
+        // Without --batch, an array would be taken for several inputs.
+        let count = if batch.is_empty() { 4 } else { 5 };
+        let text: String = text.split_inclusive('\n').take(count).collect();
+        let finished = exec(&workdir, &command).args(batch).input(text).succeeds();
+        assert_eq!(finished.lines().len(), count);
+        for (line, (_, member)) in finished.lines().iter().zip(&inputs) {
+            assert!(line.contains(member), "{line}");
+        }
+    }
+}
+
+fn is_jq_missing() -> bool {
+    let jq = std::process::Command::new("jq").arg("--version").output();
+    jq.is_err()
 }
 
 /// A program that hangs, dies, prints nonsense, prints too much and prints too early, each
