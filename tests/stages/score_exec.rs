@@ -560,6 +560,25 @@ fn a_program_that_loads_for_long_is_not_killed_and_nobody_waits_for_it_too_long(
 }
 
 #[test]
+fn a_recording_waits_for_a_program_that_loads_for_long() {
+    let workdir = Workdir::new();
+    let command = "sleep 1; while read -r line; do echo \"$line\"; done";
+    let patient = |args: &[&str]| {
+        let run = exec(&workdir, command).args(["--timeout", "200ms"]);
+        run.args(args).input(requests(5)).succeeds()
+    };
+    assert_eq!(check_echoes(&patient(&["--rescore"]), 5), 5);
+    workdir.write("recorded", requests(1));
+    assert_eq!(check_echoes(&patient(&["--warm-up", "recorded"]), 5), 5);
+    let run = exec(&workdir, "exec sleep 100").args(["--start-timeout", "300ms"]);
+    let finished = run
+        .args(["--timeout", "100ms", "--rescore"])
+        .input(requests(2))
+        .exits(1);
+    assert!(finished.stdout().contains("within 300ms"), "{finished}");
+}
+
+#[test]
 fn recorded_requests_warm_the_program_up() {
     let workdir = Workdir::new();
     workdir.write("recorded", requests(20));

@@ -49,12 +49,22 @@ fn error(line: &str) -> serde_json::Value {
     score["error"].clone()
 }
 
+/// A protocol, its flags, a reply, and the path, the body and the result that follow.
+type Case = (
+    &'static str,
+    &'static [&'static str],
+    &'static str,
+    &'static str,
+    &'static str,
+    &'static str,
+);
+
 #[test]
 fn each_protocol_has_its_bodies() {
     let workdir = Workdir::new();
     let flower = r#"{"sepalLength":5.10,"petalWidth":2}"#;
     let v2 = r#"{"outputs":[{"name":"a","shape":[1,1],"datatype":"INT64","data":[1]},{"name":"b","shape":[1,2],"datatype":"FP64","data":[0.25,0.75]}]}"#;
-    let cases: [(&str, &[&str], &str, &str, &str, &str); 6] = [
+    let cases: [Case; 6] = [
         (
             "v2",
             &[],

@@ -52,6 +52,10 @@ pub trait Engine {
         false
     }
 
+    /// Begins or ends the evaluation of recorded requests before the input is opened.
+    /// Nobody waits for their scores.
+    fn set_warming_up(&mut self, _is_warming_up: bool) {}
+
     /// Takes the messages to print since the last call.
     fn take_messages(&mut self) -> Vec<Message> {
         Vec::new()

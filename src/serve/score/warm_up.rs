@@ -18,6 +18,7 @@ pub fn warm_up(path: &Address, engine: &mut dyn Engine, stage: &mut Stage) -> Re
     if !input.is_file() {
         bail!("{path}: is not a regular file; --warm-up reads only those");
     }
+    engine.set_warming_up(true);
     let mut cursor = Cursor::new(input, stage.line_bytes_max);
     let mut finished = Finished::default();
     let mut evaluated = 0u64;
@@ -40,6 +41,7 @@ pub fn warm_up(path: &Address, engine: &mut dyn Engine, stage: &mut Stage) -> Re
         take_finished(engine, stage, &mut finished)?;
         evaluated += take_results(&mut finished);
     }
+    engine.set_warming_up(false);
     if evaluated == 0 {
         bail!("{path}: has no request that the model can evaluate");
     }

@@ -49,6 +49,7 @@ pub struct Exec {
     proven: Option<SentLine>,
     log: LogLimit,
     messages: Vec<Message>,
+    is_warming_up: bool,
     is_closing: bool,
 }
 
@@ -71,9 +72,18 @@ impl Exec {
             proven: None,
             log: LogLimit::new(&identity.name),
             messages: Vec::new(),
+            is_warming_up: false,
             is_closing: false,
             options,
         })
+    }
+}
+
+impl Exec {
+    /// Whether nobody waits for the scores, so that requests wait for a program that
+    /// loads its model.
+    fn is_patient(&self) -> bool {
+        self.is_warming_up || self.scoring.options().rescore
     }
 }
 
@@ -132,8 +142,10 @@ impl Engine for Exec {
         match &self.state {
             State::Running(running) => {
                 times.extend(running.deadline(&self.options));
-                let oldest = self.waiting.oldest();
-                times.extend(running.patience_end(oldest, self.options.timeout));
+                if !self.is_patient() {
+                    let oldest = self.waiting.oldest();
+                    times.extend(running.patience_end(oldest, self.options.timeout));
+                }
             }
             State::Down { until, .. }
                 if self.leaving.is_empty() && self.successor.is_none() && !self.is_closing =>
@@ -143,6 +155,10 @@ impl Engine for Exec {
             State::Down { .. } => {}
         }
         times.into_iter().min()
+    }
+
+    fn set_warming_up(&mut self, is_warming_up: bool) {
+        self.is_warming_up = is_warming_up;
     }
 
     fn take_messages(&mut self) -> Vec<Message> {

@@ -77,7 +77,7 @@ impl Running {
         let call = self.call.as_ref()?;
         Some(match self.has_answered {
             true => call.begun + options.timeout,
-            false => (call.begun + options.timeout).max(self.since + options.start_timeout),
+            false => call.begun + options.start_timeout,
         })
     }
 

@@ -137,6 +137,7 @@ impl Exec {
     /// Acts on the time-outs of the line in flight and, while the program starts, of the
     /// requests that wait. Returns whether anything has changed.
     fn check_times(&mut self, now: Instant, finished: &mut Finished) -> bool {
+        let is_patient = self.is_patient();
         let State::Running(running) = &mut self.state else {
             return false;
         };
@@ -159,7 +160,7 @@ impl Exec {
             self.bring_down(&error, Cause::Misbehaved, now, finished);
             return true;
         }
-        if is_starting {
+        if is_starting && !is_patient {
             let error = ModelError::new(format!(
                 "the program has not answered yet; it was started {} s ago",
                 (now - running.since).as_secs()
