@@ -20,7 +20,7 @@ use crate::train::args::TrainArgs;
 use crate::wire::message::is_model_name;
 
 /// Read requests, evaluate a model on each, and write the scores in the order of the
-/// requests.
+/// requests; those of a server come as they are ready, unless --rescore is given.
 ///
 /// A request that the model cannot evaluate gets a score with an `error`, so that the
 /// rendezvous does not wait for it. The model is a file (--model), any program (--exec)
@@ -33,7 +33,7 @@ Examples:
     --features sepalLength,sepalWidth,petalLength,petalWidth \\
     --algorithm decision-tree --name dt --model-version 1 --output dt.json
   rv-score --model dt.json < requests.ndjson > scores.ndjson
-  rv-score --exec 'python3 model.py' --batch 64 --name mine --model-version 1 \
+  rv-score --exec 'python3 model.py' --batch 64 --name mine --model-version 1 \\
     < requests.ndjson > scores.ndjson
   rv-archive cat logs | rv-score --rescore --model new.json > rescored.ndjson")]
 pub struct ScoreArgs {
@@ -79,17 +79,12 @@ pub(super) struct ScoringArgs {
     timeout: Option<Duration>,
 
     #[command(flatten)]
-    exec: ExecArgs,
-
-    #[command(flatten)]
-    server: ServerArgs,
-
-    #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
     output: OutputArgs,
 
-    /// Write the probability of every class, not only of the predicted one
+    /// Write the probability of every class, not only of the predicted one, if the model
+    /// gives it
     #[arg(long)]
     probabilities: bool,
 
@@ -101,7 +96,7 @@ pub(super) struct ScoringArgs {
     #[arg(long, value_name = "FILE")]
     warm_up: Option<Address>,
 
-    /// Evaluate with N threads; the scores keep the order of the requests
+    /// Evaluate a model file with N threads; the scores keep the order of the requests
     #[arg(long, value_name = "N", default_value = "1")]
     threads: NonZeroU16,
 
@@ -126,6 +121,12 @@ pub(super) struct ScoringArgs {
     /// The source of times: `system`, or `fixed:SECONDS` for reproducible output
     #[arg(long, value_name = "CLOCK", default_value = "system")]
     clock: Clock,
+
+    // The last ones, because each begins a heading of the help.
+    #[command(flatten)]
+    exec: ExecArgs,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 /// The checked options of scoring.

@@ -57,7 +57,7 @@ pub struct ServerArgs {
     output_name: Option<String>,
 
     /// For `json`: the place of the `modelInput` in the body of a call: `/a/b` makes
-    /// {"a":{"b":INPUT}}, and `/a/0` makes {"a":[INPUT]}
+    /// `{"a":{"b":INPUT}}`, and `/a/0` makes `{"a":[INPUT]}`
     #[arg(long, value_name = "POINTER", requires = "url")]
     input_pointer: Option<String>,
 
@@ -97,7 +97,7 @@ struct LoginArgs {
 /// The name of a protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum ProtocolName {
-    /// The Open Inference Protocol: MLServer, KServe, Triton, TorchServe.
+    /// The Open Inference Protocol: MLServer, KServe, Triton.
     V2,
     /// A scoring server of MLflow.
     Mlflow,

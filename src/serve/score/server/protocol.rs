@@ -216,7 +216,7 @@ impl Tensor {
     }
 }
 
-/// The row that holds the items of a tensor of the shape [1, ...].
+/// The row that holds the items of a tensor with one row.
 fn row(data: &[&str], shape: &[usize]) -> Result<String, String> {
     let count = shape
         .iter()
