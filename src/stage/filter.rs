@@ -32,6 +32,12 @@ pub trait Filter {
         out: &mut Vec<u8>,
     ) -> Result<()>;
 
+    /// Whether [`line`](Filter::line) can be called now. If not, the loop writes the
+    /// output, waits for the background work and does not read.
+    fn has_room(&self) -> bool {
+        true
+    }
+
     /// Called when all lines that were read have been worked on, before a read that may
     /// wait.
     fn before_wait(&mut self, _stage: &mut Stage) -> Result<()> {
@@ -64,26 +70,32 @@ pub trait Filter {
 
 /// The work of a filter that goes on in other threads or programs, or is due later.
 pub trait Background {
-    /// Appends the finished output of the oldest lines to `out`, and returns whether
-    /// there was any. `wait` is set if no more input is ready. In that case, the call
-    /// submits the lines that are held for a batch, and waits for the oldest lines.
+    /// Appends the finished output to `out`, and returns whether there was any. `is_last`
+    /// is set if no more input is ready. Then this submits the lines that are held for a
+    /// batch. This never waits.
     fn collect(
         &mut self,
         _stage: &mut Stage,
         _input: &str,
         _out: &mut Vec<u8>,
-        _wait: bool,
+        _is_last: bool,
     ) -> Result<bool> {
         Ok(false)
     }
 
-    /// The time at which to call [`Filter::before_wait`] if no input arrives.
+    /// Whether [`collect`](Background::collect) will append more output after a wait.
+    fn is_pending(&self) -> bool {
+        false
+    }
+
+    /// The time at which to call [`collect`](Background::collect) and
+    /// [`Filter::before_wait`] if no input arrives.
     fn due(&self) -> Option<Instant> {
         None
     }
 
     /// Streams that become readable when some of the work is done. The loop then calls
-    /// [`Filter::before_wait`].
+    /// [`collect`](Background::collect) and [`Filter::before_wait`].
     fn streams(&self) -> Vec<BorrowedFd<'_>> {
         Vec::new()
     }
@@ -154,18 +166,24 @@ impl<F: Filter> Filtering<'_, F> {
         }
     }
 
-    /// Works on every line that has been read.
+    /// Works on the lines that have been read, as far as the filter has room.
     fn work(&mut self, stage: &mut Stage) -> Result<()> {
-        while let Some(line) = self.cursor.next_line() {
+        while self.filter.has_room() {
+            let Some(line) = self.cursor.next_line() else {
+                break;
+            };
             self.filter.line(stage, &self.name, &line, &mut self.out)?;
             if self.out.len() >= WRITE_BYTES {
                 stage.write_all(&mut self.output, &mut self.out)?;
             }
         }
         while let Some(background) = self.filter.background() {
-            let wait = !self.cursor.has_more()?;
-            if !background.collect(stage, &self.name, &mut self.out, wait)? {
+            let is_last = !self.cursor.has_line() && !self.cursor.has_more()?;
+            if !background.collect(stage, &self.name, &mut self.out, is_last)? {
                 break;
+            }
+            if self.out.len() >= WRITE_BYTES {
+                stage.write_all(&mut self.output, &mut self.out)?;
             }
         }
         Ok(())
@@ -200,7 +218,9 @@ impl<F: Filter> Filtering<'_, F> {
         if !self.cursor.is_done()
             && let Some(stop) = stage.signals.out_of_time()
         {
+            // If whole lines are left too, `hand_over_unprocessed` hands over all.
             if self.stopped.is_some()
+                && !self.cursor.has_line()
                 && let Some(line) = self.cursor.unfinished_line()
             {
                 let reject = Reject::Unfinished;
@@ -214,6 +234,13 @@ impl<F: Filter> Filtering<'_, F> {
     /// Waits for input, a signal or the background work, and reads the input that is
     /// ready.
     fn read(&mut self, stage: &mut Stage) -> Result<()> {
+        if self.cursor.has_line() || !self.filter.has_room() {
+            // The loop works on the lines that have been read first.
+            return match self.filter.has_room() {
+                true => Ok(()),
+                false => self.wait_for_background(stage),
+            };
+        }
         if let Some(fd) = self.cursor.readiness() {
             let background = self.filter.background();
             let due = background.as_ref().and_then(|it| it.due());
@@ -237,13 +264,42 @@ impl<F: Filter> Filtering<'_, F> {
         Ok(())
     }
 
-    /// Writes all output, closes it, and shows the final counts.
-    fn finish(&mut self, stage: &mut Stage) -> Result<()> {
+    /// Waits until some of the background work is done or due, or a signal arrives.
+    fn wait_for_background(&mut self, stage: &mut Stage) -> Result<()> {
+        let background = self.filter.background();
+        let due = background.as_ref().and_then(|it| it.due());
+        let times = [due, stage.stats.due(), stage.signals.grace_end()];
+        let until = times.into_iter().flatten().min();
+        let streams = background.iter().flat_map(|it| it.streams());
+        let streams: Vec<_> = streams.map(|fd| (fd, PollFlags::IN)).collect();
+        wait(&streams, &mut stage.signals, until)?;
+        Ok(())
+    }
+
+    /// Writes the output of the background work as it is finished, until all is.
+    fn finish_background(&mut self, stage: &mut Stage) -> Result<()> {
         while let Some(background) = self.filter.background() {
-            if !background.collect(stage, &self.name, &mut self.out, true)? {
+            if background.collect(stage, &self.name, &mut self.out, true)? {
+                continue;
+            }
+            if !background.is_pending() {
                 break;
             }
+            self.write_before_wait(stage)?;
+            if stage.signals.take_hangup() {
+                self.filter.hangup(stage)?;
+            }
+            if let Some(stop) = stage.signals.out_of_time() {
+                return Err(EndedEarly::Signal(stop).into());
+            }
+            self.wait_for_background(stage)?;
         }
+        Ok(())
+    }
+
+    /// Writes all output, closes it, and shows the final counts.
+    fn finish(&mut self, stage: &mut Stage) -> Result<()> {
+        self.finish_background(stage)?;
         self.filter.before_wait(stage)?;
         // The output closes first, because `finish` may take long and the reader need
         // not wait for it.

@@ -2,11 +2,13 @@
 //! the exit status, and the loop that moves records.
 
 pub mod backlog;
+pub mod backoff;
 pub mod cli;
 pub mod clock;
 mod context;
 mod exit;
 pub mod filter;
+pub mod http;
 pub mod program;
 pub mod queue;
 pub mod recording;

@@ -11,6 +11,7 @@
 mod es;
 mod harness;
 mod limit;
+mod model_server;
 
 mod archive;
 mod archive_damage;
@@ -31,6 +32,8 @@ mod replay;
 mod request;
 mod schemas;
 mod score;
+mod score_exec;
+mod score_url;
 mod signals;
 mod streams;
 mod tee;

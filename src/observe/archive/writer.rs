@@ -334,11 +334,11 @@ impl Background for ArchiveWriter {
         stage: &mut Stage,
         _input: &str,
         out: &mut Vec<u8>,
-        wait: bool,
+        is_last: bool,
     ) -> Result<bool> {
         if self.pass_bytes_max.is_some() {
             let is_due = |part: &Part| part.is_sync_due(&self.limits);
-            if wait || self.part.as_ref().is_some_and(is_due) {
+            if is_last || self.part.as_ref().is_some_and(is_due) {
                 self.sync(stage)?;
             }
             out.append(&mut self.synced_lines);

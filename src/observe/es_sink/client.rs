@@ -1,9 +1,7 @@
 //! The HTTP client: calls the service at its addresses, with the credentials.
 
-use std::error::Error as _;
-use std::fs;
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,14 +13,15 @@ use hyper::body::Bytes;
 use reqwest::blocking::{Client as HttpClient, RequestBuilder};
 use reqwest::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderValue};
 use reqwest::redirect::Policy;
-use reqwest::tls::Certificate;
 use reqwest::{Method, Url};
 
 use crate::observe::es_sink::bulk_reply::{self, BulkOutcome};
 use crate::observe::es_sink::call_error::CallError;
 use crate::observe::es_sink::credentials::Credentials;
 use crate::stage::cli::duration;
-use crate::stage::report::shown;
+use crate::stage::http::address::{Query, is_loopback, read_url};
+use crate::stage::http::call_failure::{self, is_bad_certificate};
+use crate::stage::http::certificates::{install_provider, trusted_only};
 use crate::stage::{Stage, usage};
 
 /// Asks the service for only those parts of the reply that are read. A whole reply
@@ -34,6 +33,10 @@ const REPLY_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// The longest time-out of a call. Adding this time-out to a time does not overflow.
 const TIMEOUT_MAX: Duration = Duration::from_secs(86_400);
+
+/// Where credentials belong.
+const CREDENTIALS_REMEDY: &str =
+    "give --user, and the password in RV_ES_PASSWORD or --password-file";
 
 /// The longest wait for a connection.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -107,7 +110,7 @@ impl Client {
         let mut servers = Vec::new();
         let mut any_tls = false;
         for url in &args.urls {
-            let base = read_url(url)?;
+            let base = read_url(url, Query::Refused, CREDENTIALS_REMEDY)?;
             let url = base.as_str().trim_end_matches('/').to_owned();
             any_tls |= base.scheme() == "https";
             if authorization.is_some() && base.scheme() == "http" && !is_loopback(&base) {
@@ -124,19 +127,14 @@ impl Client {
         if servers.is_empty() {
             return Err(usage("--url is missing"));
         }
-        // The HTTP client needs an installed provider of cryptography. An error means
-        // that one is installed already.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        install_provider();
         let mut builder = HttpClient::builder()
             .redirect(Policy::none())
             .no_proxy()
             .timeout(timeout)
             .connect_timeout(timeout.min(CONNECT_MAX));
-        if let Some(path) = &args.ca_file {
-            builder = builder.tls_certs_only(certificates(path)?);
-        } else if !any_tls {
-            // Plain HTTP must work even if the machine has no certificates.
-            builder = builder.tls_certs_only([]);
+        if let Some(trusted) = trusted_only(args.ca_file.as_deref(), any_tls)? {
+            builder = builder.tls_certs_only(trusted);
         }
         let http = builder.build().context(
             "cannot prepare calls; are the system's certificates installed? --ca-file names others",
@@ -239,126 +237,12 @@ fn compressed(body: &[u8]) -> io::Result<Vec<u8>> {
 /// The reason why a call has no reply. An untrusted certificate is permanent; any other
 /// error may be temporary.
 fn call_error(error: reqwest::Error) -> CallError {
-    let error = error.without_url();
-    let mut reason = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        reason = format!("{reason}: {inner}");
-        if is_bad_certificate(inner) {
-            return CallError::Fatal(format!(
-                "{reason}; name the certificate of its authority with --ca-file"
-            ));
-        }
-        cause = inner.source();
-    }
-    CallError::Retry(reason)
-}
-
-fn is_bad_certificate(error: &(dyn std::error::Error + 'static)) -> bool {
-    if let Some(error) = error.downcast_ref::<rustls::Error>() {
-        return matches!(error, rustls::Error::InvalidCertificate(_));
-    }
-    // The error that an I/O error contains is not always its `source`.
-    let held = error
-        .downcast_ref::<io::Error>()
-        .and_then(io::Error::get_ref);
-    held.is_some_and(|held| is_bad_certificate(held))
-}
-
-/// Parses a `--url`. Messages do not show the text if it may contain a password.
-fn read_url(text: &str) -> Result<Url> {
-    let has_scheme = |scheme: &str| {
-        let start = text.get(..scheme.len());
-        start.is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-    };
-    if !has_scheme("http://") && !has_scheme("https://") {
-        let rule = "--url must begin with http:// or https://";
-        return Err(usage(if text.contains('@') {
-            rule.to_owned()
-        } else if text.contains("://") {
-            format!("{rule}, and {} does not", shown(text))
-        } else {
-            format!("{rule}: write --url http://{text}")
-        }));
-    }
-    let url = Url::parse(text).map_err(|error| usage(format!("--url: {error}")))?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err(usage(
-            "--url holds credentials, and every user of the machine can see them; give --user, and the password in RV_ES_PASSWORD or --password-file",
-        ));
-    }
-    if !url.has_host() {
-        return Err(usage("--url names no host"));
-    }
-    if url.query().is_some() || url.fragment().is_some() {
-        return Err(usage("--url must end with the path"));
-    }
-    Ok(url)
-}
-
-fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default();
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    let address: Result<std::net::IpAddr, _> = host.parse();
-    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
-}
-
-fn certificates(path: &Path) -> Result<Vec<Certificate>> {
-    let shown = path.display();
-    let text = fs::read(path).with_context(|| format!("{shown}: cannot read"))?;
-    let found = Certificate::from_pem_bundle(&text)
-        .map_err(|error| usage(format!("{shown}: no certificates in PEM: {error}")))?;
-    if found.is_empty() {
-        return Err(usage(format!("{shown}: holds no certificate")));
-    }
-    Ok(found)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_checked_and_keeps_its_password_to_itself() {
-        for wrong in [
-            "127.0.0.1:9200",
-            "ftp://host",
-            "http://",
-            "http://host/?a=b",
-            "http://host/#x",
-            "http://me:canary@host",
-            "me:canary@host:9200",
-        ] {
-            let error = read_url(wrong).unwrap_err().to_string();
-            assert!(!error.contains("canary"), "{error}");
-        }
-        for without in [
-            "localhost:9200",
-            "127.0.0.1:9200",
-            "search",
-            "[::1]:9200",
-            "",
-        ] {
-            let error = read_url(without).unwrap_err().to_string();
-            assert!(
-                error.contains(&format!("write --url http://{without}")),
-                "{error}"
-            );
-        }
-        assert!(read_url("HTTP://localhost:9200").is_ok());
-        assert!(is_loopback(&read_url("http://[::1]:9200").unwrap()));
-        assert!(is_loopback(&read_url("http://localhost").unwrap()));
-        assert!(!is_loopback(&read_url("http://127.example").unwrap()));
-    }
-
-    #[test]
-    fn a_bad_certificate_differs_from_a_lost_connection() {
-        let bad = || rustls::Error::InvalidCertificate(rustls::CertificateError::Expired);
-        assert!(is_bad_certificate(&bad()));
-        assert!(is_bad_certificate(&io::Error::other(io::Error::other(
-            bad()
-        ))));
-        let lost = io::Error::other(rustls::Error::DecryptError);
-        assert!(!is_bad_certificate(&lost));
+    let is_bad = is_bad_certificate(&error);
+    let reason = call_failure::reason(error);
+    match is_bad {
+        true => CallError::Fatal(format!(
+            "{reason}; name the certificate of its authority with --ca-file"
+        )),
+        false => CallError::Retry(reason),
     }
 }

@@ -8,7 +8,6 @@
 
 mod agreement;
 mod args;
-mod backoff;
 mod batch;
 mod bulk_calls;
 mod bulk_reply;

@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use crate::observe::es_sink::backoff::Backoff;
 use crate::observe::es_sink::batch::{Batch, Item, SealedBatch};
+use crate::stage::backoff::Backoff;
 
 /// The limits of one call.
 #[derive(Clone, Copy, Debug)]

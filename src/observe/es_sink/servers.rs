@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::observe::es_sink::backoff::Backoff;
+use crate::stage::backoff::Backoff;
 
 /// The addresses of one service.
 #[derive(Debug)]

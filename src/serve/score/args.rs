@@ -8,19 +8,25 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::import::args::ImportArgs;
 use crate::model::inspect::InspectArgs;
+use crate::serve::score::exec::args::{ExecArgs, ExecOptions};
+use crate::serve::score::identity::Identity;
 use crate::serve::score::scoring::ScoringOptions;
+use crate::serve::score::server::args::{ServerArgs, ServerOptions};
 use crate::stage::cli::{RunArgs, VERSION, duration};
 use crate::stage::clock::Clock;
 use crate::stage::streams::{InputArgs, OutputArgs};
 use crate::stage::usage;
 use crate::stream::address::Address;
 use crate::train::args::TrainArgs;
+use crate::wire::message::is_model_name;
 
 /// Read requests, evaluate a model on each, and write the scores in the order of the
-/// requests.
+/// requests; those of a server come as they are ready, unless --rescore is given.
 ///
 /// A request that the model cannot evaluate gets a score with an `error`, so that the
-/// rendezvous does not wait for it. SIGHUP reloads the model file.
+/// rendezvous does not wait for it. The model is a file (--model), any program (--exec)
+/// or a server (--url). SIGHUP reloads the file, starts the program again, or reads the
+/// credentials for the server again.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "rv-score", version = VERSION, args_conflicts_with_subcommands = true, after_help = "\
 Examples:
@@ -28,6 +34,8 @@ Examples:
     --features sepalLength,sepalWidth,petalLength,petalWidth \\
     --algorithm decision-tree --name dt --model-version 1 --output dt.json
   rv-score --model dt.json < requests.ndjson > scores.ndjson
+  rv-score --exec 'python3 model.py' --batch 64 --name mine --model-version 1 \\
+    < requests.ndjson > scores.ndjson
   rv-archive cat logs | rv-score --rescore --model new.json > rescored.ndjson")]
 pub struct ScoreArgs {
     #[command(subcommand)]
@@ -56,12 +64,30 @@ pub(super) struct ScoringArgs {
     #[arg(long, value_name = "FILE")]
     model: Option<String>,
 
+    /// The name of the model in its scores, for a model that has no file of rv's own
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// The version of the model in its scores, for a model that has no file of rv's own
+    #[arg(long, value_name = "N")]
+    model_version: Option<u64>,
+
+    /// The `modelHash` in the scores of a model that is a program or a server
+    #[arg(long, value_name = "TEXT")]
+    model_hash: Option<String>,
+
+    /// Write an error score if a program or a server has not answered within DURATION
+    /// [default: 10s]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    timeout: Option<Duration>,
+
     #[command(flatten)]
     input: InputArgs,
     #[command(flatten)]
     output: OutputArgs,
 
-    /// Write the probability of every class, not only of the predicted one
+    /// Write the probability of every class, not only of the predicted one, if the model
+    /// gives it
     #[arg(long)]
     probabilities: bool,
 
@@ -73,7 +99,7 @@ pub(super) struct ScoringArgs {
     #[arg(long, value_name = "FILE")]
     warm_up: Option<Address>,
 
-    /// Evaluate with N threads; the scores keep the order of the requests
+    /// Evaluate a model file with N threads; the scores keep the order of the requests
     #[arg(long, value_name = "N", default_value = "1")]
     threads: NonZeroU16,
 
@@ -98,13 +124,19 @@ pub(super) struct ScoringArgs {
     /// The source of times: `system`, or `fixed:SECONDS` for reproducible output
     #[arg(long, value_name = "CLOCK", default_value = "system")]
     clock: Clock,
+
+    // The last ones, because each begins a heading of the help.
+    #[command(flatten)]
+    exec: ExecArgs,
+    #[command(flatten)]
+    server: ServerArgs,
 }
 
 /// The checked options of scoring.
 #[derive(Clone, Debug)]
 pub struct ScoreOptions {
-    /// The path of the model file.
-    pub model: String,
+    /// The model.
+    pub model: ModelSource,
     /// Whether a reload may change the name or version.
     pub allow_new_version: bool,
     /// Recorded requests to evaluate first.
@@ -119,16 +151,25 @@ pub struct ScoreOptions {
     pub scoring: ScoringOptions,
 }
 
+/// The model to run.
+#[derive(Clone, Debug)]
+pub enum ModelSource {
+    /// A model file of rv's own, at this path.
+    File(String),
+    /// Another program.
+    Program(ExecOptions, Identity),
+    /// An HTTP server.
+    Server(Box<ServerOptions>, Identity),
+}
+
+/// The default of `--timeout`.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
 impl ScoringArgs {
-    /// Checks the flags.
-    pub(super) fn check(self) -> Result<ScoreOptions> {
-        let Some(model) = self.model else {
-            return Err(usage(
-                "no model is given: name its file with --model (`rv-score train` writes one)",
-            ));
-        };
+    /// Checks the flags. A line of a model may have up to `line_bytes_max` bytes.
+    pub(super) fn check(mut self, line_bytes_max: usize) -> Result<ScoreOptions> {
         Ok(ScoreOptions {
-            model,
+            model: self.check_model(line_bytes_max)?,
             allow_new_version: self.allow_new_version,
             warm_up: self.warm_up,
             input: self.input,
@@ -142,6 +183,99 @@ impl ScoringArgs {
                 assume_elapsed: self.assume_elapsed,
                 clock: self.clock,
             },
+        })
+    }
+
+    /// Takes the flags that say which model runs.
+    fn check_model(&mut self, line_bytes_max: usize) -> Result<ModelSource> {
+        let timeout = self.timeout.unwrap_or(TIMEOUT);
+        if timeout.is_zero() {
+            return Err(usage("--timeout must be more than 0"));
+        }
+        let program = self.exec.clone().check(timeout, line_bytes_max)?;
+        let server = self.server.clone().check(timeout, line_bytes_max)?;
+        match (self.model.take(), program, server) {
+            (Some(file), None, None) => {
+                self.refuse_flags_of_others()?;
+                Ok(ModelSource::File(file))
+            }
+            (None, Some(program), None) => {
+                self.refuse_flags_of_files("--exec")?;
+                if self.threads.get() > 1 {
+                    return Err(usage(
+                        "--threads does not apply to --exec, whose program gets one line at a time; --batch gives it several inputs at once, and the program may use threads itself",
+                    ));
+                }
+                Ok(ModelSource::Program(program, self.identity("--exec")?))
+            }
+            (None, None, Some(server)) => {
+                self.refuse_flags_of_files("--url")?;
+                if self.threads.get() > 1 {
+                    return Err(usage(
+                        "--threads does not apply to --url, whose server evaluates; --in-flight says how many calls are made at once",
+                    ));
+                }
+                Ok(ModelSource::Server(
+                    Box::new(server),
+                    self.identity("--url")?,
+                ))
+            }
+            (None, None, None) => Err(usage(
+                "no model is given: name its file with --model (`rv-score train` writes one), a program with --exec, or a server with --url",
+            )),
+            _ => Err(usage("give only one of --model, --exec and --url")),
+        }
+    }
+
+    /// Refuses the flags that have no meaning for a file of rv's own.
+    fn refuse_flags_of_others(&self) -> Result<()> {
+        let given = [
+            ("--name", self.name.is_some()),
+            ("--model-version", self.model_version.is_some()),
+            ("--model-hash", self.model_hash.is_some()),
+            ("--timeout", self.timeout.is_some()),
+        ];
+        match given.iter().find(|(_, is_given)| *is_given) {
+            Some((flag, _)) => Err(usage(format!(
+                "{flag} does not apply to a model file of rv's own, which holds its name, version and hash and is evaluated here"
+            ))),
+            None => Ok(()),
+        }
+    }
+
+    /// Refuses the flags that have a meaning only for a model file.
+    fn refuse_flags_of_files(&self, kind: &str) -> Result<()> {
+        match self.allow_new_version {
+            true => Err(usage(format!(
+                "--allow-new-version does not apply to {kind}: --name and --model-version name the model"
+            ))),
+            false => Ok(()),
+        }
+    }
+
+    /// The name of a model that has no file.
+    fn identity(&self, kind: &str) -> Result<Identity> {
+        let (Some(name), Some(version)) = (&self.name, self.model_version) else {
+            return Err(usage(format!(
+                "{kind} needs --name and --model-version: they stand in every score, and policies refer to them"
+            )));
+        };
+        if !is_model_name(name) {
+            return Err(usage(
+                "--name must have 1 to 256 bytes and no control characters",
+            ));
+        }
+        if let Some(hash) = &self.model_hash
+            && (hash.is_empty() || hash.len() > 256 || hash.contains(char::is_control))
+        {
+            return Err(usage(
+                "--model-hash must have 1 to 256 bytes and no control characters",
+            ));
+        }
+        Ok(Identity {
+            name: name.clone(),
+            version,
+            hash: self.model_hash.clone(),
         })
     }
 }

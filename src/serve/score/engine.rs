@@ -1,10 +1,12 @@
 //! The interface of the engines that turn requests into scores.
 
 use std::os::fd::BorrowedFd;
+use std::time::Instant;
 
 use anyhow::Result;
 
 use crate::serve::score::evaluator::Scored;
+use crate::stage::report::Report;
 use crate::wire::lines::{KeptLine, Line};
 use crate::wire::micros::Micros;
 use crate::wire::reject::Reject;
@@ -38,9 +40,90 @@ pub trait Engine {
     /// of them becomes readable when `collect` can return true.
     fn readiness(&self) -> Vec<BorrowedFd<'_>>;
 
+    /// The time at which [`collect`](Engine::collect) has work to do even if no
+    /// descriptor is readable.
+    fn due(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Whether [`collect`](Engine::collect) must be called even while no request is
+    /// held or in flight, because the engine watches another program.
+    fn is_watching(&self) -> bool {
+        false
+    }
+
+    /// Begins or ends the evaluation of recorded requests before the input is opened.
+    /// Nobody waits for their scores.
+    fn set_warming_up(&mut self, _is_warming_up: bool) {}
+
+    /// Takes the messages to print since the last call.
+    fn take_messages(&mut self) -> Vec<Message> {
+        Vec::new()
+    }
+
+    /// The engine's own counts: the name, the number, and what it counts.
+    fn counts(&self) -> Vec<(&'static str, u64, &'static str)> {
+        Vec::new()
+    }
+
+    /// Gives up all requests that are held or in flight, and returns their lines.
+    fn abandon(&mut self) -> Vec<KeptLine> {
+        Vec::new()
+    }
+
     /// Reloads the model. On an error, the old one stays in use. Returns the new
     /// model's name for a message.
     fn reload(&mut self) -> Result<String>;
+
+    /// The message after a reload that returned `loaded`.
+    fn reload_message(&self, loaded: &str) -> String {
+        format!("loaded {loaded}")
+    }
+
+    /// Begins to end what the engine has started. Call this again with `hurry` if the
+    /// time is up.
+    fn begin_close(&mut self, _hurry: bool) {}
+
+    /// Whether everything that the engine has started has ended.
+    fn is_closed(&self) -> bool {
+        true
+    }
+}
+
+/// A message of an engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Messages with the same key are printed at most once in a while; information is
+    /// always printed.
+    pub key: Option<String>,
+    /// The text.
+    pub text: String,
+}
+
+impl Message {
+    /// A warning that may occur often.
+    pub fn warning(key: impl Into<String>, text: impl Into<String>) -> Message {
+        Message {
+            key: Some(key.into()),
+            text: text.into(),
+        }
+    }
+
+    /// Information about a rare event.
+    pub fn info(text: impl Into<String>) -> Message {
+        Message {
+            key: None,
+            text: text.into(),
+        }
+    }
+
+    /// Prints the message.
+    pub fn print(&self, report: &mut Report) {
+        match &self.key {
+            Some(key) => report.warn_seldom(key, &self.text),
+            None => report.info(&self.text),
+        }
+    }
 }
 
 /// Requests that an engine has finished.

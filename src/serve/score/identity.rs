@@ -1,4 +1,4 @@
-//! The name of a model in its scores.
+//! The name, version and hash of a model in its scores.
 
 /// The name of a model in its scores.
 #[derive(Clone, Debug, PartialEq, Eq)]

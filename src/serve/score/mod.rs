@@ -1,19 +1,23 @@
 //! rv-score: reads requests and writes scores.
 //!
 //! `args` defines its flags. `scorer` is the filter in the loop: it gives each request
-//! to an `engine` and writes the finished scores. There are two engines:
-//! `single_thread` and `threads`. Both use a `model_file` with an `evaluator`, and
-//! `score_writer` writes the scores.
+//! to an `engine` and writes the finished scores. A model file of rv's own has two
+//! engines, `single_thread` and `threads`. Both use a `model_file` with an `evaluator`.
+//! `exec` is the engine of a model that is another program, `server` that of a model
+//! behind a server. `scoring` and `score_writer` write the scores of all of them.
 
 mod answer;
 mod args;
 mod engine;
 mod evaluator;
+mod exec;
+mod held;
 mod identity;
 mod model_file;
 mod score_writer;
 mod scorer;
 mod scoring;
+mod server;
 mod single_thread;
 mod threads;
 mod warm_up;
@@ -24,10 +28,12 @@ pub use crate::serve::score::args::ScoreArgs;
 
 use crate::import;
 use crate::model::inspect;
-use crate::serve::score::args::{Command, ScoreOptions};
+use crate::serve::score::args::{Command, ModelSource, ScoreOptions};
 use crate::serve::score::engine::Engine;
+use crate::serve::score::exec::Exec;
 use crate::serve::score::model_file::ModelFile;
 use crate::serve::score::scorer::Scorer;
+use crate::serve::score::server::Server;
 use crate::serve::score::single_thread::SingleThread;
 use crate::serve::score::threads::Threads;
 use crate::serve::score::warm_up::warm_up;
@@ -50,23 +56,25 @@ impl Program for ScoreArgs {
             Some(Command::Train(args)) => train::run(*args, stage),
             Some(Command::Import(args)) => import::run(*args, stage),
             Some(Command::Inspect(args)) => inspect::run(args, stage),
-            None => score(&self.scoring.check()?, stage),
+            None => score(&self.scoring.check(stage.line_bytes_max)?, stage),
         }
     }
 }
 
 fn score(options: &ScoreOptions, stage: &mut Stage) -> Result<()> {
-    let model = ModelFile::load(
-        &options.model,
-        options.allow_new_version,
-        options.scoring.clone(),
-    )?;
-    let mut engine: Box<dyn Engine> = match options.threads {
-        1 => Box::new(SingleThread::new(model)),
-        threads => Box::new(Threads::start(model, threads)?),
-    };
+    let mut scorer = Scorer::new(start_engine(options)?);
+    let outcome = run(options, &mut scorer, stage);
+    let closed = scorer.close(stage);
+    outcome.and(closed)?;
+    if options.scoring.rescore && scorer.errors() > 0 {
+        stage.has_findings = true;
+    }
+    Ok(())
+}
+
+fn run(options: &ScoreOptions, scorer: &mut Scorer, stage: &mut Stage) -> Result<()> {
     if let Some(path) = &options.warm_up {
-        warm_up(path, &mut *engine, stage)?;
+        warm_up(path, scorer.engine(), stage)?;
     }
     let streams = Streams::open(&options.input, &options.output)?;
     if options.threads > 1 {
@@ -74,10 +82,27 @@ fn score(options: &ScoreOptions, stage: &mut Stage) -> Result<()> {
         // busy.
         streams.input.widen();
     }
-    let mut scorer = Scorer::new(engine);
-    filter::run(stage, streams, &mut scorer)?;
-    if options.scoring.rescore && scorer.errors() > 0 {
-        stage.has_findings = true;
-    }
-    Ok(())
+    let input = streams.input.name().to_owned();
+    let outcome = filter::run(stage, streams, scorer);
+    outcome.map_err(|error| scorer.reject_unscored(stage, &input, error))
+}
+
+/// Loads or starts the model.
+fn start_engine(options: &ScoreOptions) -> Result<Box<dyn Engine>> {
+    let scoring = options.scoring.clone();
+    Ok(match &options.model {
+        ModelSource::File(path) => {
+            let model = ModelFile::load(path, options.allow_new_version, scoring)?;
+            match options.threads {
+                1 => Box::new(SingleThread::new(model)),
+                threads => Box::new(Threads::start(model, threads)?),
+            }
+        }
+        ModelSource::Program(program, identity) => {
+            Box::new(Exec::start(program.clone(), identity, scoring)?)
+        }
+        ModelSource::Server(server, identity) => {
+            Box::new(Server::start(server, identity, scoring)?)
+        }
+    })
 }

@@ -1,15 +1,19 @@
 //! The filter of rv-score: gives requests to an engine, and writes and counts the
 //! finished scores.
 
-use anyhow::{Context, Result};
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+use anyhow::{Context, Error, Result};
 use rustix::event::PollFlags;
 
 use crate::serve::score::engine::{Engine, Finished};
-use crate::stage::Stage;
 use crate::stage::filter::{Background, Filter};
 use crate::stage::stats::{Latencies, Snapshot};
 use crate::stage::wait::wait;
-use crate::wire::lines::Line;
+use crate::stage::{EndedEarly, Stage};
+use crate::wire::lines::{KeptLine, Line};
+use crate::wire::reject::Reject;
 
 /// Scores requests with one engine.
 pub struct Scorer {
@@ -21,6 +25,9 @@ pub struct Scorer {
     results: u64,
     errors: u64,
     evaluation: Latencies,
+    /// The lines that were read, but not given to the engine, when the program ended
+    /// early.
+    left_over: Vec<KeptLine>,
 }
 
 impl Scorer {
@@ -34,7 +41,13 @@ impl Scorer {
             results: 0,
             errors: 0,
             evaluation: Latencies::default(),
+            left_over: Vec::new(),
         }
+    }
+
+    /// The engine.
+    pub fn engine(&mut self) -> &mut dyn Engine {
+        &mut *self.engine
     }
 
     /// The number of scores that are errors.
@@ -46,6 +59,9 @@ impl Scorer {
     fn take_finished(&mut self, stage: &mut Stage, input: &str, out: &mut Vec<u8>) -> Result<bool> {
         let has_finished = self.call_engine(out, |engine, finished| engine.collect(finished))?;
         self.count_finished(stage, input)?;
+        for message in self.engine.take_messages() {
+            message.print(&mut stage.report);
+        }
         Ok(has_finished)
     }
 
@@ -79,12 +95,49 @@ impl Scorer {
         Ok(())
     }
 
-    /// Waits until the engine may have finished a request, or until a signal arrives.
-    fn wait_for_engine(&self, stage: &mut Stage) -> Result<()> {
-        let readiness = self.engine.readiness().into_iter();
-        let streams: Vec<_> = readiness.map(|fd| (fd, PollFlags::IN)).collect();
-        wait(&streams, &mut stage.signals, None)?;
-        Ok(())
+    /// Ends what the engine has started, such as another program, within a bounded time.
+    pub fn close(&mut self, stage: &mut Stage) -> Result<()> {
+        let mut scores = Finished::default();
+        self.engine.begin_close(false);
+        loop {
+            if stage.signals.out_of_time().is_some() {
+                self.engine.begin_close(true);
+            }
+            self.engine.collect(&mut scores)?;
+            for message in self.engine.take_messages() {
+                message.print(&mut stage.report);
+            }
+            if self.engine.is_closed() {
+                return Ok(());
+            }
+            let readiness = self.engine.readiness().into_iter();
+            let streams: Vec<_> = readiness.map(|fd| (fd, PollFlags::IN)).collect();
+            wait(&streams, &mut stage.signals, self.engine.due())?;
+        }
+    }
+
+    /// Rejects the requests without a score after an early end, and adds their number to
+    /// the error that ends the program.
+    pub fn reject_unscored(&mut self, stage: &mut Stage, input: &str, error: Error) -> Error {
+        if let Some(EndedEarly::DownstreamClosed) = error.downcast_ref() {
+            // Nobody reads scores any more.
+            return error;
+        }
+        let mut unscored = self.engine.abandon();
+        self.read += self.left_over.len() as u64;
+        unscored.append(&mut self.left_over);
+        unscored.retain(|kept| kept.line().record() != Ok(None));
+        if unscored.is_empty() {
+            return error;
+        }
+        let reason = Reject::Unanswered("read, but not scored when the program ended");
+        for kept in &unscored {
+            if let Err(failed) = stage.report.reject(input, &kept.line(), &reason) {
+                return failed.context(error);
+            }
+        }
+        let count = unscored.len();
+        error.context(format!("{count} requests were read and not scored"))
     }
 }
 
@@ -108,28 +161,31 @@ impl Filter for Scorer {
             }
         };
         self.read += 1;
-        while !self.engine.has_room() {
-            if !self.take_finished(stage, input, out)? {
-                self.wait_for_engine(stage)?;
-            }
-        }
         self.call_engine(out, |engine, finished| {
             engine.submit(record, line, finished)
         })?;
         self.count_finished(stage, input)
     }
 
+    fn has_room(&self) -> bool {
+        self.engine.has_room()
+    }
+
     fn background(&mut self) -> Option<&mut dyn Background> {
-        if self.engine.is_idle() {
+        if self.engine.is_idle() && !self.engine.is_watching() {
             return None;
         }
         Some(self)
     }
 
+    fn left_over(&mut self, _input: &str, line: &Line) {
+        self.left_over.push(KeptLine::from(line));
+    }
+
     fn hangup(&mut self, stage: &mut Stage) -> Result<()> {
         match self.engine.reload().context("the model in use stays") {
             Ok(loaded) => {
-                let message = format!("loaded {loaded}");
+                let message = self.engine.reload_message(&loaded);
                 stage.report.info_if_new("reload", &message);
             }
             Err(error) => stage.report.warn_if_new("reload", &format!("{error:#}")),
@@ -138,13 +194,17 @@ impl Filter for Scorer {
     }
 
     fn snapshot(&self, stage: &Stage) -> Snapshot {
-        Snapshot::default()
+        let snapshot = Snapshot::default()
             .count("in", self.read)
             .count("out", self.results + self.errors)
             .rejected(&stage.report)
             .count("errors", self.errors)
             .count("blank", self.blank)
-            .latencies("evaluation", &self.evaluation)
+            .latencies("evaluation", &self.evaluation);
+        let counts = self.engine.counts().into_iter();
+        counts.fold(snapshot, |snapshot, (name, number, help)| {
+            snapshot.count(name, number).help(help)
+        })
     }
 }
 
@@ -154,19 +214,23 @@ impl Background for Scorer {
         stage: &mut Stage,
         input: &str,
         out: &mut Vec<u8>,
-        wait: bool,
+        is_last: bool,
     ) -> Result<bool> {
-        loop {
-            if wait {
-                self.engine.flush()?;
-            }
-            if self.take_finished(stage, input, out)? {
-                return Ok(true);
-            }
-            if !wait || self.engine.is_idle() {
-                return Ok(false);
-            }
-            self.wait_for_engine(stage)?;
+        if is_last {
+            self.engine.flush()?;
         }
+        self.take_finished(stage, input, out)
+    }
+
+    fn is_pending(&self) -> bool {
+        !self.engine.is_idle()
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.engine.due()
+    }
+
+    fn streams(&self) -> Vec<BorrowedFd<'_>> {
+        self.engine.readiness()
     }
 }

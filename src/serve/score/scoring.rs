@@ -56,11 +56,6 @@ impl<'a> Request<'a> {
             record,
         })
     }
-
-    /// The whole record.
-    pub fn record(&self) -> &Record<'a> {
-        &self.record
-    }
 }
 
 /// What a model has returned for one request.

@@ -18,6 +18,7 @@ pub fn warm_up(path: &Address, engine: &mut dyn Engine, stage: &mut Stage) -> Re
     if !input.is_file() {
         bail!("{path}: is not a regular file; --warm-up reads only those");
     }
+    engine.set_warming_up(true);
     let mut cursor = Cursor::new(input, stage.line_bytes_max);
     let mut finished = Finished::default();
     let mut evaluated = 0u64;
@@ -40,6 +41,7 @@ pub fn warm_up(path: &Address, engine: &mut dyn Engine, stage: &mut Stage) -> Re
         take_finished(engine, stage, &mut finished)?;
         evaluated += take_results(&mut finished);
     }
+    engine.set_warming_up(false);
     if evaluated == 0 {
         bail!("{path}: has no request that the model can evaluate");
     }
@@ -52,15 +54,21 @@ fn take_finished(
     stage: &mut Stage,
     finished: &mut Finished,
 ) -> Result<()> {
-    while !engine.collect(finished)? {
+    loop {
+        let has_finished = engine.collect(finished)?;
+        for message in engine.take_messages() {
+            message.print(&mut stage.report);
+        }
+        if has_finished {
+            return Ok(());
+        }
         if let Some(stop) = stage.signals.stop() {
             return Err(EndedEarly::Signal(stop).into());
         }
         let readiness = engine.readiness().into_iter();
         let streams: Vec<_> = readiness.map(|fd| (fd, PollFlags::IN)).collect();
-        wait(&streams, &mut stage.signals, None)?;
+        wait(&streams, &mut stage.signals, engine.due())?;
     }
-    Ok(())
 }
 
 /// The number of results among the finished requests, which are dropped.

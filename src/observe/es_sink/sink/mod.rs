@@ -15,7 +15,6 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 
 use crate::observe::es_sink::args::SinkOptions;
-use crate::observe::es_sink::backoff::Backoff;
 use crate::observe::es_sink::batch::Item;
 use crate::observe::es_sink::bulk_calls::BulkCalls;
 use crate::observe::es_sink::call_limit::CallLimit;
@@ -26,6 +25,7 @@ use crate::observe::es_sink::pass_through::PassThrough;
 use crate::observe::es_sink::servers::Servers;
 use crate::observe::es_sink::shape::IndexedFields;
 use crate::stage::Stage;
+use crate::stage::backoff::Backoff;
 use crate::stage::filter::{Background, Filter};
 use crate::stage::stats::{Latencies, Snapshot};
 use crate::stage::task::wait_once;

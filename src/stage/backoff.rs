@@ -1,4 +1,4 @@
-//! The time to wait before a failed call is repeated.
+//! The time to wait before something that failed is tried again.
 
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;

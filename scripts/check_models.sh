@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Tests rv-score with models of scikit-learn: as a program (--exec), behind MLServer and
+# behind a scoring server of MLflow (--url). Installs pinned versions of these from PyPI
+# into a virtual environment.
+#
+#   scripts/check_models.sh [TEST]...   all tests of tests/models, or those whose names
+#                                       contain TEST
+#
+# RV_MODELS_VENV names the environment, which is kept; without it, it is a temporary one.
+# Needs python3 3.10 to 3.12 and about 1.5 GB on the disk.
+set -euo pipefail
+cd -- "$(dirname -- "$0")/.."
+source scripts/lib.sh
+
+work=$(make_work check-models)
+cleanup() { rm --recursive --force "$work"; }
+trap cleanup EXIT
+environment=${RV_MODELS_VENV:-$work/venv}
+[[ -x $environment/bin/pip ]] || python3 -m venv "$environment"
+"$environment/bin/pip" install --quiet --disable-pip-version-check --requirement tests/models/requirements.txt
+
+export RV_MODELS_BIN=$environment/bin
+cargo test --locked --test models --no-run --quiet
+expected=$(cargo test --locked --quiet --test models -- --ignored --list "$@" | grep --count ': test$')
+cargo test --locked --quiet --test models -- --ignored --test-threads=1 --nocapture "$@" | tee "$work/out"
+# Fails unless all tests have run.
+if ((expected < 1)) || ! grep --quiet "test result: ok. $expected passed; 0 failed; 0 ignored" "$work/out"; then
+  echo "check_models: not all of the $expected tests have passed" >&2
+  exit 1
+fi

@@ -1,0 +1,341 @@
+//! The engine whose model is behind an HTTP server.
+//!
+//! `protocol` makes the bodies of calls and reads those of replies, `calls` makes the
+//! calls in a thread, and `outage` remembers that the server cannot be reached. The
+//! engine bounds the number of calls in flight.
+
+pub mod args;
+mod calls;
+mod outage;
+mod protocol;
+
+use std::collections::{BTreeMap, HashMap};
+use std::os::fd::BorrowedFd;
+use std::time::{Duration, Instant};
+
+use anyhow::Result;
+
+use crate::serve::score::answer::{Answer, ModelError};
+use crate::serve::score::engine::{Engine, Finished, Message};
+use crate::serve::score::held::finish;
+use crate::serve::score::identity::Identity;
+use crate::serve::score::scoring::{HeldRequest, Request, Scoring, ScoringOptions};
+use crate::serve::score::server::args::{Login, ServerOptions};
+use crate::serve::score::server::calls::{CallOutcome, Calls, Done};
+use crate::serve::score::server::outage::Outage;
+use crate::serve::score::server::protocol::{Protocol, one_line};
+use crate::stage::http::address::is_loopback;
+use crate::stage::report::shown;
+use crate::wire::lines::{KeptLine, Line};
+use crate::wire::micros::Micros;
+use crate::wire::object::{parse_value, write_string};
+
+/// The largest number of bytes of requests that are held. One request is always accepted.
+const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// With `--rescore`, finished scores that wait for an earlier one, for each call in
+/// flight: enough that one slow call does not stop the others.
+const READY_PER_CALL: usize = 16;
+
+/// With `--rescore`, requests wait this long for a server that has worked before they get
+/// error scores.
+const OUTAGE_PATIENCE: Duration = Duration::from_secs(60);
+
+/// Evaluates requests with an HTTP server.
+#[derive(Debug)]
+pub struct Server {
+    protocol: Protocol,
+    /// The server, for messages. A query may hold a secret, so it is left out.
+    place: String,
+    in_flight_max: usize,
+    login: Login,
+    scoring: Scoring,
+    calls: Calls,
+    outage: Outage,
+    /// The number of the next request.
+    next: u64,
+    /// The requests whose calls are in flight.
+    open: HashMap<u64, HeldRequest>,
+    open_bytes: usize,
+    /// With `--rescore`: scores that wait for those of earlier requests.
+    ready: BTreeMap<u64, Ready>,
+    ready_bytes: usize,
+    /// With `--rescore`: the number of the next score.
+    next_score: u64,
+    repeated: u64,
+    messages: Vec<Message>,
+}
+
+/// A request with its outcome.
+#[derive(Debug)]
+struct Ready {
+    request: HeldRequest,
+    outcome: Result<Answer, ModelError>,
+    evaluation: Micros,
+}
+
+impl Server {
+    /// Reads the credentials and certificates. Does not connect yet.
+    pub fn start(
+        options: &ServerOptions,
+        identity: &Identity,
+        scoring: ScoringOptions,
+    ) -> Result<Server> {
+        let login = options.login.header()?;
+        let mut messages = Vec::new();
+        let url = &options.url;
+        let place = url.origin().ascii_serialization();
+        if login.is_some() && url.scheme() == "http" && !is_loopback(url) {
+            messages.push(Message::warning(
+                "unencrypted",
+                format!("{place}: credentials go over the network unencrypted; use https"),
+            ));
+        }
+        Ok(Server {
+            protocol: options.protocol.clone(),
+            place,
+            in_flight_max: options.in_flight,
+            login: options.login.clone(),
+            scoring: Scoring::new(identity, &[], scoring),
+            calls: Calls::start(options, login)?,
+            outage: Outage::new(),
+            next: 0,
+            open: HashMap::new(),
+            open_bytes: 0,
+            ready: BTreeMap::new(),
+            ready_bytes: 0,
+            next_score: 0,
+            repeated: 0,
+            messages,
+        })
+    }
+
+    /// Begins the evaluation of a request. Returns it with its error if it has none.
+    fn begin(&mut self, request: HeldRequest, id: u64, finished: &mut Finished) -> Result<()> {
+        let body = {
+            // A held request is valid, so this cannot fail.
+            let parsed = request
+                .request()
+                .map_err(|reject| anyhow::anyhow!("{reject}"))?;
+            let age = self.scoring.age(&parsed);
+            match self.scoring.too_old(age) {
+                Some(error) => Err(error),
+                None => self
+                    .protocol
+                    .body(parsed.model_input)
+                    .map_err(ModelError::new),
+            }
+        };
+        let body = body.and_then(|body| match self.outage.begin_call(Instant::now()) {
+            Ok(()) => Ok(body),
+            Err(reason) => Err(ModelError::new(reason)),
+        });
+        match body {
+            Ok(body) => {
+                self.calls.call(id, body)?;
+                self.open_bytes += request.bytes();
+                self.open.insert(id, request);
+            }
+            Err(error) => self.end(id, request, Err(error), finished),
+        }
+        Ok(())
+    }
+
+    /// Handles a finished call.
+    fn take(&mut self, done: Done, finished: &mut Finished) {
+        self.repeated += u64::from(done.was_repeated);
+        let outcome = self.outcome(done.outcome);
+        let Some(request) = self.open.remove(&done.id) else {
+            return;
+        };
+        self.open_bytes -= request.bytes();
+        self.end(done.id, request, outcome, finished);
+    }
+
+    fn outcome(&mut self, outcome: CallOutcome) -> Result<Answer, ModelError> {
+        match outcome {
+            CallOutcome::Reply {
+                status,
+                body,
+                is_cut,
+            } => {
+                if self.outage.succeeded() {
+                    self.messages
+                        .push(Message::info("the server can be reached again"));
+                }
+                read_reply(&self.protocol, status, &body, is_cut)
+            }
+            CallOutcome::Unreachable(reason) => {
+                let reason = format!("{} cannot be reached: {reason}", self.place);
+                if let Some(wait) = self.outage.failed(Instant::now(), reason.clone()) {
+                    let wait = wait.as_secs_f64();
+                    let message = format!("{reason}; the next call is made in {wait:.1} s");
+                    self.messages.push(Message::warning("unreachable", message));
+                }
+                Err(ModelError::new(reason))
+            }
+            CallOutcome::Broken(reason) => {
+                self.outage.ended();
+                let message = format!("{}: {reason}", self.place);
+                self.messages.push(Message::warning("broken", message));
+                Err(ModelError::new(reason))
+            }
+        }
+    }
+
+    /// Writes the score of a request, in the order of the requests with `--rescore`.
+    fn end(
+        &mut self,
+        id: u64,
+        request: HeldRequest,
+        outcome: Result<Answer, ModelError>,
+        finished: &mut Finished,
+    ) {
+        let evaluation = request.evaluation(&self.scoring);
+        if !self.scoring.options().rescore {
+            finish(&self.scoring, &request, &outcome, evaluation, finished);
+            return;
+        }
+        self.ready_bytes += request.bytes();
+        let ready = Ready {
+            request,
+            outcome,
+            evaluation,
+        };
+        self.ready.insert(id, ready);
+        while let Some(ready) = self.ready.remove(&self.next_score) {
+            self.next_score += 1;
+            self.ready_bytes -= ready.request.bytes();
+            let Ready {
+                request,
+                outcome,
+                evaluation,
+            } = ready;
+            finish(&self.scoring, &request, &outcome, evaluation, finished);
+        }
+    }
+
+    /// With `--rescore`, while a server is down that has worked: the time of the next
+    /// call.
+    fn held_up_until(&self, now: Instant) -> Option<Instant> {
+        let (since, until) = self.outage.down()?;
+        let waits = self.scoring.options().rescore
+            && self.outage.has_worked
+            && now < since + OUTAGE_PATIENCE;
+        // A call that finds out whether the server is back holds up the others, too.
+        (waits && (now < until || !self.open.is_empty())).then_some(until)
+    }
+}
+
+/// The result in a reply.
+fn read_reply(
+    protocol: &Protocol,
+    status: u16,
+    body: &[u8],
+    is_cut: bool,
+) -> Result<Answer, ModelError> {
+    if !(200..300).contains(&status) {
+        let remedy = match status {
+            300..=399 => "; redirects are not followed, so give the final address as --url",
+            401 => "; give --user with RV_SCORE_PASSWORD or --password-file, or --token-file",
+            404 => "; is the path of --url right?",
+            _ => "",
+        };
+        return Err(ModelError {
+            message: format!("the server answered with status {status}{remedy}"),
+            reply: Some((status, error_body(body, is_cut))),
+        });
+    }
+    if is_cut {
+        return Err(ModelError::new("the reply is longer than --max-line-bytes"));
+    }
+    match protocol.result(body) {
+        Ok(result) => Ok(Answer::of_result(result)),
+        Err(fault) => Err(ModelError::new(fault)),
+    }
+}
+
+/// The body of an error as JSON text on one line.
+fn error_body(body: &[u8], is_cut: bool) -> String {
+    let text = String::from_utf8_lossy(body);
+    if !is_cut && let Ok(json) = parse_value(&text) {
+        return one_line(json);
+    }
+    let mut string = Vec::new();
+    write_string(&mut string, &text);
+    String::from_utf8(string).unwrap_or_else(|_| shown(&text))
+}
+
+impl Engine for Server {
+    fn has_room(&self) -> bool {
+        let has_memory = self.open_bytes + self.ready_bytes < HELD_BYTES_MAX;
+        self.open.len() < self.in_flight_max
+            && self.ready.len() < self.in_flight_max * READY_PER_CALL
+            && (has_memory || self.is_idle())
+            && self.held_up_until(Instant::now()).is_none()
+    }
+
+    fn submit(&mut self, record: &[u8], line: &Line, finished: &mut Finished) -> Result<()> {
+        if let Err(reject) = Request::parse(record) {
+            finished.count(line, Err(reject));
+            return Ok(());
+        }
+        let id = self.next;
+        self.next += 1;
+        self.begin(HeldRequest::new(line, self.scoring.now()), id, finished)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+
+    fn collect(&mut self, finished: &mut Finished) -> Result<bool> {
+        let mut has_any = false;
+        while let Some(done) = self.calls.next_done()? {
+            self.take(done, finished);
+            has_any = true;
+        }
+        Ok(has_any)
+    }
+
+    fn is_idle(&self) -> bool {
+        self.open.is_empty() && self.ready.is_empty()
+    }
+
+    fn is_watching(&self) -> bool {
+        // The wait for the end of an outage has a time, and the loop asks for it.
+        true
+    }
+
+    fn readiness(&self) -> Vec<BorrowedFd<'_>> {
+        vec![self.calls.readiness()]
+    }
+
+    fn due(&self) -> Option<Instant> {
+        let now = Instant::now();
+        self.held_up_until(now).filter(|until| *until > now)
+    }
+
+    fn take_messages(&mut self) -> Vec<Message> {
+        std::mem::take(&mut self.messages)
+    }
+
+    fn counts(&self) -> Vec<(&'static str, u64, &'static str)> {
+        vec![("repeated", self.repeated, "Calls that were made twice")]
+    }
+
+    fn abandon(&mut self) -> Vec<KeptLine> {
+        let mut all: Vec<(u64, HeldRequest)> = self.open.drain().collect();
+        let ready = std::mem::take(&mut self.ready);
+        all.extend(ready.into_iter().map(|(id, ready)| (id, ready.request)));
+        all.sort_by_key(|(id, _)| *id);
+        all.iter()
+            .map(|(_, held)| KeptLine::from(&held.line()))
+            .collect()
+    }
+
+    fn reload(&mut self) -> Result<String> {
+        self.calls.set_login(self.login.header()?);
+        Ok("the credentials for the server again".to_owned())
+    }
+}
