@@ -232,6 +232,21 @@ fn a_program_that_hangs_is_ended_with_its_group_and_started_again() {
 }
 
 #[test]
+fn a_program_that_hangs_may_clean_up_on_sigterm() {
+    let workdir = Workdir::new();
+    let command = "trap 'echo cleaned > up; exit 0' TERM
+        while read -r line; do sleep 100 & wait; done";
+    let run = exec(&workdir, command).args(["--timeout", "200ms", "--start-timeout", "200ms"]);
+    let mut running = run.start();
+    running.write(request(0));
+    assert!(error(&running.line()).is_some());
+    let cleaned = || std::fs::exists(workdir.path("up")).unwrap().then_some(());
+    assert!(eventually(cleaned).is_some());
+    drop(running.stdin.take());
+    running.wait().assert_status(0);
+}
+
+#[test]
 fn a_death_costs_the_request_in_hand_and_the_program_comes_back() {
     let workdir = Workdir::new();
     let command = "while read -r line; do [ \"$line\" = 2 ] && exit 3; echo \"$line\"; done";
