@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::model::inspect::InspectArgs;
+use crate::serve::score::onnx::args::{OnnxArgs, OnnxOptions};
 use crate::serve::score::scoring::ScoringOptions;
 use crate::stage::cli::{RunArgs, VERSION, duration};
 use crate::stage::clock::Clock;
@@ -49,9 +50,17 @@ pub enum Command {
 /// The flags of scoring.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ScoringArgs {
-    /// The model file, as `rv-score train` writes it
+    /// The model file, as `rv-score train` writes it, or an ONNX model (`FILE.onnx`)
     #[arg(long, value_name = "FILE")]
     model: Option<String>,
+
+    /// The name of the model in policies and scores, where its file has none
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// The version of the model, where its file has none
+    #[arg(long, value_name = "N")]
+    model_version: Option<u64>,
 
     #[command(flatten)]
     input: InputArgs,
@@ -95,13 +104,25 @@ pub(super) struct ScoringArgs {
     /// The source of times: `system`, or `fixed:SECONDS` for reproducible output
     #[arg(long, value_name = "CLOCK", default_value = "system")]
     clock: Clock,
+
+    #[command(flatten)]
+    onnx: OnnxArgs,
+}
+
+/// The model to run.
+#[derive(Clone, Debug)]
+pub enum ModelChoice {
+    /// A model file of this program, by its path.
+    File(String),
+    /// An ONNX model.
+    Onnx(Box<OnnxOptions>),
 }
 
 /// The checked options of scoring.
 #[derive(Clone, Debug)]
 pub struct ScoreOptions {
-    /// The path of the model file.
-    pub model: String,
+    /// The model.
+    pub model: ModelChoice,
     /// Whether a reload may change the name or version.
     pub allow_new_version: bool,
     /// Recorded requests to evaluate first.
@@ -119,13 +140,8 @@ pub struct ScoreOptions {
 impl ScoringArgs {
     /// Checks the flags.
     pub(super) fn check(self) -> Result<ScoreOptions> {
-        let Some(model) = self.model else {
-            return Err(usage(
-                "no model is given: name its file with --model (`rv-score train` writes one)",
-            ));
-        };
         Ok(ScoreOptions {
-            model,
+            model: self.model_choice()?,
             allow_new_version: self.allow_new_version,
             warm_up: self.warm_up,
             input: self.input,
@@ -140,5 +156,34 @@ impl ScoringArgs {
                 clock: self.clock,
             },
         })
+    }
+}
+
+impl ScoringArgs {
+    /// Checks the flags that choose the model.
+    fn model_choice(&self) -> Result<ModelChoice> {
+        let Some(path) = self.model.clone() else {
+            return Err(usage(
+                "no model is given: name its file with --model (`rv-score train` writes one)",
+            ));
+        };
+        if OnnxArgs::is_onnx(&path) {
+            let options = OnnxOptions {
+                name: self.name.clone(),
+                version: self.model_version,
+                threads: usize::from(self.threads.get()),
+                allow_new_version: self.allow_new_version,
+                ..self.onnx.clone().check(path)?
+            };
+            return Ok(ModelChoice::Onnx(Box::new(options)));
+        }
+        self.onnx.refuse()?;
+        if self.name.is_some() || self.model_version.is_some() {
+            return Err(usage(format!(
+                "{path}: a model file of rv-score has its own name and version: leave --name and \
+                 --model-version out"
+            )));
+        }
+        Ok(ModelChoice::File(path))
     }
 }

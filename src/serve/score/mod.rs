@@ -1,15 +1,16 @@
 //! rv-score: reads requests and writes scores.
 //!
 //! `args` defines its flags. `scorer` is the filter in the loop: it gives each request
-//! to an `engine` and writes the finished scores. There are two engines:
-//! `single_thread` and `threads`. Both use a `model_file` with an `evaluator`, and
-//! `score_writer` writes the scores.
+//! to an `engine` and writes the finished scores. The engines `single_thread` and
+//! `threads` use a `model_file` with an `evaluator`; `onnx` has the engine of ONNX
+//! models. `scoring` is what they share, and `score_writer` writes the scores.
 
 mod answer;
 mod args;
 mod engine;
 mod evaluator;
 mod model_file;
+mod onnx;
 mod score_writer;
 mod scorer;
 mod scoring;
@@ -22,9 +23,10 @@ use anyhow::Result;
 pub use crate::serve::score::args::ScoreArgs;
 
 use crate::model::inspect;
-use crate::serve::score::args::{Command, ScoreOptions};
+use crate::serve::score::args::{Command, ModelChoice, ScoreOptions};
 use crate::serve::score::engine::Engine;
 use crate::serve::score::model_file::ModelFile;
+use crate::serve::score::onnx::engine::OnnxEngine;
 use crate::serve::score::scorer::Scorer;
 use crate::serve::score::single_thread::SingleThread;
 use crate::serve::score::threads::Threads;
@@ -53,20 +55,12 @@ impl Program for ScoreArgs {
 }
 
 fn score(options: &ScoreOptions, stage: &mut Stage) -> Result<()> {
-    let model = ModelFile::load(
-        &options.model,
-        options.allow_new_version,
-        options.scoring.clone(),
-    )?;
-    let mut engine: Box<dyn Engine> = match options.threads {
-        1 => Box::new(SingleThread::new(model)),
-        threads => Box::new(Threads::start(model, threads)?),
-    };
+    let mut engine = start_engine(options)?;
     if let Some(path) = &options.warm_up {
         warm_up(path, &mut *engine, stage)?;
     }
     let streams = Streams::open(&options.input, &options.output)?;
-    if options.threads > 1 {
+    if options.threads > 1 || matches!(options.model, ModelChoice::Onnx(_)) {
         // A pipe of the default size holds too few bytes to keep more than one thread
         // busy.
         streams.input.widen();
@@ -77,4 +71,19 @@ fn score(options: &ScoreOptions, stage: &mut Stage) -> Result<()> {
         stage.has_findings = true;
     }
     Ok(())
+}
+
+/// The engine for the model that was chosen.
+fn start_engine(options: &ScoreOptions) -> Result<Box<dyn Engine>> {
+    let scoring = options.scoring.clone();
+    Ok(match &options.model {
+        ModelChoice::File(path) => {
+            let model = ModelFile::load(path, options.allow_new_version, scoring)?;
+            match options.threads {
+                1 => Box::new(SingleThread::new(model)),
+                threads => Box::new(Threads::start(model, threads)?),
+            }
+        }
+        ModelChoice::Onnx(model) => Box::new(OnnxEngine::start((**model).clone(), scoring)?),
+    })
 }
