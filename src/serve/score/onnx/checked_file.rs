@@ -468,3 +468,147 @@ fn is_sequence_of_known(message: &[u8]) -> Result<bool, Fault> {
     }
     Ok(is_known)
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn fixture(name: &str) -> Vec<u8> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/onnx");
+        std::fs::read(format!("{folder}/{name}.onnx")).unwrap()
+    }
+
+    #[test]
+    fn a_file_tells_its_metadata_and_class_labels() {
+        let facts = check(&fixture("classifier")).unwrap();
+        let get = |key: &str| facts.metadata.get(key).map(String::as_str);
+        assert_eq!(get("rv.name"), Some("toy"));
+        assert_eq!(get("rv.features"), Some(r#"["a","/in/b"]"#));
+        assert_eq!(
+            facts.label_lists,
+            [[r#""low""#, r#""mid""#, r#""high \"3\"""#]]
+        );
+        for name in ["types", "gather", "one-row", "softmax"] {
+            assert!(check(&fixture(name)).is_ok(), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_tensor_in_another_file_is_refused() {
+        let fault = check(&fixture("external")).unwrap_err();
+        assert!(
+            fault.contains(r#"tensor "w" in another file ("../../etc/passwd")"#),
+            "{fault}"
+        );
+        // The mark alone, without the name of the file, is refused too.
+        let tensor = [0x70, 0x01];
+        assert!(matches!(super::tensor(&tensor), Err(Fault::Content(_))));
+    }
+
+    #[test]
+    fn what_is_not_an_onnx_file_is_refused() {
+        for bytes in [
+            &b""[..],
+            b"{\"format\":\"rv-model\"}",
+            b"<!DOCTYPE html><html></html>",
+            b"version https://git-lfs.github.com/spec/v1\noid sha256:1",
+            b"PK\x03\x04\x14\0\0\0",
+            &[0x08, 0x08],
+            &[0; 64],
+        ] {
+            let fault = check(bytes).unwrap_err();
+            assert!(fault.ends_with("copy the file again"), "{fault}");
+        }
+        let twice = [fixture("softmax"), fixture("softmax")].concat();
+        assert!(check(&twice).unwrap_err().contains("two graphs"));
+    }
+
+    #[test]
+    fn a_file_that_is_cut_inside_its_graph_is_refused() {
+        let whole = fixture("gather");
+        // The graph is followed by the version of the operators, which is shorter.
+        for length in 0..whole.len() - 10 {
+            assert!(check(&whole[..length]).is_err(), "{length}");
+        }
+    }
+
+    /// A length-delimited field.
+    fn field(number: u8, content: &[u8]) -> Vec<u8> {
+        let mut field = vec![number << 3 | 2];
+        let mut length = content.len();
+        while length >= 0x80 {
+            field.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        field.push(length as u8);
+        field.extend(content);
+        field
+    }
+
+    #[test]
+    fn graphs_that_are_nested_too_deep_are_refused() {
+        let mut graph = Vec::new();
+        for _ in 0..10_000 {
+            // graph.node.attribute.g
+            graph = field(1, &field(5, &field(6, &graph)));
+        }
+        let model = [&[0x08, 0x08][..], &field(7, &graph)].concat();
+        let fault = check(&model).unwrap_err();
+        assert!(fault.contains("nested deeper"), "{fault}");
+    }
+
+    #[test]
+    fn tensors_with_impossible_dimensions_are_refused() {
+        let huge = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f];
+        let (dims, float) = (field(1, &[2, 3]), [0x10, 0x01]);
+        let raw = |bytes: usize| field(9, &vec![0; bytes]);
+        for (tensor, is_good) in [
+            ([&dims[..], &float, &raw(24)].concat(), true),
+            ([&dims[..], &float, &raw(23)].concat(), false),
+            ([field(1, &huge), field(1, &huge)].concat(), false),
+            (
+                field(1, &[0xff; 9].iter().copied().chain([1]).collect::<Vec<_>>()),
+                false,
+            ),
+        ] {
+            assert_eq!(super::tensor(&tensor).is_ok(), is_good, "{tensor:?}");
+        }
+    }
+
+    #[test]
+    fn inputs_and_outputs_have_readable_names_and_known_types() {
+        let tensor = field(2, &field(1, &[0x08, 0x01]));
+        let sequence = |element: u8| field(2, &field(4, &field(1, &field(element, &[]))));
+        let name = |name: &str| field(1, name.as_bytes());
+        for (info, is_good) in [
+            ([name("x"), tensor.clone()].concat(), true),
+            ([name("x"), sequence(1)].concat(), true),
+            ([name("x"), sequence(5)].concat(), true),
+            // A sequence of sequences, an optional value, a sparse tensor.
+            ([name("x"), sequence(4)].concat(), false),
+            ([name("x"), field(2, &field(9, &[]))].concat(), false),
+            ([name("x"), field(2, &field(8, &[]))].concat(), false),
+            ([name("x\0y"), tensor.clone()].concat(), false),
+            (tensor, false),
+        ] {
+            assert_eq!(value_info(&info).is_ok(), is_good, "{info:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_changed_file_is_never_a_panic(
+            name in prop_oneof![Just("classifier"), Just("gather"), Just("external"), Just("types")],
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+        ) {
+            let mut bytes = fixture(name);
+            for (index, byte) in changes {
+                let length = bytes.len();
+                bytes[index.index(length)] = byte;
+            }
+            let _ = check(&bytes);
+        }
+    }
+}

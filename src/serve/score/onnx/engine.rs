@@ -13,7 +13,7 @@ use crate::serve::score::onnx::args::OnnxOptions;
 use crate::serve::score::onnx::batch_size::BatchSize;
 use crate::serve::score::onnx::feature_row::Cell;
 use crate::serve::score::onnx::inputs::{InputPlan, Rows};
-use crate::serve::score::onnx::model::OnnxModel;
+use crate::serve::score::onnx::model::{OnnxModel, UnloadedModel};
 use crate::serve::score::onnx::runtime::Runtime;
 use crate::serve::score::scoring::{Outcome, Request, Scoring, ScoringOptions};
 use crate::stage::worker_pool::WorkerPool;
@@ -74,8 +74,10 @@ struct Evaluated {
 impl OnnxEngine {
     /// Loads the runtime and the model.
     pub fn start(options: OnnxOptions, scoring_options: ScoringOptions) -> Result<OnnxEngine> {
+        // A fault in the file is reported whether or not there is a runtime.
+        let unloaded = UnloadedModel::read(&options)?;
         let runtime = Runtime::load(options.onnxruntime.as_deref())?;
-        let loaded = load(&runtime, &options, &scoring_options)?;
+        let loaded = Loaded::new(unloaded, &runtime, &options, &scoring_options)?;
         let worker = || {
             let mut cells = Vec::new();
             move |batch: Batch| evaluate(&batch, &mut cells)
@@ -157,7 +159,13 @@ impl Engine for OnnxEngine {
 
     fn reload(&mut self) -> Result<String> {
         require_rereadable(&self.options.path)?;
-        let new = load(&self.runtime, &self.options, &self.scoring_options)?;
+        let unloaded = UnloadedModel::read(&self.options)?;
+        let new = Loaded::new(
+            unloaded,
+            &self.runtime,
+            &self.options,
+            &self.scoring_options,
+        )?;
         if new.named != self.current.named && !self.options.allow_new_version {
             bail!(
                 "{}: now holds {}@{} instead of {}@{}; run the new model in addition to the old one and let \
@@ -174,20 +182,23 @@ impl Engine for OnnxEngine {
     }
 }
 
-fn load(
-    runtime: &Runtime,
-    options: &OnnxOptions,
-    scoring_options: &ScoringOptions,
-) -> Result<Loaded> {
-    let model = OnnxModel::load(runtime, options, scoring_options.probabilities)?;
-    let identity = model.identity();
-    let hash = identity.hash.as_deref().unwrap_or_default();
-    Ok(Loaded {
-        scoring: Scoring::new(identity, &[], scoring_options.clone()),
-        named: (identity.name.clone(), identity.version),
-        shown: format!("{}@{} ({hash})", identity.name, identity.version),
-        model: Mutex::new(model),
-    })
+impl Loaded {
+    fn new(
+        unloaded: UnloadedModel,
+        runtime: &Runtime,
+        options: &OnnxOptions,
+        scoring_options: &ScoringOptions,
+    ) -> Result<Loaded> {
+        let model = unloaded.load(runtime, options, scoring_options.probabilities)?;
+        let identity = model.identity();
+        let hash = identity.hash.as_deref().unwrap_or_default();
+        Ok(Loaded {
+            scoring: Scoring::new(identity, &[], scoring_options.clone()),
+            named: (identity.name.clone(), identity.version),
+            shown: format!("{}@{} ({hash})", identity.name, identity.version),
+            model: Mutex::new(model),
+        })
+    }
 }
 
 /// A request of a batch, with its age.

@@ -314,15 +314,11 @@ mod tests {
 
     #[test]
     fn an_input_that_cannot_be_filled_is_an_error_with_the_remedy() {
-        let open = input("x", FLOAT, &[-1, -1]);
-        assert!(plan(std::slice::from_ref(&open), &["a", "b"]).is_ok());
+        let open = || input("x", FLOAT, &[-1, -1]);
+        assert!(plan(&[open()], &["a", "b"]).is_ok());
         for (inputs, features, reason) in [
-            (vec![open.clone()], vec![], "--features a,b,c"),
-            (
-                vec![open.clone(), open.clone()],
-                vec!["a", "b"],
-                "fixed second axis",
-            ),
+            (vec![open()], vec![], "--features a,b,c"),
+            (vec![open(), open()], vec!["a", "b"], "fixed second axis"),
             (
                 vec![input("x", FLOAT, &[-1, 3])],
                 vec!["a"],

@@ -32,46 +32,69 @@ pub struct OnnxModel {
     outputs: OutputPlan,
 }
 
-impl OnnxModel {
-    /// Loads and checks a model file. The error names the file and the remedy.
-    pub fn load(
-        runtime: &Runtime,
-        options: &OnnxOptions,
-        with_probabilities: bool,
-    ) -> Result<OnnxModel> {
+/// A model file that has passed all checks that need no runtime.
+#[derive(Debug)]
+pub struct UnloadedModel {
+    bytes: Vec<u8>,
+    identity: Identity,
+    /// The names of the features, if they are given; otherwise empty.
+    features: Vec<String>,
+    labels: ClassLabels,
+}
+
+impl UnloadedModel {
+    /// Reads and checks a model file. The error names the file and the remedy.
+    pub fn read(options: &OnnxOptions) -> Result<UnloadedModel> {
         let path = &options.path;
         let file = CheckedFile::read(path)?;
-        let identity = identity(options, &file)?;
         let in_file = |fault: String| anyhow!("{path}: {fault}");
         let features = match options.features.is_empty() {
             true => list(&file.facts, FEATURES_KEY).map_err(in_file)?,
             false => Some(options.features.clone()),
         };
-        let labels = labels(options, &file.facts).map_err(in_file)?;
-        let session = runtime.session(&file.bytes, options.threads).map_err(|fault| {
-            anyhow!("{path}: onnxruntime does not load this model: {fault}; update onnxruntime, or export the model again")
+        Ok(UnloadedModel {
+            identity: identity(options, &file)?,
+            features: features.unwrap_or_default(),
+            labels: labels(options, &file.facts).map_err(in_file)?,
+            bytes: file.bytes,
+        })
+    }
+
+    /// Loads the model with the runtime. The error names the file and the remedy.
+    pub fn load(
+        self,
+        runtime: &Runtime,
+        options: &OnnxOptions,
+        with_probabilities: bool,
+    ) -> Result<OnnxModel> {
+        let path = &options.path;
+        let in_file = |fault: String| anyhow!("{path}: {fault}");
+        let session = runtime.session(&self.bytes, options.threads);
+        let session = session.map_err(|fault| {
+            anyhow!(
+                "{path}: onnxruntime does not load this model: {fault}; update onnxruntime, or export the \
+                 model again"
+            )
         })?;
-        let inputs = InputPlan::new(
-            session.inputs(),
-            &features.unwrap_or_default(),
-            options.missing_is_nan,
-        )
-        .map_err(in_file)?;
+        let inputs = InputPlan::new(session.inputs(), &self.features, options.missing_is_nan);
         let outputs = OutputPlan::new(
             session.outputs(),
             options.label_output.as_deref(),
             &options.probability_output,
-            labels,
-        )
-        .map_err(in_file)?;
+            self.labels,
+        );
         Ok(OnnxModel {
-            identity,
+            identity: self.identity,
+            inputs: inputs.map_err(in_file)?,
+            outputs: outputs
+                .map_err(in_file)?
+                .with_probabilities(with_probabilities),
             session,
-            inputs,
-            outputs: outputs.with_probabilities(with_probabilities),
         })
     }
+}
 
+impl OnnxModel {
     /// The name in the scores.
     pub fn identity(&self) -> &Identity {
         &self.identity

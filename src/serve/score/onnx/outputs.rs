@@ -434,3 +434,220 @@ fn check_type(output: &Outlet) -> Result<(), String> {
         _ => Ok(()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use ort::value::{Shape, SymbolicDimensions};
+
+    use super::*;
+
+    const FLOAT: TensorElementType = TensorElementType::Float32;
+    const INT64: TensorElementType = TensorElementType::Int64;
+    const TEXT: TensorElementType = TensorElementType::String;
+
+    fn tensor(name: &str, ty: TensorElementType, dims: &[i64]) -> Outlet {
+        let dtype = ValueType::Tensor {
+            ty,
+            shape: Shape::new(dims.iter().copied()),
+            dimension_symbols: SymbolicDimensions::empty(dims.len()),
+        };
+        Outlet::new(name, dtype)
+    }
+
+    fn maps(name: &str) -> Outlet {
+        let map = ValueType::Map {
+            key: INT64,
+            value: FLOAT,
+        };
+        Outlet::new(name, ValueType::Sequence(Box::new(map)))
+    }
+
+    fn unknown() -> ClassLabels {
+        ClassLabels::Found(Vec::new())
+    }
+
+    fn given(labels: &[&str]) -> ClassLabels {
+        ClassLabels::Given(labels.iter().map(|label| (*label).to_owned()).collect())
+    }
+
+    fn plan(outputs: &[Outlet], labels: ClassLabels) -> OutputPlan {
+        let plan = OutputPlan::new(outputs, None, &ProbabilityOutput::Found, labels).unwrap();
+        plan.with_probabilities(true)
+    }
+
+    fn values<'o>(shape: &[usize], elements: Elements<'o>) -> Option<OutputValues<'o>> {
+        let shape = shape.to_vec();
+        Some(OutputValues::Tensor(TensorValues { shape, elements }))
+    }
+
+    fn answer(result: &str, confidence: &str, probabilities: &str) -> Result<Answer, ModelError> {
+        Ok(Answer {
+            result: result.to_owned(),
+            confidence: Some(confidence.to_owned()),
+            probabilities: Some(probabilities.to_owned()),
+        })
+    }
+
+    #[test]
+    fn outputs_are_found_by_name_and_type() {
+        let label = || tensor("label", INT64, &[-1]);
+        let scores = || tensor("scores", FLOAT, &[-1, 1]);
+        let table = || tensor("probabilities", FLOAT, &[-1, 3]);
+        for (outputs, labels, expected) in [
+            (vec![label(), table()], unknown(), Form::Label(0, Some(1))),
+            (
+                vec![maps("output_probability"), label()],
+                unknown(),
+                Form::Label(1, Some(0)),
+            ),
+            (
+                vec![tensor("a", TEXT, &[-1, 1]), tensor("b", FLOAT, &[-1, -1])],
+                unknown(),
+                Form::Label(0, Some(1)),
+            ),
+            (vec![label()], unknown(), Form::Label(0, None)),
+            // The scores of an isolation forest are not probabilities.
+            (vec![label(), scores()], unknown(), Form::Object),
+            (vec![scores()], unknown(), Form::Number(0)),
+            (vec![tensor("y", FLOAT, &[-1])], unknown(), Form::Number(0)),
+            (vec![table()], unknown(), Form::Object),
+            (
+                vec![table()],
+                given(&["a", "b", "c"]),
+                Form::Probabilities(0),
+            ),
+            (vec![scores(), scores()], unknown(), Form::Object),
+            (
+                vec![tensor("y", FLOAT, &[-1, 2, 3])],
+                unknown(),
+                Form::Object,
+            ),
+        ] {
+            assert_eq!(plan(&outputs, labels).form, expected, "{outputs:?}");
+        }
+    }
+
+    #[test]
+    fn flags_name_outputs_and_faults_name_the_remedy() {
+        let outputs = [
+            tensor("one", INT64, &[-1]),
+            tensor("two", INT64, &[-1]),
+            tensor("three", FLOAT, &[-1, 3]),
+        ];
+        let plan = |label, probability| OutputPlan::new(&outputs, label, &probability, unknown());
+        let named = ProbabilityOutput::Named("three".to_owned());
+        let form = |plan: Result<OutputPlan, String>| plan.unwrap().form;
+        assert_eq!(form(plan(Some("two"), named)), Form::Label(1, Some(2)));
+        assert_eq!(
+            form(plan(Some("two"), ProbabilityOutput::None)),
+            Form::Label(1, None)
+        );
+        assert_eq!(form(plan(None, ProbabilityOutput::Found)), Form::Object);
+        let fault = plan(Some("four"), ProbabilityOutput::Found).unwrap_err();
+        assert!(
+            fault.contains(r#"its outputs are "one", "two", "three""#),
+            "{fault}"
+        );
+        for (output, remedy) in [
+            (tensor("y", TensorElementType::Float16, &[-1]), "add a Cast"),
+            (tensor("y", FLOAT, &[]), "no axis for the rows"),
+        ] {
+            let fault = OutputPlan::new(&[output], None, &ProbabilityOutput::Found, unknown());
+            assert!(fault.unwrap_err().contains(remedy));
+        }
+    }
+
+    #[test]
+    fn a_label_has_its_own_probability() {
+        let outputs = [tensor("label", INT64, &[-1]), tensor("p", FLOAT, &[-1, 2])];
+        let plan = plan(&outputs, unknown());
+        let labels = values(&[3], Elements::Integers(vec![1, 0, 7]));
+        // The label need not be the class with the highest probability.
+        let shares = [0.75, 0.25, 0.5, 0.5, 0.5, 0.5];
+        let taken = [labels, values(&[3, 2], Elements::Float32(&shares))];
+        let answers = plan.answers(&taken, 3).unwrap();
+        assert_eq!(
+            answers[0],
+            answer("1", "0.250000", r#"{"0":0.750000,"1":0.250000}"#)
+        );
+        assert_eq!(
+            answers[1],
+            answer("0", "0.500000", r#"{"0":0.500000,"1":0.500000}"#)
+        );
+        let error = answers[2].as_ref().unwrap_err();
+        assert!(error.message.contains("--classes"), "{}", error.message);
+    }
+
+    #[test]
+    fn the_keys_of_a_map_are_the_labels() {
+        let outputs = [tensor("label", TEXT, &[-1]), maps("p")];
+        let plan = plan(&outputs, unknown());
+        let labels = values(&[1], Elements::Texts(vec!["b\"".to_owned()]));
+        let pairs = vec![("\"a\"".to_owned(), 0.4), ("\"b\\\"\"".to_owned(), 0.6)];
+        let answers = plan.answers(&[labels, Some(OutputValues::Maps(vec![pairs]))], 1);
+        let expected = answer(r#""b\"""#, "0.600000", r#"{"a":0.400000,"b\"":0.600000}"#);
+        assert_eq!(answers.unwrap(), [expected]);
+    }
+
+    #[test]
+    fn without_a_label_the_highest_probability_counts() {
+        let plan = plan(&[tensor("y", FLOAT, &[-1, 2])], given(&["no", "yes"]));
+        let shares = [0.25, 0.75, 0.5, 0.5, 3.0, -2.0, f32::NAN, 0.5];
+        let taken = [values(&[4, 2], Elements::Float32(&shares))];
+        let answers = plan.answers(&taken, 4).unwrap();
+        assert_eq!(
+            answers[0],
+            answer(r#""yes""#, "0.750000", r#"{"no":0.250000,"yes":0.750000}"#)
+        );
+        assert_eq!(
+            answers[1],
+            answer(r#""no""#, "0.500000", r#"{"no":0.500000,"yes":0.500000}"#)
+        );
+        for (row, value) in [(2, "3"), (3, "NaN")] {
+            let error = answers[row].as_ref().unwrap_err();
+            assert!(
+                error.message.contains(&format!("holds {value}")),
+                "{}",
+                error.message
+            );
+        }
+    }
+
+    #[test]
+    fn numbers_and_objects_are_written_a_row_each() {
+        let number = plan(&[tensor("y", FLOAT, &[-1, 1])], unknown());
+        let taken = [values(&[2, 1], Elements::Float32(&[0.1, f32::INFINITY]))];
+        let answers = number.answers(&taken, 2).unwrap();
+        assert_eq!(answers[0], Ok(Answer::of_result("0.1".to_owned())));
+        let error = answers[1].as_ref().unwrap_err();
+        assert!(
+            error.message.starts_with("the output \"y\" holds inf"),
+            "{}",
+            error.message
+        );
+
+        let object = plan(
+            &[tensor("a \"b\"", FLOAT, &[-1, 2]), tensor("c", TEXT, &[-1])],
+            unknown(),
+        );
+        let object = OutputPlan {
+            form: Form::Object,
+            ..object
+        };
+        let taken = [
+            values(&[1, 2], Elements::Float32(&[1.0, 2.5])),
+            values(&[1], Elements::Texts(vec!["x".to_owned()])),
+        ];
+        let expected = r#"{"a \"b\"":[1,2.5],"c":"x"}"#;
+        let answers = object.answers(&taken, 1).unwrap();
+        assert_eq!(answers, [Ok(Answer::of_result(expected.to_owned()))]);
+    }
+
+    #[test]
+    fn an_output_with_another_number_of_rows_fails_the_batch() {
+        let plan = plan(&[tensor("y", FLOAT, &[-1])], unknown());
+        let taken = [values(&[3], Elements::Float32(&[1.0, 2.0, 3.0]))];
+        let fault = plan.answers(&taken, 2).unwrap_err();
+        assert_eq!(fault, "the output \"y\" has 3 rows instead of 2");
+    }
+}
