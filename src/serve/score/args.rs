@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
+use crate::model::bounds::check_name;
 use crate::model::inspect::InspectArgs;
 use crate::serve::score::onnx::args::{OnnxArgs, OnnxOptions};
 use crate::serve::score::scoring::ScoringOptions;
@@ -167,6 +168,9 @@ impl ScoringArgs {
                 "no model is given: name its file with --model (`rv-score train` writes one)",
             ));
         };
+        if let Some(name) = &self.name {
+            check_name(name).map_err(|fault| usage(format!("--name: {fault}")))?;
+        }
         if OnnxArgs::is_onnx(&path) {
             let options = OnnxOptions {
                 name: self.name.clone(),
