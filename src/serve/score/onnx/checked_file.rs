@@ -352,7 +352,7 @@ impl<'a> TensorFields<'a> {
                 let chunks = raw.as_chunks::<8>().0.iter();
                 integers.extend(chunks.map(|bytes| i64::from_le_bytes(*bytes)));
             }
-            (6 | 7 | 8, None) => {}
+            (6..=8, None) => {}
             _ => return Vec::new(),
         }
         labels(&integers, &self.strings)

@@ -57,11 +57,13 @@ impl Runtime {
     /// for one batch. The error describes the fault.
     pub fn session(&self, model: &[u8], threads: usize) -> Result<Session, String> {
         let builder = Session::builder(&self.environment).map_err(|error| one_line(&error))?;
-        builder
+        let builder = builder
             .with_intra_threads(threads)
-            // A thread that waits for the next batch must not use the processor.
-            .and_then(|builder| builder.with_intra_op_spinning(false))
-            .map_err(|error| one_line(&error))?
+            .map_err(|error| one_line(&error))?;
+        // A thread that waits for the next batch must not use the processor.
+        let builder = builder.with_intra_op_spinning(false);
+        let mut builder = builder.map_err(|error| one_line(&error))?;
+        builder
             .commit_from_memory(model)
             .map_err(|error| one_line(&error))
     }
