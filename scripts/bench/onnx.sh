@@ -5,11 +5,11 @@
 echo '== ONNX models, one thread of onnxruntime'
 python=${BENCH_PYTHON:-python3}
 if "$python" -c 'import onnxruntime, orjson, skl2onnx, sklearn' 2> /dev/null; then
-  "$python" "$here/scripts/bench/onnx.py" export "$here/fixtures/iris.csv"
+  "$python" "$here/scripts/bench/onnx_models.py" export "$here/fixtures/iris.csv"
   libraries=$("$python" -c 'import onnxruntime; print(onnxruntime.__path__[0])')/capi
   ours="rv-score --name m --model-version 1 --onnxruntime $libraries --quiet"
   ours+=' --features sepalLength,sepalWidth,petalLength,petalWidth --model'
-  theirs="$python $here/scripts/bench/onnx.py score"
+  theirs="$python $here/scripts/bench/onnx_models.py score"
   for model in tree forest; do
     echo "== $model, from a file to /dev/null"
     few=$((records / 5))
@@ -23,7 +23,7 @@ if "$python" -c 'import onnxruntime, orjson, skl2onnx, sklearn' 2> /dev/null; th
     echo "== $model, each request sent after the score of the one before"
     few=$((records / 20))
     head --lines="$few" requests > few.requests
-    client="$python $here/scripts/bench/onnx.py each"
+    client="$python $here/scripts/bench/onnx_models.py each"
     records=$few compare \
       'rv-score' "$client $ours $model.onnx < few.requests" \
       'json, one row a run' "$client $theirs $model.onnx 1 < few.requests"

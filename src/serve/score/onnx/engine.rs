@@ -1,5 +1,6 @@
-//! The engine of ONNX models: requests that wait are evaluated as one batch, in a
-//! thread of its own. The scores keep the order of the requests.
+//! The engine of ONNX models: requests that wait are evaluated as one batch. A batch that
+//! takes long is evaluated in a thread of its own, a short one at once. The scores keep
+//! the order of the requests.
 
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -37,6 +38,10 @@ pub struct OnnxEngine {
     current: Arc<Loaded>,
     pool: WorkerPool<Batch, Evaluated>,
     in_progress: usize,
+    /// A batch that was evaluated at once, in the thread of the loop.
+    done: Option<Evaluated>,
+    /// The memory for a row of such a batch.
+    cells: Vec<Cell>,
     /// The requests for the next batch.
     held: Vec<KeptLine>,
     held_bytes: usize,
@@ -89,6 +94,8 @@ impl OnnxEngine {
             options,
             scoring_options,
             in_progress: 0,
+            done: None,
+            cells: Vec::new(),
             held: Vec::new(),
             held_bytes: 0,
             size: BatchSize::default(),
@@ -99,13 +106,19 @@ impl OnnxEngine {
         self.held.len() >= self.size.rows() || self.held_bytes >= BATCH_BYTES
     }
 
-    fn submit_held(&mut self) -> Result<()> {
-        self.in_progress += 1;
+    /// The requests that are held, as a batch.
+    fn take_held(&mut self) -> Batch {
         self.held_bytes = 0;
-        self.pool.submit(Batch {
+        Batch {
             loaded: Arc::clone(&self.current),
             lines: std::mem::take(&mut self.held),
-        })
+        }
+    }
+
+    fn submit_held(&mut self) -> Result<()> {
+        let batch = self.take_held();
+        self.in_progress += 1;
+        self.pool.submit(batch)
     }
 }
 
@@ -126,21 +139,34 @@ impl Engine for OnnxEngine {
     /// Submits a full batch, or whatever is held if no batch is in progress. While one
     /// is, the requests that arrive make the next batch larger.
     fn flush(&mut self) -> Result<()> {
-        let is_due = match self.is_full() {
-            true => self.in_progress < BATCHES_MAX,
-            false => self.in_progress == 0 && !self.held.is_empty(),
-        };
-        match is_due {
-            true => self.submit_held(),
-            false => Ok(()),
+        if self.is_full() {
+            return match self.in_progress < BATCHES_MAX {
+                true => self.submit_held(),
+                false => Ok(()),
+            };
         }
+        if self.in_progress > 0 || self.held.is_empty() || self.done.is_some() {
+            return Ok(());
+        }
+        if !self.size.is_quick(self.held.len()) {
+            return self.submit_held();
+        }
+        let batch = self.take_held();
+        self.done = Some(evaluate(&batch, &mut self.cells));
+        Ok(())
     }
 
     fn collect(&mut self, finished: &mut Finished) -> Result<bool> {
-        let Some(mut evaluated) = self.pool.next_if_done()? else {
-            return Ok(false);
+        let mut evaluated = match self.done.take() {
+            Some(done) => done,
+            None => match self.pool.next_if_done()? {
+                Some(evaluated) => {
+                    self.in_progress -= 1;
+                    evaluated
+                }
+                None => return Ok(false),
+            },
         };
-        self.in_progress -= 1;
         self.size.learn(evaluated.rows, evaluated.spent);
         finished.append(&mut evaluated.finished);
         if self.is_full() {
@@ -150,7 +176,7 @@ impl Engine for OnnxEngine {
     }
 
     fn is_idle(&self) -> bool {
-        self.held.is_empty() && self.pool.is_idle()
+        self.held.is_empty() && self.done.is_none() && self.pool.is_idle()
     }
 
     fn readiness(&self) -> Vec<BorrowedFd<'_>> {

@@ -1,8 +1,8 @@
 """ONNX models for bench.sh, and a program that scores requests with them in Python:
 
-onnx.py export TABLE        writes tree.onnx, forest.onnx and their one-row forms
-onnx.py score MODEL BATCH   reads requests and writes scores; a batch of 1 uses json
-onnx.py each COMMAND...     sends each request of stdin after the score of the one before
+onnx_models.py export TABLE        writes tree.onnx, forest.onnx and their one-row forms
+onnx_models.py score MODEL BATCH   reads requests and writes scores; a batch of 1 uses json
+onnx_models.py each COMMAND...     sends each request of stdin after the score of the one before
 """
 
 import itertools
