@@ -5,7 +5,8 @@
 #
 # RV_BIN names a folder with the programs. Without it, they are built.
 # RV_ONNX_PYTHON names a Python that has scripts/onnx/requirements.txt. Without it, they
-# are installed into a temporary folder.
+# are installed into a temporary folder. RV_FUZZ_SECONDS is the time for damaged files
+# (60), and RV_FUZZ_SEED repeats a run.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/.."
 source scripts/lib.sh
@@ -41,3 +42,6 @@ echo '== rv-score beside the library of each model'
 find_programs --release
 mkdir "$work/models"
 "$python" scripts/onnx/compare.py "$work/models"
+
+echo '== damaged files'
+"$python" scripts/onnx/damage.py "$work" "${RV_FUZZ_SECONDS:-60}" fixtures/onnx/*.onnx "$work"/models/*.onnx

@@ -377,6 +377,10 @@ fn is_label(output: &Outlet) -> bool {
 
 /// Whether an output can hold the probabilities.
 fn is_probability(output: &Outlet) -> bool {
+    // So skl2onnx calls distances and values of a decision function.
+    if output.name() == "scores" {
+        return false;
+    }
     match output.dtype() {
         ValueType::Tensor { ty, shape, .. } => is_float(*ty) && shape.len() == 2 && shape[1] != 1,
         ValueType::Sequence(inner) => matches!(
@@ -506,7 +510,13 @@ mod tests {
                 Form::Label(0, Some(1)),
             ),
             (vec![label()], unknown(), Form::Label(0, None)),
-            // The scores of an isolation forest are not probabilities.
+            // The distances of k-means and the scores of an isolation forest are not
+            // probabilities.
+            (
+                vec![label(), tensor("scores", FLOAT, &[-1, 3])],
+                unknown(),
+                Form::Object,
+            ),
             (vec![label(), scores()], unknown(), Form::Object),
             (vec![scores()], unknown(), Form::Number(0)),
             (vec![tensor("y", FLOAT, &[-1])], unknown(), Form::Number(0)),
