@@ -23,9 +23,9 @@ pub struct BatchSize {
 
 impl Default for BatchSize {
     fn default() -> BatchSize {
-        // How fast the model is, is not known yet.
+        // The model may take seconds for a row.
         BatchSize {
-            rows: 16,
+            rows: 1,
             last: None,
         }
     }
