@@ -14,8 +14,8 @@ use ort::session::Session;
 const SYSTEM_NAMES: [&str; 2] = ["libonnxruntime.so", "libonnxruntime.so.1"];
 
 /// What to do if the library is missing.
-const REMEDY: &str = "install it (pip install onnxruntime, 1.19 or newer) and name its library with --onnxruntime or the variable \
-    ORT_DYLIB_PATH; a Python environment has it as \
+const REMEDY: &str = "install it (pip install onnxruntime, 1.19 or newer) and name its library with --onnxruntime or \
+    the variable ORT_DYLIB_PATH; a Python environment has it as \
     lib/python3.*/site-packages/onnxruntime/capi/libonnxruntime.so.*";
 
 /// The loaded library. A process loads it once.
