@@ -2,9 +2,9 @@
 
 use sha2::{Digest, Sha256};
 
-/// The SHA-256 of `text` (FIPS 180-4), in 64 lower-case hexadecimal digits.
-pub fn sha256_hex(text: &str) -> String {
-    let digest = Sha256::digest(text.as_bytes());
+/// The SHA-256 of `content` (FIPS 180-4), in 64 lower-case hexadecimal digits.
+pub fn sha256_hex(content: impl AsRef<[u8]>) -> String {
+    let digest = Sha256::digest(content);
     digest.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

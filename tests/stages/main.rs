@@ -33,6 +33,7 @@ mod request;
 mod schemas;
 mod score;
 mod score_exec;
+mod score_onnx;
 mod score_url;
 mod signals;
 mod streams;

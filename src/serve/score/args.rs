@@ -7,9 +7,11 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 use crate::import::args::ImportArgs;
+use crate::model::bounds::check_name;
 use crate::model::inspect::InspectArgs;
 use crate::serve::score::exec::args::{ExecArgs, ExecOptions};
 use crate::serve::score::identity::Identity;
+use crate::serve::score::onnx::args::{OnnxArgs, OnnxOptions, list_fault};
 use crate::serve::score::scoring::ScoringOptions;
 use crate::serve::score::server::args::{ServerArgs, ServerOptions};
 use crate::stage::cli::{RunArgs, VERSION, duration};
@@ -24,8 +26,8 @@ use crate::wire::message::is_model_name;
 /// requests; those of a server come as they are ready, unless --rescore is given.
 ///
 /// A request that the model cannot evaluate gets a score with an `error`, so that the
-/// rendezvous does not wait for it. The model is a file (--model), any program (--exec)
-/// or a server (--url). SIGHUP reloads the file, starts the program again, or reads the
+/// rendezvous does not wait for it. The model is a file of rv or an ONNX file (--model),
+/// any program (--exec) or a server (--url). SIGHUP reloads the file, starts the program again, or reads the
 /// credentials for the server again.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "rv-score", version = VERSION, args_conflicts_with_subcommands = true, after_help = "\
@@ -60,7 +62,8 @@ pub enum Command {
 /// The flags of scoring.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ScoringArgs {
-    /// The model file, as `rv-score train` writes it
+    /// The model file, as `rv-score train` and `rv-score import` write it, or an ONNX
+    /// model (`FILE.onnx`)
     #[arg(long, value_name = "FILE")]
     model: Option<String>,
 
@@ -71,6 +74,13 @@ pub(super) struct ScoringArgs {
     /// The version of the model in its scores, for a model that has no file of rv's own
     #[arg(long, value_name = "N")]
     model_version: Option<u64>,
+
+    /// For ONNX models and for servers with `v2` or `mlflow`: the features to pass, in the
+    /// order of the model's inputs. A name that begins with `/` is a JSON pointer into
+    /// `modelInput`. Default: `rv.features` in an ONNX file's metadata, or its inputs' names;
+    /// for servers all members in their order
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    features: Vec<String>,
 
     /// The `modelHash` in the scores of a model that is a program or a server
     #[arg(long, value_name = "TEXT")]
@@ -130,6 +140,8 @@ pub(super) struct ScoringArgs {
     exec: ExecArgs,
     #[command(flatten)]
     server: ServerArgs,
+    #[command(flatten)]
+    onnx: OnnxArgs,
 }
 
 /// The checked options of scoring.
@@ -156,6 +168,8 @@ pub struct ScoreOptions {
 pub enum ModelSource {
     /// A model file of rv's own, at this path.
     File(String),
+    /// An ONNX model.
+    Onnx(Box<OnnxOptions>),
     /// Another program.
     Program(ExecOptions, Identity),
     /// An HTTP server.
@@ -192,10 +206,15 @@ impl ScoringArgs {
         if timeout.is_zero() {
             return Err(usage("--timeout must be more than 0"));
         }
+        if let Some(fault) = list_fault(&self.features) {
+            return Err(usage(format!("--features: {fault}")));
+        }
         let program = self.exec.clone().check(timeout, line_bytes_max)?;
-        let server = self.server.clone().check(timeout, line_bytes_max)?;
+        let server = { self.server.clone() }.check(&self.features, timeout, line_bytes_max)?;
         match (self.model.take(), program, server) {
+            (Some(file), None, None) if OnnxArgs::is_onnx(&file) => self.check_onnx(file),
             (Some(file), None, None) => {
+                self.onnx.refuse()?;
                 self.refuse_flags_of_others()?;
                 Ok(ModelSource::File(file))
             }
@@ -227,6 +246,31 @@ impl ScoringArgs {
         }
     }
 
+    /// Takes the flags for an ONNX model.
+    fn check_onnx(&self, path: String) -> Result<ModelSource> {
+        if let Some(name) = &self.name {
+            check_name(name).map_err(|fault| usage(format!("--name: {fault}")))?;
+        }
+        for (flag, is_given) in [
+            ("--model-hash", self.model_hash.is_some()),
+            ("--timeout", self.timeout.is_some()),
+        ] {
+            if is_given {
+                return Err(usage(format!(
+                    "{flag} does not apply to an ONNX model, which is evaluated here and has a hash"
+                )));
+            }
+        }
+        Ok(ModelSource::Onnx(Box::new(OnnxOptions {
+            name: self.name.clone(),
+            version: self.model_version,
+            features: self.features.clone(),
+            threads: usize::from(self.threads.get()),
+            allow_new_version: self.allow_new_version,
+            ..self.onnx.clone().check(path)?
+        })))
+    }
+
     /// Refuses the flags that have no meaning for a file of rv's own.
     fn refuse_flags_of_others(&self) -> Result<()> {
         let given = [
@@ -234,6 +278,7 @@ impl ScoringArgs {
             ("--model-version", self.model_version.is_some()),
             ("--model-hash", self.model_hash.is_some()),
             ("--timeout", self.timeout.is_some()),
+            ("--features", !self.features.is_empty()),
         ];
         match given.iter().find(|(_, is_given)| *is_given) {
             Some((flag, _)) => Err(usage(format!(
@@ -245,6 +290,12 @@ impl ScoringArgs {
 
     /// Refuses the flags that have a meaning only for a model file.
     fn refuse_flags_of_files(&self, kind: &str) -> Result<()> {
+        self.onnx.refuse()?;
+        if kind == "--exec" && !self.features.is_empty() {
+            return Err(usage(
+                "--features does not apply to --exec, whose program gets the whole modelInput",
+            ));
+        }
         match self.allow_new_version {
             true => Err(usage(format!(
                 "--allow-new-version does not apply to {kind}: --name and --model-version name the model"

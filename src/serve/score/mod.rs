@@ -3,8 +3,8 @@
 //! `args` defines its flags. `scorer` is the filter in the loop: it gives each request
 //! to an `engine` and writes the finished scores. A model file of rv's own has two
 //! engines, `single_thread` and `threads`. Both use a `model_file` with an `evaluator`.
-//! `exec` is the engine of a model that is another program, `server` that of a model
-//! behind a server. `scoring` and `score_writer` write the scores of all of them.
+//! `onnx` has the engine of ONNX models, `exec` that of a model which is another
+//! program, and `server` that of a model behind a server. `scoring` and `score_writer` write the scores of all of them.
 
 mod answer;
 mod args;
@@ -14,6 +14,7 @@ mod exec;
 mod held;
 mod identity;
 mod model_file;
+mod onnx;
 mod score_writer;
 mod scorer;
 mod scoring;
@@ -32,6 +33,7 @@ use crate::serve::score::args::{Command, ModelSource, ScoreOptions};
 use crate::serve::score::engine::Engine;
 use crate::serve::score::exec::Exec;
 use crate::serve::score::model_file::ModelFile;
+use crate::serve::score::onnx::engine::OnnxEngine;
 use crate::serve::score::scorer::Scorer;
 use crate::serve::score::server::Server;
 use crate::serve::score::single_thread::SingleThread;
@@ -77,7 +79,7 @@ fn run(options: &ScoreOptions, scorer: &mut Scorer, stage: &mut Stage) -> Result
         warm_up(path, scorer.engine(), stage)?;
     }
     let streams = Streams::open(&options.input, &options.output)?;
-    if options.threads > 1 {
+    if options.threads > 1 || matches!(options.model, ModelSource::Onnx(_)) {
         // A pipe of the default size holds too few bytes to keep more than one thread
         // busy.
         streams.input.widen();
@@ -98,6 +100,7 @@ fn start_engine(options: &ScoreOptions) -> Result<Box<dyn Engine>> {
                 threads => Box::new(Threads::start(model, threads)?),
             }
         }
+        ModelSource::Onnx(model) => Box::new(OnnxEngine::start((**model).clone(), scoring)?),
         ModelSource::Program(program, identity) => {
             Box::new(Exec::start(program.clone(), identity, scoring)?)
         }

@@ -39,11 +39,6 @@ pub struct ServerArgs {
     #[arg(long, value_name = "N", requires = "url", value_parser = in_flight)]
     in_flight: Option<usize>,
 
-    /// For `v2` and `mlflow`: the members of `modelInput` to send, in this order; a name
-    /// that begins with `/` is a JSON pointer. Without it, all members in their order
-    #[arg(long, value_name = "NAMES", value_delimiter = ',', requires = "url")]
-    features: Option<Vec<String>>,
-
     /// For `v2`: the name of the input tensor [default: input-0]
     #[arg(long, value_name = "NAME", requires = "url")]
     input_name: Option<String>,
@@ -147,8 +142,14 @@ impl Login {
 }
 
 impl ServerArgs {
-    /// Checks the flags; `None` if `--url` is not given.
-    pub fn check(self, timeout: Duration, reply_bytes_max: usize) -> Result<Option<ServerOptions>> {
+    /// Checks the flags; `None` if `--url` is not given. `features` are the members of
+    /// `modelInput` to send; empty for all.
+    pub fn check(
+        self,
+        features: &[String],
+        timeout: Duration,
+        reply_bytes_max: usize,
+    ) -> Result<Option<ServerOptions>> {
         let (Some(url), Some(name)) = (&self.url, self.protocol) else {
             return Ok(None);
         };
@@ -157,13 +158,8 @@ impl ServerArgs {
             ProtocolName::V2 | ProtocolName::Mlflow => Query::Refused,
         };
         let url = call_url(read_url(url, query, CREDENTIALS_REMEDY)?, name)?;
-        self.refuse_flags_of_other_protocols(name)?;
-        let features = self.features;
-        if let Some(features) = &features
-            && features.iter().any(String::is_empty)
-        {
-            return Err(usage("--features holds an empty name"));
-        }
+        let features = (!features.is_empty()).then(|| features.to_vec());
+        self.refuse_flags_of_other_protocols(name, features.is_some())?;
         let protocol = match name {
             ProtocolName::V2 => Protocol::V2(Tensor::new(
                 self.input_name.as_deref().unwrap_or("input-0"),
@@ -192,10 +188,14 @@ impl ServerArgs {
         }))
     }
 
-    fn refuse_flags_of_other_protocols(&self, name: ProtocolName) -> Result<()> {
+    fn refuse_flags_of_other_protocols(
+        &self,
+        name: ProtocolName,
+        has_features: bool,
+    ) -> Result<()> {
         use ProtocolName::{Json, Mlflow, V2};
         let given: [(&str, bool, &[ProtocolName]); 6] = [
-            ("--features", self.features.is_some(), &[V2, Mlflow]),
+            ("--features", has_features, &[V2, Mlflow]),
             ("--input-name", self.input_name.is_some(), &[V2]),
             ("--datatype", self.datatype.is_some(), &[V2]),
             ("--output-name", self.output_name.is_some(), &[V2]),
