@@ -16,9 +16,6 @@ pub struct Learner {
     /// The names of the inputs; empty if the training had none.
     #[serde(default)]
     pub feature_names: Vec<String>,
-    /// The types of the inputs; `c` has categories.
-    #[serde(default)]
-    pub feature_types: Vec<String>,
     /// The trees.
     pub gradient_booster: Booster,
     /// Settings that all objectives have.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use proptest::prelude::RngCore;
+use proptest::prelude::Rng;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
 /// Pieces that a damaged file gets in random places.
@@ -49,9 +49,9 @@ pub fn fuzz(whole: &str, mut check: impl FnMut(&str)) {
 
 /// A copy of `whole` with one to eight changes: a byte, a piece, a part that is removed,
 /// repeated or moved, or the end cut off.
-fn damaged(whole: &str, random: &mut impl RngCore) -> String {
+fn damaged(whole: &str, random: &mut impl Rng) -> String {
     let mut bytes = whole.as_bytes().to_vec();
-    let below = |limit: usize, random: &mut dyn RngCore| random.next_u64() as usize % limit.max(1);
+    let below = |limit: usize, random: &mut dyn Rng| random.next_u64() as usize % limit.max(1);
     for _ in 0..1 + below(8, random) {
         let at = below(bytes.len(), random);
         let end = (at + below(40, random)).min(bytes.len());

@@ -56,11 +56,6 @@ impl FeatureReader {
         }
     }
 
-    /// The features, in the order of a row.
-    pub fn features(&self) -> &[Feature] {
-        &self.features
-    }
-
     /// Reads the features in the text of a `modelInput` into `row`. The error describes
     /// the fault in a few words.
     pub fn read(&self, model_input: &str, row: &mut Vec<f64>) -> Result<(), String> {
