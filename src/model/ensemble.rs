@@ -545,6 +545,16 @@ pub struct TreeText {
     pub shares: Option<Vec<Vec<(u32, f64)>>>,
 }
 
+impl TreeText {
+    /// Appends a node. The lists of categories and of shares are the caller's.
+    pub fn push(&mut self, feature: i32, value: f64, right: u32, is_set: bool) {
+        self.features.push(feature);
+        self.values.push(value);
+        self.right.push(right);
+        self.flags.push(if is_set { flag::CATEGORIES } else { 0 });
+    }
+}
+
 fn is_zero(number: &u32) -> bool {
     *number == 0
 }

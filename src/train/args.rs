@@ -1,15 +1,13 @@
 //! The flags of `rv-score train`, and their checks.
 
 use anyhow::Result;
-use clap::{Args, ValueEnum};
+use clap::Args;
 
 use crate::model::bounds::{check_name, first_duplicate};
-use crate::model::description::Hyperparameters;
-use crate::model::families::Algorithm;
 use crate::stage::report::shown;
 use crate::stage::usage;
 use crate::stream::address::Address;
-use crate::train::algorithms::trainer_of;
+use crate::train::fit_args::{FitArgs, FitOptions};
 use crate::train::read_table::TableOptions;
 use crate::train::source::Format;
 use crate::train::table::ColumnNames;
@@ -43,10 +41,6 @@ pub struct TrainArgs {
     #[arg(short, long, value_name = "COLUMN,...", value_delimiter = ',')]
     features: Option<Vec<String>>,
 
-    /// The training algorithm
-    #[arg(short, long, value_enum, value_name = "ALGORITHM")]
-    algorithm: Algorithm,
-
     /// The name of the model in policies and scores: letters, digits, `.`, `-`,
     /// `_`
     #[arg(short, long, value_name = "NAME")]
@@ -56,41 +50,18 @@ pub struct TrainArgs {
     #[arg(long, value_name = "N")]
     model_version: u64,
 
-    /// The seed that selects the held-out rows
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    seed: u64,
-
-    /// The share of each class that is held out of training to measure the model.
-    /// With 0 the model learns from all rows and is not measured
-    #[arg(long, value_name = "FRACTION", default_value_t = 0.2)]
-    holdout: f64,
-
     /// The format of the rows. Default: by the name of the file, or else by its
     /// first byte
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<Format>,
 
-    /// For trees: the largest number of splits on a path, from 1 to 128. Default: 32
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=128))]
-    max_depth: Option<u32>,
-
-    /// For trees: the smallest number of rows in a leaf. Default: 1
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
-    min_leaf: Option<u32>,
-
-    /// For logistic regression: the weight of the L2 penalty, from 0 to 1e9.
-    /// Default: 1
-    #[arg(long, value_name = "WEIGHT")]
-    l2: Option<f64>,
-
-    /// For logistic regression: the largest number of iterations. Default: 1000
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    max_iterations: Option<u64>,
-
     /// Skip and report rows that cannot be used. Without this flag, the first such
     /// row ends the training
     #[arg(long)]
     skip_bad_rows: bool,
+
+    #[command(flatten)]
+    fit: FitArgs,
 }
 
 /// The checked options of a training.
@@ -100,32 +71,23 @@ pub struct TrainOptions {
     pub table: TableOptions,
     /// The path of the model file, or `-` for standard output.
     pub output: Address,
-    /// The training algorithm.
-    pub algorithm: Algorithm,
-    /// The settings of the algorithm, the defaults included.
-    pub hyperparameters: Hyperparameters,
+    /// The algorithm, its settings and the held-out rows.
+    pub fit: FitOptions,
     /// The name of the model.
     pub name: String,
     /// The version of the model.
     pub version: u64,
-    /// The seed that selects the held-out rows.
-    pub seed: u64,
-    /// The share of each class that is held out, from 0 to below 1.
-    pub holdout: f64,
 }
 
 impl TrainArgs {
     /// Checks the flags and fills in the defaults.
     pub fn check(self) -> Result<TrainOptions> {
         check_name(&self.name).map_err(usage)?;
-        if !(0.0..1.0).contains(&self.holdout) {
-            return Err(usage("--holdout must be a number from 0 to below 1"));
-        }
         if let Some(features) = &self.features {
             check_features(features, &self.target)?;
         }
         Ok(TrainOptions {
-            hyperparameters: self.hyperparameters()?,
+            fit: self.fit.check()?,
             table: TableOptions {
                 input: self.input,
                 columns: ColumnNames {
@@ -137,65 +99,10 @@ impl TrainArgs {
                 labels: self.labels,
             },
             output: self.output,
-            algorithm: self.algorithm,
             name: self.name,
             version: self.model_version,
-            seed: self.seed,
-            holdout: self.holdout,
         })
     }
-
-    /// The hyperparameters for the algorithm. Returns an error if the flags set one
-    /// that the algorithm does not have.
-    fn hyperparameters(&self) -> Result<Hyperparameters> {
-        if !self.l2.is_none_or(|l2| (0.0..=1e9).contains(&l2)) {
-            return Err(usage("--l2 must be a number from 0 to 1e9"));
-        }
-        let given = Hyperparameters {
-            max_depth: self.max_depth,
-            min_leaf: self.min_leaf,
-            l2: self.l2,
-            max_iterations: self.max_iterations,
-        };
-        let defaults = trainer_of(self.algorithm).defaults;
-        let known = flags(&defaults);
-        let unknown = flags(&given).into_iter().find(|flag| !known.contains(flag));
-        if let Some(flag) = unknown {
-            let others = Algorithm::value_variants().iter();
-            let others =
-                others.filter(|other| flags(&trainer_of(**other).defaults).contains(&flag));
-            let others: Vec<String> = others.map(|other| other.name()).collect();
-            return Err(usage(format!(
-                "{flag} is for {}, not for {}; leave it out",
-                others.join(" and "),
-                self.algorithm.name()
-            )));
-        }
-        Ok(Hyperparameters {
-            max_depth: given.max_depth.or(defaults.max_depth),
-            min_leaf: given.min_leaf.or(defaults.min_leaf),
-            l2: given.l2.or(defaults.l2),
-            max_iterations: given.max_iterations.or(defaults.max_iterations),
-        })
-    }
-}
-
-/// The flags of the hyperparameters that are set.
-fn flags(hyperparameters: &Hyperparameters) -> Vec<&'static str> {
-    let Hyperparameters {
-        max_depth,
-        min_leaf,
-        l2,
-        max_iterations,
-    } = hyperparameters;
-    let flags = [
-        ("--max-depth", max_depth.is_some()),
-        ("--min-leaf", min_leaf.is_some()),
-        ("--l2", l2.is_some()),
-        ("--max-iterations", max_iterations.is_some()),
-    ];
-    let set = flags.iter().filter(|(_, is_set)| *is_set);
-    set.map(|(flag, _)| *flag).collect()
 }
 
 fn check_features(features: &[String], target: &String) -> Result<()> {
@@ -259,7 +166,7 @@ mod tests {
             ),
             (
                 "--target y --algorithm decision-tree --l2 1",
-                "--l2 is for logistic-regression, not for decision-tree",
+                "--l2 is for logistic-regression and linear-regression, not for decision-tree",
             ),
             (
                 "--target y --algorithm linfa-tree --max-iterations 1",
@@ -267,11 +174,28 @@ mod tests {
             ),
             (
                 "--target y --algorithm logistic-regression --max-depth 3",
-                "--max-depth is for decision-tree and linfa-tree",
+                "--max-depth is for random-forest and decision-tree and linfa-tree",
             ),
             (
                 "--target y --algorithm logistic-regression --min-leaf 3",
-                "--min-leaf is for decision-tree and linfa-tree",
+                "--min-leaf is for random-forest and decision-tree and linfa-tree",
+            ),
+            (
+                "--target y --algorithm decision-tree --trees 3",
+                "--trees is for random-forest, not for decision-tree",
+            ),
+            ("--target y --l2 1", "not for random-forest"),
+            (
+                "--target y --algorithm linear-regression",
+                "cannot predict the classes of column \"y\"; use random-forest or decision-tree",
+            ),
+            (
+                "--target y --threshold maybe=0.5 --holdout 0",
+                "has no label \"maybe\"; its labels are \"no\", \"yes\"",
+            ),
+            (
+                "--target y --algorithm linfa-tree --class-weight balanced",
+                "--class-weight is not for linfa-tree",
             ),
             (
                 "--target y --algorithm logistic-regression --l2 NaN",

@@ -42,7 +42,7 @@ pub fn read_table(stage: &mut Stage, options: &TableOptions) -> Result<Table> {
         Format::Csv => csv_rows::read(&mut source, &options.columns, &mut builder)?,
         Format::Ndjson => ndjson_rows::read(&mut source, &options.columns, &mut builder)?,
     }
-    finish(source.name(), builder)
+    finish(source.name(), source.sha256(), builder)
 }
 
 /// Joins recorded requests with a file of labels into a table.
@@ -52,14 +52,16 @@ fn read_joined(stage: &mut Stage, labels: &str, options: &TableOptions) -> Resul
     let mut builder = TableBuilder::new(&options.columns.target);
     let summary = joined_rows::read(&mut source, &options.columns, &mut labels, &mut builder)?;
     let name = source.name().to_owned();
+    let sha256 = source.sha256();
     drop(source);
     stage.report.info(&format!("{name}: {summary}"));
-    finish(&name, builder)
+    finish(&name, sha256, builder)
 }
 
 /// The table, unless it has no row.
-fn finish(name: &str, builder: TableBuilder) -> Result<Table> {
-    let table = builder.finish();
+fn finish(name: &str, sha256: String, builder: TableBuilder) -> Result<Table> {
+    let mut table = builder.finish();
+    table.sha256 = Some(sha256);
     if table.rows.is_empty() {
         match table.left_out {
             0 => bail!("{name}: has no row of data"),

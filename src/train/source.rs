@@ -4,14 +4,16 @@
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use rustix::event::PollFlags;
+use sha2::{Digest, Sha256};
 
 use crate::stage::wait::wait;
 use crate::stage::{EndedEarly, Stage};
 use crate::stream::address::Address;
 use crate::stream::cursor::Cursor;
-use crate::stream::input::Input;
+use crate::stream::input::{Input, Progress};
 use crate::wire::lines::Line;
 use crate::wire::reject::Reject;
+use crate::wire::sha256::hex;
 use crate::wire::shape::Shape;
 
 /// The format of rows.
@@ -44,6 +46,8 @@ pub struct Source<'s> {
     current: CurrentLine,
     /// Whether [`advance`](Source::advance) must return the current line again.
     repeat: bool,
+    /// The hash of all bytes that were read, after decompression.
+    hash: Sha256,
 }
 
 /// A copy of the current line, which outlives the cursor's buffer.
@@ -81,6 +85,7 @@ impl<'s> Source<'s> {
             skip_bad_rows,
             current: CurrentLine::default(),
             repeat: false,
+            hash: Sha256::new(),
         })
     }
 
@@ -126,8 +131,15 @@ impl<'s> Source<'s> {
         {
             return Ok(());
         }
-        self.cursor.read()?;
+        if let Progress::Bytes(count) = self.cursor.read()? {
+            self.hash.update(self.cursor.newest(count));
+        }
         self.stage.report_faults(self.cursor.take_faults())
+    }
+
+    /// The SHA-256 of all bytes that were read, after decompression.
+    pub fn sha256(&self) -> String {
+        hex(&self.hash.clone().finalize())
     }
 
     /// The current line.

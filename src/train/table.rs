@@ -1,13 +1,12 @@
-//! Tables for training: rows of numbers, each with a label. A table contains no missing
-//! value, no NaN and no infinity.
+//! Tables for training: rows of numbers, each with a label. A table contains no
+//! infinity; a missing value is NaN.
 
 use crate::model::bounds::CLASSES_MAX;
 use crate::model::feature::Feature;
 use crate::stage::report::shown;
 use crate::train::label::Labels;
 
-/// The largest number of rows in a table. Up to this number, CART compares splits
-/// exactly.
+/// The largest number of rows in a table. A tree numbers its rows in 32 bits.
 const ROWS_MAX: usize = 1 << 26;
 
 /// The largest number of values in a table. They take 2 GiB of memory.
@@ -86,6 +85,8 @@ pub struct Table {
     /// For each feature, the number of rows of the data in which its value was
     /// missing.
     pub missing: Vec<u64>,
+    /// The SHA-256 of the data, after decompression.
+    pub sha256: Option<String>,
 }
 
 /// The reason why a row cannot be used.
@@ -166,6 +167,7 @@ impl TableBuilder {
             numbers: self.numbers,
             left_out: self.left_out,
             missing: self.missing,
+            sha256: None,
         }
     }
 }

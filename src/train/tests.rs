@@ -4,11 +4,14 @@
 use clap::Parser;
 
 use super::*;
-use crate::model::feature::Feature;
+use crate::model::feature::{Domain, Feature, Unseen};
+use crate::model::metrics::{ClassMetrics, Metrics};
 use crate::model::prediction::Prediction;
 use crate::stage::Stage;
 use crate::stage::cli::RunArgs;
 use crate::train::TrainArgs;
+use crate::train::table::Rows;
+use crate::train::trainer::TrainingData;
 
 /// Rows of two classes that can be trained on, without a header.
 pub const ROWS: &str = "1,2,no\n2,2,no\n8,3,yes\n9,4,yes\n1,1,no\n7,7,yes\n";
@@ -88,6 +91,79 @@ pub fn train_on(name: &str, data: &[u8], flags: &str) -> Outcome {
     train(path.to_str().unwrap(), flags)
 }
 
+/// The text of a model file without the hashes, which depend on every byte of the data.
+pub fn without_hashes(text: &str) -> String {
+    let lines = text.lines().filter(|line| !line.contains("ha256\": \""));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Rows of numbers, for the unit tests of the algorithms.
+pub fn numbers_data(features: &[Feature], values: Vec<f64>, targets: Vec<f64>) -> TrainingData<'_> {
+    data_of(
+        features,
+        0,
+        Rows {
+            width: features.len(),
+            values,
+            targets,
+            ..Rows::default()
+        },
+    )
+}
+
+/// Rows with classes, for the unit tests of the algorithms.
+pub fn classes_data(
+    features: &[Feature],
+    values: Vec<f64>,
+    class_of: Vec<u32>,
+) -> TrainingData<'_> {
+    let class_count = class_of.iter().max().map_or(0, |last| *last as usize + 1);
+    data_of(
+        features,
+        class_count,
+        Rows {
+            width: features.len(),
+            values,
+            class_of,
+            ..Rows::default()
+        },
+    )
+}
+
+fn data_of(features: &[Feature], class_count: usize, training: Rows) -> TrainingData<'_> {
+    TrainingData {
+        features,
+        class_count,
+        held_out: Rows {
+            width: features.len(),
+            ..Rows::default()
+        },
+        training,
+        class_weights: Vec::new(),
+        seed: 0,
+        threads: None,
+    }
+}
+
+/// A feature with categories.
+pub fn category(name: &str, categories: &[&str]) -> Feature {
+    Feature {
+        domain: Domain::Categories {
+            categories: categories.iter().map(|one| (*one).to_owned()).collect(),
+            unseen: Unseen::Other,
+        },
+        ..Feature::number(name)
+    }
+}
+
+/// The held-out metrics of a classifier.
+fn class_metrics(model: &Model) -> ClassMetrics {
+    match model.description().metrics.held_out.clone() {
+        Some(Metrics::Classes(metrics)) => metrics,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn iris(flags: &str) -> Outcome {
     let flags =
         format!("--target target --features sepalLength,sepalWidth,petalLength,petalWidth {flags}");
@@ -96,13 +172,18 @@ fn iris(flags: &str) -> Outcome {
 
 #[test]
 fn every_algorithm_learns_iris() {
-    for algorithm in ["decision-tree", "linfa-tree", "logistic-regression"] {
+    for algorithm in [
+        "random-forest",
+        "decision-tree",
+        "linfa-tree",
+        "logistic-regression",
+    ] {
         let model = iris(&format!("--algorithm {algorithm}")).model();
         assert_eq!((model.name(), model.version()), ("m", 3));
         assert_eq!(model.hash().len(), 16);
         assert_eq!(model.features()[3].name, "petalWidth");
         assert_eq!(model.description().labels(), ["0", "1", "2"]);
-        let metrics = model.description().metrics.held_out.as_ref().unwrap();
+        let metrics = class_metrics(&model);
         assert_eq!(metrics.rows, 30);
         assert!(metrics.accuracy > 0.85, "{algorithm}: {}", metrics.accuracy);
 
@@ -148,13 +229,7 @@ fn without_held_out_rows_there_are_no_metrics() {
 #[test]
 fn each_class_is_held_out_alike() {
     let model = iris("--algorithm decision-tree --holdout 0.3").model();
-    let confusion = &model
-        .description()
-        .metrics
-        .held_out
-        .as_ref()
-        .unwrap()
-        .confusion;
+    let confusion = class_metrics(&model).confusion;
     let rows: Vec<u64> = confusion.iter().map(|line| line.iter().sum()).collect();
     assert_eq!(rows, [15, 15, 15]);
 }

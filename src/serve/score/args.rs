@@ -14,6 +14,7 @@ use crate::stage::streams::{InputArgs, OutputArgs};
 use crate::stage::usage;
 use crate::stream::address::Address;
 use crate::train::args::TrainArgs;
+use crate::train::eval::args::EvalArgs;
 
 /// Read requests, evaluate a model on each, and write the scores in the order of the
 /// requests.
@@ -26,6 +27,7 @@ Examples:
   rv-score train --input fixtures/iris.csv --target target \\
     --features sepalLength,sepalWidth,petalLength,petalWidth \\
     --algorithm decision-tree --name dt --model-version 1 --output dt.json
+  rv-score eval --model dt.json --data fixtures/iris.csv
   rv-score --model dt.json < requests.ndjson > scores.ndjson
   rv-archive cat logs | rv-score --rescore --model new.json > rescored.ndjson")]
 pub struct ScoreArgs {
@@ -44,6 +46,8 @@ pub enum Command {
     Train(Box<TrainArgs>),
     /// Print a model as readable text
     Inspect(InspectArgs),
+    /// Measure a model on rows whose labels are known
+    Eval(EvalArgs),
 }
 
 /// The flags of scoring.

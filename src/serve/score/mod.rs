@@ -47,6 +47,7 @@ impl Program for ScoreArgs {
         match self.command {
             Some(Command::Train(args)) => train::run(*args, stage),
             Some(Command::Inspect(args)) => inspect::run(args, stage),
+            Some(Command::Eval(args)) => train::eval::run(args, stage),
             None => score(&self.scoring.check()?, stage),
         }
     }

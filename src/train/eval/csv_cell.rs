@@ -1,0 +1,100 @@
+//! Makes a `modelInput` from a record of a CSV file. A model reads the object as it reads
+//! that of a request.
+
+use crate::model::feature::{Domain, Feature};
+use crate::wire::object::ObjectWriter;
+
+/// The texts that stand for a missing value in a column of numbers, in any case.
+const MARKERS: [&str; 7] = ["na", "n/a", "nan", "null", "none", "?", "-"];
+
+/// Whether a field stands for a missing value in a column of numbers.
+pub fn is_marker(field: &str) -> bool {
+    field.is_empty()
+        || MARKERS
+            .iter()
+            .any(|marker| field.eq_ignore_ascii_case(marker))
+}
+
+/// Appends the `modelInput` of a record to `out`. `fields` has the text of each feature;
+/// a feature without a column has none.
+pub fn write_input<'f>(
+    out: &mut Vec<u8>,
+    fields: impl Iterator<Item = (&'f Feature, Option<&'f str>)>,
+) {
+    let mut object = ObjectWriter::new(out);
+    for (feature, field) in fields {
+        if let Some(field) = field.filter(|field| !field.is_empty()) {
+            write_member(&mut object, &feature.name, feature, field);
+        }
+    }
+    object.end();
+}
+
+/// Writes a member; if `name` is a JSON pointer, an object inside of an object.
+fn write_member(object: &mut ObjectWriter, name: &str, feature: &Feature, field: &str) {
+    let Some(pointer) = name.strip_prefix('/') else {
+        write_value(object, name, feature, field);
+        return;
+    };
+    let (token, rest) = match pointer.find('/') {
+        Some(slash) => pointer.split_at(slash),
+        None => (pointer, ""),
+    };
+    let token = token.replace("~1", "/").replace("~0", "~");
+    match rest.is_empty() {
+        true => write_value(object, &token, feature, field),
+        false => {
+            object.object(&token, |inner| write_member(inner, rest, feature, field));
+        }
+    }
+}
+
+fn write_value(object: &mut ObjectWriter, name: &str, feature: &Feature, field: &str) {
+    if feature.domain != Domain::Numbers {
+        object.string(name, field);
+        return;
+    }
+    match field.parse::<f64>() {
+        Ok(number) if number.is_finite() => object.display(name, number),
+        _ if is_marker(field) => object.raw(name, "null"),
+        _ if field.eq_ignore_ascii_case("true") => object.raw(name, "true"),
+        _ if field.eq_ignore_ascii_case("false") => object.raw(name, "false"),
+        // The model refuses it, and says why.
+        _ => object.string(name, field),
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::train::tests::category;
+
+    #[test]
+    fn fields_become_values_of_the_type_of_their_feature() {
+        let features = [
+            Feature::number("x"),
+            category("kind", &["1", "NA"]),
+            Feature::number("/a/b"),
+            Feature::number("/c"),
+            Feature::number("last"),
+        ];
+        for (fields, expected) in [
+            (
+                [Some("1.50"), Some("1"), Some("2"), Some("3"), None],
+                r#"{"x":1.5,"kind":"1","a":{"b":2},"c":3}"#,
+            ),
+            (
+                [Some("n/a"), Some("NA"), Some("TRUE"), Some(""), Some("x\"")],
+                r#"{"x":null,"kind":"NA","a":{"b":true},"last":"x\""}"#,
+            ),
+            (
+                [Some("1e400"), None, None, None, Some("+.5")],
+                r#"{"x":"1e400","last":0.5}"#,
+            ),
+        ] {
+            let mut out = Vec::new();
+            write_input(&mut out, features.iter().zip(fields));
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+    }
+}

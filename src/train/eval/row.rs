@@ -1,0 +1,151 @@
+//! Reads the rows of CSV and NDJSON one by one.
+
+use anyhow::{Result, bail};
+use csv::ByteRecord;
+
+use crate::stage::report::shown;
+use crate::stage::usage;
+use crate::train::csv_text::CsvRecords;
+use crate::train::eval::labels::Label;
+use crate::train::source::{Format, Source};
+use crate::wire::object::Object;
+use crate::wire::reject::Reject;
+
+/// One row.
+pub enum Row<'r> {
+    /// A record of a CSV file, and the names of its columns.
+    Csv(&'r [String], &'r ByteRecord),
+    /// A line of NDJSON.
+    Json(&'r Object<'r>),
+}
+
+impl<'r> Row<'r> {
+    /// The label in a column; `None` if a JSON object has no such member.
+    pub fn label(&self, column: &str) -> Option<Label> {
+        match self {
+            Row::Csv(header, record) => {
+                let index = header.iter().position(|name| name == column)?;
+                text(record, index).map(|text| Label::Field(text.to_owned()))
+            }
+            Row::Json(object) => object.get(column).map(|raw| Label::Json(raw.to_owned())),
+        }
+    }
+}
+
+/// The text of a field, if the record has it.
+pub fn text(record: &ByteRecord, index: usize) -> Option<&str> {
+    std::str::from_utf8(record.get(index)?).ok()
+}
+
+/// Calls `visit` for each row. An error of `visit` is the reason why the row cannot be
+/// used; the row is then left out and reported. A CSV file must have the columns
+/// `required`. Returns the number of rows that were left out.
+pub fn each_row(
+    source: &mut Source,
+    format: Format,
+    path: &str,
+    required: &[&str],
+    visit: impl FnMut(&Row) -> Result<(), String>,
+) -> Result<u64> {
+    match format {
+        Format::Csv => each_record(source, path, required, visit),
+        Format::Ndjson => each_object(source, visit),
+    }
+}
+
+/// The format of an input by its name, or else by its first byte.
+pub fn format_of(source: &mut Source, given: Option<Format>, path: &str) -> Result<Format> {
+    match given.or_else(|| Format::of_path(path)) {
+        Some(format) => Ok(format),
+        None => source.format(),
+    }
+}
+
+fn each_record(
+    source: &mut Source,
+    path: &str,
+    required: &[&str],
+    mut visit: impl FnMut(&Row) -> Result<(), String>,
+) -> Result<u64> {
+    let name = source.name().to_owned();
+    let delimiter = delimiter(source, path)?;
+    let mut records = CsvRecords::new(source, delimiter);
+    if !records.advance()? {
+        bail!("{name}: is empty; it needs a line with the names of the columns");
+    }
+    let mut header = Vec::new();
+    for index in 0..records.record.len() {
+        match text(&records.record, index) {
+            Some(text) => header.push(text.to_owned()),
+            None => bail!("{name}: the name of column {} is not UTF-8", index + 1),
+        }
+    }
+    for column in required {
+        if !header.iter().any(|name| name == column) {
+            return Err(usage(format!(
+                "{name}: has no column {}; its columns are {}",
+                shown(column),
+                shown(&header.join(", "))
+            )));
+        }
+    }
+    while records.advance()? {
+        let record = &records.record;
+        let outcome = if record.len() != header.len() {
+            Err(format!(
+                "has {} fields, but the header has {}",
+                record.len(),
+                header.len()
+            ))
+        } else if let Some(bad) = (0..record.len()).find(|index| text(record, *index).is_none()) {
+            Err(format!("column {} is not UTF-8", shown(&header[bad])))
+        } else {
+            visit(&Row::Csv(&header, record))
+        };
+        if let Err(fault) = outcome {
+            records.leave_out(&Reject::Row(fault))?;
+        }
+    }
+    Ok(records.left_out())
+}
+
+/// The separator of the fields: a tab in a file of that name; else a comma, unless the
+/// first line has none.
+fn delimiter(source: &mut Source, path: &str) -> Result<u8> {
+    let path = path.strip_suffix(".gz").unwrap_or(path);
+    if path.ends_with(".tsv") || path.ends_with(".tab") {
+        return Ok(b'\t');
+    }
+    // Reading the format makes the first line the current one.
+    source.format()?;
+    let line = source.line();
+    let has = |byte: &u8| memchr::memchr(*byte, line.bytes).is_some();
+    Ok([b',', b'\t', b';', b'|']
+        .into_iter()
+        .find(has)
+        .unwrap_or(b','))
+}
+
+fn each_object(
+    source: &mut Source,
+    mut visit: impl FnMut(&Row) -> Result<(), String>,
+) -> Result<u64> {
+    let mut left_out = 0;
+    while source.advance()? {
+        let line = source.line();
+        let record = match line.record() {
+            Ok(None) => continue,
+            Ok(Some(record)) => std::str::from_utf8(record).map_err(Reject::not_utf8),
+            Err(reject) => Err(reject),
+        };
+        let outcome = record.and_then(|text| {
+            let object = Object::parse(text).map_err(Reject::Syntax)?;
+            visit(&Row::Json(&object)).map_err(Reject::Row)
+        });
+        if let Err(reject) = outcome {
+            left_out += 1;
+            source.leave_out_line(&reject)?;
+        }
+    }
+    Ok(left_out)
+}
