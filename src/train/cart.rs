@@ -147,12 +147,13 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+    use crate::model::prediction::Prediction;
+    use crate::train::tests::{category, numbers_data};
+
     fn features(count: usize) -> Vec<Feature> {
         let names = (0..count).map(|index| index.to_string());
         names.map(Feature::number).collect()
     }
-
-    use crate::model::prediction::Prediction;
 
     const DEEP: TreeLimits = TreeLimits {
         depth_max: 128,
@@ -376,6 +377,128 @@ mod tests {
                 if let Some(counts) = node["counts"].as_array() {
                     let rows_of = counts.iter().map(|pair| pair[1].as_u64().unwrap() as usize);
                     prop_assert!(rows_of.sum::<usize>() >= leaf_rows_min.min(rows.len()));
+                }
+            }
+        }
+    }
+
+    /// A row of each combination of a category and a number, and its class.
+    fn categories_data(class_of: impl Fn(u32, u32) -> u32) -> (Vec<Feature>, Rows) {
+        let features = vec![
+            category("kind", &["a", "b", "c", "d", "e"]),
+            Feature::number("x"),
+        ];
+        let cells = (0..4u32).flat_map(|kind| (0..6u32).map(move |x| (kind, x)));
+        let cells: Vec<(u32, u32)> = cells.collect();
+        let rows = Rows {
+            width: 2,
+            values: cells
+                .iter()
+                .flat_map(|(kind, x)| [f64::from(*kind), f64::from(*x)])
+                .collect(),
+            class_of: cells.iter().map(|(kind, x)| class_of(*kind, *x)).collect(),
+            ..Rows::default()
+        };
+        (features, rows)
+    }
+
+    #[test]
+    fn one_split_divides_the_categories_and_the_unknown_ones_go_to_the_larger_child() {
+        for (left, unknown) in [
+            ([true, false, false, false], 1),
+            ([true, true, false, true], 0),
+        ] {
+            let (features, rows) = categories_data(|kind, _| u32::from(!left[kind as usize]));
+            let tree = class_tree(&rows, &features, 2, &[], DEEP);
+            assert_eq!(tree.check(&features, 2), Ok(()));
+            assert!(fits_exactly(&rows, &tree, 2));
+            assert_eq!(nodes(&tree).len(), 3, "{tree:?}");
+            let mut probabilities = [0.0; 2];
+            // The category "e" has no row, and 5 stands for all that are not known.
+            for code in [4.0, 5.0] {
+                assert_eq!(
+                    tree.predict(&[code, 0.0], &mut probabilities),
+                    Prediction::Class(unknown)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_tree_of_numbers_beats_the_mean_and_fits_steps_exactly() {
+        let (features, mut rows) = categories_data(|_, _| 0);
+        rows.class_of.clear();
+        let step =
+            |row: &[f64]| 1e6 + [3.0, 1.0, 8.0, 5.0][row[0] as usize] + (row[1] / 3.0).floor();
+        rows.targets = rows.values.chunks(2).map(step).collect();
+        let data = numbers_data(&features, rows.values.clone(), rows.targets.clone());
+        let parameters = Hyperparameters {
+            max_depth: Some(128),
+            min_leaf: Some(1),
+            ..Hyperparameters::NONE
+        };
+        let tree = fit_numbers(&data, &parameters).unwrap();
+        assert_eq!(tree.check(&features, 0), Ok(()));
+        for row in rows.values.chunks(2) {
+            assert_eq!(tree.predict(row, &mut []), Prediction::Number(step(row)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_first_split_of_numbers_leaves_the_smallest_squared_error(
+            values in proptest::collection::vec(-4i8..5, 2 * 20),
+            targets in proptest::collection::vec(-9i8..10, 20),
+            offset in prop_oneof![Just(0.0), Just(1e9)],
+        ) {
+            let features = features(2);
+            let values: Vec<f64> = values.into_iter().map(f64::from).collect();
+            let targets: Vec<f64> = targets.iter().map(|one| f64::from(*one) + offset).collect();
+            let data = numbers_data(&features, values.clone(), targets.clone());
+            let parameters = Hyperparameters {
+                max_depth: Some(1),
+                min_leaf: Some(1),
+                ..Hyperparameters::NONE
+            };
+            let tree = fit_numbers(&data, &parameters).unwrap();
+            let error = |of_rows: &[f64]| {
+                let mean = of_rows.iter().sum::<f64>() / of_rows.len().max(1) as f64;
+                of_rows.iter().map(|one| (one - mean).powi(2)).sum::<f64>()
+            };
+            let side = |feature: usize, at: f64, is_left: bool| -> Vec<f64> {
+                let rows = values.chunks(2).zip(&targets);
+                let own = rows.filter(|(row, _)| (row[feature] <= at) == is_left);
+                own.map(|(_, target)| *target).collect()
+            };
+            let best = { 0..2 }
+                .flat_map(|feature| (-4..4).map(move |at| (feature, f64::from(at))))
+                .map(|(feature, at)| error(&side(feature, at, true)) + error(&side(feature, at, false)))
+                .fold(f64::INFINITY, f64::min);
+            let found: f64 = values
+                .chunks(2)
+                .zip(&targets)
+                .map(|(row, target)| match tree.predict(row, &mut []) {
+                    Prediction::Number(number) => (number - target).powi(2),
+                    Prediction::Class(_) => f64::NAN,
+                })
+                .sum();
+            prop_assert!((found - best).abs() < 1e-5, "{found} {best}");
+        }
+
+        #[test]
+        fn weights_of_classes_are_those_of_repeated_rows(rows in table()) {
+            let features = features(rows.width);
+            let weighted = class_tree(&rows, &features, 3, &[1.0, 2.0, 3.0], DEEP);
+            let repeated: Vec<usize> = { 0..rows.len() }
+                .flat_map(|row| std::iter::repeat_n(row, rows.class_of[row] as usize + 1))
+                .collect();
+            let repeated = class_tree(&rows.subset(&repeated), &features, 3, &[], DEEP);
+            let (mut a, mut b) = ([0.0; 3], [0.0; 3]);
+            for row in 0..rows.len() {
+                let row = rows.row(row);
+                prop_assert_eq!(weighted.predict(row, &mut a), repeated.predict(row, &mut b));
+                for (a, b) in a.iter().zip(b) {
+                    prop_assert!((a - b).abs() < 1e-9);
                 }
             }
         }

@@ -167,3 +167,136 @@ fn text_of(nodes: Vec<GrownNode>) -> TreeText {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::feature::Feature;
+    use crate::model::prediction::Prediction;
+    use crate::train::tests::{category, classes_data, numbers_data};
+
+    const SMALL: Hyperparameters = Hyperparameters {
+        trees: Some(7),
+        max_depth: Some(32),
+        min_leaf: Some(1),
+        ..Hyperparameters::NONE
+    };
+
+    fn features() -> [Feature; 3] {
+        [
+            Feature::number("x"),
+            category("kind", &["a", "b", "c", "d"]),
+            Feature::number("y"),
+        ]
+    }
+
+    /// Rows of two numbers and a category.
+    fn rows() -> impl Strategy<Value = Vec<f64>> {
+        let row = (-4i8..5, 0u8..5, -4i8..5);
+        proptest::collection::vec(row, 6..40).prop_map(|rows| {
+            let rows = rows.into_iter();
+            rows.flat_map(|(x, kind, y)| [x.into(), kind.into(), y.into()])
+                .collect()
+        })
+    }
+
+    fn ensemble(trees: Vec<TreeText>, outputs: usize) -> Ensemble {
+        let text = EnsembleText {
+            combination: Combination::Average,
+            precision: Precision::Double,
+            link: Link::Identity,
+            base: vec![0.0; outputs],
+            trees,
+        };
+        Ensemble::from_text(text).unwrap()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(32))]
+
+        #[test]
+        fn the_number_of_threads_changes_nothing_and_the_seed_does(values in rows(), seed in 0u64..9) {
+            let features = features();
+            let class_of: Vec<u32> = (0..values.len() / 3).map(|row| row as u32 % 3).collect();
+            let mut data = classes_data(&features, values, class_of);
+            data.seed = seed;
+            let text = |data: &TrainingData| fit(data, &SMALL).unwrap().to_json().unwrap();
+            let one = text(&data);
+            for threads in [2, 5] {
+                data.threads = NonZero::new(threads);
+                prop_assert_eq!(&text(&data), &one);
+            }
+            data.seed += 1;
+            prop_assert_ne!(&text(&data), &one);
+        }
+
+        #[test]
+        fn a_forest_predicts_the_mean_of_its_trees(values in rows()) {
+            let features = features();
+            let class_of: Vec<u32> = (0..values.len() / 3).map(|row| row as u32 % 3).collect();
+            let data = classes_data(&features, values.clone(), class_of);
+            let forest = fit(&data, &SMALL).unwrap();
+            prop_assert_eq!(forest.check(&features, 3), Ok(()));
+            let trees = grow_all(&data, &SMALL).into_iter();
+            let trees: Vec<Ensemble> = trees.map(|tree| ensemble(vec![tree], 3)).collect();
+            for row in values.chunks(3) {
+                let (mut all, mut one, mut sums) = ([0.0; 3], [0.0; 3], [0.0; 3]);
+                let Prediction::Class(class) = forest.predict(row, &mut all) else {
+                    panic!("a class was expected");
+                };
+                for tree in &trees {
+                    tree.predict(row, &mut one);
+                    prop_assert!((one.iter().sum::<f64>() - 1.0).abs() < 1e-9);
+                    for (sum, share) in sums.iter_mut().zip(one) {
+                        *sum += share / 7.0;
+                    }
+                }
+                for (own, mean) in all.iter().zip(sums) {
+                    prop_assert!((own - mean).abs() < 1e-9);
+                    prop_assert!(*own <= all[class]);
+                }
+            }
+        }
+
+        #[test]
+        fn a_forest_of_numbers_predicts_the_mean_of_its_trees(values in rows()) {
+            let features = features();
+            let targets: Vec<f64> = values.chunks(3).map(|row| row[0] * 3.0 + row[1]).collect();
+            let data = numbers_data(&features, values.clone(), targets);
+            let forest = fit(&data, &SMALL).unwrap();
+            prop_assert_eq!(forest.check(&features, 0), Ok(()));
+            let trees = grow_all(&data, &SMALL).into_iter();
+            let trees: Vec<Ensemble> = trees.map(|tree| ensemble(vec![tree], 1)).collect();
+            let number = |model: &dyn Predictor, row: &[f64]| match model.predict(row, &mut []) {
+                Prediction::Number(number) => number,
+                Prediction::Class(_) => f64::NAN,
+            };
+            for row in values.chunks(3) {
+                let mean: f64 = trees.iter().map(|tree| number(tree, row) / 7.0).sum();
+                prop_assert!((number(&*forest, row) - mean).abs() < 1e-9);
+            }
+        }
+    }
+
+    #[test]
+    fn class_weights_draw_a_forest_to_the_rare_class() {
+        let features = [Feature::number("x")];
+        let values: Vec<f64> = (0..200).map(|row| f64::from(row % 10)).collect();
+        let class_of = (0..200).map(|row| u32::from(row % 20 == 9)).collect();
+        let mut data = classes_data(&features, values, class_of);
+        let probability = |data: &TrainingData| {
+            let mut probabilities = [0.0; 2];
+            let forest = fit(data, &SMALL).unwrap();
+            forest.predict(&[9.0], &mut probabilities);
+            probabilities[1]
+        };
+        // Half of the rows with 9 have the rare class.
+        let plain = probability(&data);
+        data.class_weights = vec![0.5, 5.0];
+        let weighted = probability(&data);
+        assert!((0.2..0.8).contains(&plain), "{plain}");
+        assert!(weighted > plain + 0.15, "{weighted} {plain}");
+    }
+}

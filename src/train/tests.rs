@@ -7,6 +7,7 @@ use super::*;
 use crate::model::feature::{Domain, Feature, Unseen};
 use crate::model::metrics::{ClassMetrics, Metrics};
 use crate::model::prediction::Prediction;
+use crate::model::profile::Values;
 use crate::stage::Stage;
 use crate::stage::cli::RunArgs;
 use crate::train::TrainArgs;
@@ -271,4 +272,156 @@ fn compressed_rows_are_read() {
     let flags = "--target species --features petalLength,petalWidth --algorithm decision-tree";
     let compressed = train_on("iris.csv.gz", &gzip.finish().unwrap(), flags);
     assert_eq!(compressed.text, train(IRIS, flags).text);
+}
+
+/// Rows whose class is `rare` for few of the large numbers.
+fn unbalanced() -> String {
+    let row = |row: u32| {
+        let label = if row % 10 > 7 && row % 3 == 0 {
+            "rare"
+        } else {
+            "usual"
+        };
+        format!("{},{label}\n", row % 10)
+    };
+    "x,y\n".to_owned() + &(0..300).map(row).collect::<String>()
+}
+
+#[test]
+fn the_default_is_a_forest_whose_bytes_do_not_depend_on_the_threads() {
+    let data = unbalanced();
+    let flags = "--target y --trees 8 --seed 3";
+    let first = train_on("rows.csv", data.as_bytes(), flags);
+    let run = first.model().description().training.clone().unwrap();
+    assert_eq!(
+        first.model().description().algorithm.name(),
+        "random-forest"
+    );
+    assert_eq!((run.seed, run.parameters.trees), (3, Some(8)));
+    for threads in ["1", "3"] {
+        let flags = format!("{flags} --threads {threads}");
+        assert_eq!(
+            train_on("rows.csv", data.as_bytes(), &flags).text,
+            first.text
+        );
+    }
+}
+
+#[test]
+fn a_threshold_is_stored_and_applied() {
+    let data = unbalanced();
+    let model = |flags: &str| {
+        let flags = format!("--target y --algorithm decision-tree {flags}");
+        train_on("rows.csv", data.as_bytes(), &flags).model()
+    };
+    let mut probabilities = Vec::new();
+    let plain = model("");
+    assert_eq!(
+        plain.predict(&[9.0], &mut probabilities),
+        Prediction::Class(1)
+    );
+    let share = probabilities[0];
+    assert!((0.2..0.5).contains(&share), "{share}");
+    // The held-out metrics are those of the rule, too.
+    assert_eq!(class_metrics(&plain).confusion[0][0], 0);
+    let eager = model("--threshold rare=0.1");
+    assert_eq!(
+        eager.predict(&[9.0], &mut probabilities),
+        Prediction::Class(0)
+    );
+    assert_eq!(probabilities[0], share);
+    assert!(class_metrics(&eager).confusion[0][0] > 0);
+    assert_eq!(
+        eager.predict(&[1.0], &mut probabilities),
+        Prediction::Class(1)
+    );
+    // With the other class's label, the rule is the same from the other side.
+    let other = model("--threshold usual=0.9");
+    assert_eq!(
+        other.predict(&[9.0], &mut probabilities),
+        Prediction::Class(0)
+    );
+}
+
+#[test]
+fn balanced_classes_change_the_model_and_not_the_counts() {
+    let data = unbalanced();
+    for algorithm in [
+        "decision-tree",
+        "random-forest --trees 9",
+        "logistic-regression",
+    ] {
+        let model = |flags: &str| {
+            let flags = format!("--target y --algorithm {algorithm} {flags}");
+            train_on("rows.csv", data.as_bytes(), &flags).model()
+        };
+        let (plain, balanced) = (model(""), model("--class-weight balanced"));
+        let rare = |model: &Model| {
+            let mut probabilities = Vec::new();
+            model.predict(&[9.0], &mut probabilities);
+            probabilities[0]
+        };
+        assert!(rare(&balanced) > rare(&plain) + 0.2, "{algorithm}");
+        let rows = |model: &Model| class_metrics(model).confusion[0].iter().sum::<u64>();
+        assert_eq!(rows(&balanced), rows(&plain));
+    }
+}
+
+#[test]
+fn rows_are_held_out_at_the_end_or_from_another_file() {
+    let row = |row: u32| format!("{row},{}\n", if row % 4 > 1 { "a" } else { "b" });
+    let header = "x,y\n".to_owned();
+    let data = header.clone() + &(0..40).map(row).collect::<String>();
+    let flags = "--target y --algorithm decision-tree";
+    let last = train_on(
+        "rows.csv",
+        data.as_bytes(),
+        &format!("{flags} --holdout-last 25%"),
+    )
+    .model();
+    let run = last.description().training.clone().unwrap();
+    assert_eq!((run.rows, run.held_out), (30, 10));
+    let profile = last.description().profile.clone().unwrap();
+    // The largest number in training is that of the last training row.
+    let Values::Numbers { quantiles } = &profile.features[0].values else {
+        panic!("numbers");
+    };
+    assert_eq!(quantiles.at(100), Some(29.0));
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.csv");
+    std::fs::write(&path, "y,x\na,2\nb,1\nb,2\n").unwrap();
+    let with_file = format!("{flags} --holdout-file {}", path.display());
+    let model = train_on("rows.csv", data.as_bytes(), &with_file).model();
+    let run = model.description().training.clone().unwrap();
+    assert_eq!((run.rows, run.held_out), (40, 3));
+    assert_eq!(run.holdout_sha256.unwrap().len(), 64);
+    let metrics = class_metrics(&model);
+    assert_eq!((metrics.rows, metrics.correct), (3, 2));
+
+    std::fs::write(&path, "y,x\nc,2\n").unwrap();
+    let message = train_on("rows.csv", data.as_bytes(), &with_file).message();
+    assert!(message.contains("none of the model's classes"), "{message}");
+}
+
+#[test]
+fn the_file_names_the_hash_of_its_data() {
+    let outcome = train_on(
+        "rows.csv",
+        b"abc,y\n1,no\n2,no\n3,yes\n4,yes\n",
+        "--target y --holdout 0",
+    );
+    let run = outcome.model().description().training.clone().unwrap();
+    // The output of sha256sum for these bytes.
+    assert_eq!(
+        run.data_sha256.unwrap(),
+        crate::wire::sha256::sha256_hex("abc,y\n1,no\n2,no\n3,yes\n4,yes\n")
+    );
+    assert!(run.tool.unwrap().starts_with("rv-tools "));
+    // The model's own hash is that of the whole file.
+    let text = outcome.text.as_ref().unwrap();
+    assert_eq!(
+        outcome.model().hash(),
+        crate::wire::sha256::short_hash(text)
+    );
 }
