@@ -6,8 +6,17 @@
 
 mod algorithms;
 pub mod args;
+mod assemble;
 mod cart;
+mod categories;
+mod cell;
+mod column;
+mod column_report;
+mod columns;
+mod csv_header;
 mod csv_rows;
+mod csv_text;
+mod fields;
 mod joined_rows;
 mod label;
 mod linfa_logistic;
@@ -15,7 +24,10 @@ mod linfa_rows;
 mod linfa_tree;
 mod measure;
 mod ndjson_rows;
+mod options;
 mod read_table;
+mod role;
+mod row_fault;
 mod save;
 mod source;
 mod split;
@@ -55,6 +67,14 @@ pub fn run(args: TrainArgs, stage: &mut Stage) -> Result<()> {
 }
 
 fn check_size(table: &Table, options: &TrainOptions) -> Result<()> {
+    if table.classes.is_empty() {
+        return Err(usage(format!(
+            "column {} has numbers, and {} predicts classes; --task classify takes each number for a \
+             class",
+            shown(&options.table.columns.target),
+            options.algorithm.name()
+        )));
+    }
     if table.classes.len() < 2 {
         bail!(
             "column {} has only one value, {}; a classifier needs at least two classes",
