@@ -24,7 +24,7 @@ pub mod prediction;
 pub(crate) mod profile;
 pub(crate) mod scalar;
 pub(crate) mod splits;
-pub(crate) mod text_table;
+pub mod text_table;
 pub(crate) mod tree;
 
 pub use loaded::Model;

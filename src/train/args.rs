@@ -8,15 +8,14 @@ use crate::stage::report::shown;
 use crate::stage::usage;
 use crate::stream::address::Address;
 use crate::train::fit_args::{FitArgs, FitOptions};
-use crate::train::read_table::TableOptions;
+use crate::train::options::{ColumnNames, Impute, TableOptions, Task};
 use crate::train::source::Format;
-use crate::train::table::ColumnNames;
 
-/// Train a model on rows of numbers with labels
+/// Train a model on a table
 #[derive(Args, Clone, Debug)]
 pub struct TrainArgs {
     /// Read the rows from PATH: CSV with a header line, or NDJSON, also compressed
-    /// (`.gz`); `-` is standard input. With --labels: recorded requests, from a file or
+    /// (`.gz`); `-` is standard input. What each column is taken for is printed. With --labels: recorded requests, from a file or
     /// from a folder that rv-archive writes
     #[arg(short, long, value_name = "PATH", default_value_t = Address::Standard)]
     input: Address,
@@ -26,9 +25,14 @@ pub struct TrainArgs {
     #[arg(short, long, value_name = "PATH")]
     output: Address,
 
-    /// The column to predict: numbers or strings, with up to 1000 different values
+    /// The column to predict: numbers, or up to 1000 different texts
     #[arg(short, long, value_name = "COLUMN")]
     target: String,
+
+    /// What to predict. Default: a number, if the target has fractions or more than
+    /// 20 different whole numbers; else one of its values
+    #[arg(long, value_enum, value_name = "TASK")]
+    task: Option<Task>,
 
     /// Train on the `modelInput` of recorded requests. FILE contains the label of
     /// each `messageId`: CSV (`.csv`) or NDJSON with the columns `messageId` and the
@@ -36,10 +40,57 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE", conflicts_with = "format")]
     labels: Option<String>,
 
-    /// The columns of the features, which must contain numbers. Default: all columns
-    /// except the target
+    /// The columns of the features. In NDJSON, a name that begins with `/` is a JSON
+    /// pointer. Default: all columns that can be used, except the target
     #[arg(short, long, value_name = "COLUMN,...", value_delimiter = ',')]
     features: Option<Vec<String>>,
+
+    /// Columns that are no features
+    #[arg(
+        long,
+        value_name = "COLUMN,...",
+        value_delimiter = ',',
+        conflicts_with = "features"
+    )]
+    drop: Vec<String>,
+
+    /// Columns that are categories, whatever their values look like
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    categorical: Vec<String>,
+
+    /// Columns that are numbers; a row with another value cannot be used
+    #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
+    numeric: Vec<String>,
+
+    /// Texts or numbers that stand for a missing value, in all columns. Without this
+    /// flag, NA, N/A, NaN, null, None, ? and - do so in CSV columns of numbers
+    #[arg(
+        long,
+        value_name = "MARKER,...",
+        value_delimiter = ',',
+        allow_hyphen_values = true
+    )]
+    missing: Vec<String>,
+
+    /// How a missing feature is filled in, in training and at scoring: `median`,
+    /// `mean`, `most-frequent`, or a value. A missing category is filled in with the
+    /// most frequent one or with the value
+    #[arg(
+        long,
+        value_name = "FILL",
+        default_value = "median",
+        allow_hyphen_values = true
+    )]
+    impute: String,
+
+    /// The separator of CSV fields: one character, or `tab`. Default: by the name of
+    /// the file (`.tsv`) and by the header
+    #[arg(long, value_name = "CHARACTER", value_parser = parse_delimiter)]
+    delimiter: Option<u8>,
+
+    /// The decimal separator of numbers in CSV: `.` or `,`
+    #[arg(long, value_name = "CHARACTER", default_value = ".", value_parser = [".", ","])]
+    decimal: String,
 
     /// The name of the model in policies and scores: letters, digits, `.`, `-`,
     /// `_`
@@ -83,21 +134,29 @@ impl TrainArgs {
     /// Checks the flags and fills in the defaults.
     pub fn check(self) -> Result<TrainOptions> {
         check_name(&self.name).map_err(usage)?;
-        if let Some(features) = &self.features {
-            check_features(features, &self.target)?;
-        }
+        let columns = ColumnNames {
+            target: self.target.clone(),
+            features: self.features.clone(),
+            drop: self.drop.clone(),
+            categorical: self.categorical.clone(),
+            numeric: self.numeric.clone(),
+        };
+        check_columns(&columns)?;
+        let fit = self.fit.check()?;
         Ok(TrainOptions {
-            fit: self.fit.check()?,
             table: TableOptions {
                 input: self.input,
-                columns: ColumnNames {
-                    target: self.target,
-                    features: self.features,
-                },
+                columns,
                 format: self.format,
                 skip_bad_rows: self.skip_bad_rows,
                 labels: self.labels,
+                delimiter: self.delimiter,
+                decimal_comma: self.decimal == ",",
+                missing: self.missing,
+                impute: Impute::from(self.impute.as_str()),
+                task: self.task.or(fit.only_task()),
             },
+            fit,
             output: self.output,
             name: self.name,
             version: self.model_version,
@@ -105,22 +164,66 @@ impl TrainArgs {
     }
 }
 
-fn check_features(features: &[String], target: &String) -> Result<()> {
-    if features.contains(target) {
+/// Parses the separator of CSV fields.
+fn parse_delimiter(text: &str) -> Result<u8, String> {
+    match (text, text.as_bytes()) {
+        ("tab" | "\\t", _) => Ok(b'\t'),
+        (_, [byte]) if byte.is_ascii_graphic() && *byte != b'"' || matches!(byte, b' ' | b'\t') => {
+            Ok(*byte)
+        }
+        _ => Err("must be one ASCII character, such as `;`, or `tab`".to_owned()),
+    }
+}
+
+/// Checks the names of columns in the flags against each other.
+fn check_columns(names: &ColumnNames) -> Result<()> {
+    let ColumnNames {
+        target,
+        features,
+        drop,
+        categorical,
+        numeric,
+    } = names;
+    let none = Vec::new();
+    for (flag, list) in [
+        ("--features", features.as_ref().unwrap_or(&none)),
+        ("--drop", drop),
+        ("--categorical", categorical),
+        ("--numeric", numeric),
+    ] {
+        if let Some(name) = first_duplicate(list.iter().map(String::as_str)) {
+            return Err(usage(format!("{flag} names column {} twice", shown(name))));
+        }
+        if list.iter().any(String::is_empty) {
+            return Err(usage(format!("{flag} names a column without a name")));
+        }
+    }
+    if features.iter().flatten().any(|name| name == target) {
         return Err(usage(format!(
             "column {} is both --target and among the --features; the model would only repeat its \
              input",
             shown(target)
         )));
     }
-    if let Some(name) = first_duplicate(features.iter().map(String::as_str)) {
+    let both = categorical.iter().find(|name| numeric.contains(name));
+    let dropped = categorical.iter().chain(numeric).find(|name| {
+        drop.contains(name)
+            || features.as_ref().is_some_and(|all| !all.contains(name)) && *name != target
+    });
+    if let Some(name) = both.or_else(|| numeric.iter().find(|name| *name == target)) {
         let name = shown(name);
-        return Err(usage(format!("--features names column {name} twice")));
+        return Err(usage(match both {
+            Some(_) => format!("column {name} is both --categorical and --numeric"),
+            None => format!("column {name} is the target; --task regress predicts a number"),
+        }));
     }
-    if features.iter().any(String::is_empty) {
-        return Err(usage("--features names a column without a name"));
+    match dropped {
+        Some(name) => Err(usage(format!(
+            "column {} is --categorical or --numeric, but it is not among the features",
+            shown(name)
+        ))),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]

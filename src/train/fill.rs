@@ -4,11 +4,12 @@ use anyhow::{Result, bail};
 
 use crate::model::feature::{Feature, Missing};
 use crate::stage::report::shown;
+use crate::train::options::Impute;
 use crate::train::table::{Rows, Table};
 
 /// The features of a model that is trained on the rows `training` of a table. A feature
-/// whose value is missing in a row of the data gets a fill value from the training rows:
-/// the median, or the most frequent category. If no value is missing in the data, a
+/// whose value is missing in a row of the data gets a fill value from the training rows,
+/// as --impute says. If no value is missing in the data, a
 /// missing value in a request is an error.
 pub fn features(table: &Table, training: &[usize]) -> Result<Vec<Feature>> {
     let mut features = table.features.clone();
@@ -36,10 +37,42 @@ pub fn features(table: &Table, training: &[usize]) -> Result<Vec<Feature>> {
 fn fill_value(table: &Table, rows: &[usize], index: usize) -> Option<f64> {
     let values = rows.iter().map(|row| table.rows.row(*row)[index]);
     let mut values: Vec<f64> = values.filter(|value| !value.is_nan()).collect();
-    match table.features[index].categories() {
-        None => median(&mut values),
-        Some(categories) => most_frequent(&values, categories.len()),
+    if values.is_empty() {
+        return None;
     }
+    let Some(categories) = table.features[index].categories() else {
+        return match &table.impute {
+            Impute::Median => median(&mut values),
+            Impute::Mean => Some(mean(&values)),
+            Impute::MostFrequent => longest_run(&mut values),
+            Impute::Value(text) => text.parse().ok(),
+        };
+    };
+    let named = match &table.impute {
+        Impute::Value(text) => categories.iter().position(|category| category == text),
+        _ => None,
+    };
+    match named {
+        Some(code) => Some(code as f64),
+        None => most_frequent(&values, categories.len()),
+    }
+}
+
+/// The mean, relative to the first value, so that a large offset costs no precision.
+fn mean(values: &[f64]) -> f64 {
+    let first = values[0];
+    let parts = values
+        .iter()
+        .map(|value| (value - first) / values.len() as f64);
+    first + parts.sum::<f64>()
+}
+
+/// The most frequent number; the smallest of several.
+fn longest_run(values: &mut [f64]) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    let runs = values.chunk_by(|a, b| a == b).rev();
+    let longest = runs.max_by_key(|run| run.len())?;
+    longest.first().copied()
 }
 
 fn median(values: &mut [f64]) -> Option<f64> {
@@ -82,6 +115,7 @@ mod tests {
             classes: Vec::new(),
             numbers: Vec::new(),
             left_out: 0,
+            impute: Impute::Median,
             sha256: None,
             missing: vec![0; 2],
             rows: Rows {
@@ -103,6 +137,27 @@ mod tests {
         let mut rows = table.rows.clone();
         fill(&mut rows, &features);
         assert_eq!(rows.values[2..6], [2.0, 0.0, 4.0, 1.0]);
+    }
+
+    #[test]
+    fn the_rule_decides_about_the_fill_value() {
+        const GAP: f64 = f64::NAN;
+        let values = vec![1.0, 1.0, 1.0, 0.0, GAP, GAP, 7.0, 1.0];
+        for (impute, number, category) in [
+            (Impute::Median, 1.0, 1.0),
+            (Impute::Mean, 3.0, 1.0),
+            (Impute::MostFrequent, 1.0, 1.0),
+            (Impute::Value("9.5".to_owned()), 9.5, 1.0),
+            (Impute::Value("a".to_owned()), f64::NAN, 0.0),
+        ] {
+            let mut table = table(values.clone());
+            table.impute = impute;
+            let rows = [0, 1, 2, 3];
+            if !number.is_nan() {
+                assert_eq!(fill_value(&table, &rows, 0), Some(number));
+            }
+            assert_eq!(fill_value(&table, &rows, 1), Some(category));
+        }
     }
 
     #[test]

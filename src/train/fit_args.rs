@@ -12,6 +12,7 @@ use crate::stage::report::shown;
 use crate::stage::usage;
 use crate::stream::address::Address;
 use crate::train::algorithms::{self, class_trainer, number_trainer};
+use crate::train::options::Task;
 use crate::train::trainer::Trainer;
 
 /// The share of the rows that is held out if no flag says otherwise.
@@ -170,6 +171,17 @@ impl FitArgs {
 }
 
 impl FitOptions {
+    /// The task of the algorithm, if it has only one.
+    pub fn only_task(&self) -> Option<Task> {
+        let of_classes = class_trainer(self.algorithm).is_some();
+        let of_numbers = number_trainer(self.algorithm).is_some();
+        match (of_classes, of_numbers) {
+            (true, false) => Some(Task::Classify),
+            (false, true) => Some(Task::Regress),
+            _ => None,
+        }
+    }
+
     /// The trainer and its settings, the defaults included, for a target with classes or
     /// for one of numbers. The error is one of usage.
     pub fn trainer(&self, has_classes: bool, target: &str) -> Result<(Trainer, Hyperparameters)> {

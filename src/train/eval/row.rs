@@ -5,6 +5,7 @@ use csv::ByteRecord;
 
 use crate::stage::report::shown;
 use crate::stage::usage;
+use crate::train::csv_header;
 use crate::train::csv_text::CsvRecords;
 use crate::train::eval::labels::Label;
 use crate::train::source::{Format, Source};
@@ -68,7 +69,8 @@ fn each_record(
     mut visit: impl FnMut(&Row) -> Result<(), String>,
 ) -> Result<u64> {
     let name = source.name().to_owned();
-    let delimiter = delimiter(source, path)?;
+    source.check_encoding()?;
+    let delimiter = csv_header::delimiter(source, None, path)?;
     let mut records = CsvRecords::new(source, delimiter);
     if !records.advance()? {
         bail!("{name}: is empty; it needs a line with the names of the columns");
@@ -107,23 +109,6 @@ fn each_record(
         }
     }
     Ok(records.left_out())
-}
-
-/// The separator of the fields: a tab in a file of that name; else a comma, unless the
-/// first line has none.
-fn delimiter(source: &mut Source, path: &str) -> Result<u8> {
-    let path = path.strip_suffix(".gz").unwrap_or(path);
-    if path.ends_with(".tsv") || path.ends_with(".tab") {
-        return Ok(b'\t');
-    }
-    // Reading the format makes the first line the current one.
-    source.format()?;
-    let line = source.line();
-    let has = |byte: &u8| memchr::memchr(*byte, line.bytes).is_some();
-    Ok([b',', b'\t', b';', b'|']
-        .into_iter()
-        .find(has)
-        .unwrap_or(b','))
 }
 
 fn each_object(

@@ -2,6 +2,7 @@ use clap::Parser;
 
 use super::*;
 use crate::stage::cli::RunArgs;
+use crate::train::eval::labelled_rows::RowCounts;
 use crate::train::tests::train_on;
 
 #[derive(Parser)]
