@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 
+import joblib
 import numpy as np
 import pandas as pd
 from sklearn import datasets, metrics
@@ -97,12 +98,15 @@ def pipeline(learner, algorithm):
     )
 
 
-def by_sklearn(learner, algorithm, train, test):
+def by_sklearn(learner, algorithm):
+    """Reads the same files, trains, stores the model and measures it, as rv-score does."""
     model = pipeline(learner, algorithm)
     begun = time.perf_counter()
+    train, test = (pd.read_csv(WORK / name) for name in ["train.csv", "test.csv"])
     model.fit(train.drop(columns="target"), train.target)
-    seconds = time.perf_counter() - begun
-    return model.score(test.drop(columns="target"), test.target), seconds
+    joblib.dump(model, WORK / "m.joblib")
+    score = model.score(test.drop(columns="target"), test.target)
+    return score, time.perf_counter() - begun
 
 
 def rv_score(*arguments, **options):
@@ -153,7 +157,6 @@ def check_metrics(test, is_number):
             ("r2", report["r2"], metrics.r2_score(test.target, predicted)),
         ]
     else:
-        labels = list(test.target.unique())
         labels = [item["label"] for item in report["classes"]["perClass"]]
         probabilities = np.array(
             [[result["probabilities"][str(label)] for label in labels] for result in results]
@@ -193,7 +196,7 @@ def compare(name, table, is_number, seeds):
             own = by_rv(algorithm, seed, is_number)
             if seed == 0:
                 faults += [f"{name}, {algorithm}: {fault}" for fault in check_metrics(test, is_number)]
-            rows[algorithm].append(own + by_sklearn(learner, algorithm, train, test))
+            rows[algorithm].append(own + by_sklearn(learner, algorithm))
     for algorithm, figures in rows.items():
         own, own_seconds, other, other_seconds = np.mean(figures, axis=0)
         # The shortest time of both: a busy machine makes only longer ones.

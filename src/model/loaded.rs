@@ -122,6 +122,19 @@ mod tests {
     ];
 
     #[test]
+    fn a_file_of_the_first_format_is_read() {
+        let text = include_str!("../../fixtures/model_format_1.json");
+        assert!(text.contains("\"formatVersion\": 1,"));
+        let model = Model::from_text(text).unwrap();
+        assert_eq!((model.name(), model.version()), ("dt", 1));
+        // What sha256sum prints for the file.
+        assert_eq!(model.hash(), "ad22f04b8238ddc3");
+        let mut probabilities = Vec::new();
+        let prediction = model.predict(&[5.1, 3.5, 1.4, 0.2], &mut probabilities);
+        assert_eq!(prediction, Prediction::Class(0));
+    }
+
+    #[test]
     fn a_missing_model_is_named() {
         let error = Model::load("/nonexistent/m.json").unwrap_err();
         assert!(format!("{error:#}").starts_with("/nonexistent/m.json: cannot open"));
@@ -143,6 +156,18 @@ mod tests {
             (0, "decision-tree", "pickle", "unknown variant"),
             (0, "[0,1,2]", "[0]", "fewer than two classes"),
             (0, "[0,1,2]", "[0,1]", "confusion matrix"),
+            (
+                0,
+                "\"heldOutBy\": \"seed\"",
+                "\"heldOutBy\": \"luck\"",
+                "unknown variant",
+            ),
+            (
+                0,
+                "\"quantiles\": [",
+                "\"quantiles\": [1e9,",
+                "quantiles that are too few",
+            ),
             (0, "[0,1,2]", "[0,1,\"2\"]", "not all strings"),
             (0, "[0,1,2]", "[[],[],[]]", "not all strings"),
             (0, "[0,1,2]", "[0,1,1]", "class \"1\" occurs twice"),

@@ -290,7 +290,7 @@ mod tests {
             ("--target y --l2 1", "not for random-forest"),
             (
                 "--target y --algorithm linear-regression",
-                "cannot predict the classes of column \"y\"; use random-forest or decision-tree",
+                "column \"y\" has texts, such as \"no\", where a regression needs numbers",
             ),
             (
                 "--target y --threshold maybe=0.5 --holdout 0",

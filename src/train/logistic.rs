@@ -20,7 +20,7 @@ const ITERATIONS_MAX_DEFAULT: u64 = 1000;
 const GRADIENT_MAX: f64 = 1e-4;
 
 /// The training ends at this norm of the gradient per weight of the rows.
-const GRADIENT_TARGET: f64 = 1e-6;
+const GRADIENT_TARGET: f64 = 1e-5;
 
 /// Logistic regression.
 pub const TRAINER: Trainer = Trainer {
@@ -69,8 +69,8 @@ fn not_converged(reason: &str) -> anyhow::Error {
     )
 }
 
-/// The function to minimise. A point has, for each column and then for the intercept,
-/// one weight per output.
+/// The function to minimise. A point has, for each output, one weight per column; after
+/// them, it has the intercepts.
 struct Problem<'d> {
     /// The standardised columns, row after row.
     matrix: Vec<f64>,
@@ -114,30 +114,20 @@ impl<'d> Problem<'d> {
         for (index, line) in self.matrix.chunks_exact(self.width).enumerate() {
             let class = self.class_of[index] as usize;
             let row_weight = self.weights[index];
-            scores.copy_from_slice(intercepts);
+            let of_outputs = weights.chunks_exact(self.width).zip(intercepts);
+            for (score, (weights, intercept)) in scores.iter_mut().zip(of_outputs) {
+                *score = intercept + dot(line, weights);
+            }
             loss += row_weight
                 * match self.outputs {
-                    1 => {
-                        scores[0] += dot(line, weights);
-                        binary_loss(class == 1, scores)
-                    }
-                    outputs => {
-                        for (value, weights) in line.iter().zip(weights.chunks_exact(outputs)) {
-                            add_scaled(scores, *value, weights);
-                        }
-                        multinomial_loss(class, scores)
-                    }
+                    1 => binary_loss(class == 1, scores),
+                    _ => multinomial_loss(class, scores),
                 };
             // From here on, the scores are the derivatives of the row's loss.
             scores.iter_mut().for_each(|slope| *slope *= row_weight);
             let (of_weights, of_intercepts) = gradient.split_at_mut(weights.len());
-            match self.outputs {
-                1 => add_scaled(of_weights, scores[0], line),
-                outputs => {
-                    for (value, part) in line.iter().zip(of_weights.chunks_exact_mut(outputs)) {
-                        add_scaled(part, *value, scores);
-                    }
-                }
+            for (part, slope) in of_weights.chunks_exact_mut(self.width).zip(&*scores) {
+                add_scaled(part, *slope, line);
             }
             add_scaled(of_intercepts, 1.0, scores);
         }
@@ -147,17 +137,21 @@ impl<'d> Problem<'d> {
 
     /// The model at `point`.
     fn model(&self, point: &[f64], scaling: Scaling) -> Logistic {
-        let per_class = |outputs: &[f64]| match self.outputs {
-            1 => vec![0.0, outputs[0]],
-            _ => outputs.to_vec(),
+        let per_class = |outputs: Vec<f64>| match outputs[..] {
+            [second] => vec![0.0, second],
+            _ => outputs,
         };
         let (weights, intercepts) = point.split_at(self.width * self.outputs);
+        let of_column = |column: usize| {
+            let weights = weights.iter().skip(column).step_by(self.width);
+            per_class(weights.copied().collect())
+        };
         Logistic {
             categories: scaling.one_hot,
             means: scaling.means,
             scales: scaling.scales,
-            intercepts: per_class(intercepts),
-            coefficients: weights.chunks_exact(self.outputs).map(per_class).collect(),
+            intercepts: per_class(intercepts.to_vec()),
+            coefficients: (0..self.width).map(of_column).collect(),
         }
     }
 }

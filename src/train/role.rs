@@ -201,7 +201,7 @@ pub fn of_target(column: &Column, wish: Wish, task: Option<Task>) -> Result<Targ
             _ => "--decimal , reads decimal commas",
         };
         return Err(format!(
-            "has texts, such as {}, where --task regress needs numbers; {remedy}",
+            "has texts, such as {}, where a regression needs numbers; {remedy}",
             shown(example)
         ));
     }

@@ -31,6 +31,7 @@ mod replay;
 mod request;
 mod schemas;
 mod score;
+mod score_eval;
 mod signals;
 mod streams;
 mod tee;
