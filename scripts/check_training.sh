@@ -15,6 +15,4 @@ trap 'rm --recursive --force "$work"' EXIT
 python3 -m venv "$work/venv"
 "$work/venv/bin/pip" --quiet --disable-pip-version-check install \
   scikit-learn==1.9.1 pandas==3.1.1 palmerpenguins==0.1.6
-# palmerpenguins has only a file of the data that is read here, so its own
-# dependencies do not matter.
 "$work/venv/bin/python" scripts/training/compare.py "$work"

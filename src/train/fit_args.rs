@@ -76,8 +76,8 @@ pub struct FitArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     max_iterations: Option<u64>,
 
-    /// For forests: train with N threads. The model does not depend on N. Default: one
-    /// for each processor
+    /// For forests and logistic regression: train with N threads. The model does not
+    /// depend on N. Default: one for each processor
     #[arg(long, value_name = "N")]
     threads: Option<NonZero<usize>>,
 }

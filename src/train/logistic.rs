@@ -1,5 +1,7 @@
 //! Trains a multinomial logistic regression on standardised columns, with an L2 penalty.
 
+use std::num::NonZero;
+
 use anyhow::{Result, anyhow};
 
 use crate::model::description::Hyperparameters;
@@ -21,6 +23,12 @@ const GRADIENT_MAX: f64 = 1e-4;
 
 /// The training ends at this norm of the gradient per weight of the rows.
 const GRADIENT_TARGET: f64 = 1e-5;
+
+/// The number of blocks of rows that threads can work on.
+const BLOCKS: usize = 16;
+
+/// From this number of products on, the rows are divided into blocks.
+const THREADED_TERMS_MIN: usize = 100_000;
 
 /// Logistic regression.
 pub const TRAINER: Trainer = Trainer {
@@ -45,9 +53,8 @@ fn train(data: &TrainingData, parameters: &Hyperparameters) -> Result<Logistic> 
         iterations_max,
     };
     let mut point = vec![0.0; (problem.width + 1) * problem.outputs];
-    let mut probabilities = vec![0.0; problem.outputs];
     let gradient = minimise(&mut point, limits, |point, gradient| {
-        problem.loss(point, gradient, &mut probabilities)
+        problem.loss(point, gradient)
     });
     let gradient = gradient / problem.total_weight;
     if gradient.is_nan() || gradient > GRADIENT_MAX {
@@ -82,6 +89,7 @@ struct Problem<'d> {
     weights: Vec<f64>,
     total_weight: f64,
     l2: f64,
+    threads: usize,
 }
 
 impl<'d> Problem<'d> {
@@ -101,38 +109,79 @@ impl<'d> Problem<'d> {
             total_weight: weights.iter().sum(),
             weights,
             l2,
+            threads: data.threads.map_or(1, NonZero::get),
         }
     }
 
     /// The loss at `point`, and its gradient: for each row its weight times the negative
     /// logarithm of its class's probability, and half of the penalty times the squared
     /// weights. The intercepts have no penalty.
-    fn loss(&self, point: &[f64], gradient: &mut [f64], scores: &mut [f64]) -> f64 {
-        let (weights, intercepts) = point.split_at(self.width * self.outputs);
+    fn loss(&self, point: &[f64], gradient: &mut [f64]) -> f64 {
+        // The blocks do not depend on the number of threads, so the sums do not either.
+        let count = match self.matrix.len() * self.outputs {
+            small if small < THREADED_TERMS_MIN => 1,
+            _ => BLOCKS,
+        };
+        let rows_per_block = self.class_of.len().div_ceil(count).max(1);
+        let mut blocks: Vec<Block> = (0..count)
+            .map(|block| Block {
+                start: block * rows_per_block,
+                end: ((block + 1) * rows_per_block).min(self.class_of.len()),
+                loss: 0.0,
+                gradient: vec![0.0; gradient.len()],
+            })
+            .collect();
+        let blocks_per_thread = count.div_ceil(self.threads);
+        std::thread::scope(|scope| {
+            let mut shares = blocks.chunks_mut(blocks_per_thread);
+            let own = shares.next();
+            for share in shares {
+                scope.spawn(|| {
+                    share
+                        .iter_mut()
+                        .for_each(|block| self.add_block(point, block))
+                });
+            }
+            for block in own.into_iter().flatten() {
+                self.add_block(point, block);
+            }
+        });
         gradient.fill(0.0);
         let mut loss = 0.0;
-        for (index, line) in self.matrix.chunks_exact(self.width).enumerate() {
+        for block in &blocks {
+            loss += block.loss;
+            add_scaled(gradient, 1.0, &block.gradient);
+        }
+        let (weights, _) = point.split_at(self.width * self.outputs);
+        add_scaled(&mut gradient[..weights.len()], self.l2, weights);
+        loss + self.l2 / 2.0 * dot(weights, weights)
+    }
+
+    /// Computes the loss and the gradient of the rows of a block.
+    fn add_block(&self, point: &[f64], block: &mut Block) {
+        let (weights, intercepts) = point.split_at(self.width * self.outputs);
+        let mut scores = vec![0.0; self.outputs];
+        for index in block.start..block.end {
+            let line = &self.matrix[index * self.width..(index + 1) * self.width];
             let class = self.class_of[index] as usize;
             let row_weight = self.weights[index];
             let of_outputs = weights.chunks_exact(self.width).zip(intercepts);
             for (score, (weights, intercept)) in scores.iter_mut().zip(of_outputs) {
                 *score = intercept + dot(line, weights);
             }
-            loss += row_weight
+            block.loss += row_weight
                 * match self.outputs {
-                    1 => binary_loss(class == 1, scores),
-                    _ => multinomial_loss(class, scores),
+                    1 => binary_loss(class == 1, &mut scores),
+                    _ => multinomial_loss(class, &mut scores),
                 };
             // From here on, the scores are the derivatives of the row's loss.
             scores.iter_mut().for_each(|slope| *slope *= row_weight);
-            let (of_weights, of_intercepts) = gradient.split_at_mut(weights.len());
-            for (part, slope) in of_weights.chunks_exact_mut(self.width).zip(&*scores) {
+            let (of_weights, of_intercepts) = block.gradient.split_at_mut(weights.len());
+            for (part, slope) in of_weights.chunks_exact_mut(self.width).zip(&scores) {
                 add_scaled(part, *slope, line);
             }
-            add_scaled(of_intercepts, 1.0, scores);
+            add_scaled(of_intercepts, 1.0, &scores);
         }
-        add_scaled(&mut gradient[..weights.len()], self.l2, weights);
-        loss + self.l2 / 2.0 * dot(weights, weights)
     }
 
     /// The model at `point`.
@@ -154,6 +203,14 @@ impl<'d> Problem<'d> {
             coefficients: (0..self.width).map(of_column).collect(),
         }
     }
+}
+
+/// Some of the rows, with the sums over them.
+struct Block {
+    start: usize,
+    end: usize,
+    loss: f64,
+    gradient: Vec<f64>,
 }
 
 fn add_scaled(to: &mut [f64], factor: f64, other: &[f64]) {
@@ -270,16 +327,15 @@ mod tests {
             data.class_weights = vec![0.5, 2.0, 3.0][..class_count as usize].to_vec();
             let scaling = Scaling::new(&data).unwrap();
             let problem = Problem::new(&data, &scaling, 0.7);
-            let mut scores = vec![0.0; problem.outputs];
             let mut gradient = vec![0.0; 3 * problem.outputs];
             let mut unused = gradient.clone();
             let point = &point[..gradient.len()];
-            problem.loss(point, &mut gradient, &mut scores);
+            problem.loss(point, &mut gradient);
             for index in 0..point.len() {
                 let mut at = |change: f64| {
                     let mut moved = point.to_vec();
                     moved[index] += change;
-                    problem.loss(&moved, &mut unused, &mut scores)
+                    problem.loss(&moved, &mut unused)
                 };
                 let slope = (at(1e-5) - at(-1e-5)) / 2e-5;
                 prop_assert!((slope - gradient[index]).abs() < 1e-5, "{slope} {gradient:?}");
@@ -306,6 +362,7 @@ mod tests {
             weights: vec![1.0; 40],
             total_weight: 40.0,
             l2: 1.0,
+            threads: 1,
         };
         let mut point = vec![0.0; 4];
         let limits = SearchLimits {
@@ -313,7 +370,7 @@ mod tests {
             iterations_max: 1000,
         };
         minimise(&mut point, limits, |point, gradient| {
-            by_hand.loss(point, gradient, &mut [0.0])
+            by_hand.loss(point, gradient)
         });
         for (found, by_hand) in fitted.coefficients.iter().zip(&point) {
             assert!((found[1] - by_hand).abs() < 1e-4, "{fitted:?} {point:?}");
@@ -346,14 +403,30 @@ mod tests {
             weights: vec![1.0; rows.len()],
             total_weight: rows.len() as f64,
             l2: 1.0,
+            threads: 1,
         };
         let (mut a, mut b) = ([0.0; 2], [0.0; 2]);
         let losses = [
-            weighted.loss(&[0.3, -0.2], &mut a, &mut [0.0]),
-            repeated.loss(&[0.3, -0.2], &mut b, &mut [0.0]),
+            weighted.loss(&[0.3, -0.2], &mut a),
+            repeated.loss(&[0.3, -0.2], &mut b),
         ];
         assert!((losses[0] - losses[1]).abs() < 1e-9);
         assert!((a[0] - b[0]).abs() < 1e-9 && (a[1] - b[1]).abs() < 1e-9);
+    }
+
+    #[test]
+    fn threads_change_no_bit_of_a_large_problem() {
+        let features = names(5);
+        let values = (0..50_000)
+            .map(|index| f64::from(index * 7919 % 1013))
+            .collect();
+        let class_of = (0..10_000).map(|row| row * 31 % 97 % 3).collect();
+        let mut data = classes_data(&features, values, class_of);
+        let one = train(&data, &PARAMETERS).unwrap();
+        for threads in [2, 3, 40] {
+            data.threads = NonZero::new(threads);
+            assert_eq!(train(&data, &PARAMETERS).unwrap(), one);
+        }
     }
 
     #[test]

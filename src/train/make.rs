@@ -11,13 +11,14 @@ use crate::model::description::{
 use crate::model::feature::Feature;
 use crate::model::file;
 use crate::model::prediction::Predictor;
+use crate::model::profile::FeatureProfile;
 use crate::stage::report::shown;
 use crate::stage::usage;
 use crate::train::args::TrainOptions;
 use crate::train::eval::labels::same_label;
 use crate::train::fill;
 use crate::train::fit_args::Holdout;
-use crate::train::measure::measure;
+use crate::train::measure::{feature_profiles, measure};
 use crate::train::split::Split;
 use crate::train::table::{Rows, Table};
 use crate::train::trainer::{Trainer, TrainingData};
@@ -78,11 +79,13 @@ impl Prepared {
         table: &Table,
         held_out: HeldOutFile,
     ) -> Result<(String, Model)> {
-        let unfilled = table.rows.subset(&self.split.training);
+        let training = table.rows.subset(&self.split.training);
+        // The profile is of the values before missing ones are filled.
+        let profiles = feature_profiles(&training, &self.features);
         let mut data = TrainingData {
             features: &self.features,
             class_count: table.classes.len(),
-            training: unfilled.clone(),
+            training,
             class_weights: Vec::new(),
             held_out: match options.fit.holdout {
                 Holdout::File(_) => held_out.rows,
@@ -98,7 +101,7 @@ impl Prepared {
         }
         let predictor = (self.trainer.fit)(&data, &self.parameters)?;
         let parameters = predictor.to_json()?;
-        let mut description = self.describe(options, table, &data, &unfilled, &*predictor)?;
+        let mut description = self.describe(options, table, &data, profiles, &*predictor)?;
         if let Some(training) = &mut description.training {
             training.holdout_sha256 = held_out.sha256;
         }
@@ -124,11 +127,11 @@ impl Prepared {
         options: &TrainOptions,
         table: &Table,
         data: &TrainingData,
-        unfilled: &Rows,
+        profiles: Vec<FeatureProfile>,
         predictor: &dyn Predictor,
     ) -> Result<Description> {
         let class_threshold = self.threshold.as_ref().map(|(_, of_class)| *of_class);
-        let (metrics, profile) = measure(data, unfilled, predictor, class_threshold)?;
+        let (metrics, profile) = measure(data, profiles, predictor, class_threshold)?;
         let labels = table.classes.iter();
         let labels = labels.map(|label| RawValue::from_string(label.clone()));
         let fit = &options.fit;

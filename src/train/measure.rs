@@ -14,10 +14,10 @@ use crate::train::table::Rows;
 use crate::train::trainer::TrainingData;
 
 /// Measures a predictor on the held-out rows, or on the training rows if no row is held
-/// out. `unfilled` are the training rows with their missing values.
+/// out. `features` are the profiles of the features.
 pub fn measure(
     data: &TrainingData,
-    unfilled: &Rows,
+    features: Vec<FeatureProfile>,
     predictor: &dyn Predictor,
     threshold: Option<ClassThreshold>,
 ) -> Result<(MeasuredMetrics, Profile)> {
@@ -27,7 +27,7 @@ pub fn measure(
     };
     let answers = answers(rows, predictor, data.class_count, threshold)?;
     let profile = Profile {
-        features: feature_profiles(unfilled, data.features),
+        features,
         target: Some(target_profile(&data.training, data.class_count)),
         scores: score_profile(on, &answers, data.class_count),
     };
@@ -61,8 +61,8 @@ fn answers(
     Ok(answers)
 }
 
-/// The distribution of each feature, before missing values are filled.
-fn feature_profiles(rows: &Rows, features: &[Feature]) -> Vec<FeatureProfile> {
+/// The distribution of each feature in rows whose missing values are not filled yet.
+pub fn feature_profiles(rows: &Rows, features: &[Feature]) -> Vec<FeatureProfile> {
     let profile = |(index, feature): (usize, &Feature)| {
         let values = (0..rows.len()).map(|row| rows.row(row)[index]);
         let values: Vec<f64> = values.filter(|value| !value.is_nan()).collect();

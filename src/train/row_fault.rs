@@ -15,8 +15,9 @@ pub fn feature_fault(
     role: &Role,
     cell: Cell,
 ) -> Option<RowFault> {
-    let place = format_args!("{} {}", columns.origin.column(), shown(&column.name)).to_string();
+    // Nearly all cells are without a fault, so the place is written only for a fault.
     let fault = cell_fault(column, *role == Role::Numbers, cell)?;
+    let place = format!("{} {}", columns.origin.column(), shown(&column.name));
     let name = argument(&column.name);
     let remedy = match cell.kind() {
         CellKind::Word | CellKind::Infinite => {

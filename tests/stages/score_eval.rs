@@ -95,9 +95,9 @@ fn a_row_that_the_model_cannot_evaluate_is_reported_and_the_others_count() {
     let head = "sepalLength,sepalWidth,petalLength,petalWidth,target\n";
     let rows = "5.1,3.5,1.4,0.2,0\n5.1,wide,1.4,0.2,0\n6.3,3.3,6.0,2.5,2\n";
     workdir.write("rows.csv", format!("{head}{rows}"));
-    let run = workdir.run("rv-score").args(["--rejects", "rejects"]);
+    let run = workdir.run("rv-score").args(["eval", "-m", "dt.json"]);
     let finished = run
-        .args(["eval", "-m", "dt.json", "-d", "rows.csv"])
+        .args(["-d", "rows.csv", "--rejects", "rejects"])
         .exits(1);
     let text = finished.stdout();
     assert!(

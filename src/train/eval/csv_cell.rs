@@ -54,6 +54,10 @@ fn write_value(object: &mut ObjectWriter, name: &str, feature: &Feature, field: 
         object.string(name, field);
         return;
     }
+    if is_json_number(field) {
+        object.raw(name, field);
+        return;
+    }
     match field.parse::<f64>() {
         Ok(number) if number.is_finite() => object.display(name, number),
         _ if is_marker(field) => object.raw(name, "null"),
@@ -64,10 +68,50 @@ fn write_value(object: &mut ObjectWriter, name: &str, feature: &Feature, field: 
     };
 }
 
+/// Whether a text is a number as JSON writes it.
+fn is_json_number(text: &str) -> bool {
+    let bytes = text.strip_prefix('-').unwrap_or(text).as_bytes();
+    let digits = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count()
+    };
+    let whole = digits(bytes);
+    if whole == 0 || (whole > 1 && bytes[0] == b'0') {
+        return false;
+    }
+    let mut rest = &bytes[whole..];
+    if let Some((b'.', fraction)) = rest.split_first() {
+        let count = digits(fraction);
+        if count == 0 {
+            return false;
+        }
+        rest = &fraction[count..];
+    }
+    if let Some((b'e' | b'E', exponent)) = rest.split_first() {
+        let exponent = match exponent.split_first() {
+            Some((b'+' | b'-', digits)) => digits,
+            _ => exponent,
+        };
+        return !exponent.is_empty() && digits(exponent) == exponent.len();
+    }
+    rest.is_empty()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::train::tests::category;
+
+    #[test]
+    fn numbers_are_recognised_as_a_json_parser_recognises_them() {
+        let texts = "0 -0 10 01 1. .5 1.5 -1.5e3 1e 1e+ 1E-07 1e5x - +1 1_0 0x1 inf NaN 1.2.3 00.5";
+        for text in texts.split(' ').chain([""]) {
+            let is_json = serde_json::from_str::<serde_json::Value>(text).is_ok();
+            assert_eq!(is_json_number(text), is_json, "{text}");
+        }
+    }
 
     #[test]
     fn fields_become_values_of_the_type_of_their_feature() {
@@ -81,7 +125,7 @@ mod tests {
         for (fields, expected) in [
             (
                 [Some("1.50"), Some("1"), Some("2"), Some("3"), None],
-                r#"{"x":1.5,"kind":"1","a":{"b":2},"c":3}"#,
+                r#"{"x":1.50,"kind":"1","a":{"b":2},"c":3}"#,
             ),
             (
                 [Some("n/a"), Some("NA"), Some("TRUE"), Some(""), Some("x\"")],
@@ -89,7 +133,7 @@ mod tests {
             ),
             (
                 [Some("1e400"), None, None, None, Some("+.5")],
-                r#"{"x":"1e400","last":0.5}"#,
+                r#"{"x":1e400,"last":0.5}"#,
             ),
         ] {
             let mut out = Vec::new();

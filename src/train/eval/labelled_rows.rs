@@ -13,7 +13,7 @@ use crate::train::answers::Truth;
 use crate::train::args::TrainOptions;
 use crate::train::eval::csv_cell::write_input;
 use crate::train::eval::labels::{Label, Truths};
-use crate::train::eval::row::{Row, each_row, format_of, text};
+use crate::train::eval::row::{CsvHeader, Row, each_row, format_of};
 use crate::train::make::{HeldOutFile, Prepared};
 use crate::train::source::{Format, Source};
 use crate::train::table::{Rows, Table};
@@ -110,15 +110,9 @@ impl LabelledRows<'_> {
         Ok(counts)
     }
 
-    fn write_input(&self, out: &mut Vec<u8>, header: &[String], record: &csv::ByteRecord) {
-        let field = |feature: &Feature| {
-            let index = header.iter().position(|name| *name == feature.name)?;
-            text(record, index)
-        };
-        let fields = self
-            .features
-            .iter()
-            .map(|feature| (feature, field(feature)));
+    fn write_input(&self, out: &mut Vec<u8>, header: &CsvHeader, record: &csv::ByteRecord) {
+        let features = self.features.iter();
+        let fields = features.map(|feature| (feature, header.field(record, &feature.name)));
         write_input(out, fields);
     }
 }

@@ -1,5 +1,7 @@
 //! Reads the rows of CSV and NDJSON one by one.
 
+use std::collections::HashMap;
+
 use anyhow::{Result, bail};
 use csv::ByteRecord;
 
@@ -15,9 +17,31 @@ use crate::wire::reject::Reject;
 /// One row.
 pub enum Row<'r> {
     /// A record of a CSV file, and the names of its columns.
-    Csv(&'r [String], &'r ByteRecord),
+    Csv(&'r CsvHeader, &'r ByteRecord),
     /// A line of NDJSON.
     Json(&'r Object<'r>),
+}
+
+/// The names of the columns of a CSV file.
+pub struct CsvHeader {
+    names: Vec<String>,
+    /// The position of the first column with each name.
+    positions: HashMap<String, usize>,
+}
+
+impl CsvHeader {
+    fn new(names: Vec<String>) -> CsvHeader {
+        let mut positions = HashMap::new();
+        for (index, name) in names.iter().enumerate() {
+            positions.entry(name.clone()).or_insert(index);
+        }
+        CsvHeader { names, positions }
+    }
+
+    /// The text of the field in a column, if the record has it.
+    pub fn field<'f>(&self, record: &'f ByteRecord, column: &str) -> Option<&'f str> {
+        text(record, *self.positions.get(column)?)
+    }
 }
 
 impl<'r> Row<'r> {
@@ -25,8 +49,8 @@ impl<'r> Row<'r> {
     pub fn label(&self, column: &str) -> Option<Label> {
         match self {
             Row::Csv(header, record) => {
-                let index = header.iter().position(|name| name == column)?;
-                text(record, index).map(|text| Label::Field(text.to_owned()))
+                let field = header.field(record, column)?;
+                Some(Label::Field(field.to_owned()))
             }
             Row::Json(object) => object.get(column).map(|raw| Label::Json(raw.to_owned())),
         }
@@ -34,7 +58,7 @@ impl<'r> Row<'r> {
 }
 
 /// The text of a field, if the record has it.
-pub fn text(record: &ByteRecord, index: usize) -> Option<&str> {
+fn text(record: &ByteRecord, index: usize) -> Option<&str> {
     std::str::from_utf8(record.get(index)?).ok()
 }
 
@@ -82,25 +106,26 @@ fn each_record(
             None => bail!("{name}: the name of column {} is not UTF-8", index + 1),
         }
     }
+    let header = CsvHeader::new(header);
     for column in required {
-        if !header.iter().any(|name| name == column) {
+        if !header.positions.contains_key(*column) {
             return Err(usage(format!(
                 "{name}: has no column {}; its columns are {}",
                 shown(column),
-                shown(&header.join(", "))
+                shown(&header.names.join(", "))
             )));
         }
     }
     while records.advance()? {
         let record = &records.record;
-        let outcome = if record.len() != header.len() {
+        let outcome = if record.len() != header.names.len() {
             Err(format!(
                 "has {} fields, but the header has {}",
                 record.len(),
-                header.len()
+                header.names.len()
             ))
         } else if let Some(bad) = (0..record.len()).find(|index| text(record, *index).is_none()) {
-            Err(format!("column {} is not UTF-8", shown(&header[bad])))
+            Err(format!("column {} is not UTF-8", shown(&header.names[bad])))
         } else {
             visit(&Row::Csv(&header, record))
         };
