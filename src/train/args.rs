@@ -165,7 +165,7 @@ impl TrainArgs {
 }
 
 /// Parses the separator of CSV fields.
-fn parse_delimiter(text: &str) -> Result<u8, String> {
+pub fn parse_delimiter(text: &str) -> Result<u8, String> {
     match (text, text.as_bytes()) {
         ("tab" | "\\t", _) => Ok(b'\t'),
         (_, [byte]) if byte.is_ascii_graphic() && *byte != b'"' || matches!(byte, b' ' | b'\t') => {

@@ -73,7 +73,8 @@ fn recorded_requests_are_measured_by_a_file_of_labels() {
     let workdir = Workdir::new();
     workdir.train("decision-tree", "dt", 1);
     let records: String = (0..4).map(|id| request(&format!("r{id}")) + "\n").collect();
-    workdir.write("records.ndjson", records + "no record\n");
+    let again = request("r0") + "\n";
+    workdir.write("records.ndjson", records + &again + "no record\n");
     workdir.write("labels.csv", "messageId,target\nr0,0\nr1,2\nr2,\nr9,1\n");
     let run = workdir
         .run("rv-score")
@@ -85,7 +86,10 @@ fn recorded_requests_are_measured_by_a_file_of_labels() {
         (&report["rows"], &report["unlabelled"]),
         (&2.into(), &2.into())
     );
-    assert_eq!(report["leftOut"], 1);
+    assert_eq!(
+        (&report["leftOut"], &report["repeated"]),
+        (&1.into(), &1.into())
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::stream::address::Address;
+use crate::train::args::parse_delimiter;
 use crate::train::source::Format;
 
 /// Measure a model on rows whose labels are known
@@ -39,6 +40,15 @@ pub struct EvalArgs {
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<Format>,
 
+    /// The separator of CSV fields: one character, or `tab`. Default: by the name of
+    /// the file (`.tsv`) and by the header
+    #[arg(long, value_name = "CHARACTER", value_parser = parse_delimiter)]
+    delimiter: Option<u8>,
+
+    /// The decimal separator of numbers in CSV: `.` or `,`
+    #[arg(long, value_name = "CHARACTER", default_value = ".", value_parser = [".", ","])]
+    decimal: String,
+
     /// Print one JSON object
     #[arg(long)]
     json: bool,
@@ -57,6 +67,10 @@ pub struct EvalOptions {
     pub labels: Option<String>,
     /// The format of the rows; detected if `None`.
     pub format: Option<Format>,
+    /// The separator of CSV fields; guessed if `None`.
+    pub delimiter: Option<u8>,
+    /// Whether numbers in CSV have a decimal comma.
+    pub decimal_comma: bool,
     /// Whether JSON is printed.
     pub json: bool,
 }
@@ -70,6 +84,8 @@ impl EvalArgs {
             target: self.target,
             labels: self.labels,
             format: self.format,
+            delimiter: self.delimiter,
+            decimal_comma: self.decimal == ",",
             json: self.json,
         })
     }

@@ -15,16 +15,29 @@ pub fn is_marker(field: &str) -> bool {
             .any(|marker| field.eq_ignore_ascii_case(marker))
 }
 
+/// A field with a decimal comma as it is written with a decimal point.
+pub fn with_point(field: &str) -> String {
+    match field.matches(',').count() {
+        1 => field.replace(',', "."),
+        _ => field.to_owned(),
+    }
+}
+
 /// Appends the `modelInput` of a record to `out`. `fields` has the text of each feature;
 /// a feature without a column has none.
 pub fn write_input<'f>(
     out: &mut Vec<u8>,
+    decimal_comma: bool,
     fields: impl Iterator<Item = (&'f Feature, Option<&'f str>)>,
 ) {
     let mut object = ObjectWriter::new(out);
     for (feature, field) in fields {
-        if let Some(field) = field.filter(|field| !field.is_empty()) {
-            write_member(&mut object, &feature.name, feature, field);
+        let Some(field) = field.filter(|field| !field.is_empty()) else {
+            continue;
+        };
+        match decimal_comma && feature.domain == Domain::Numbers {
+            true => write_member(&mut object, &feature.name, feature, &with_point(field)),
+            false => write_member(&mut object, &feature.name, feature, field),
         }
     }
     object.end();
@@ -50,6 +63,10 @@ fn write_member(object: &mut ObjectWriter, name: &str, feature: &Feature, field:
 }
 
 fn write_value(object: &mut ObjectWriter, name: &str, feature: &Feature, field: &str) {
+    if feature.markers.iter().any(|marker| marker == field) {
+        object.raw(name, "null");
+        return;
+    }
     if feature.domain != Domain::Numbers {
         object.string(name, field);
         return;
@@ -137,7 +154,20 @@ mod tests {
             ),
         ] {
             let mut out = Vec::new();
-            write_input(&mut out, features.iter().zip(fields));
+            write_input(&mut out, false, features.iter().zip(fields));
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
+        }
+        let marked = Feature {
+            markers: vec!["999".to_owned()],
+            ..Feature::number("m")
+        };
+        for (field, expected) in [
+            ("999", r#"{"m":null}"#),
+            ("1,5", r#"{"m":1.5}"#),
+            ("1,234,5", r#"{"m":"1,234,5"}"#),
+        ] {
+            let mut out = Vec::new();
+            write_input(&mut out, true, [(&marked, Some(field))].into_iter());
             assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
     }

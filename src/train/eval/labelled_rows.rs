@@ -1,6 +1,6 @@
 //! Reads rows with labels: each row as a `modelInput`, and the truth that its label means.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use anyhow::{Result, bail};
 
@@ -11,9 +11,9 @@ use crate::stage::report::shown;
 use crate::stream::address::Address;
 use crate::train::answers::Truth;
 use crate::train::args::TrainOptions;
-use crate::train::eval::csv_cell::write_input;
+use crate::train::eval::csv_cell::{with_point, write_input};
 use crate::train::eval::labels::{Label, Truths};
-use crate::train::eval::row::{CsvHeader, Row, each_row, format_of};
+use crate::train::eval::row::{CsvHeader, Row, RowForm, each_row, format_of};
 use crate::train::make::{HeldOutFile, Prepared};
 use crate::train::source::{Format, Source};
 use crate::train::table::{Rows, Table};
@@ -37,6 +37,10 @@ pub struct LabelledRows<'a> {
     pub labels: Option<&'a str>,
     /// Whether a row that cannot be used is left out. Otherwise it ends the reading.
     pub skip_bad_rows: bool,
+    /// The separator of CSV fields; guessed from the header if `None`.
+    pub delimiter: Option<u8>,
+    /// Whether numbers in CSV have a decimal comma.
+    pub decimal_comma: bool,
 }
 
 /// The rows by their outcome.
@@ -46,6 +50,8 @@ pub struct RowCounts {
     pub rows: u64,
     /// Rows without a label.
     pub unlabelled: u64,
+    /// Recorded requests with a label whose id an earlier one had.
+    pub repeated: u64,
     /// Rows that could not be used.
     pub left_out: u64,
     /// The SHA-256 of the bytes of the rows.
@@ -73,26 +79,27 @@ impl LabelledRows<'_> {
         };
         let mut counts = RowCounts::default();
         let mut text = Vec::new();
-        let left_out = each_row(&mut source, format, &path, &[self.target], |row| {
+        let mut seen = HashSet::new();
+        let form = RowForm {
+            format,
+            path: &path,
+            delimiter: self.delimiter,
+            required: &[self.target],
+        };
+        let left_out = each_row(&mut source, &form, |row| {
             counts.rows += 1;
-            let label = match (&labels, row) {
-                (Some(labels), Row::Json(record)) => {
-                    let id = record.get(ID).and_then(decode_string);
-                    let id = id.ok_or("field \"messageId\" is missing or not a string")?;
-                    labels.get(&*id).cloned()
-                }
-                _ => row.label(self.target),
-            };
-            let truth = match &label {
-                Some(label) => self.truths.of(label)?,
-                None => None,
-            };
+            let truth = self.truth(labels.as_ref(), row)?;
             let Some(truth) = truth else {
                 counts.unlabelled += 1;
                 return Ok(());
             };
             match row {
                 Row::Json(record) if labels.is_some() => {
+                    // As in training, the first record with an id counts.
+                    if record.get(ID).is_some_and(|id| !seen.insert(id.to_owned())) {
+                        counts.repeated += 1;
+                        return Ok(());
+                    }
                     let input = record.get("modelInput");
                     visit(input.ok_or("field \"modelInput\" is missing")?, truth)
                 }
@@ -110,10 +117,33 @@ impl LabelledRows<'_> {
         Ok(counts)
     }
 
+    /// What the label of a row means; `None` if it has none.
+    fn truth(
+        &self,
+        labels: Option<&HashMap<String, Label>>,
+        row: &Row,
+    ) -> Result<Option<Truth>, String> {
+        let label = match (labels, row) {
+            (Some(labels), Row::Json(record)) => {
+                let id = record.get(ID).and_then(decode_string);
+                let id = id.ok_or("field \"messageId\" is missing or not a string")?;
+                labels.get(&*id).cloned()
+            }
+            _ => row.label(self.target),
+        };
+        match label {
+            Some(Label::Field(text)) if self.decimal_comma && self.truths.are_numbers() => {
+                self.truths.of(&Label::Field(with_point(&text)))
+            }
+            Some(label) => self.truths.of(&label),
+            None => Ok(None),
+        }
+    }
+
     fn write_input(&self, out: &mut Vec<u8>, header: &CsvHeader, record: &csv::ByteRecord) {
         let features = self.features.iter();
         let fields = features.map(|feature| (feature, header.field(record, &feature.name)));
-        write_input(out, fields);
+        write_input(out, self.decimal_comma, fields);
     }
 }
 
@@ -122,7 +152,13 @@ fn read_labels(stage: &mut Stage, path: &str, target: &str) -> Result<HashMap<St
     let format = Format::of_path(path).unwrap_or(Format::Ndjson);
     let mut source = Source::open(stage, &Address::from(path), false)?;
     let mut labels: HashMap<String, Label> = HashMap::new();
-    each_row(&mut source, format, path, &[ID, target], |row| {
+    let form = RowForm {
+        format,
+        path,
+        delimiter: None,
+        required: &[ID, target],
+    };
+    each_row(&mut source, &form, |row| {
         let id = match row.label(ID) {
             Some(Label::Field(id)) if !id.is_empty() => id,
             Some(Label::Json(raw)) => match decode_string(&raw) {
@@ -170,6 +206,8 @@ pub fn read_held_out(
         format: None,
         labels: None,
         skip_bad_rows: options.table.skip_bad_rows,
+        delimiter: options.table.delimiter,
+        decimal_comma: options.table.decimal_comma,
     };
     let counts = labelled.read(stage, address, |model_input, truth| {
         reader.read(model_input, &mut row)?;

@@ -43,6 +43,11 @@ impl Truths {
         }
     }
 
+    /// Whether the labels are numbers, as classes or as the numbers to predict.
+    pub fn are_numbers(&self) -> bool {
+        self.are_numbers || self.classes.is_empty()
+    }
+
     /// The truth that a label means; `None` if the label is missing. The error is the
     /// reason why the label cannot be used.
     pub fn of(&self, label: &Label) -> Result<Option<Truth>, String> {
@@ -54,8 +59,7 @@ impl Truths {
         if text.is_empty() && matches!(label, Label::Field(_)) {
             return Ok(None);
         }
-        let takes_numbers = self.classes.is_empty() || self.are_numbers;
-        if takes_numbers && matches!(label, Label::Field(_)) && is_marker(&text) {
+        if self.are_numbers() && matches!(label, Label::Field(_)) && is_marker(&text) {
             return Ok(None);
         }
         if self.classes.is_empty() {

@@ -39,6 +39,8 @@ pub fn run(args: EvalArgs, stage: &mut Stage) -> Result<()> {
         format: options.format,
         labels: options.labels.as_deref(),
         skip_bad_rows: true,
+        delimiter: options.delimiter,
+        decimal_comma: options.decimal_comma,
     };
     let counts = rows.read(stage, &options.data, |model_input, truth| {
         model.read_input(model_input, &mut row)?;

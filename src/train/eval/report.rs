@@ -24,6 +24,8 @@ pub struct Report<'m> {
     model_hash: &'m str,
     /// Rows without a label.
     unlabelled: u64,
+    /// Recorded requests whose id an earlier one had.
+    repeated: u64,
     /// Rows that the model could not evaluate.
     left_out: u64,
     #[serde(flatten)]
@@ -105,6 +107,7 @@ impl<'m> Report<'m> {
             model_version: model.version(),
             model_hash: model.hash(),
             unlabelled: counts.unlabelled,
+            repeated: counts.repeated,
             left_out: counts.left_out,
             metrics,
             classes,
@@ -114,10 +117,16 @@ impl<'m> Report<'m> {
 
     /// The report as text for people.
     pub fn text(&self, labels: &[&str]) -> String {
-        let mut lines = vec![format!(
-            "{}@{}, hash {}: {} rows without a label, {} that could not be evaluated",
-            self.model_name, self.model_version, self.model_hash, self.unlabelled, self.left_out
-        )];
+        let mut lines = vec![
+            format!(
+                "{}@{}, hash {}",
+                self.model_name, self.model_version, self.model_hash
+            ),
+            format!(
+                "not counted: {} rows without a label, {} repeated, {} not evaluated",
+                self.unlabelled, self.repeated, self.left_out
+            ),
+        ];
         lines.extend(self.metrics.lines(labels));
         if let Some(classes) = &self.classes {
             lines.extend(classes.lines(labels.len() == 2));

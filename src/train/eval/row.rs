@@ -62,18 +62,28 @@ fn text(record: &ByteRecord, index: usize) -> Option<&str> {
     std::str::from_utf8(record.get(index)?).ok()
 }
 
+/// The form of the rows of an input.
+pub struct RowForm<'a> {
+    /// The format.
+    pub format: Format,
+    /// The path of the input, by whose ending the separator of fields is guessed.
+    pub path: &'a str,
+    /// The separator of CSV fields; guessed if `None`.
+    pub delimiter: Option<u8>,
+    /// The columns that a CSV file must have.
+    pub required: &'a [&'a str],
+}
+
 /// Calls `visit` for each row. An error of `visit` is the reason why the row cannot be
-/// used; the row is then left out and reported. A CSV file must have the columns
-/// `required`. Returns the number of rows that were left out.
+/// used; the row is then left out and reported. Returns the number of rows that were left
+/// out.
 pub fn each_row(
     source: &mut Source,
-    format: Format,
-    path: &str,
-    required: &[&str],
+    form: &RowForm,
     visit: impl FnMut(&Row) -> Result<(), String>,
 ) -> Result<u64> {
-    match format {
-        Format::Csv => each_record(source, path, required, visit),
+    match form.format {
+        Format::Csv => each_record(source, form, visit),
         Format::Ndjson => each_object(source, visit),
     }
 }
@@ -88,13 +98,12 @@ pub fn format_of(source: &mut Source, given: Option<Format>, path: &str) -> Resu
 
 fn each_record(
     source: &mut Source,
-    path: &str,
-    required: &[&str],
+    form: &RowForm,
     mut visit: impl FnMut(&Row) -> Result<(), String>,
 ) -> Result<u64> {
     let name = source.name().to_owned();
     source.check_encoding()?;
-    let delimiter = csv_header::delimiter(source, None, path)?;
+    let delimiter = csv_header::delimiter(source, form.delimiter, form.path)?;
     let mut records = CsvRecords::new(source, delimiter);
     if !records.advance()? {
         bail!("{name}: is empty; it needs a line with the names of the columns");
@@ -107,7 +116,7 @@ fn each_record(
         }
     }
     let header = CsvHeader::new(header);
-    for column in required {
+    for column in form.required {
         if !header.positions.contains_key(*column) {
             return Err(usage(format!(
                 "{name}: has no column {}; its columns are {}",

@@ -30,6 +30,8 @@ fn report(model: &Model, name: &str, data: &[u8]) -> (serde_json::Value, RowCoun
         format: None,
         labels: None,
         skip_bad_rows: true,
+        delimiter: None,
+        decimal_comma: false,
     };
     let mut answers = Answers::new(model.description().classes.len());
     let (mut row, mut probabilities) = (Vec::new(), Vec::new());
