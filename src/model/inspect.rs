@@ -86,7 +86,8 @@ fn escaped(line: &str) -> String {
     shown
 }
 
-fn lines(model: &Model, depth_max: u32) -> Vec<String> {
+/// The contents of a model as lines. Names in them are not escaped.
+pub fn lines(model: &Model, depth_max: u32) -> Vec<String> {
     let description = model.description();
     let labels = description.labels();
     let mut lines = vec![

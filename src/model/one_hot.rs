@@ -68,18 +68,6 @@ impl OneHot {
         }
     }
 
-    /// For each column, whether it is the only column of a number.
-    pub fn are_numbers(&self, features: usize) -> Vec<bool> {
-        if self.is_plain() {
-            return vec![true; features];
-        }
-        let columns = self.0.iter().flat_map(|count| {
-            let columns = (*count).max(1) as usize;
-            std::iter::repeat_n(*count == 0, columns)
-        });
-        columns.collect()
-    }
-
     /// The name of each column.
     pub fn names(&self, features: &[Feature]) -> Vec<String> {
         let mut names = Vec::new();

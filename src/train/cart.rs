@@ -425,6 +425,22 @@ mod tests {
     }
 
     #[test]
+    fn an_unknown_category_goes_to_the_larger_child_on_either_side() {
+        // The categories with the lower number are left.
+        for (numbers, unknown) in [([1.0, 1.0, 1.0, 9.0], 1.0), ([1.0, 9.0, 9.0, 9.0], 9.0)] {
+            let (features, rows) = categories_data(|_, _| 0);
+            let targets = rows.values.chunks(2);
+            let targets = targets.map(|row| numbers[row[0] as usize]).collect();
+            let data = numbers_data(&features, rows.values.clone(), targets);
+            let tree = fit_numbers(&data, &TREE_DEFAULTS).unwrap();
+            for code in [4.0, 5.0] {
+                let predicted = tree.predict(&[code, 0.0], &mut []);
+                assert_eq!(predicted, Prediction::Number(unknown));
+            }
+        }
+    }
+
+    #[test]
     fn a_tree_of_numbers_beats_the_mean_and_fits_steps_exactly() {
         let (features, mut rows) = categories_data(|_, _| 0);
         rows.class_of.clear();

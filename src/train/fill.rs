@@ -131,12 +131,12 @@ mod tests {
     fn missing_values_become_the_median_or_the_most_frequent_category() {
         const GAP: f64 = f64::NAN;
         let table = table(vec![1.0, 1.0, GAP, 0.0, 4.0, GAP, 2.0, 1.0, 100.0, 0.0]);
-        let features = features(&table, &[0, 1, 2, 3]).unwrap();
-        assert_eq!(features[0].missing, Missing::Fill(2.0));
+        let features = features(&table, &[0, 2, 3, 4]).unwrap();
+        assert_eq!(features[0].missing, Missing::Fill(3.0));
         assert_eq!(features[1].missing, Missing::Fill(1.0));
         let mut rows = table.rows.clone();
         fill(&mut rows, &features);
-        assert_eq!(rows.values[2..6], [2.0, 0.0, 4.0, 1.0]);
+        assert_eq!(rows.values[2..6], [3.0, 0.0, 4.0, 1.0]);
     }
 
     #[test]
