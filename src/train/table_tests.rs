@@ -386,15 +386,13 @@ fn faults_outside_of_the_used_columns_fault_nothing() {
     let with = |replaced: [(&str, &[u8]); 2]| {
         let mut bytes = Vec::new();
         for (number, line) in good.lines().enumerate() {
-            let (at_front, added) = replaced[usize::from(number > 0)];
-            match at_front {
-                "front" => bytes.extend_from_slice(added),
-                _ => {}
+            let (end, added) = replaced[usize::from(number > 0)];
+            if end == "front" {
+                bytes.extend_from_slice(added);
             }
             bytes.extend_from_slice(line.as_bytes());
-            match at_front {
-                "back" => bytes.extend_from_slice(added),
-                _ => {}
+            if end == "back" {
+                bytes.extend_from_slice(added);
             }
             bytes.push(b'\n');
         }
