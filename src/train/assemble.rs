@@ -51,12 +51,7 @@ pub fn assemble(
         .iter()
         .zip(categories)
         .map(|((index, _), categories)| {
-            FeatureColumn::new(
-                &columns.columns[*index],
-                *index,
-                categories,
-                &options.impute,
-            )
+            FeatureColumn::new(&columns, *index, categories, &options.impute)
         });
     let features: Vec<FeatureColumn> = features
         .collect::<Result<_, _>>()
@@ -255,11 +250,12 @@ struct FeatureColumn {
 
 impl FeatureColumn {
     fn new(
-        column: &Column,
+        columns: &Columns,
         index: usize,
         categories: Option<Categories>,
         impute: &Impute,
     ) -> Result<FeatureColumn, String> {
+        let column = &columns.columns[index];
         let is_marker = |kind: CellKind| {
             // In a column of texts, a text such as NA is a category.
             kind == CellKind::Missing || categories.is_none()
@@ -268,11 +264,19 @@ impl FeatureColumn {
         let markers = markers.map(|(_, marker)| marker.clone()).collect();
         let (domain, values) = match &categories {
             None => {
-                check_fill(column, impute)?;
+                if columns.missing(column) + column.count(CellKind::Marker) > 0 {
+                    check_fill(column, impute)?;
+                }
                 (Domain::Numbers, Vec::new())
             }
             Some(categories) => {
                 let (categories, values) = categories.finish(column, impute);
+                if categories.is_empty() {
+                    return Err(format!(
+                        "column {} has no value in the rows that can be used; leave it out with --drop",
+                        shown(&column.name)
+                    ));
+                }
                 let unseen = Unseen::Other;
                 (Domain::Categories { categories, unseen }, values)
             }
@@ -307,7 +311,7 @@ fn check_fill(column: &Column, impute: &Impute) -> Result<(), String> {
     match impute {
         Impute::Value(text) if !text.parse::<f64>().is_ok_and(f64::is_finite) => Err(format!(
             "--impute {} cannot fill column {}, which has numbers; give median, mean, \
-             most-frequent or a number, or leave the column out with --drop",
+             most-frequent or a number",
             shown(text),
             shown(&column.name)
         )),

@@ -128,7 +128,7 @@ impl Header {
     }
 
     /// The position of a column that a flag names. The error describes the fault.
-    pub fn position(&self, name: &str, flag: &str) -> Result<usize, String> {
+    pub fn position(&self, name: &str, flag: Option<&str>) -> Result<usize, String> {
         let mut positions = self.positions(name);
         let first = positions.next();
         if positions.next().is_some() {
@@ -139,8 +139,9 @@ impl Header {
         }
         first.ok_or_else(|| {
             format!(
-                "has no column {} for {flag}; its columns are {}",
+                "has no column {}{}; its columns are {}",
                 shown(name),
+                flag.map(|flag| format!(" for {flag}")).unwrap_or_default(),
                 self.listed()
             )
         })
@@ -168,13 +169,15 @@ impl Header {
         let place = |fault: String| usage(format!("{input}: {fault}"));
         if self.positions(&names.target).next().is_none() {
             let fault = self
-                .position(&names.target, "--target")
+                .position(&names.target, Some("--target"))
                 .err()
                 .unwrap_or_default();
             let cause = self.cause(&names.target, records, input)?;
             return Err(place(fault + &cause));
         }
-        let target = self.position(&names.target, "--target").map_err(place)?;
+        let target = self
+            .position(&names.target, Some("--target"))
+            .map_err(place)?;
         for (flag, list) in [
             ("--drop", &names.drop),
             ("--categorical", &names.categorical),
@@ -184,12 +187,14 @@ impl Header {
                 .iter()
                 .find(|name| self.positions(name).next().is_none())
             {
-                return Err(place(self.position(name, flag).err().unwrap_or_default()));
+                return Err(place(
+                    self.position(name, Some(flag)).err().unwrap_or_default(),
+                ));
             }
         }
         if let Some(features) = &names.features {
             let found = features.iter().map(|name| {
-                let position = self.position(name, "--features").map_err(place)?;
+                let position = self.position(name, Some("--features")).map_err(place)?;
                 Ok((position, name.clone()))
             });
             return Ok(FoundColumns {

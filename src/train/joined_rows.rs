@@ -1,6 +1,7 @@
 //! Joins recorded requests and labels into a table, by `messageId`.
 
 use std::collections::HashMap;
+use std::fmt;
 
 use anyhow::{Result, anyhow, bail};
 
@@ -100,7 +101,7 @@ impl LabelsById {
         let mut records = CsvRecords::new(source, delimiter);
         let header = Header::read(&mut records, path)?;
         let find = |name: &str| {
-            let position = header.position(name, "--labels");
+            let position = header.position(name, None);
             position.map_err(|fault| anyhow!("{path}: {fault}"))
         };
         let (id, label) = (find(ID_COLUMN)?, find(&options.columns.target)?);
@@ -205,6 +206,21 @@ struct JoinCounts {
     repeated: u64,
 }
 
+impl fmt::Display for JoinCounts {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        let JoinCounts {
+            records,
+            rows,
+            unlabelled,
+            repeated,
+        } = self;
+        write!(
+            formatter,
+            "{rows} of {records} records have labels, {unlabelled} have none, {repeated} are repeated"
+        )
+    }
+}
+
 /// Reads all records that have a label. Returns a summary for the user, too.
 pub fn read(
     source: &mut Source,
@@ -252,25 +268,16 @@ pub fn read(
             bail!("{}: {fault}", source.name());
         }
     }
-    let JoinCounts {
-        records,
-        rows,
-        unlabelled,
-        repeated,
-    } = counts;
-    if rows == 0 && columns.left_out == 0 {
+    if counts.rows == 0 && columns.left_out == 0 {
         bail!(
-            "{}: none of its {records} records has a label; labels are joined by {}",
+            "{}: none of its {} records has a label; labels are joined by {}",
             source.name(),
+            counts.records,
             shown(ID_COLUMN)
         );
     }
     fields.check(source.name())?;
-    let summary = format!(
-        "{rows} of {records} records have labels, {unlabelled} have none, {repeated} are repeated; \
-         {} labels have no record",
-        labels.unused()
-    );
+    let summary = format!("{counts}; {} labels have no record", labels.unused());
     Ok((columns, summary))
 }
 

@@ -119,4 +119,6 @@ fn report_training(stage: &Stage, model: &Model) {
 }
 
 #[cfg(test)]
+mod table_tests;
+#[cfg(test)]
 mod tests;

@@ -110,10 +110,14 @@ fn of_values(column: &Column, numbers: u64) -> Result<Found, String> {
 /// What a column of texts is taken for.
 fn of_texts(column: &Column) -> Found {
     let (distinct, present) = (column.texts.len(), column.present());
+    let numbers = column.count(CellKind::Number);
     if column.overflowed {
-        return Found::Impossible(format!(
-            "has more than {TEXTS_MAX} different texts, or long ones, like an id or free text"
-        ));
+        return Found::Impossible(match numbers {
+            0 => format!(
+                "has more than {TEXTS_MAX} different texts, or long ones, like an id or free text"
+            ),
+            _ => mixed(column, numbers),
+        });
     }
     if present == 0 {
         return Found::Impossible("has no value".to_owned());
@@ -128,13 +132,33 @@ fn of_texts(column: &Column) -> Found {
         return Found::Useless(Role::Texts, reason.to_owned());
     }
     if distinct as u64 * 2 > present {
-        let reason = format!(
-            "has {distinct} different texts in {present} rows, like an id or free text; \
-             --categorical uses it"
-        );
+        let reason = match numbers {
+            0 => format!(
+                "has {distinct} different texts in {present} rows, like an id or free text; \
+                 --categorical uses it"
+            ),
+            _ => mixed(column, numbers) + "; --categorical and --numeric use it",
+        };
         return Found::Useless(Role::Texts, reason);
     }
     Found::Usable(Role::Texts)
+}
+
+/// The reason against a column of many different numbers and texts.
+fn mixed(column: &Column, numbers: u64) -> String {
+    let kinds = [
+        CellKind::Word,
+        CellKind::DecimalComma,
+        CellKind::Marker,
+        CellKind::Infinite,
+    ];
+    let mut kinds = kinds.into_iter().filter(|kind| column.count(*kind) > 0);
+    let example = kinds.next().map_or("", |kind| column.first_text(kind));
+    format!(
+        "has {numbers} numbers and {} other values, such as {}",
+        column.present() - numbers,
+        shown(example)
+    )
 }
 
 /// Whether a text begins with a date in digits, such as 2026-11-27 or 27/11/2026.

@@ -246,7 +246,13 @@ fn labels_may_be_words_and_rows_may_be_json() {
     assert_eq!(model.description().labels()[2], "\"virginica\"");
 
     let rows: String = (0..20)
-        .map(|row| format!("{{\"b\":{row},\"kind\":{},\"a\":1.5e0}}\n", row > 9))
+        .map(|row| {
+            format!(
+                "{{\"b\":{row},\"kind\":{},\"a\":{}.5e0}}\n",
+                row > 9,
+                row % 3
+            )
+        })
         .collect();
     for (name, bom) in [
         ("rows.ndjson", ""),

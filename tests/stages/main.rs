@@ -36,4 +36,5 @@ mod signals;
 mod streams;
 mod tee;
 mod tee_load;
+mod train;
 mod up;
