@@ -284,7 +284,7 @@ fn compressed_rows_are_read() {
 /// Rows whose class is `rare` for few of the large numbers.
 fn unbalanced() -> String {
     let row = |row: u32| {
-        let label = if row % 10 > 7 && row % 3 == 0 {
+        let label = if row % 10 > 7 && row.is_multiple_of(3) {
             "rare"
         } else {
             "usual"
@@ -433,6 +433,52 @@ fn the_file_names_the_hash_of_its_data() {
     );
 }
 
+#[test]
+fn a_target_of_measurements_is_predicted_as_a_number() {
+    let number = |row: u32| 2.5 * f64::from(row % 50) + [0.0, 30.0, 90.5][row as usize % 3];
+    let row = |row: u32| {
+        let kind = ["red", "green", "blue"][row as usize % 3];
+        let gap = ["", "7", "8", "7", "9"][row as usize % 5];
+        format!("{kind},{},{gap},{}\n", row % 50, number(row))
+    };
+    let data = "kind,x,gap,y\n".to_owned() + &(0..400).map(row).collect::<String>();
+    for algorithm in [
+        "random-forest --trees 40",
+        "decision-tree",
+        "linear-regression",
+    ] {
+        let flags = format!("--target y --features kind,x,gap --algorithm {algorithm}");
+        let model = train_on("rows.csv", data.as_bytes(), &flags).model();
+        let Some(Metrics::Numbers(metrics)) = &model.description().metrics.held_out else {
+            panic!("metrics of numbers");
+        };
+        assert_eq!(metrics.rows, 80);
+        assert!(metrics.r2.unwrap() > 0.95, "{algorithm}: {metrics:?}");
+        let mut row = Vec::new();
+        // The third feature was missing in some rows, so it may be missing here.
+        model
+            .read_input(r#"{"x":20,"kind":"blue"}"#, &mut row)
+            .unwrap();
+        let Prediction::Number(found) = model.predict(&row, &mut Vec::new()) else {
+            panic!("a number");
+        };
+        assert!((found - 140.5).abs() < 15.0, "{algorithm}: {found}");
+        assert!(model.read_input(r#"{"kind":"blue"}"#, &mut row).is_err());
+    }
+    let flags = "--target y --task regress --algorithm logistic-regression";
+    let message = train_on("rows.csv", data.as_bytes(), flags).message();
+    assert!(
+        message.contains("logistic-regression cannot predict the numbers of column \"y\""),
+        "{message}"
+    );
+    let message = train_on(
+        "rows.csv",
+        data.as_bytes(),
+        "--target y --class-weight balanced",
+    );
+    assert!(message.message().contains("are for classes"));
+}
+
 proptest::proptest! {
     #![proptest_config(proptest::prelude::ProptestConfig::with_cases(300))]
 
@@ -445,8 +491,8 @@ proptest::proptest! {
         let files = FILES.get_or_init(|| {
             let row = |row: u32| {
                 let kind = ["red", "green", "blue"][row as usize % 3];
-                let gap = if row % 7 == 0 { "" } else { "1.5" };
-                format!("{kind},{},{gap},{}.5,{}\n", row % 11, row * 37 % 101, row % 2 == 0)
+                let gap = if row.is_multiple_of(7) { "" } else { "1.5" };
+                format!("{kind},{},{gap},{}.5,{}\n", row % 11, row * 37 % 101, row.is_multiple_of(2))
             };
             let data = "kind,x,gap,number,class\n".to_owned() + &(0..60).map(row).collect::<String>();
             let train = |flags: &str| {
