@@ -113,13 +113,14 @@ impl RowReader {
 
     /// Checks what is known of the target before all of its cells are.
     fn check_target(&self, record: &ByteRecord, columns: &Columns) -> Result<(), RowFault> {
-        let target = shown(&columns.columns[0].name);
+        let target = || shown(&columns.columns[0].name);
         let field = record.get(self.positions[0]).unwrap_or_default();
         match std::str::from_utf8(field) {
-            Err(_) => Err(format!("column {target} is not UTF-8")),
-            Ok("") => Err(format!("column {target}, the target, is empty")),
+            Err(_) => Err(format!("column {} is not UTF-8", target())),
+            Ok("") => Err(format!("column {}, the target, is empty", target())),
             Ok(text) if columns.syntax.of_field(text).0 == CellKind::Missing => Err(format!(
-                "column {target}, the target, is missing: it is {}",
+                "column {}, the target, is missing: it is {}",
+                target(),
                 shown(text)
             )),
             Ok(_) => Ok(()),
