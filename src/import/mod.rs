@@ -74,6 +74,7 @@ fn write(
         target: options.target.clone(),
         features: foreign.features,
         classes: classes(&options.classes, foreign.class_count)?,
+        threshold: None,
         training: None,
         imported: Some(import),
         metrics: MeasuredMetrics::default(),

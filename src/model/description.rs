@@ -32,6 +32,10 @@ pub struct Description {
     /// of numbers has none.
     #[serde(deserialize_with = "at_most_classes")]
     pub classes: Vec<Box<RawValue>>,
+    /// The class that is predicted from a probability on. `None` if the most probable
+    /// class is predicted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<Threshold>,
     /// The data and the settings of the training. `None` for an imported model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub training: Option<TrainingRun>,
@@ -45,6 +49,35 @@ pub struct Description {
     /// model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
+}
+
+/// A rule for two classes: predict `label` if its probability is at least `probability`,
+/// and the other class otherwise.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Threshold {
+    /// The label, as JSON text.
+    pub label: Box<RawValue>,
+    /// The smallest probability, from 0 to 1.
+    pub probability: f64,
+}
+
+/// A [`Threshold`] whose class is known by its index.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClassThreshold {
+    /// The index of the class.
+    pub class: usize,
+    /// The smallest probability.
+    pub probability: f64,
+}
+
+impl ClassThreshold {
+    /// The predicted class for these probabilities of two classes.
+    pub fn class(self, probabilities: &[f64]) -> usize {
+        match probabilities[self.class] >= self.probability {
+            true => self.class,
+            false => 1 - self.class,
+        }
+    }
 }
 
 /// The file that a model was imported from.
@@ -69,18 +102,58 @@ pub struct TrainingRun {
     pub held_out: u64,
     /// The number of rows of the data that could not be used.
     pub left_out: u64,
-    /// The seed that selects the held-out rows.
+    /// The seed of all random choices.
     pub seed: u64,
-    /// The share of each class that is held out, from 0 to below 1.
+    /// The share of the rows that is held out, from 0 to below 1.
     pub holdout: f64,
+    /// The way in which the held-out rows were chosen.
+    #[serde(default)]
+    pub held_out_by: HeldOutBy,
+    /// The name of the rule for the weights of the classes. Without a rule, all rows
+    /// have the same weight.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub class_weight: Option<ClassWeight>,
+    /// The SHA-256 of the training data, uncompressed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data_sha256: Option<String>,
+    /// The SHA-256 of the file of held-out rows, uncompressed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holdout_sha256: Option<String>,
+    /// The name and the version of the program that trained the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
     /// The settings of the algorithm.
     pub parameters: Hyperparameters,
+}
+
+/// The way in which held-out rows are chosen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HeldOutBy {
+    /// By the seed, the same share of each class.
+    #[default]
+    Seed,
+    /// The last rows of the data.
+    Last,
+    /// All rows of another file.
+    File,
+}
+
+/// A rule for the weights of the classes in training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ClassWeight {
+    /// All classes together weigh the same, however many rows they have.
+    Balanced,
 }
 
 /// The settings of an algorithm. Each algorithm has some of them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Hyperparameters {
+    /// The number of trees.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trees: Option<u32>,
     /// The largest number of splits on a path of a tree.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_depth: Option<u32>,
@@ -94,6 +167,28 @@ pub struct Hyperparameters {
     /// The largest number of iterations of the optimiser.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_iterations: Option<u64>,
+}
+
+impl Hyperparameters {
+    /// No settings.
+    pub const NONE: Hyperparameters = Hyperparameters {
+        trees: None,
+        max_depth: None,
+        min_leaf: None,
+        l2: None,
+        max_iterations: None,
+    };
+
+    /// These settings, and `others` for those that are not set.
+    pub fn or(&self, others: &Hyperparameters) -> Hyperparameters {
+        Hyperparameters {
+            trees: self.trees.or(others.trees),
+            max_depth: self.max_depth.or(others.max_depth),
+            min_leaf: self.min_leaf.or(others.min_leaf),
+            l2: self.l2.or(others.l2),
+            max_iterations: self.max_iterations.or(others.max_iterations),
+        }
+    }
 }
 
 /// The metrics of a model, by the rows they were measured on.
@@ -113,7 +208,7 @@ impl Description {
     /// The metrics as lines of text for people.
     pub fn metrics_lines(&self) -> Vec<String> {
         let Some(metrics) = &self.metrics.held_out else {
-            return vec!["no row was held out, so the accuracy is not known".to_owned()];
+            return vec!["no row was held out, so the quality is not known".to_owned()];
         };
         let mut lines = metrics.lines(&self.labels());
         lines[0].insert_str(0, "held-out ");
@@ -136,10 +231,28 @@ impl Description {
         if let Some(metrics) = &self.metrics.held_out {
             metrics.check(class_count)?;
         }
-        let names = self.features.iter().map(|feature| &feature.name);
+        self.class_threshold()?;
         match &self.profile {
-            Some(profile) => profile.check(names, class_count),
+            Some(profile) => profile.check(&self.features, class_count),
             None => Ok(()),
+        }
+    }
+
+    /// The threshold, with its class. The error describes the fault.
+    pub fn class_threshold(&self) -> Result<Option<ClassThreshold>, String> {
+        let Some(threshold) = &self.threshold else {
+            return Ok(None);
+        };
+        let labels = self.labels();
+        let class = labels
+            .iter()
+            .position(|label| *label == threshold.label.get());
+        let probability = threshold.probability;
+        match class {
+            Some(class) if labels.len() == 2 && (0.0..=1.0).contains(&probability) => {
+                Ok(Some(ClassThreshold { class, probability }))
+            }
+            _ => Err("it has a threshold that does not fit its classes".to_owned()),
         }
     }
 

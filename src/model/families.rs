@@ -5,6 +5,7 @@ use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 use crate::model::ensemble::Ensemble;
+use crate::model::linear::Linear;
 use crate::model::logistic::Logistic;
 use crate::model::prediction::Predictor;
 use crate::model::tree::Tree;
@@ -14,20 +15,23 @@ use crate::model::tree::Tree;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Algorithm {
-    /// CART with Gini impurity. The same data always gives the same tree. The
+    /// Many trees, each on a random sample of the rows, with a random sample of the
+    /// features at each split. Their answers are averaged. For classes and for numbers.
+    RandomForest,
+    /// One tree: CART with Gini impurity for classes, with variance for numbers. The
     /// probabilities are the shares of the classes in a leaf.
     DecisionTree,
-    /// The decision tree of linfa-trees. It is not deterministic: two runs on the
-    /// same data can give different trees, and there is no seed. It treats values
-    /// less than 0.00001 apart as equal, misses some splits, and is slow on many
-    /// rows.
-    LinfaTree,
-    /// Multinomial logistic regression on standardised features with an L2
-    /// penalty, fitted by linfa-logistic.
+    /// For classes: multinomial logistic regression on standardised features with an L2
+    /// penalty. A category has one 0/1 column per value.
     LogisticRegression,
-    /// Many trees whose answers are averaged.
-    #[value(skip)]
-    RandomForest,
+    /// For numbers: least squares on standardised features with an L2 penalty. A
+    /// category has one 0/1 column per value.
+    LinearRegression,
+    /// The decision tree of linfa-trees, for classes and features of numbers. It is not
+    /// deterministic: two runs on the same data can give different trees, and there is
+    /// no seed. It treats values less than 0.00001 apart as equal, misses some splits,
+    /// and is slow on many rows.
+    LinfaTree,
     /// Many trees whose answers are added, imported from another library.
     #[value(skip)]
     GradientBoosting,
@@ -40,6 +44,7 @@ impl Algorithm {
         Ok(match self {
             Algorithm::DecisionTree | Algorithm::LinfaTree => Box::new(Tree::from_json(json)?),
             Algorithm::LogisticRegression => Box::new(Logistic::from_json(json)?),
+            Algorithm::LinearRegression => Box::new(Linear::from_json(json)?),
             Algorithm::RandomForest | Algorithm::GradientBoosting => {
                 Box::new(Ensemble::from_json(json)?)
             }

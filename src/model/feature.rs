@@ -19,7 +19,7 @@ pub struct Feature {
     pub domain: Domain,
     /// What is done if the value is missing.
     pub missing: Missing,
-    /// The strings that stand for a missing value, apart from `null`.
+    /// The strings and numbers that stand for a missing value, apart from `null`.
     pub markers: Vec<String>,
 }
 

@@ -113,16 +113,12 @@ impl FeatureReader {
         let feature = &self.features[index];
         let scalar = ScalarType::of_json(raw);
         match (scalar, &feature.domain) {
+            (Some(_), _) if !feature.markers.is_empty() && is_marker(feature, raw) => Ok(f64::NAN),
             (Some(ScalarType::Number), Domain::Numbers) => {
                 finite_number(raw).ok_or_else(|| "is out of range".to_owned())
             }
             (Some(ScalarType::Boolean), Domain::Numbers) => Ok(f64::from(raw == "true")),
             (None, _) if raw == "null" => Ok(f64::NAN),
-            (Some(ScalarType::String), _)
-                if !feature.markers.is_empty() && is_marker(feature, raw) =>
-            {
-                Ok(f64::NAN)
-            }
             (_, Domain::Numbers) => Err("is not a number".to_owned()),
             (None, Domain::Categories { .. }) => {
                 Err("is not a string, a number or a boolean".to_owned())
@@ -153,9 +149,16 @@ impl FeatureReader {
     }
 }
 
-/// Whether a JSON string is one of the feature's markers of a missing value.
+/// Whether a JSON string or number is one of the feature's markers of a missing value. A
+/// number may be written in another way.
 fn is_marker(feature: &Feature, raw: &str) -> bool {
-    decode_string(raw).is_some_and(|text| feature.markers.iter().any(|marker| *marker == *text))
+    let mut markers = feature.markers.iter();
+    match decode_string(raw) {
+        Some(text) => markers.any(|marker| *marker == *text),
+        None => markers.any(|marker| {
+            *marker == raw || finite_number(raw).is_some_and(|number| marker.parse() == Ok(number))
+        }),
+    }
 }
 
 /// A row that is being filled from the members of a `modelInput`.
@@ -336,7 +339,7 @@ mod tests {
         let features = vec![
             Feature {
                 missing: Missing::Fill(2.5),
-                markers: vec!["NA".to_owned()],
+                markers: vec!["NA".to_owned(), "-999".to_owned()],
                 ..Feature::number("x")
             },
             category("c", Unseen::Other, Missing::Error),
@@ -348,6 +351,10 @@ mod tests {
         for (input, expected) in [
             (
                 r#"{"c":"a","in":[{"d":"true"}],"e":"a"}"#,
+                [2.5, 0.0, 2.0, 0.0],
+            ),
+            (
+                r#"{"x":-999.0,"c":"a","in":[{"d":"true"}],"e":"a"}"#,
                 [2.5, 0.0, 2.0, 0.0],
             ),
             (

@@ -1,7 +1,7 @@
 //! The format of a model file: JSON that people can read, checked when it is
 //! read.
 //!
-//! `{"format":"rv-model","formatVersion":1,"sha256":…,"model":{…}}`, where
+//! `{"format":"rv-model","formatVersion":2,"sha256":…,"model":{…}}`, where
 //! `sha256` is the SHA-256 of the text of `model`, byte for byte.
 
 use std::fs::File;
@@ -16,8 +16,9 @@ use crate::wire::sha256::sha256_hex;
 /// Marks a file as a model.
 const FORMAT: &str = "rv-model";
 
-/// The version of the format that this program writes and reads.
-const FORMAT_VERSION: u64 = 1;
+/// The version of the format that this program writes. It reads all versions up to this
+/// one. Version 1 has no categories, fewer quantiles and fewer metrics.
+const FORMAT_VERSION: u64 = 2;
 
 /// The largest model file that is read, in bytes.
 pub const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -36,6 +37,15 @@ pub fn read_text(path: &str) -> Result<String> {
         bail!("{path}: is larger than 256 MiB, so rv-score train has not written it");
     }
     String::from_utf8(bytes).map_err(|_| anyhow!("{path}: is not UTF-8, so it is not a model file"))
+}
+
+/// Checks that the text of a model file is not too long to be read again. The error
+/// describes the fault.
+pub fn check_size(text: &str) -> Result<(), String> {
+    match text.len() as u64 > FILE_BYTES_MAX {
+        true => Err("the model is larger than 256 MiB".to_owned()),
+        false => Ok(()),
+    }
 }
 
 /// Splits a model file into the text of the model and its SHA-256, which is checked.
@@ -62,10 +72,10 @@ pub fn unwrap(text: &str) -> Result<(&str, String), String> {
     if format.format != FORMAT {
         return Err(format!("is not a model file; {REMEDY}"));
     }
-    if format.version != FORMAT_VERSION {
+    if !(1..=FORMAT_VERSION).contains(&format.version) {
         return Err(format!(
-            "has format version {}, and this program reads version {FORMAT_VERSION}; train the model \
-             again with this rv-score, or use the one that wrote it",
+            "has format version {}, and this program reads versions 1 to {FORMAT_VERSION}; train the \
+             model again with this rv-score, or use the one that wrote it",
             format.version
         ));
     }
@@ -160,7 +170,7 @@ mod tests {
         assert_eq!(hash, sha256_hex(model));
         assert!(
             text.starts_with(
-                "{\n  \"format\": \"rv-model\",\n  \"formatVersion\": 1,\n  \"sha256\": \""
+                "{\n  \"format\": \"rv-model\",\n  \"formatVersion\": 2,\n  \"sha256\": \""
             ),
             "{text}"
         );
@@ -181,8 +191,8 @@ mod tests {
             ("[1]".to_owned(), "is not a model file"),
             (text.replace("rv-model", "pickle"), "is not a model file"),
             (
-                text.replace("Version\": 1", "Version\": 2"),
-                "has format version 2",
+                text.replace("Version\": 2", "Version\": 3"),
+                "has format version 3",
             ),
             (text.replace("\"dt\"", "\"lr\""), "changed or damaged"),
             (text[..text.len() - 3].to_owned(), "EOF"),

@@ -4,18 +4,19 @@ use anyhow::{Result, anyhow};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::model::description::Description;
+use crate::model::description::{ClassThreshold, Description};
 use crate::model::feature::Feature;
 use crate::model::features::FeatureReader;
 use crate::model::file;
 use crate::model::prediction::{Prediction, Predictor};
-use crate::wire::sha256::shorten;
+use crate::wire::sha256::short_hash;
 
 /// A model that is ready to predict.
 #[derive(Debug)]
 pub struct Model {
     description: Description,
     predictor: Box<dyn Predictor>,
+    threshold: Option<ClassThreshold>,
     hash: String,
     features: FeatureReader,
 }
@@ -29,13 +30,13 @@ impl Model {
 
     /// Makes a model from the text of its file. The error describes the fault and the
     /// remedy.
-    pub fn from_text(text: &str) -> Result<Model, String> {
+    pub fn from_text(file: &str) -> Result<Model, String> {
         #[derive(Deserialize)]
         struct WithParameters<'a> {
             #[serde(borrow)]
             parameters: &'a RawValue,
         }
-        let (text, sha256) = file::unwrap(text)?;
+        let (text, _) = file::unwrap(file)?;
         let invalid = |fault: String| format!("is not a valid model: {fault}; train it again");
         let invalid_json = |error: serde_json::Error| invalid(error.to_string());
         let description: Description = serde_json::from_str(text).map_err(invalid_json)?;
@@ -48,13 +49,14 @@ impl Model {
             .check(&description.features, description.classes.len())
             .map_err(invalid)?;
         Ok(Model {
+            threshold: description.class_threshold().map_err(invalid)?,
             features: FeatureReader::new(
                 description.features.clone(),
                 predictor.is_single_precision(),
             ),
             description,
             predictor,
-            hash: shorten(&sha256),
+            hash: short_hash(file),
         })
     }
 
@@ -68,7 +70,7 @@ impl Model {
         self.description.version
     }
 
-    /// The first 16 hexadecimal digits of the SHA-256 of its content.
+    /// The first 16 hexadecimal digits of the SHA-256 of its file.
     pub fn hash(&self) -> &str {
         &self.hash
     }
@@ -99,7 +101,11 @@ impl Model {
     /// `probabilities` gets one value per class.
     pub fn predict(&self, row: &[f64], probabilities: &mut Vec<f64>) -> Prediction {
         probabilities.resize(self.description.classes.len(), 0.0);
-        self.predictor.predict(row, probabilities)
+        let prediction = self.predictor.predict(row, probabilities);
+        match self.threshold {
+            None => prediction,
+            Some(threshold) => Prediction::Class(threshold.class(probabilities)),
+        }
     }
 }
 
@@ -114,6 +120,19 @@ mod tests {
         include_str!("../../fixtures/one_request/0_model.dt.json"),
         include_str!("../../fixtures/one_request/0_model.lr.json"),
     ];
+
+    #[test]
+    fn a_file_of_the_first_format_is_read() {
+        let text = include_str!("../../fixtures/model_format_1.json");
+        assert!(text.contains("\"formatVersion\": 1,"));
+        let model = Model::from_text(text).unwrap();
+        assert_eq!((model.name(), model.version()), ("dt", 1));
+        // What sha256sum prints for the file.
+        assert_eq!(model.hash(), "ad22f04b8238ddc3");
+        let mut probabilities = Vec::new();
+        let prediction = model.predict(&[5.1, 3.5, 1.4, 0.2], &mut probabilities);
+        assert_eq!(prediction, Prediction::Class(0));
+    }
 
     #[test]
     fn a_missing_model_is_named() {
@@ -137,6 +156,18 @@ mod tests {
             (0, "decision-tree", "pickle", "unknown variant"),
             (0, "[0,1,2]", "[0]", "fewer than two classes"),
             (0, "[0,1,2]", "[0,1]", "confusion matrix"),
+            (
+                0,
+                "\"heldOutBy\": \"seed\"",
+                "\"heldOutBy\": \"luck\"",
+                "unknown variant",
+            ),
+            (
+                0,
+                "\"quantiles\": [",
+                "\"quantiles\": [1e9,",
+                "quantiles that are too few",
+            ),
             (0, "[0,1,2]", "[0,1,\"2\"]", "not all strings"),
             (0, "[0,1,2]", "[[],[],[]]", "not all strings"),
             (0, "[0,1,2]", "[0,1,1]", "class \"1\" occurs twice"),

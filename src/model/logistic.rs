@@ -3,24 +3,28 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::feature::Feature;
+use crate::model::one_hot::OneHot;
 use crate::model::prediction::{Names, Prediction, Predictor};
 use crate::model::text_table::{aligned, six_significant_digits};
 
 /// The bound of every weight and every standardised value. It keeps all sums
 /// finite, for any row.
-const MAGNITUDE_MAX: f64 = 1e100;
+pub const MAGNITUDE_MAX: f64 = 1e100;
 
 /// The parameters, in the form of a model file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Logistic {
-    /// For each feature, the mean, which is subtracted from its value.
+    /// The columns that the features become.
+    #[serde(default, skip_serializing_if = "OneHot::is_plain")]
+    pub categories: OneHot,
+    /// For each column, the mean, which is subtracted from its value.
     pub means: Vec<f64>,
-    /// For each feature, the scale, by which the difference is divided.
+    /// For each column, the scale, by which the difference is divided.
     pub scales: Vec<f64>,
     /// One intercept per class.
     pub intercepts: Vec<f64>,
-    /// For each feature, one weight per class. With two classes, the weights of the
+    /// For each column, one weight per class. With two classes, the weights of the
     /// first are 0.
     pub coefficients: Vec<Vec<f64>>,
 }
@@ -32,7 +36,7 @@ impl Logistic {
         serde_json::from_str(parameters)
     }
 
-    /// For each feature its mean, its scale, and one weight per class.
+    /// For each column its mean, its scale, and one weight per class.
     fn weights(&self) -> impl Iterator<Item = (f64, f64, &[f64])> {
         let scaling = self.means.iter().zip(&self.scales);
         let features = scaling.zip(&self.coefficients);
@@ -42,12 +46,12 @@ impl Logistic {
     /// The class of a row. `probabilities` gets the probability of each class.
     pub fn classify(&self, row: &[f64], probabilities: &mut [f64]) -> usize {
         probabilities.copy_from_slice(&self.intercepts);
-        for (value, (mean, scale, weights)) in row.iter().zip(self.weights()) {
-            let value = standardised(*value, mean, scale);
-            for (sum, weight) in probabilities.iter_mut().zip(weights) {
+        self.categories.each_column(row, |column, value| {
+            let value = standardised(value, self.means[column], self.scales[column]);
+            for (sum, weight) in probabilities.iter_mut().zip(&self.coefficients[column]) {
                 *sum += value * weight;
             }
-        }
+        });
         let mut best = 0;
         for (class, sum) in probabilities.iter().enumerate() {
             if *sum > probabilities[best] {
@@ -79,17 +83,15 @@ impl Predictor for Logistic {
     }
 
     fn check(&self, features: &[Feature], class_count: usize) -> Result<(), String> {
-        if features
-            .iter()
-            .any(|feature| feature.categories().is_some())
-        {
-            return Err("a feature has categories, but the parameters need numbers".to_owned());
+        if class_count < 2 {
+            return Err("a logistic regression predicts classes, but there are none".to_owned());
         }
-        let feature_count = features.len();
-        let lengths_match = self.means.len() == feature_count
-            && self.scales.len() == feature_count
+        self.categories.check(features)?;
+        let width = self.categories.width(features.len());
+        let lengths_match = self.means.len() == width
+            && self.scales.len() == width
             && self.intercepts.len() == class_count
-            && self.coefficients.len() == feature_count
+            && self.coefficients.len() == width
             && { self.coefficients.iter() }.all(|weights| weights.len() == class_count);
         if !lengths_match {
             return Err("the parameters do not fit the features and classes".to_owned());
@@ -109,16 +111,17 @@ impl Predictor for Logistic {
         serde_json::to_string(self)
     }
 
-    /// The weights as a table: one line per feature, one column per class.
+    /// The weights as a table: one line per column, one column per class.
     fn describe(&self, names: Names, _depth_max: u32) -> Vec<String> {
         let mut head = ["", "mean", "scale"].map(str::to_owned).to_vec();
         head.extend(names.labels.iter().map(|label| label.to_string()));
         let mut table = vec![head];
-        for (name, (mean, scale, weights)) in names.features.iter().zip(self.weights()) {
+        let names = self.categories.names(names.features);
+        for (name, (mean, scale, weights)) in names.iter().zip(self.weights()) {
             let numbers = [mean, scale].into_iter().chain(weights.iter().copied());
             table.push(
                 [
-                    vec![name.name.clone()],
+                    vec![name.clone()],
                     numbers.map(six_significant_digits).collect(),
                 ]
                 .concat(),
@@ -147,6 +150,7 @@ mod tests {
 
     fn model() -> Logistic {
         Logistic {
+            categories: OneHot::default(),
             means: vec![f64::MAX, 0.0],
             scales: vec![f64::MIN_POSITIVE, 1.0],
             intercepts: vec![0.0, 1.0, 2.0],

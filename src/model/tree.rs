@@ -40,6 +40,8 @@ pub struct Tree {
     /// For each leaf with a class, pairs of a class and the number of training rows of
     /// that class, by ascending class.
     counts: Vec<(u32, u32)>,
+    /// The weight of a row of each class in the probabilities. Empty if all are 1.
+    class_weights: Vec<f64>,
 }
 
 impl Tree {
@@ -47,12 +49,15 @@ impl Tree {
     /// [`check`](Predictor::check) before using it.
     pub fn from_json(parameters: &str) -> serde_json::Result<Tree> {
         let parameters: Parameters<Tree> = serde_json::from_str(parameters)?;
-        Ok(parameters.nodes)
+        Ok(Tree {
+            class_weights: parameters.class_weights,
+            ..parameters.nodes
+        })
     }
 
-    /// The questions.
-    pub fn splits(&self) -> &Splits {
-        &self.splits
+    /// Sets the weight of a row of each class. Without weights, all rows weigh the same.
+    pub fn set_class_weights(&mut self, class_weights: Vec<f64>) {
+        self.class_weights = class_weights;
     }
 
     /// The answer of a leaf, the number of its training rows, and its rows by class.
@@ -166,7 +171,7 @@ impl Tree {
 }
 
 impl Predictor for Tree {
-    /// The probabilities are the shares of the classes among the rows of training
+    /// The probabilities are the shares of the classes in the weight of the training rows
     /// in the row's leaf.
     fn predict(&self, row: &[f64], probabilities: &mut [f64]) -> Prediction {
         let (answer, rows, counts) = self.leaf(self.splits.leaf_of(0, row) as usize);
@@ -175,14 +180,28 @@ impl Predictor for Tree {
             LeafAnswer::Number(number) => return Prediction::Number(number),
         };
         probabilities.fill(0.0);
-        for (class, count) in counts {
-            probabilities[*class as usize] = f64::from(*count) / rows as f64;
+        if self.class_weights.is_empty() {
+            for (class, count) in counts {
+                probabilities[*class as usize] = f64::from(*count) / rows as f64;
+            }
+            return Prediction::Class(class);
+        }
+        let weigh =
+            |(class, count): &(u32, u32)| f64::from(*count) * self.class_weights[*class as usize];
+        let total: f64 = counts.iter().map(weigh).sum();
+        for pair in counts {
+            probabilities[pair.0 as usize] = weigh(pair) / total;
         }
         Prediction::Class(class)
     }
 
     fn check(&self, features: &[Feature], class_count: usize) -> Result<(), String> {
         self.splits.check_tree(0, self.splits.len(), features)?;
+        let weights = &self.class_weights;
+        let are_positive = weights.iter().all(|weight| (1e-9..=1e9).contains(weight));
+        if !are_positive || !(weights.is_empty() || weights.len() == class_count) {
+            return Err("the weights of the classes are out of range or too few".to_owned());
+        }
         for index in 0..self.splits.len() {
             if let NodeView::Leaf(leaf) = self.splits.node(index) {
                 self.check_leaf(leaf as usize, class_count)
@@ -193,7 +212,10 @@ impl Predictor for Tree {
     }
 
     fn to_json(&self) -> serde_json::Result<String> {
-        serde_json::to_string(&Parameters { nodes: self })
+        serde_json::to_string(&Parameters {
+            nodes: self,
+            class_weights: self.class_weights.clone(),
+        })
     }
 
     /// One line per question. The lines that follow from an answer are indented below
@@ -289,9 +311,11 @@ fn questions(split: &Split, names: &Names) -> [String; 2] {
 
 /// The parameters in a model file.
 #[derive(serde::Serialize, serde::Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Parameters<T> {
     nodes: T,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    class_weights: Vec<f64>,
 }
 
 /// A node in a model file: a split or a leaf.

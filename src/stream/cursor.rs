@@ -151,6 +151,12 @@ impl Cursor {
         Ok(progress)
     }
 
+    /// The last `count` bytes that were read, before the next line is taken. For a stage
+    /// that computes a hash of its input.
+    pub fn newest(&self, count: usize) -> &[u8] {
+        self.lines.newest(count)
+    }
+
     fn read_to_line_end(&mut self, limit: usize) -> Result<Progress> {
         let mut count = 0;
         while count < limit {

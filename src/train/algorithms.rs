@@ -1,22 +1,31 @@
-//! The training function of each algorithm. A new algorithm gets its match arm here,
+//! The training function of each algorithm. A new algorithm gets its match arms here,
 //! and another in `model/families.rs`.
 
-use anyhow::bail;
-
-use crate::model::description::Hyperparameters;
 use crate::model::families::Algorithm;
 use crate::train::trainer::Trainer;
-use crate::train::{cart, linfa_logistic, linfa_tree};
+use crate::train::{cart, forest, linear, linfa_tree, logistic};
 
-/// The trainer of an algorithm.
-pub fn trainer_of(algorithm: Algorithm) -> Trainer {
+/// The algorithm if the user names none. It is a good one for most tables, whether the
+/// target has classes or is a number.
+pub const DEFAULT: Algorithm = Algorithm::RandomForest;
+
+/// The trainer of an algorithm for classes; `None` if it has none.
+pub fn class_trainer(algorithm: Algorithm) -> Option<Trainer> {
     match algorithm {
-        Algorithm::DecisionTree => cart::TRAINER,
-        Algorithm::LinfaTree => linfa_tree::TRAINER,
-        Algorithm::LogisticRegression => linfa_logistic::TRAINER,
-        Algorithm::RandomForest | Algorithm::GradientBoosting => Trainer {
-            defaults: Hyperparameters::default(),
-            fit: |_, _| bail!("this algorithm cannot be trained; import a model of it"),
-        },
+        Algorithm::RandomForest => Some(forest::TRAINER),
+        Algorithm::DecisionTree => Some(cart::TRAINER),
+        Algorithm::LogisticRegression => Some(logistic::TRAINER),
+        Algorithm::LinfaTree => Some(linfa_tree::TRAINER),
+        Algorithm::LinearRegression | Algorithm::GradientBoosting => None,
+    }
+}
+
+/// The trainer of an algorithm for numbers; `None` if it has none.
+pub fn number_trainer(algorithm: Algorithm) -> Option<Trainer> {
+    match algorithm {
+        Algorithm::RandomForest => Some(forest::REGRESSION_TRAINER),
+        Algorithm::DecisionTree => Some(cart::REGRESSION_TRAINER),
+        Algorithm::LinearRegression => Some(linear::TRAINER),
+        Algorithm::LogisticRegression | Algorithm::LinfaTree | Algorithm::GradientBoosting => None,
     }
 }

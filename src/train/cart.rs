@@ -1,17 +1,15 @@
-//! Trains a decision tree: CART with Gini impurity. The same rows always give the
-//! same tree.
-//!
-//! Two splits are compared in integer arithmetic. Of equally good splits, the one
-//! on the first feature wins, then the one with the lowest threshold. The rows are
-//! sorted once by each feature; a split partitions every one of these orders and
-//! keeps it sorted.
+//! Trains decision trees: CART with Gini impurity for classes, and with variance for
+//! numbers.
 
 use anyhow::Result;
 
 use crate::model::description::Hyperparameters;
+use crate::model::feature::Feature;
 use crate::model::prediction::Predictor;
-use crate::model::splits::{self, Test};
 use crate::model::tree::Tree;
+use crate::train::criterion::{Criterion, Gini, NodeAnswer, Variance};
+use crate::train::grow::{Candidates, GrownNode, TreeLimits, grow};
+use crate::train::ranks::ranked_columns;
 use crate::train::table::Rows;
 use crate::train::trainer::{Trainer, TrainingData};
 
@@ -21,331 +19,126 @@ const DEPTH_MAX_DEFAULT: u32 = 32;
 /// The default of the smallest number of rows in a leaf.
 const LEAF_ROWS_MIN_DEFAULT: u32 = 1;
 
+/// The default of the smallest number of rows in a leaf with a number.
+const NUMBER_ROWS_MIN_DEFAULT: u32 = 5;
+
 /// CART with Gini impurity.
 pub const TRAINER: Trainer = Trainer {
     defaults: TREE_DEFAULTS,
-    fit,
+    fit: fit_classes,
+};
+
+/// CART with variance.
+pub const REGRESSION_TRAINER: Trainer = Trainer {
+    defaults: Hyperparameters {
+        min_leaf: Some(NUMBER_ROWS_MIN_DEFAULT),
+        ..TREE_DEFAULTS
+    },
+    fit: fit_numbers,
 };
 
 /// The hyperparameters of trees.
 pub const TREE_DEFAULTS: Hyperparameters = Hyperparameters {
     max_depth: Some(DEPTH_MAX_DEFAULT),
     min_leaf: Some(LEAF_ROWS_MIN_DEFAULT),
-    l2: None,
-    max_iterations: None,
+    ..Hyperparameters::NONE
 };
 
-/// The limits of a tree's growth.
-#[derive(Clone, Copy, Debug)]
-pub struct TreeLimits {
-    /// The largest number of splits on a path.
-    pub depth_max: u32,
-    /// The smallest number of rows in a leaf.
-    pub leaf_rows_min: usize,
-}
-
-impl TreeLimits {
-    /// The limits from the hyperparameters.
-    pub fn new(parameters: &Hyperparameters) -> TreeLimits {
-        TreeLimits {
-            depth_max: parameters.max_depth.unwrap_or(DEPTH_MAX_DEFAULT),
-            leaf_rows_min: parameters.min_leaf.unwrap_or(LEAF_ROWS_MIN_DEFAULT) as usize,
-        }
+/// The limits of a tree in the hyperparameters.
+pub fn limits(parameters: &Hyperparameters) -> TreeLimits {
+    TreeLimits {
+        depth_max: parameters.max_depth.unwrap_or(DEPTH_MAX_DEFAULT),
+        leaf_rows_min: parameters.min_leaf.unwrap_or(LEAF_ROWS_MIN_DEFAULT) as usize,
     }
 }
 
-fn fit(data: &TrainingData, parameters: &Hyperparameters) -> Result<Box<dyn Predictor>> {
-    let limits = TreeLimits::new(parameters);
-    Ok(Box::new(grow(&data.training, data.class_count, limits)))
+fn fit_classes(data: &TrainingData, parameters: &Hyperparameters) -> Result<Box<dyn Predictor>> {
+    Ok(Box::new(class_tree(
+        &data.training,
+        data.features,
+        data.class_count,
+        &data.class_weights,
+        limits(parameters),
+    )))
 }
 
-/// Grows a tree on `rows`, which must not be empty. A node with two classes is split even
-/// if the best split does not lower the impurity. For example, an exclusive or needs two
-/// splits, and only the second lowers the impurity.
-fn grow(rows: &Rows, class_count: usize, limits: TreeLimits) -> Tree {
-    let mut growth = Growth::new(rows, class_count, limits);
+fn fit_numbers(data: &TrainingData, parameters: &Hyperparameters) -> Result<Box<dyn Predictor>> {
+    let rows = &data.training;
+    let mut variance = Variance::new(&rows.targets);
+    let weights = vec![1.0; rows.len()];
+    let nodes = whole(
+        rows,
+        data.features,
+        &weights,
+        &mut variance,
+        limits(parameters),
+    );
+    Ok(Box::new(tree_of(nodes, |_| 1.0)))
+}
+
+/// A tree for classes. `class_weights` has one weight for each class, or is empty.
+fn class_tree(
+    rows: &Rows,
+    features: &[Feature],
+    class_count: usize,
+    class_weights: &[f64],
+    limits: TreeLimits,
+) -> Tree {
+    let weight = |class: u32| class_weights.get(class as usize).copied().unwrap_or(1.0);
+    let weights: Vec<f64> = rows.class_of.iter().map(|class| weight(*class)).collect();
+    let mut gini = Gini::new(&rows.class_of, class_count);
+    let nodes = whole(rows, features, &weights, &mut gini, limits);
+    let mut tree = tree_of(nodes, weight);
+    tree.set_class_weights(class_weights.to_vec());
+    tree
+}
+
+/// Grows a tree on all rows and all features.
+fn whole(
+    rows: &Rows,
+    features: &[Feature],
+    weights: &[f64],
+    criterion: &mut impl Criterion,
+    limits: TreeLimits,
+) -> Vec<GrownNode> {
+    let columns = ranked_columns(rows, features);
+    let all = (0..rows.len() as u32).collect();
+    grow(&columns, all, weights, criterion, limits, Candidates::All)
+}
+
+/// The tree in the form that predicts. The leaves have the number of rows of each class,
+/// so the weight of a class is divided out of its sum.
+fn tree_of(nodes: Vec<GrownNode>, weight: impl Fn(u32) -> f64) -> Tree {
     let mut tree = Tree::default();
-    let mut open = vec![OpenNode {
-        start: 0,
-        end: rows.len(),
-        depth: 0,
-        parent: None,
-    }];
-    // Depth first, with a stack on the heap, so that no data can overflow the call
-    // stack.
-    while let Some(node) = open.pop() {
-        let is_pure = growth.count_classes(&node);
-        let split = (!is_pure && node.depth < limits.depth_max)
-            .then(|| growth.best_split(&node))
-            .flatten();
-        let index = match &split {
-            Some(split) => {
-                let test = Test::AtMost(split.threshold);
-                tree.push_split(&splits::Split::new(split.feature, test))
+    for node in nodes {
+        match node {
+            GrownNode::Split(split, right) => {
+                let index = tree.push_split(&split);
+                tree.set_right(index, right);
             }
-            None => {
-                let counts = growth.class_counts(&node);
-                tree.push_leaf(majority(&counts), counts)
+            GrownNode::Leaf(NodeAnswer::Number(number), rows) => {
+                tree.push_number(number, rows as u64);
             }
-        };
-        growth.reset_count(&node);
-        // A left child is the node after its parent.
-        if let Some((parent, false)) = node.parent {
-            tree.set_right(parent, index);
-        }
-        if let Some(split) = split {
-            let middle = growth.partition(&node, &split);
-            let child = |start, end, is_left| OpenNode {
-                start,
-                end,
-                depth: node.depth + 1,
-                parent: Some((index, is_left)),
-            };
-            open.push(child(middle, node.end, false));
-            open.push(child(node.start, middle, true));
+            GrownNode::Leaf(NodeAnswer::Classes(sums), _) => {
+                let count = |(class, sum): &(u32, f64)| (*class, (sum / weight(*class)).round());
+                let counts = sums.iter().map(count);
+                let counts = counts.map(|(class, count)| (class, count as u32));
+                tree.push_leaf(heaviest(&sums), counts);
+            }
         }
     }
     tree
 }
 
-/// The class with the most rows. If several classes have the most rows, the first of
-/// them.
-fn majority(counts: &[(u32, u32)]) -> u32 {
-    let mut best = (0, 0);
-    for (class, count) in counts {
-        if *count > best.1 {
-            best = (*class, *count);
+/// The class with the largest weight; the first of several.
+fn heaviest(sums: &[(u32, f64)]) -> u32 {
+    let mut best = (0, 0.0);
+    for (class, sum) in sums {
+        if *sum > best.1 {
+            best = (*class, *sum);
         }
     }
     best.0
-}
-
-/// A node that has its rows, but no split yet.
-struct OpenNode {
-    /// The node's rows are at `start..end` in the order of every feature.
-    start: usize,
-    end: usize,
-    depth: u32,
-    /// The index of its parent, and whether it is the left child.
-    parent: Option<(usize, bool)>,
-}
-
-/// A way to divide the rows of a node in two.
-struct Split {
-    feature: usize,
-    threshold: f64,
-    /// The number of rows that go left.
-    left_rows: usize,
-}
-
-/// The quality of a split: for each side, the sum of the squared class counts divided
-/// by the number of rows; then the sum of both sides. The larger this value, the lower
-/// the Gini impurity. With up to 2^26 rows, no product exceeds 128 bits.
-#[derive(Clone, Copy)]
-struct SplitQuality {
-    numerator: u128,
-    denominator: u128,
-}
-
-impl SplitQuality {
-    fn new(
-        left_squares: u64,
-        left_rows: usize,
-        right_squares: u64,
-        right_rows: usize,
-    ) -> SplitQuality {
-        let (left_rows, right_rows) = (left_rows as u128, right_rows as u128);
-        SplitQuality {
-            numerator: u128::from(left_squares) * right_rows
-                + u128::from(right_squares) * left_rows,
-            denominator: left_rows * right_rows,
-        }
-    }
-
-    fn is_better_than(self, other: SplitQuality) -> bool {
-        self.numerator * other.denominator > other.numerator * self.denominator
-    }
-}
-
-struct Growth<'r> {
-    rows: &'r Rows,
-    leaf_rows_min: usize,
-    /// The values of all rows, feature after feature.
-    columns: Vec<f64>,
-    /// For each feature, all row numbers. The rows of a node are contiguous and
-    /// sorted by the feature's value.
-    orders: Vec<u32>,
-    /// The class counts of the current node.
-    total: Vec<u32>,
-    /// The class counts of the rows left of a threshold. All 0 between two
-    /// features.
-    left: Vec<u32>,
-    /// For each row of the current node, whether it goes left.
-    goes_left: Vec<bool>,
-    /// Temporary storage for the rows that go right, while an order is partitioned.
-    right_rows: Vec<u32>,
-}
-
-impl<'r> Growth<'r> {
-    fn new(rows: &'r Rows, class_count: usize, limits: TreeLimits) -> Growth<'r> {
-        let mut columns = Vec::with_capacity(rows.values.len());
-        let mut orders: Vec<u32> = Vec::with_capacity(rows.values.len());
-        for feature in 0..rows.width {
-            let start = columns.len();
-            columns.extend((0..rows.len()).map(|row| rows.row(row)[feature]));
-            let column = &columns[start..];
-            let mut order: Vec<u32> = (0..rows.len() as u32).collect();
-            order.sort_unstable_by(|a, b| {
-                let by_value = column[*a as usize].total_cmp(&column[*b as usize]);
-                by_value.then(a.cmp(b))
-            });
-            orders.extend(order);
-        }
-        Growth {
-            rows,
-            leaf_rows_min: limits.leaf_rows_min.max(1),
-            columns,
-            orders,
-            total: vec![0; class_count],
-            left: vec![0; class_count],
-            goes_left: vec![false; rows.len()],
-            right_rows: Vec::with_capacity(rows.len()),
-        }
-    }
-
-    /// The rows of a node, sorted by `feature`.
-    fn order(&self, node: &OpenNode, feature: usize) -> &[u32] {
-        let start = feature * self.rows.len();
-        &self.orders[start + node.start..start + node.end]
-    }
-
-    /// Counts the classes of a node; true if there is only one.
-    fn count_classes(&mut self, node: &OpenNode) -> bool {
-        for at in node.start..node.end {
-            self.total[self.rows.class_of[self.orders[at] as usize] as usize] += 1;
-        }
-        let any = self.rows.class_of[self.orders[node.start] as usize] as usize;
-        self.total[any] as usize == node.end - node.start
-    }
-
-    /// Resets the counts of a node to 0. Other counts are not touched, so that a small
-    /// node stays cheap with a thousand classes.
-    fn reset_count(&mut self, node: &OpenNode) {
-        for at in node.start..node.end {
-            self.total[self.rows.class_of[self.orders[at] as usize] as usize] = 0;
-        }
-    }
-
-    fn class_counts(&self, node: &OpenNode) -> Vec<(u32, u32)> {
-        let classes = self.order(node, 0).iter();
-        let mut classes: Vec<u32> = classes
-            .map(|row| self.rows.class_of[*row as usize])
-            .collect();
-        classes.sort_unstable();
-        classes.dedup();
-        let count = |class: u32| (class, self.total[class as usize]);
-        classes.into_iter().map(count).collect()
-    }
-
-    /// The best split of a node; `None` if no feature divides its rows.
-    fn best_split(&mut self, node: &OpenNode) -> Option<Split> {
-        let counts = self.class_counts(node);
-        let mut best = None;
-        for feature in 0..self.rows.width {
-            self.best_split_on(feature, node, &counts, &mut best);
-        }
-        best.map(|(_, split)| split)
-    }
-
-    /// Replaces `best` by the best split on one feature, if that is better.
-    fn best_split_on(
-        &mut self,
-        feature: usize,
-        node: &OpenNode,
-        counts: &[(u32, u32)],
-        best: &mut Option<(SplitQuality, Split)>,
-    ) {
-        let rows = node.end - node.start;
-        let start = feature * self.rows.len();
-        let order = &self.orders[start + node.start..start + node.end];
-        let column = &self.columns[start..start + self.rows.len()];
-        let squares = counts.iter().map(|(_, count)| u64::from(*count).pow(2));
-        let (mut left_squares, mut right_squares): (u64, u64) = (0, squares.sum());
-        let mut value = column[order[0] as usize];
-        if value == column[order[rows - 1] as usize] {
-            return;
-        }
-        for (left_rows, pair) in (1..).zip(order.windows(2)) {
-            let class = self.rows.class_of[pair[0] as usize] as usize;
-            let left = u64::from(self.left[class]);
-            let right = u64::from(self.total[class]) - left;
-            // (n + 1)^2 - n^2 = 2n + 1, and n^2 - (n - 1)^2 = 2n - 1.
-            left_squares += 2 * left + 1;
-            right_squares -= 2 * right - 1;
-            self.left[class] += 1;
-            let next = column[pair[1] as usize];
-            let (here, right_rows) = (value, rows - left_rows);
-            value = next;
-            if here == next || left_rows.min(right_rows) < self.leaf_rows_min {
-                continue;
-            }
-            let quality = SplitQuality::new(left_squares, left_rows, right_squares, right_rows);
-            let is_better = best
-                .as_ref()
-                .is_none_or(|(best, _)| quality.is_better_than(*best));
-            if is_better {
-                let split = Split {
-                    feature,
-                    threshold: threshold_between(here, next),
-                    left_rows,
-                };
-                *best = Some((quality, split));
-            }
-        }
-        for (class, _) in counts {
-            self.left[*class as usize] = 0;
-        }
-    }
-
-    /// For each feature, splits the node's range of that feature's sorted rows into
-    /// left and right rows. Returns the index of the first right row.
-    fn partition(&mut self, node: &OpenNode, split: &Split) -> usize {
-        let middle = node.start + split.left_rows;
-        let start = split.feature * self.rows.len();
-        for at in node.start..node.end {
-            let row = self.orders[start + at] as usize;
-            self.goes_left[row] = at < middle;
-        }
-        for feature in 0..self.rows.width {
-            let start = feature * self.rows.len();
-            let order = &mut self.orders[start + node.start..start + node.end];
-            self.right_rows.clear();
-            let mut kept = 0;
-            for at in 0..order.len() {
-                let row = order[at];
-                if self.goes_left[row as usize] {
-                    order[kept] = row;
-                    kept += 1;
-                } else {
-                    self.right_rows.push(row);
-                }
-            }
-            order[kept..].copy_from_slice(&self.right_rows);
-        }
-        middle
-    }
-}
-
-/// A threshold with `low <= threshold < high`.
-fn threshold_between(low: f64, high: f64) -> f64 {
-    let middle = f64::midpoint(low, high);
-    // Two adjacent floats have no float between them, and their midpoint may be rounded
-    // up to `high`.
-    if low <= middle && middle < high {
-        middle
-    } else {
-        low
-    }
 }
 
 #[cfg(test)]
@@ -354,14 +147,13 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::model::feature::Feature;
+    use crate::model::prediction::Prediction;
+    use crate::train::tests::{category, numbers_data};
 
     fn features(count: usize) -> Vec<Feature> {
         let names = (0..count).map(|index| index.to_string());
         names.map(Feature::number).collect()
     }
-
-    use crate::model::prediction::Prediction;
 
     const DEEP: TreeLimits = TreeLimits {
         depth_max: 128,
@@ -375,6 +167,10 @@ mod tests {
             class_of: rows.iter().map(|(_, class)| *class).collect(),
             ..Rows::default()
         }
+    }
+
+    fn grown(rows: &Rows, classes: usize, limits: TreeLimits) -> Tree {
+        class_tree(rows, &features(rows.width), classes, &[], limits)
     }
 
     /// The nodes in the form of the model file.
@@ -439,7 +235,7 @@ mod tests {
                 2,
             ),
         ] {
-            let tree = grow(&rows, classes, DEEP);
+            let tree = grown(&rows, classes, DEEP);
             assert_eq!(tree.check(&features(rows.width), classes), Ok(()), "{name}");
             assert!(fits_exactly(&rows, &tree, classes), "{name}: {tree:?}");
         }
@@ -448,7 +244,7 @@ mod tests {
     #[test]
     fn both_zeros_are_one_value() {
         let rows = rows(&[(&[-0.0], 0), (&[0.0], 1)]);
-        assert_eq!(nodes(&grow(&rows, 2, DEEP)).len(), 1);
+        assert_eq!(nodes(&grown(&rows, 2, DEEP)).len(), 1);
     }
 
     #[test]
@@ -458,7 +254,7 @@ mod tests {
             (&[1.0, 1.0, 7.0], 1),
             (&[2.0, 2.0, 7.0], 0),
         ]);
-        let root = &nodes(&grow(&rows, 2, DEEP))[0];
+        let root = &nodes(&grown(&rows, 2, DEEP))[0];
         assert_eq!(
             (&root["feature"], &root["threshold"]),
             (&0.into(), &0.5.into())
@@ -468,7 +264,7 @@ mod tests {
     #[test]
     fn limits_end_growth_and_the_first_class_wins_a_tie() {
         let rows = rows(&[(&[0.0], 1), (&[1.0], 0), (&[2.0], 1), (&[3.0], 0)]);
-        let stump = grow(
+        let stump = grown(
             &rows,
             2,
             TreeLimits {
@@ -483,7 +279,7 @@ mod tests {
             Prediction::Class(0)
         );
         assert_eq!(probabilities, [0.5, 0.5]);
-        let bare = grow(
+        let bare = grown(
             &rows,
             2,
             TreeLimits {
@@ -540,9 +336,9 @@ mod tests {
     proptest! {
         #[test]
         fn a_tree_is_sound_and_its_first_split_is_the_best(rows in table()) {
-            let tree = grow(&rows, 3, DEEP);
+            let tree = grown(&rows, 3, DEEP);
             prop_assert_eq!(tree.check(&features(rows.width), 3), Ok(()));
-            prop_assert_eq!(&tree, &grow(&rows, 3, DEEP));
+            prop_assert_eq!(&tree, &grown(&rows, 3, DEEP));
             let is_pure = rows.class_of.iter().all(|class| *class == rows.class_of[0]);
             let root = &nodes(&tree)[0];
             match root["feature"].as_u64() {
@@ -563,13 +359,13 @@ mod tests {
                 let first = (0..row).find(|first| rows.row(*first) == rows.row(row));
                 rows.class_of[row] = rows.class_of[first.unwrap_or(row)];
             }
-            let tree = grow(&rows, 3, DEEP);
+            let tree = grown(&rows, 3, DEEP);
             prop_assert!(fits_exactly(&rows, &tree, 3));
         }
 
         #[test]
         fn limits_hold_in_every_leaf(rows in table(), depth_max in 1u32..4, leaf_rows_min in 1usize..6) {
-            let tree = grow(&rows, 3, TreeLimits { depth_max, leaf_rows_min });
+            let tree = grown(&rows, 3, TreeLimits { depth_max, leaf_rows_min });
             let nodes = nodes(&tree);
             let mut open = vec![(0, 0)];
             while let Some((index, depth)) = open.pop() {
@@ -581,6 +377,144 @@ mod tests {
                 if let Some(counts) = node["counts"].as_array() {
                     let rows_of = counts.iter().map(|pair| pair[1].as_u64().unwrap() as usize);
                     prop_assert!(rows_of.sum::<usize>() >= leaf_rows_min.min(rows.len()));
+                }
+            }
+        }
+    }
+
+    /// A row of each combination of a category and a number, and its class.
+    fn categories_data(class_of: impl Fn(u32, u32) -> u32) -> (Vec<Feature>, Rows) {
+        let features = vec![
+            category("kind", &["a", "b", "c", "d", "e"]),
+            Feature::number("x"),
+        ];
+        let cells = (0..4u32).flat_map(|kind| (0..6u32).map(move |x| (kind, x)));
+        let cells: Vec<(u32, u32)> = cells.collect();
+        let rows = Rows {
+            width: 2,
+            values: cells
+                .iter()
+                .flat_map(|(kind, x)| [f64::from(*kind), f64::from(*x)])
+                .collect(),
+            class_of: cells.iter().map(|(kind, x)| class_of(*kind, *x)).collect(),
+            ..Rows::default()
+        };
+        (features, rows)
+    }
+
+    #[test]
+    fn one_split_divides_the_categories_and_the_unknown_ones_go_to_the_larger_child() {
+        for (left, unknown) in [
+            ([true, false, false, false], 1),
+            ([true, true, false, true], 0),
+        ] {
+            let (features, rows) = categories_data(|kind, _| u32::from(!left[kind as usize]));
+            let tree = class_tree(&rows, &features, 2, &[], DEEP);
+            assert_eq!(tree.check(&features, 2), Ok(()));
+            assert!(fits_exactly(&rows, &tree, 2));
+            assert_eq!(nodes(&tree).len(), 3, "{tree:?}");
+            let mut probabilities = [0.0; 2];
+            // The category "e" has no row, and 5 stands for all that are not known.
+            for code in [4.0, 5.0] {
+                assert_eq!(
+                    tree.predict(&[code, 0.0], &mut probabilities),
+                    Prediction::Class(unknown)
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_category_goes_to_the_larger_child_on_either_side() {
+        // The categories with the lower number are left.
+        for (numbers, unknown) in [([1.0, 1.0, 1.0, 9.0], 1.0), ([1.0, 9.0, 9.0, 9.0], 9.0)] {
+            let (features, rows) = categories_data(|_, _| 0);
+            let targets = rows.values.chunks(2);
+            let targets = targets.map(|row| numbers[row[0] as usize]).collect();
+            let data = numbers_data(&features, rows.values.clone(), targets);
+            let tree = fit_numbers(&data, &TREE_DEFAULTS).unwrap();
+            for code in [4.0, 5.0] {
+                let predicted = tree.predict(&[code, 0.0], &mut []);
+                assert_eq!(predicted, Prediction::Number(unknown));
+            }
+        }
+    }
+
+    #[test]
+    fn a_tree_of_numbers_beats_the_mean_and_fits_steps_exactly() {
+        let (features, mut rows) = categories_data(|_, _| 0);
+        rows.class_of.clear();
+        let step =
+            |row: &[f64]| 1e6 + [3.0, 1.0, 8.0, 5.0][row[0] as usize] + (row[1] / 3.0).floor();
+        rows.targets = rows.values.chunks(2).map(step).collect();
+        let data = numbers_data(&features, rows.values.clone(), rows.targets.clone());
+        let parameters = Hyperparameters {
+            max_depth: Some(128),
+            min_leaf: Some(1),
+            ..Hyperparameters::NONE
+        };
+        let tree = fit_numbers(&data, &parameters).unwrap();
+        assert_eq!(tree.check(&features, 0), Ok(()));
+        for row in rows.values.chunks(2) {
+            assert_eq!(tree.predict(row, &mut []), Prediction::Number(step(row)));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn the_first_split_of_numbers_leaves_the_smallest_squared_error(
+            values in proptest::collection::vec(-4i8..5, 2 * 20),
+            targets in proptest::collection::vec(-9i8..10, 20),
+            offset in prop_oneof![Just(0.0), Just(1e9)],
+        ) {
+            let features = features(2);
+            let values: Vec<f64> = values.into_iter().map(f64::from).collect();
+            let targets: Vec<f64> = targets.iter().map(|one| f64::from(*one) + offset).collect();
+            let data = numbers_data(&features, values.clone(), targets.clone());
+            let parameters = Hyperparameters {
+                max_depth: Some(1),
+                min_leaf: Some(1),
+                ..Hyperparameters::NONE
+            };
+            let tree = fit_numbers(&data, &parameters).unwrap();
+            let error = |of_rows: &[f64]| {
+                let mean = of_rows.iter().sum::<f64>() / of_rows.len().max(1) as f64;
+                of_rows.iter().map(|one| (one - mean).powi(2)).sum::<f64>()
+            };
+            let side = |feature: usize, at: f64, is_left: bool| -> Vec<f64> {
+                let rows = values.chunks(2).zip(&targets);
+                let own = rows.filter(|(row, _)| (row[feature] <= at) == is_left);
+                own.map(|(_, target)| *target).collect()
+            };
+            let best = { 0..2 }
+                .flat_map(|feature| (-4..4).map(move |at| (feature, f64::from(at))))
+                .map(|(feature, at)| error(&side(feature, at, true)) + error(&side(feature, at, false)))
+                .fold(f64::INFINITY, f64::min);
+            let found: f64 = values
+                .chunks(2)
+                .zip(&targets)
+                .map(|(row, target)| match tree.predict(row, &mut []) {
+                    Prediction::Number(number) => (number - target).powi(2),
+                    Prediction::Class(_) => f64::NAN,
+                })
+                .sum();
+            prop_assert!((found - best).abs() < 1e-5, "{found} {best}");
+        }
+
+        #[test]
+        fn weights_of_classes_are_those_of_repeated_rows(rows in table()) {
+            let features = features(rows.width);
+            let weighted = class_tree(&rows, &features, 3, &[1.0, 2.0, 3.0], DEEP);
+            let repeated: Vec<usize> = { 0..rows.len() }
+                .flat_map(|row| std::iter::repeat_n(row, rows.class_of[row] as usize + 1))
+                .collect();
+            let repeated = class_tree(&rows.subset(&repeated), &features, 3, &[], DEEP);
+            let (mut a, mut b) = ([0.0; 3], [0.0; 3]);
+            for row in 0..rows.len() {
+                let row = rows.row(row);
+                prop_assert_eq!(weighted.predict(row, &mut a), repeated.predict(row, &mut b));
+                for (a, b) in a.iter().zip(b) {
+                    prop_assert!((a - b).abs() < 1e-9);
                 }
             }
         }

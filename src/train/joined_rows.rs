@@ -1,19 +1,23 @@
 //! Joins recorded requests and labels into a table, by `messageId`.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::fmt;
 
-use anyhow::{Context, Result, anyhow, bail};
-use csv::ReaderBuilder;
+use anyhow::{Result, anyhow, bail};
 
 use crate::stage::Stage;
 use crate::stage::report::shown;
 use crate::stream::address::Address;
-use crate::stream::archives::RecordedFile;
-use crate::train::label::Labels;
-use crate::train::ndjson_rows::take_features;
-use crate::train::source::Source;
-use crate::train::table::{ColumnNames, RowFault, TableBuilder};
+use crate::train::cell::{Cell, CellKind, CellSyntax};
+use crate::train::column::Form;
+use crate::train::columns::{Columns, Origin};
+use crate::train::csv_header::{self, Header};
+use crate::train::csv_text::CsvRecords;
+use crate::train::fields::{Fields, kind_of_json};
+use crate::train::ndjson_rows::json_label;
+use crate::train::options::TableOptions;
+use crate::train::source::{Format, Source};
+use crate::train::table::RowFault;
 use crate::wire::message::Record;
 use crate::wire::object::{Object, decode_string};
 use crate::wire::reject::Reject;
@@ -37,11 +41,15 @@ impl Label {
         }
     }
 
-    /// The index of the label in `labels`.
-    fn index_in(&self, labels: &mut Labels) -> Result<u32, RowFault> {
+    /// The label as a cell of the target. The error is the reason why it cannot be
+    /// used.
+    fn cell(&self, columns: &mut Columns) -> Result<Cell, RowFault> {
         match self {
-            Label::Field(text) => labels.field(text),
-            Label::Json(raw) => labels.json(raw),
+            Label::Field(text) => {
+                let kind = columns.syntax.of_field(text);
+                Ok(columns.add_cell(0, kind, Form::Text, text))
+            }
+            Label::Json(raw) => json_label(raw, columns),
         }
     }
 }
@@ -59,64 +67,71 @@ pub struct LabelsById {
 }
 
 impl LabelsById {
-    /// Reads a file of labels with the columns `messageId` and `target`: CSV with a
-    /// header line if its name ends in `.csv`, else NDJSON. Both may be compressed
-    /// (`.gz`).
-    pub fn read(stage: &mut Stage, path: &str, target: &str) -> Result<LabelsById> {
-        let plain = path.strip_suffix(".gz").unwrap_or(path);
+    /// Reads a file of labels with the columns `messageId` and the target: CSV with a
+    /// header line if its name ends in `.csv` or `.tsv`, else NDJSON. Both may be
+    /// compressed (`.gz`). Returns whether it is CSV, too.
+    pub fn read(
+        stage: &mut Stage,
+        path: &str,
+        options: &TableOptions,
+    ) -> Result<(LabelsById, bool)> {
+        let syntax = CellSyntax::new(&options.missing, options.decimal_comma);
         let mut labels = LabelsById::default();
-        if plain.ends_with(".csv") {
-            let file = RecordedFile::File(Path::new(path).to_owned()).open();
-            let file = file.with_context(|| format!("{path}: cannot open"))?;
-            labels.read_csv(path, target, file)?;
-        } else {
-            labels.read_ndjson(
-                &mut Source::open(stage, &Address::from(path), false)?,
-                target,
-            )?;
+        let mut source = Source::open(stage, &Address::from(path), false)?;
+        source.check_encoding()?;
+        let is_csv = Format::of_path(path) == Some(Format::Csv);
+        match is_csv {
+            true => labels.read_csv(&mut source, path, options, &syntax)?,
+            false => labels.read_ndjson(&mut source, &options.columns.target, &syntax)?,
         }
         if labels.by_id.is_empty() {
             bail!("{path}: has no label");
         }
-        Ok(labels)
+        Ok((labels, is_csv))
     }
 
-    fn read_csv(&mut self, path: &str, target: &str, file: impl std::io::Read) -> Result<()> {
-        let mut reader = ReaderBuilder::new().trim(csv::Trim::All).from_reader(file);
-        let header = reader
-            .headers()
-            .with_context(|| format!("{path}: cannot read"))?;
-        let header = header.clone();
+    fn read_csv(
+        &mut self,
+        source: &mut Source,
+        path: &str,
+        options: &TableOptions,
+        syntax: &CellSyntax,
+    ) -> Result<()> {
+        let delimiter = csv_header::delimiter(source, options.delimiter, path)?;
+        let mut records = CsvRecords::new(source, delimiter);
+        let header = Header::read(&mut records, path)?;
         let find = |name: &str| {
-            let found = header
-                .iter()
-                .position(|column| column.trim_start_matches('\u{feff}') == name);
-            found.ok_or_else(|| {
-                let columns: Vec<&str> = header.iter().take(20).collect();
-                anyhow!(
-                    "{path}: has no column {}; its columns are {}",
-                    shown(name),
-                    columns.join(", ")
-                )
-            })
+            let position = header.position(name, None);
+            position.map_err(|fault| anyhow!("{path}: {fault}"))
         };
-        let (id, label) = (find(ID_COLUMN)?, find(target)?);
-        for record in reader.records() {
-            let record = record.with_context(|| format!("{path}: cannot read"))?;
-            let line = record.position().map_or(0, csv::Position::line);
-            let field = |column: usize| record.get(column).unwrap_or_default();
-            let added = match (field(id), field(label)) {
-                ("", _) => Err(format!("column {} is empty", shown(ID_COLUMN))),
-                // The label is unknown or not yet known.
-                (_, "") => Ok(()),
-                (id, label) => self.add(id, Label::Field(label.to_owned())),
+        let (id, label) = (find(ID_COLUMN)?, find(&options.columns.target)?);
+        while records.advance()? {
+            let text = |column: usize, name: &str| {
+                let field = records.record.get(column).unwrap_or_default();
+                let text = std::str::from_utf8(field);
+                text.map_err(|_| format!("column {} is not UTF-8", shown(name)))
             };
-            added.map_err(|fault| anyhow!("{path}:{line}: {fault}"))?;
+            let row = text(id, ID_COLUMN).and_then(|id| {
+                let label = text(label, &options.columns.target)?;
+                Ok((id.to_owned(), label.to_owned()))
+            });
+            let added = row.and_then(|(id, label)| match id.is_empty() {
+                true => Err(format!("column {} is empty", shown(ID_COLUMN))),
+                // The label is unknown or not yet known.
+                false if syntax.of_field(&label).0 == CellKind::Missing => Ok(()),
+                false => self.add(&id, Label::Field(label)),
+            });
+            added.map_err(|fault| anyhow!("{path}:{}: {fault}", records.line().number))?;
         }
         Ok(())
     }
 
-    fn read_ndjson(&mut self, source: &mut Source, target: &str) -> Result<()> {
+    fn read_ndjson(
+        &mut self,
+        source: &mut Source,
+        target: &str,
+        syntax: &CellSyntax,
+    ) -> Result<()> {
         while source.advance()? {
             let line = source.line();
             let record = match line.record() {
@@ -133,13 +148,13 @@ impl LabelsById {
                 match object.get(target) {
                     None => Err(format!("field {} is missing", shown(target))),
                     // The label is unknown or not yet known.
-                    Some("null") => Ok(()),
+                    Some(raw) if kind_of_json(raw, syntax).0 == CellKind::Missing => Ok(()),
                     Some(raw) => self.add(&id, Label::Json(raw.to_owned())),
                 }
             });
             added.map_err(|fault| {
                 anyhow!(
-                    "{}:{}: {fault} (a file of labels is NDJSON, unless its name ends in .csv)",
+                    "{}:{}: {fault} (a file of labels is NDJSON, unless its name ends in .csv or .tsv)",
                     source.name(),
                     line.number
                 )
@@ -191,17 +206,29 @@ struct JoinCounts {
     repeated: u64,
 }
 
-/// Reads all records that have a label into `builder`. Returns a summary for the
-/// user.
+impl fmt::Display for JoinCounts {
+    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
+        let JoinCounts {
+            records,
+            rows,
+            unlabelled,
+            repeated,
+        } = self;
+        write!(
+            formatter,
+            "{rows} of {records} records have labels, {unlabelled} have none, {repeated} are repeated"
+        )
+    }
+}
+
+/// Reads all records that have a label. Returns a summary for the user, too.
 pub fn read(
     source: &mut Source,
-    columns: &ColumnNames,
-    labels: &mut LabelsById,
-    builder: &mut TableBuilder,
-) -> Result<String> {
-    if let Some(features) = &columns.features {
-        builder.set_features(features.clone());
-    }
+    options: &TableOptions,
+    (labels, csv_labels): (&mut LabelsById, bool),
+) -> Result<(Columns, String)> {
+    let mut columns = Columns::new(Origin::Joined { csv_labels }, options);
+    let mut fields = Fields::new(&options.columns, &mut columns);
     let mut counts = JoinCounts::default();
     let mut row = Vec::new();
     while source.advance()? {
@@ -210,7 +237,7 @@ pub fn read(
             Ok(None) => continue,
             Ok(Some(record)) => record,
             Err(reject) => {
-                builder.left_out += 1;
+                columns.left_out += 1;
                 source.leave_out_line(&reject)?;
                 continue;
             }
@@ -218,75 +245,66 @@ pub fn read(
         counts.records += 1;
         let outcome = Record::parse(record)
             .map_err(String::from)
-            .and_then(|record| take_record(&record, labels, &mut row, builder, &mut counts));
-        if let Err(fault) = outcome {
-            let reject = Reject::Row(format!("record {}: {fault}", counts.records));
-            source.leave_out_line(&reject)?;
-            builder.left_out += 1;
+            .and_then(|record| {
+                take_record(
+                    &record,
+                    labels,
+                    &mut fields,
+                    &mut row,
+                    &mut columns,
+                    &mut counts,
+                )
+            });
+        match outcome {
+            Ok(true) => columns.push(counts.records, &line, &row),
+            Ok(false) => {}
+            Err(fault) => {
+                let reject = Reject::Row(format!("record {}: {fault}", counts.records));
+                source.leave_out_line(&reject)?;
+                columns.left_out += 1;
+            }
         }
-        if let Some(fault) = builder.fault() {
+        if let Some(fault) = columns.fault() {
             bail!("{}: {fault}", source.name());
         }
     }
-    let JoinCounts {
-        records,
-        rows,
-        unlabelled,
-        repeated,
-    } = counts;
-    if rows == 0 && builder.left_out == 0 {
+    if counts.rows == 0 && columns.left_out == 0 {
         bail!(
-            "{}: none of its {records} records has a label; labels are joined by {}",
+            "{}: none of its {} records has a label; labels are joined by {}",
             source.name(),
+            counts.records,
             shown(ID_COLUMN)
         );
     }
-    Ok(format!(
-        "{rows} of {records} records have labels, {unlabelled} have none, {repeated} are repeated; \
-         {} labels have no record",
-        labels.unused()
-    ))
+    fields.check(source.name())?;
+    let summary = format!("{counts}; {} labels have no record", labels.unused());
+    Ok((columns, summary))
 }
 
-/// Adds a record to the table if it has a label and is the first with its id. The error
+/// Reads a record into `row` if it has a label and is the first with its id. The error
 /// is the reason why the record cannot be used.
 fn take_record(
     record: &Record,
     labels: &mut LabelsById,
-    row: &mut Vec<f64>,
-    builder: &mut TableBuilder,
+    fields: &mut Fields,
+    row: &mut Vec<Cell>,
+    columns: &mut Columns,
     counts: &mut JoinCounts,
-) -> Result<(), RowFault> {
+) -> Result<bool, RowFault> {
     let id = record.message_id()?;
     let input = record.model_input()?;
     let Some((label, is_repeated)) = labels.take(&id) else {
         counts.unlabelled += 1;
-        return Ok(());
+        return Ok(false);
     };
     if is_repeated {
         counts.repeated += 1;
-        return Ok(());
+        return Ok(false);
     }
     let object = Object::parse(input).map_err(|fault| format!("modelInput is {fault}"))?;
-    if builder.features.is_empty() {
-        builder.set_features(member_names(&object));
-    }
-    take_features(&object, row, builder)?;
-    let label = label.index_in(&mut builder.labels)?;
-    builder.push(counts.records, row, label);
+    let target = label.cell(columns)?;
+    fields.read(&object, input, row, columns)?;
+    row[0] = target;
     counts.rows += 1;
-    Ok(())
-}
-
-/// The features if --features is not given: all members of the first input.
-fn member_names(object: &Object) -> Vec<String> {
-    let mut names: Vec<String> = Vec::new();
-    for member in &object.members {
-        let name = member.name().into_owned();
-        // A name that occurs twice is reported when the row is read.
-        if !names.contains(&name) {
-            names.push(name);
-        }
-    }
-    names
+    Ok(true)
 }

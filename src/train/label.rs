@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::model::bounds::{CLASSES_MAX, LABEL_BYTES_MAX};
+use crate::model::bounds::LABEL_BYTES_MAX;
 use crate::model::scalar::ScalarType;
 use crate::wire::object::{decode_string, write_string};
 
@@ -49,6 +49,24 @@ impl Labels {
     pub fn json(&mut self, raw: &str) -> Result<u32, String> {
         let scalar = ScalarType::of_json(raw)
             .ok_or_else(|| "a label must be a string, a number or a boolean".to_owned())?;
+        self.set_type(scalar, raw)?;
+        if scalar != ScalarType::String {
+            return self.intern(raw);
+        }
+        // One label can be written with different escapes.
+        let text = decode_string(raw).ok_or("the label is not valid Unicode")?;
+        self.intern(&text)
+    }
+
+    /// The index of the decoded text of a JSON string among the labels. The error
+    /// describes its fault.
+    pub fn string(&mut self, text: &str) -> Result<u32, String> {
+        self.set_type(ScalarType::String, text)?;
+        self.intern(text)
+    }
+
+    /// Sets the type of the labels, or compares it with that of the earlier ones.
+    fn set_type(&mut self, scalar: ScalarType, raw: &str) -> Result<(), String> {
         let label_type = LabelType::Json(scalar);
         let earlier = *self.label_type.get_or_insert(label_type);
         if earlier != label_type {
@@ -58,12 +76,7 @@ impl Labels {
                 earlier.plural()
             ));
         }
-        if scalar != ScalarType::String {
-            return self.intern(raw);
-        }
-        // One label can be written with different escapes.
-        let text = decode_string(raw).ok_or("the label is not valid Unicode")?;
-        self.intern(&text)
+        Ok(())
     }
 
     fn intern(&mut self, text: &str) -> Result<u32, String> {
@@ -82,11 +95,6 @@ impl Labels {
         self.texts.push(text.to_owned());
         self.indices.insert(text.to_owned(), index);
         Ok(index)
-    }
-
-    /// Whether there are more labels than a model may have classes.
-    pub fn are_too_many(&self) -> bool {
-        self.texts.len() > CLASSES_MAX
     }
 
     /// The classes as JSON text, and for each label its class. Classes that are

@@ -10,7 +10,8 @@ use crate::model::description::Hyperparameters;
 use crate::model::prediction::{Prediction, Predictor};
 use crate::model::splits::{Split, Test};
 use crate::model::tree::Tree;
-use crate::train::cart::{TREE_DEFAULTS, TreeLimits};
+use crate::train::cart::{TREE_DEFAULTS, limits};
+use crate::train::grow::TreeLimits;
 use crate::train::linfa_rows::{classes, matrix};
 use crate::train::table::Rows;
 use crate::train::trainer::{Trainer, TrainingData};
@@ -26,8 +27,11 @@ pub const TRAINER: Trainer = Trainer {
 const ROWS_MAX: usize = 1 << 24;
 
 fn fit(data: &TrainingData, parameters: &Hyperparameters) -> Result<Box<dyn Predictor>> {
-    let limits = TreeLimits::new(parameters);
-    Ok(Box::new(train(&data.training, &data.held_out, limits)?))
+    Ok(Box::new(train(
+        &data.training,
+        &data.held_out,
+        limits(parameters),
+    )?))
 }
 
 /// Trains on `training` and converts the tree. Both trees must agree on every row

@@ -1,83 +1,134 @@
 //! Measures the quality of a predictor, and the distributions of its inputs and
 //! predictions.
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use crate::model::description::MeasuredMetrics;
+use crate::model::description::{ClassThreshold, MeasuredMetrics};
 use crate::model::feature::Feature;
-use crate::model::metrics::Metrics;
 use crate::model::prediction::{Prediction, Predictor};
-use crate::model::profile::{FeatureProfile, MeasuredOn, Profile, Quantiles, ScoreProfile};
-use crate::train::table::{Rows, Table};
+use crate::model::profile::{
+    FeatureProfile, MeasuredOn, Profile, Quantiles, ScoreProfile, TargetProfile, Values,
+};
+use crate::train::answers::{Answers, Truth};
+use crate::train::table::Rows;
 use crate::train::trainer::TrainingData;
 
 /// Measures a predictor on the held-out rows, or on the training rows if no row is held
-/// out.
+/// out. `features` are the profiles of the features.
 pub fn measure(
-    table: &Table,
     data: &TrainingData,
+    features: Vec<FeatureProfile>,
     predictor: &dyn Predictor,
+    threshold: Option<ClassThreshold>,
 ) -> Result<(MeasuredMetrics, Profile)> {
     let (on, rows) = match data.held_out.is_empty() {
         true => (MeasuredOn::Training, &data.training),
         false => (MeasuredOn::HeldOut, &data.held_out),
     };
-    let (metrics, confidence) = classify(rows, predictor, data.class_count)?;
-    let share = |class: usize| {
-        let predicted: u64 = metrics.confusion.iter().map(|line| line[class]).sum();
-        predicted as f64 / metrics.rows as f64
-    };
+    let answers = answers(rows, predictor, data.class_count, threshold)?;
     let profile = Profile {
-        features: feature_profiles(&data.training, &table.features, &table.missing),
-        scores: ScoreProfile {
-            on,
-            count: metrics.rows,
-            class_shares: (0..data.class_count).map(share).collect(),
-            confidence: Quantiles::of(confidence),
-        },
+        features,
+        target: Some(target_profile(&data.training, data.class_count)),
+        scores: score_profile(on, &answers, data.class_count),
     };
+    let is_held_out = on == MeasuredOn::HeldOut;
     let metrics = MeasuredMetrics {
-        held_out: (on == MeasuredOn::HeldOut).then_some(metrics),
+        held_out: is_held_out.then(|| answers.metrics(data.class_count)),
     };
     Ok((metrics, profile))
 }
 
-/// The metrics of a classifier on `rows`, and its confidence for each row.
-fn classify(
+/// The answers of a predictor for `rows`.
+fn answers(
     rows: &Rows,
     predictor: &dyn Predictor,
     class_count: usize,
-) -> Result<(Metrics, Vec<f64>)> {
+    threshold: Option<ClassThreshold>,
+) -> Result<Answers> {
     let mut probabilities = vec![0.0; class_count];
-    let mut confidence = Vec::with_capacity(rows.len());
-    let mut pairs = Vec::with_capacity(rows.len());
+    let mut answers = Answers::new(class_count);
     for index in 0..rows.len() {
-        match predictor.predict(rows.row(index), &mut probabilities) {
-            Prediction::Class(class) => {
-                confidence.push(probabilities[class]);
-                pairs.push((rows.class_of[index] as usize, class));
-            }
-            Prediction::Number(_) => {
-                bail!("the target has classes, but the model predicts numbers; this is a defect")
-            }
+        let mut prediction = predictor.predict(rows.row(index), &mut probabilities);
+        if let Some(threshold) = threshold {
+            prediction = Prediction::Class(threshold.class(&probabilities));
         }
+        let truth = match class_count {
+            0 => Truth::Number(rows.targets[index]),
+            _ => Truth::Class(rows.class_of[index] as usize),
+        };
+        answers.push(truth, prediction, &probabilities)?;
     }
-    let metrics = Metrics::count(class_count, pairs.into_iter());
-    Ok((metrics, confidence))
+    Ok(answers)
 }
 
-/// The distribution of each feature in `rows`. For each feature, `missing` is the number
-/// of rows of the data without its value.
-fn feature_profiles(rows: &Rows, features: &[Feature], missing: &[u64]) -> Vec<FeatureProfile> {
-    let features = features.iter().zip(missing).enumerate();
-    let profile = |(index, (feature, missing)): (usize, (&Feature, &u64))| {
+/// The distribution of each feature in rows whose missing values are not filled yet.
+pub fn feature_profiles(rows: &Rows, features: &[Feature]) -> Vec<FeatureProfile> {
+    let profile = |(index, feature): (usize, &Feature)| {
         let values = (0..rows.len()).map(|row| rows.row(row)[index]);
+        let values: Vec<f64> = values.filter(|value| !value.is_nan()).collect();
+        let missing = rows.len() - values.len();
         FeatureProfile {
             name: feature.name.clone(),
             count: rows.len() as u64,
-            missing: *missing,
-            quantiles: Quantiles::of(values.collect()),
+            missing: missing as u64,
+            missing_share: missing as f64 / rows.len().max(1) as f64,
+            values: match feature.categories() {
+                None => Values::Numbers {
+                    quantiles: Quantiles::of(values),
+                },
+                Some(categories) => count_categories(&values, categories.len()),
+            },
         }
     };
-    features.map(profile).collect()
+    features.iter().enumerate().map(profile).collect()
+}
+
+fn count_categories(codes: &[f64], count: usize) -> Values {
+    let mut counts = vec![0; count];
+    let mut other = 0;
+    for code in codes {
+        match counts.get_mut(*code as usize) {
+            Some(count) => *count += 1,
+            None => other += 1,
+        }
+    }
+    Values::Categories { counts, other }
+}
+
+fn target_profile(rows: &Rows, class_count: usize) -> TargetProfile {
+    if class_count == 0 {
+        return TargetProfile::Quantiles(Quantiles::of(rows.targets.clone()));
+    }
+    let mut counts = vec![0; class_count];
+    for class in &rows.class_of {
+        counts[*class as usize] += 1;
+    }
+    TargetProfile::ClassCounts(counts)
+}
+
+fn score_profile(on: MeasuredOn, answers: &Answers, class_count: usize) -> ScoreProfile {
+    let mut profile = ScoreProfile {
+        on,
+        count: answers.len() as u64,
+        class_shares: Vec::new(),
+        confidence: None,
+        numbers: None,
+    };
+    match answers {
+        Answers::Classes(answers) => {
+            let mut shares = vec![0.0; class_count];
+            for answer in answers {
+                shares[answer.predicted] += 1.0;
+            }
+            let count = answers.len().max(1) as f64;
+            profile.class_shares = shares.iter().map(|share| share / count).collect();
+            let confidence = answers.iter().map(|answer| answer.confidence);
+            profile.confidence = Some(Quantiles::of(confidence.collect()));
+        }
+        Answers::Numbers(pairs) => {
+            let numbers = pairs.iter().map(|(_, predicted)| *predicted);
+            profile.numbers = Some(Quantiles::of(numbers.collect()));
+        }
+    }
+    profile
 }

@@ -1,21 +1,21 @@
 //! Reads NDJSON into a table: each line is an object, and its members are the columns.
 
-use std::collections::HashSet;
-
 use anyhow::{Result, bail};
 
-use crate::model::scalar::ScalarType;
 use crate::stage::report::shown;
+use crate::train::cell::{Cell, CellKind};
+use crate::train::columns::{Columns, Origin};
+use crate::train::fields::{Fields, kind_of_json};
+use crate::train::options::TableOptions;
 use crate::train::source::Source;
-use crate::train::table::{ColumnNames, RowFault, TableBuilder};
-use crate::wire::object::{Object, decode_string};
+use crate::train::table::RowFault;
+use crate::wire::object::Object;
 use crate::wire::reject::Reject;
 
-/// Reads all rows into `builder`.
-pub fn read(source: &mut Source, names: &ColumnNames, builder: &mut TableBuilder) -> Result<()> {
-    if let Some(features) = &names.features {
-        builder.set_features(features.clone());
-    }
+/// Reads all rows.
+pub fn read(source: &mut Source, options: &TableOptions) -> Result<Columns> {
+    let mut columns = Columns::new(Origin::Ndjson, options);
+    let mut fields = Fields::new(&options.columns, &mut columns);
     let mut number = 0;
     let mut row = Vec::new();
     while source.advance()? {
@@ -27,129 +27,72 @@ pub fn read(source: &mut Source, names: &ColumnNames, builder: &mut TableBuilder
         };
         number += 1;
         let outcome = record.and_then(|text| {
-            take_text(text, number, &names.target, &mut row, builder)
+            take_text(text, &mut fields, &mut row, &mut columns)
                 .map_err(|fault| Reject::Row(format!("row {number}: {fault}")))
         });
-        if let Err(reject) = outcome {
-            source.leave_out_line(&reject)?;
-            builder.left_out += 1;
+        match outcome {
+            Ok(()) => columns.push(number, &line, &row),
+            Err(reject) => {
+                source.leave_out_line(&reject)?;
+                columns.left_out += 1;
+            }
         }
-        if let Some(fault) = builder.fault() {
+        if let Some(fault) = columns.fault() {
             bail!("{}: {fault}", source.name());
         }
     }
-    Ok(())
+    fields.check(source.name())?;
+    Ok(columns)
 }
 
-/// Adds the object that is all of `text` to the table. The error is the reason why it
+/// Reads the object that is all of `text` into `row`. The error is the reason why it
 /// cannot be used.
 fn take_text(
     text: &str,
-    number: u64,
-    target: &str,
-    row: &mut Vec<f64>,
-    builder: &mut TableBuilder,
+    fields: &mut Fields,
+    row: &mut Vec<Cell>,
+    columns: &mut Columns,
 ) -> Result<(), RowFault> {
     let object = Object::parse(text)?;
-    if builder.features.is_empty() {
-        builder.set_features(all_but_target(&object, target));
+    let target = &columns.columns[0].name;
+    let mut values = object.members.iter().filter(|member| member.is(target));
+    let raw = values.next().map(|member| member.value);
+    if values.next().is_some() {
+        return Err(format!("field {} occurs twice", shown(target)));
     }
-    take_row(&object, number, row, builder)
-}
-
-/// The features if --features is not given: all members except the target of the first
-/// object that has the target.
-fn all_but_target(object: &Object, target: &str) -> Vec<String> {
-    let mut names = Vec::new();
-    if object.get(target).is_some() {
-        for member in &object.members {
-            names.extend(decode_string(member.key).map(|name| name.into_owned()));
-        }
-        names.retain(|name| name != target);
-    }
-    // A name that occurs twice is reported when the row is read.
-    let mut seen = HashSet::new();
-    names.retain(|name| seen.insert(name.clone()));
-    names
-}
-
-/// Adds one object to the table. The error is the reason why it cannot be used.
-fn take_row(
-    object: &Object,
-    number: u64,
-    row: &mut Vec<f64>,
-    builder: &mut TableBuilder,
-) -> Result<(), RowFault> {
-    let label = single(object, &builder.target)?.filter(|raw| *raw != "null");
-    let features = take_features(object, row, builder);
-    let Some(label) = label else {
-        let names = object.members.iter().map(|member| member.key);
-        let names: Vec<&str> = names.take(20).collect();
-        return Err(format!(
-            "field {}, the target, is missing; the row has {}",
-            shown(&builder.target),
-            names.join(", ")
-        ));
-    };
-    features?;
-    let label = builder
-        .labels
-        .json(label)
-        .map_err(|fault| format!("field {}: {fault}", shown(&builder.target)))?;
-    builder.push(number, row, label);
+    let cell = target_cell(raw, &object, columns)?;
+    fields.read(&object, text, row, columns)?;
+    row[0] = cell;
     Ok(())
 }
 
-/// Reads the features of an object into `row`, and counts those that are missing. The
-/// error is the reason why the row cannot be used.
-pub fn take_features(
+/// The cell of the target. The error is the reason why the row cannot be used.
+fn target_cell(
+    raw: Option<&str>,
     object: &Object,
-    row: &mut Vec<f64>,
-    builder: &mut TableBuilder,
-) -> Result<(), RowFault> {
-    row.clear();
-    let mut fault = None;
-    for (index, name) in builder.features.iter().enumerate() {
-        match single(object, name)?.filter(|raw| *raw != "null") {
-            None => {
-                builder.missing[index] += 1;
-                fault.get_or_insert_with(|| format!("field {} is missing", shown(name)));
-            }
-            Some(raw) => match number_of(raw) {
-                Ok(value) => row.push(value),
-                Err(reason) => {
-                    fault.get_or_insert_with(|| format!("field {} {reason}", shown(name)));
-                }
-            },
-        }
-    }
-    match fault {
-        Some(fault) => Err(fault),
-        None if row.is_empty() => Err("has no field but the target".to_owned()),
-        None => Ok(()),
-    }
-}
-
-/// The text of the value of member `name`, which may occur at most once.
-fn single<'a>(object: &Object<'a>, name: &str) -> Result<Option<&'a str>, RowFault> {
-    let mut found = object.members.iter().filter(|member| member.is(name));
-    let first = found.next();
-    match found.next() {
-        Some(_) => Err(format!("field {} occurs twice", shown(name))),
-        None => Ok(first.map(|member| member.value)),
-    }
-}
-
-fn number_of(raw: &str) -> Result<f64, String> {
-    if ScalarType::of_json(raw) != Some(ScalarType::Number) {
+    columns: &mut Columns,
+) -> Result<Cell, RowFault> {
+    let target = shown(&columns.columns[0].name);
+    let Some(raw) = raw.filter(|raw| *raw != "null") else {
+        let names = object.members.iter().map(|member| member.key);
+        let names: Vec<&str> = names.take(20).collect();
         return Err(format!(
-            "is {}, not a number; name the fields to learn from with --features",
-            shown(raw)
+            "field {target}, the target, is missing; the row has {}",
+            names.join(", ")
         ));
-    }
-    match raw.parse::<f64>() {
-        Ok(value) if value.is_finite() => Ok(value),
-        _ => Err("is out of range".to_owned()),
+    };
+    json_label(raw, columns).map_err(|fault| format!("field {target}: {fault}"))
+}
+
+/// The cell of a label in JSON. The error is the reason why it cannot be used.
+pub fn json_label(raw: &str, columns: &mut Columns) -> Result<Cell, RowFault> {
+    let (kind, value, form, text) = kind_of_json(raw, &columns.syntax);
+    match kind {
+        CellKind::Nested => Err("a label must be a string, a number or a boolean".to_owned()),
+        CellKind::NotUnicode => Err("the label is not valid Unicode".to_owned()),
+        CellKind::Missing => Err(format!("the target is missing: it is {}", shown(raw))),
+        CellKind::Infinite => Err(format!("the label {raw} is out of range")),
+        _ => Ok(columns.add_cell(0, (kind, value), form, &text)),
     }
 }
 
@@ -165,17 +108,18 @@ mod tests {
         for (bad, reason) in [
             ("{\"a\":1", "not JSON"),
             ("[1]", "not a JSON object"),
-            ("{\"y\":\"x\"}", "field \"a\" is missing"),
-            ("{\"a\":null,\"y\":\"x\"}", "field \"a\" is missing"),
             (
                 "{\"a\":1}",
                 "field \"y\", the target, is missing; the row has \"a\"",
             ),
             (
                 "{\"a\":\"1\",\"y\":\"x\"}",
-                "field \"a\" is \"\\\"1\\\"\", not a number; name the fields",
+                "field \"a\": \"1\" is not a number, but 16 of the 17 values are",
             ),
-            ("{\"a\":1e400,\"y\":\"x\"}", "field \"a\" is out of range"),
+            (
+                "{\"a\":1e400,\"y\":\"x\"}",
+                "field \"a\": \"1e400\" is not a finite number",
+            ),
             ("{\"a\":1,\"a\":1,\"y\":\"x\"}", "field \"a\" occurs twice"),
             (
                 "{\"a\":1,\"y\":2}",

@@ -4,14 +4,16 @@
 use anyhow::{Result, bail};
 use clap::ValueEnum;
 use rustix::event::PollFlags;
+use sha2::{Digest, Sha256};
 
 use crate::stage::wait::wait;
 use crate::stage::{EndedEarly, Stage};
 use crate::stream::address::Address;
 use crate::stream::cursor::Cursor;
-use crate::stream::input::Input;
+use crate::stream::input::{Input, Progress};
 use crate::wire::lines::Line;
 use crate::wire::reject::Reject;
+use crate::wire::sha256::hex;
 use crate::wire::shape::Shape;
 
 /// The format of rows.
@@ -28,7 +30,7 @@ impl Format {
     pub fn of_path(path: &str) -> Option<Format> {
         let path = path.strip_suffix(".gz").unwrap_or(path);
         match path.rsplit_once('.')?.1 {
-            "csv" => Some(Format::Csv),
+            "csv" | "tsv" | "tab" => Some(Format::Csv),
             "ndjson" | "jsonl" | "json" => Some(Format::Ndjson),
             _ => None,
         }
@@ -44,6 +46,8 @@ pub struct Source<'s> {
     current: CurrentLine,
     /// Whether [`advance`](Source::advance) must return the current line again.
     repeat: bool,
+    /// The hash of all bytes that were read, after decompression.
+    hash: Sha256,
 }
 
 /// A copy of the current line, which outlives the cursor's buffer.
@@ -81,6 +85,7 @@ impl<'s> Source<'s> {
             skip_bad_rows,
             current: CurrentLine::default(),
             repeat: false,
+            hash: Sha256::new(),
         })
     }
 
@@ -126,8 +131,15 @@ impl<'s> Source<'s> {
         {
             return Ok(());
         }
-        self.cursor.read()?;
+        if let Progress::Bytes(count) = self.cursor.read()? {
+            self.hash.update(self.cursor.newest(count));
+        }
         self.stage.report_faults(self.cursor.take_faults())
+    }
+
+    /// The SHA-256 of all bytes that were read, after decompression.
+    pub fn sha256(&self) -> String {
+        hex(&self.hash.clone().finalize())
     }
 
     /// The current line.
@@ -148,24 +160,53 @@ impl<'s> Source<'s> {
         leave_out(self.stage, &self.name, self.skip_bad_rows, line, reject)
     }
 
-    /// Detects the format by the first byte that is not white space. The line is
-    /// returned again by [`advance`](Source::advance).
-    pub fn format(&mut self) -> Result<Format> {
+    /// The first line that is not blank, if there is one. [`advance`](Source::advance)
+    /// returns it again. Call this before the first line was used.
+    pub fn first_line(&mut self) -> Result<Option<Line<'_>>> {
         while self.advance()? {
-            let line = self.current.line();
-            let first = line.head();
-            if !first.is_empty() {
+            if !self.current.line().head().is_empty() {
                 self.repeat = true;
-                return Ok(match first.trim_ascii_start().first() {
-                    Some(b'{') => Format::Ndjson,
-                    // A JSON array is not a table in either format. The NDJSON
-                    // reader reports it with a remedy.
-                    Some(b'[') if Shape::of(first).is_some() => Format::Ndjson,
-                    _ => Format::Csv,
-                });
+                return Ok(Some(self.current.line()));
             }
         }
-        Ok(Format::Csv)
+        Ok(None)
+    }
+
+    /// Detects the format by the first byte that is not white space.
+    pub fn format(&mut self) -> Result<Format> {
+        let Some(line) = self.first_line()? else {
+            return Ok(Format::Csv);
+        };
+        let first = line.head();
+        Ok(match first.trim_ascii_start().first() {
+            Some(b'{') => Format::Ndjson,
+            // A JSON array is not a table in either format. The NDJSON reader
+            // reports it with a remedy.
+            Some(b'[') if Shape::of(first).is_some() => Format::Ndjson,
+            _ => Format::Csv,
+        })
+    }
+
+    /// Refuses an input that is no text in UTF-8 or a similar encoding, with a remedy.
+    pub fn check_encoding(&mut self) -> Result<()> {
+        let form = match self.first_line()? {
+            Some(line) => Foreign::of(line.bytes),
+            None => None,
+        };
+        match form {
+            None => Ok(()),
+            Some(form) => bail!("{}: {}", self.name, form.fault()),
+        }
+    }
+
+    /// Prints a message, unless `-q` is given.
+    pub fn info(&self, message: &str) {
+        self.stage.report.info(message);
+    }
+
+    /// Prints a warning.
+    pub fn warn(&self, message: &str) {
+        self.stage.report.warn(message);
     }
 
     /// The number and the offset of the line that [`advance`](Source::advance)
@@ -174,6 +215,47 @@ impl<'s> Source<'s> {
         match self.repeat {
             true => (self.current.number, self.current.offset),
             false => (1, 0),
+        }
+    }
+}
+
+/// A form of input that is no text in UTF-8, by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Foreign {
+    Utf16,
+    Zip,
+    Parquet,
+}
+
+impl Foreign {
+    fn of(bytes: &[u8]) -> Option<Foreign> {
+        let zeros = memchr::memchr_iter(0, bytes).count();
+        if bytes.starts_with(b"PK\x03\x04") {
+            Some(Foreign::Zip)
+        } else if bytes.starts_with(b"PAR1") {
+            Some(Foreign::Parquet)
+        } else if bytes.starts_with(b"\xff\xfe")
+            || bytes.starts_with(b"\xfe\xff")
+            // Every second byte of Latin letters is zero.
+            || zeros > 0 && zeros * 3 > bytes.len()
+        {
+            Some(Foreign::Utf16)
+        } else {
+            None
+        }
+    }
+
+    /// The fault, and the remedy.
+    fn fault(self) -> &'static str {
+        match self {
+            Foreign::Utf16 => {
+                "is UTF-16, and not UTF-8; convert it with `iconv -f UTF-16 -t UTF-8`"
+            }
+            Foreign::Zip => {
+                "is a ZIP archive, perhaps a workbook of a spreadsheet; unpack it, or export the \
+                 sheet as CSV"
+            }
+            Foreign::Parquet => "is a Parquet file; export it as CSV",
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The interface of the algorithms for training.
 
+use std::num::NonZero;
+
 use anyhow::Result;
 
 use crate::model::description::Hyperparameters;
@@ -12,12 +14,18 @@ use crate::train::table::Rows;
 pub struct TrainingData<'a> {
     /// The features, in the order of a row.
     pub features: &'a [Feature],
-    /// The number of classes.
+    /// The number of classes; 0 if the target is a number.
     pub class_count: usize,
-    /// The rows to learn from; at least two of each class.
+    /// The rows to learn from; at least two of each class. Missing values are filled.
     pub training: Rows,
+    /// The weight of a row of each class. Empty if all rows have the same weight.
+    pub class_weights: Vec<f64>,
     /// The held-out rows. An algorithm may use them only to check its predictor.
     pub held_out: Rows,
+    /// The seed of all random choices.
+    pub seed: u64,
+    /// The number of threads that may work. The result does not depend on it.
+    pub threads: Option<NonZero<usize>>,
 }
 
 /// An algorithm for training.

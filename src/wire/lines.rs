@@ -210,6 +210,11 @@ impl Lines {
         Ok(count)
     }
 
+    /// The last `count` bytes that were filled in, before the next line is taken.
+    pub fn newest(&self, count: usize) -> &[u8] {
+        &self.buffer[self.end.saturating_sub(count)..self.end]
+    }
+
     /// Finds the next newline. Each byte is searched only once.
     fn find_newline(&mut self) {
         if self.newline.is_none() {

@@ -4,8 +4,12 @@ use sha2::{Digest, Sha256};
 
 /// The SHA-256 of `content` (FIPS 180-4), in 64 lower-case hexadecimal digits.
 pub fn sha256_hex(content: impl AsRef<[u8]>) -> String {
-    let digest = Sha256::digest(content);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(content))
+}
+
+/// Bytes in lower-case hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// The hash of `text` as records show it: the first 16 digits of its SHA-256.

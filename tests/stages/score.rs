@@ -278,11 +278,11 @@ fn training_names_what_is_wrong() {
     let workdir = Workdir::new();
     for (data, expected) in [
         ("", "is empty"),
-        ("a,b,a\n1,2,3\n", "twice"),
+        ("a,y,a\n1,2,3\n", "twice"),
         ("a,y\n1,0\n", "at least two classes"),
         ("a,y\n1,0\nx,1\n2,0\n3,1\n", "column \"a\""),
-        ("a,y\n1,0\nnan,1\n2,0\n3,1\n", "column \"a\""),
-        ("a,y\n1,0\n,1\n2,0\n3,1\n", "column \"a\""),
+        ("a,y\n1,0\ninf,1\n2,0\n3,1\n", "column \"a\""),
+        ("a,y\n,0\nNA,1\n,0\n,1\n", "\"a\" has no value"),
         ("a,z\n1,0\n2,1\n", "\"y\""),
     ] {
         let run = workdir.run("rv-score");

@@ -133,7 +133,7 @@ fn flags_that_the_model_cannot_obey_are_refused() {
     for (flags, reason) in [
         (
             "--model dt.json --features a",
-            "--features is for ONNX models",
+            "--features does not apply to a model file of rv's own",
         ),
         (
             "--model dt.json --missing nan",
@@ -141,7 +141,7 @@ fn flags_that_the_model_cannot_obey_are_refused() {
         ),
         (
             "--model dt.json --name x",
-            "leave --name and --model-version out",
+            "--name does not apply to a model file of rv's own",
         ),
         ("--model m.onnx --model-version 1", "give it with --name"),
         ("--model m.onnx --name x", "give it with --model-version"),

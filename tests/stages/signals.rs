@@ -61,6 +61,7 @@ const TABLE: &[Row] = &[
         143,
     ),
     (Wait, "rv-score inspect nobody", 143),
+    (Wait, "rv-score eval --model dt.json --data nobody", 143),
     (Wait, "rv-request -i nobody", 0),
     (
         Wait,
@@ -156,7 +157,17 @@ const TABLE: &[Row] = &[
         "rv-score train --input noise.csv --output m.json NOISE logistic-regression --max-iterations 1000000",
         143,
     ),
+    (
+        Work,
+        "rv-score train --input noise.csv --output m.json NOISE random-forest --trees 10000",
+        143,
+    ),
     (Work, "rv-score inspect huge.json", 143),
+    (
+        Work,
+        "rv-score eval --model dt.json --data endless.gz --labels labels.csv",
+        143,
+    ),
     (Work, "rv-score --model huge.json -i one", 143),
     (Work, "rv-request --model huge.json -i one", 143),
     (Work, "rv-score --model dt.json --warm-up endless.gz", 143),

@@ -20,6 +20,7 @@ use crate::stage::streams::{InputArgs, OutputArgs};
 use crate::stage::usage;
 use crate::stream::address::Address;
 use crate::train::args::TrainArgs;
+use crate::train::eval::args::EvalArgs;
 use crate::wire::message::is_model_name;
 
 /// Read requests, evaluate a model on each, and write the scores in the order of the
@@ -35,6 +36,7 @@ Examples:
   rv-score train --input fixtures/iris.csv --target target \\
     --features sepalLength,sepalWidth,petalLength,petalWidth \\
     --algorithm decision-tree --name dt --model-version 1 --output dt.json
+  rv-score eval --model dt.json --data fixtures/iris.csv
   rv-score --model dt.json < requests.ndjson > scores.ndjson
   rv-score --exec 'python3 model.py' --batch 64 --name mine --model-version 1 \\
     < requests.ndjson > scores.ndjson
@@ -57,6 +59,8 @@ pub enum Command {
     Import(Box<ImportArgs>),
     /// Print a model as readable text
     Inspect(InspectArgs),
+    /// Measure a model on rows whose labels are known
+    Eval(EvalArgs),
 }
 
 /// The flags of scoring.

@@ -58,6 +58,7 @@ impl Program for ScoreArgs {
             Some(Command::Train(args)) => train::run(*args, stage),
             Some(Command::Import(args)) => import::run(*args, stage),
             Some(Command::Inspect(args)) => inspect::run(args, stage),
+            Some(Command::Eval(args)) => train::eval::run(args, stage),
             None => score(&self.scoring.check(stage.line_bytes_max)?, stage),
         }
     }

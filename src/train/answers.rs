@@ -1,0 +1,97 @@
+//! The answers of a model for rows whose labels are known.
+
+use anyhow::{Result, bail};
+
+use crate::model::metrics::{ClassMetrics, Metrics, NumberMetrics, log_loss};
+use crate::model::prediction::Prediction;
+
+/// The truth of a row.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Truth {
+    /// A class, by its index.
+    Class(usize),
+    /// A number.
+    Number(f64),
+}
+
+/// The answer for a row with a class.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ClassAnswer {
+    /// The class of the label.
+    pub actual: usize,
+    /// The predicted class.
+    pub predicted: usize,
+    /// The probability of the predicted class.
+    pub confidence: f64,
+    /// The probability of the label's class.
+    pub of_actual: f64,
+    /// The probability of the last class.
+    pub of_last: f64,
+}
+
+/// The answers for all rows.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answers {
+    /// For rows with classes.
+    Classes(Vec<ClassAnswer>),
+    /// For rows with numbers: the true number and the predicted one.
+    Numbers(Vec<(f64, f64)>),
+}
+
+impl Answers {
+    /// No answers yet of a model with this number of classes; 0 for numbers.
+    pub fn new(class_count: usize) -> Answers {
+        match class_count {
+            0 => Answers::Numbers(Vec::new()),
+            _ => Answers::Classes(Vec::new()),
+        }
+    }
+
+    /// Adds the answer for one row.
+    pub fn push(
+        &mut self,
+        truth: Truth,
+        prediction: Prediction,
+        probabilities: &[f64],
+    ) -> Result<()> {
+        match (self, truth, prediction) {
+            (Answers::Classes(answers), Truth::Class(actual), Prediction::Class(predicted)) => {
+                answers.push(ClassAnswer {
+                    actual,
+                    predicted,
+                    confidence: probabilities[predicted],
+                    of_actual: probabilities[actual],
+                    of_last: probabilities.last().copied().unwrap_or_default(),
+                });
+            }
+            (Answers::Numbers(pairs), Truth::Number(actual), Prediction::Number(predicted)) => {
+                pairs.push((actual, predicted));
+            }
+            _ => bail!("the model predicts another kind of target; this is a defect"),
+        }
+        Ok(())
+    }
+
+    /// The number of rows.
+    pub fn len(&self) -> usize {
+        match self {
+            Answers::Classes(answers) => answers.len(),
+            Answers::Numbers(pairs) => pairs.len(),
+        }
+    }
+
+    /// The metrics of the rows, of which there must be at least one.
+    pub fn metrics(&self, class_count: usize) -> Metrics {
+        match self {
+            Answers::Classes(answers) => {
+                let losses = answers.iter().map(|answer| log_loss(answer.of_actual));
+                let mean_loss = losses.sum::<f64>() / answers.len().max(1) as f64;
+                let pairs = answers
+                    .iter()
+                    .map(|answer| (answer.actual, answer.predicted));
+                Metrics::Classes(ClassMetrics::count(class_count, pairs, mean_loss))
+            }
+            Answers::Numbers(pairs) => Metrics::Numbers(NumberMetrics::measure(pairs)),
+        }
+    }
+}

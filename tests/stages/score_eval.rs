@@ -1,0 +1,143 @@
+//! rv-score eval and inspect: what a model is worth.
+
+use crate::harness::{Workdir, checkout, json, request};
+
+fn iris() -> String {
+    checkout().join("fixtures/iris.csv").display().to_string()
+}
+
+#[test]
+fn eval_gives_the_metrics_of_the_held_out_rows_again() {
+    let workdir = Workdir::new();
+    // The last fifth of the table in another order of its columns.
+    let table = std::fs::read_to_string(iris()).unwrap();
+    let mut rows: Vec<Vec<&str>> = table.lines().map(|row| row.split(',').collect()).collect();
+    for row in &mut rows {
+        row.truncate(5);
+        row.reverse();
+    }
+    let text = |rows: &[&Vec<&str>]| -> String {
+        let lines = rows.iter().map(|row| row.join(",") + "\n");
+        lines.collect()
+    };
+    let (head, rest) = rows.split_first().unwrap();
+    let (mut training, mut held_out) = (vec![head], vec![head]);
+    for (index, row) in rest.iter().enumerate() {
+        match index % 5 {
+            4 => held_out.push(row),
+            _ => training.push(row),
+        }
+    }
+    workdir.write("training.csv", text(&training));
+    workdir.write("held_out.csv", text(&held_out));
+    for algorithm in ["random-forest", "logistic-regression"] {
+        let run = workdir.run("rv-score").args(["train", "-q", "-i"]);
+        run.args(["training.csv", "--target", "target", "--name", "m"])
+            .args(["--model-version", "1", "-o", "m.json"])
+            .args(["--holdout-file", "held_out.csv", "--algorithm", algorithm])
+            .succeeds();
+        let run = workdir.run("rv-score");
+        let inspected = run.args(["inspect", "--json", "m.json"]).succeeds();
+        let description = json(inspected.stdout());
+        let expected = &description["metrics"]["heldOut"];
+        let run = workdir.run("rv-score");
+        let run = run.args([
+            "eval",
+            "--model",
+            "m.json",
+            "--data",
+            "held_out.csv",
+            "--json",
+        ]);
+        let report = json(run.succeeds().stdout());
+        assert_eq!(report["rows"], 30);
+        assert_eq!(report["modelHash"], description["hash"]);
+        for figure in [
+            "rows",
+            "correct",
+            "accuracy",
+            "accuracyInterval",
+            "confusion",
+        ] {
+            assert_eq!(report[figure], expected[figure], "{algorithm} {figure}");
+        }
+        let loss = |of: &serde_json::Value| of["logLoss"].as_f64().unwrap();
+        assert!((loss(&report) - loss(expected)).abs() < 1e-12);
+        let sha256 = workdir.shell("sha256sum m.json").succeeds();
+        assert_eq!(description["hash"], sha256.stdout()[..16]);
+    }
+}
+
+#[test]
+fn recorded_requests_are_measured_by_a_file_of_labels() {
+    let workdir = Workdir::new();
+    workdir.train("decision-tree", "dt", 1);
+    let records: String = (0..4).map(|id| request(&format!("r{id}")) + "\n").collect();
+    let again = request("r0") + "\n";
+    workdir.write("records.ndjson", records + &again + "no record\n");
+    workdir.write("labels.csv", "messageId,target\nr0,0\nr1,2\nr2,\nr9,1\n");
+    let run = workdir
+        .run("rv-score")
+        .args(["eval", "-m", "dt.json", "-d"]);
+    let run = run.args(["records.ndjson", "--labels", "labels.csv", "--json"]);
+    let finished = run.exits(1);
+    let report = json(finished.stdout());
+    assert_eq!(
+        (&report["rows"], &report["unlabelled"]),
+        (&2.into(), &2.into())
+    );
+    assert_eq!(
+        (&report["leftOut"], &report["repeated"]),
+        (&1.into(), &1.into())
+    );
+}
+
+#[test]
+fn a_row_that_the_model_cannot_evaluate_is_reported_and_the_others_count() {
+    let workdir = Workdir::new();
+    workdir.train("decision-tree", "dt", 1);
+    let head = "sepalLength,sepalWidth,petalLength,petalWidth,target\n";
+    let rows = "5.1,3.5,1.4,0.2,0\n5.1,wide,1.4,0.2,0\n6.3,3.3,6.0,2.5,2\n";
+    workdir.write("rows.csv", format!("{head}{rows}"));
+    let run = workdir.run("rv-score").args(["eval", "-m", "dt.json"]);
+    let finished = run
+        .args(["-d", "rows.csv", "--rejects", "rejects"])
+        .exits(1);
+    let text = finished.stdout();
+    assert!(
+        text.contains("accuracy 1.0000 (2 of 2 rows right)"),
+        "{text}"
+    );
+    for line in text.lines() {
+        assert!(line.chars().count() <= 80, "{line}");
+    }
+    let reject = json(workdir.read("rejects").trim_end());
+    assert_eq!(reject["line"], 3);
+    assert!(
+        reject["reason"]
+            .as_str()
+            .unwrap()
+            .contains("\"sepalWidth\"")
+    );
+
+    let run = workdir.run("rv-score").args(["eval", "-m", "dt.json"]);
+    let finished = run.args(["-d", "rows.csv", "--target", "kind"]).exits(2);
+    let said = &finished.stderr;
+    assert!(said.contains("has no column \"kind\""), "{said}");
+}
+
+#[test]
+fn inspect_fits_a_terminal() {
+    let workdir = Workdir::new();
+    for algorithm in ["random-forest", "decision-tree", "logistic-regression"] {
+        let model = workdir.train(algorithm, "m", 1);
+        let run = workdir.run("rv-score").args(["inspect", &model]);
+        let finished = run.succeeds();
+        let text = finished.stdout();
+        assert!(text.contains("95 % interval of the accuracy"), "{text}");
+        assert!(text.contains("data SHA-256 "), "{text}");
+        for line in text.lines() {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+}
