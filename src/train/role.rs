@@ -210,6 +210,12 @@ pub fn of_target(column: &Column, wish: Wish, task: Option<Task>) -> Result<Targ
     if role == TargetRole::Numbers && column.min == column.max {
         return Err(format!("has only one value, {}", column.min));
     }
+    if role != TargetRole::Numbers && column.texts.len() == 1 {
+        return Err(format!(
+            "has only one value, {}; a classifier needs at least two classes",
+            shown(&column.texts[0].text)
+        ));
+    }
     if role == TargetRole::TextClasses && task == Some(Task::Regress) {
         let mut kinds = [
             CellKind::Word,

@@ -68,7 +68,7 @@ rv-score:   \\u{1b}[2Jname  not used           has only one value, \"same\"
 fn a_row_that_turns_out_to_be_bad_is_set_aside_as_it_was_written() {
     let workdir = Workdir::new();
     let table = rows("a,b,y", 60, |row| match row {
-        9 => "9, \"oops, no number\" ,1".to_owned(),
+        9 => "9,\"oops, no number\", 1".to_owned(),
         20 => "20,3,NA".to_owned(),
         _ => format!("{row},{},{}", row % 5, row % 2),
     });
@@ -86,12 +86,12 @@ fn a_row_that_turns_out_to_be_bad_is_set_aside_as_it_was_written() {
     let rejects = workdir.read("rejects.ndjson");
     let rejects: Vec<_> = rejects.lines().map(json).collect();
     assert_eq!(rejects.len(), 2);
-    for (reject, raw) in rejects.iter().zip(["9, \"oops, no number\" ,1", "20,3,NA"]) {
+    for (reject, raw) in rejects.iter().zip(["9,\"oops, no number\", 1", "20,3,NA"]) {
         assert_eq!(reject["raw"], raw);
         assert_eq!(reject["offset"], table.find(raw).unwrap());
     }
     assert!(
-        finished.stderr.contains("58 rows") || finished.stderr.contains("2 left out"),
+        finished.stderr.contains("rows.csv: 60 rows, 2 left out"),
         "{finished}"
     );
 }
@@ -100,7 +100,7 @@ fn a_row_that_turns_out_to_be_bad_is_set_aside_as_it_was_written() {
 fn a_missing_target_is_refused_or_set_aside() {
     let workdir = Workdir::new();
     for marker in ["NA", "NaN", "null", "?", "inf"] {
-        let table = rows("a,y", 40, |row| match row % 8 {
+        let table = rows("a,y", 40, |row| match row % 13 {
             3 => format!("{row},{marker}"),
             _ => format!("{row},{}", row % 2),
         });
@@ -114,12 +114,9 @@ fn a_missing_target_is_refused_or_set_aside() {
             "{finished}"
         );
         let finished = train(&workdir, "rows.csv", "--skip-bad-rows");
-        finished.assert_status(0);
-        assert!(
-            finished.stderr.contains("target: 2 classes") || finished.stderr.contains("target: 3"),
-            "{finished}"
-        );
-        assert_eq!(result(&workdir, "{\"a\":2}"), "0");
+        finished.assert_status(1);
+        assert!(finished.stderr.contains("target: 2 classes"), "{finished}");
+        assert!(["0", "1"].contains(&result(&workdir, "{\"a\":2}").as_str()));
     }
 }
 
