@@ -52,11 +52,11 @@ fn one_table_says_what_each_column_is_taken_for() {
     finished.assert_status(0);
     let expected = "\
 rv-score: rows.csv: 40 rows, 0 left out; the columns are taken for:
-rv-score:   y               target: 2 classes  runs 20, trips 20
-rv-score:   load            numbers            0.5 .. 6.5
-rv-score:   kind            2 categories       fan 20, pump 20
-rv-score:   (column 5)      not used           has no name
-rv-score:   id              not used           has 40 different texts in 40 rows, like an id or free text; --categorical uses it
+rv-score:   y              target: 2 classes  runs 20, trips 20
+rv-score:   load           numbers            0.5 .. 6.5
+rv-score:   kind           2 categories       fan 20, pump 20
+rv-score:   (column 5)     not used           has no name
+rv-score:   id             not used           has 40 different texts in 40 rows, like an id or free text; --categorical uses it
 rv-score:   \\u{1b}[2Jname  not used           has only one value, \"same\"
 ";
     assert!(finished.stderr.starts_with(expected), "{finished}");
