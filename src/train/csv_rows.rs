@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn lines_are_counted_from_the_first_though_it_is_blank() {
-        let data = b"\n \r\na,y\n\n1,no\nx,no\n2,no\n";
+        let data = b"\n \r\na,y\n\n1,no\nx,no\n2,yes\n";
         let message = train_on("rows", data, "--target y --algorithm decision-tree").message();
         assert!(message.contains("rows:6: row 2: column \"a\""), "{message}");
         let message =
@@ -250,9 +250,6 @@ mod tests {
 
     #[test]
     fn a_file_that_cannot_be_used_is_refused_with_a_remedy() {
-        let measurements: String = (0..2000)
-            .map(|row| format!("1,{},{row}.5\n", row % 2))
-            .collect();
         for (data, reason) in [
             (String::new(), "is empty; write a line with the names"),
             ("\n \n".to_owned(), "is empty; write a line with the names"),
@@ -269,10 +266,6 @@ mod tests {
             (
                 "a,b,y\n1,1,no\n2,2,no\n3,3,yes\n".to_owned(),
                 "class \"yes\" has 1 of its 1 rows left",
-            ),
-            (
-                format!("a,b,y\n{measurements}"),
-                "has numbers, and decision-tree predicts classes",
             ),
             (
                 format!("a,b,y\n{}1,\"2,no\n", ROWS),

@@ -82,7 +82,7 @@ fn a_row_that_turns_out_to_be_bad_is_set_aside_as_it_was_written() {
         "rows.csv",
         "--skip-bad-rows --rejects rejects.ndjson",
     );
-    finished.assert_status(0);
+    finished.assert_status(1);
     let rejects = workdir.read("rejects.ndjson");
     let rejects: Vec<_> = rejects.lines().map(json).collect();
     assert_eq!(rejects.len(), 2);
