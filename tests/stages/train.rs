@@ -199,3 +199,42 @@ fn flags_that_name_nothing_are_errors_of_usage() {
         assert!(finished.stderr.contains(reason), "{finished}");
     }
 }
+
+#[test]
+fn missing_values_and_categories_of_training_are_known_at_scoring() {
+    let workdir = Workdir::new();
+    let table = rows("mass,island,y", 60, |row| {
+        let mass = match row {
+            5 => "NA".to_owned(),
+            6 => String::new(),
+            _ => (row % 2 * 100 + row % 7).to_string(),
+        };
+        let island = if row == 8 {
+            ""
+        } else {
+            ["Dream", "Biscoe"][row % 2]
+        };
+        format!("{mass},{island},{}", ["chick", "adult"][row % 2])
+    });
+    workdir.write("rows.csv", table);
+    let finished = train(&workdir, "rows.csv", "");
+    finished.assert_status(0);
+    assert!(finished.stderr.contains("2 missing"), "{finished}");
+    for input in [
+        r#"{"mass":103,"island":"Biscoe"}"#,
+        r#"{"mass":"NA","island":"Biscoe"}"#,
+        r#"{"mass":null,"island":"Nowhere"}"#,
+        r#"{}"#,
+    ] {
+        let result = result(&workdir, input);
+        assert!(
+            ["\"chick\"", "\"adult\""].contains(&result.as_str()),
+            "{input}: {result}"
+        );
+    }
+    assert_eq!(
+        result(&workdir, r#"{"mass":"heavy"}"#),
+        "feature \"mass\" is not a number"
+    );
+    assert!(result(&workdir, r#"{"mass":1,"island":[]}"#).contains("island"));
+}
