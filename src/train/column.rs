@@ -180,6 +180,13 @@ impl Column {
         &self.firsts[kind as usize].text
     }
 
+    /// The distinct texts that are numbers.
+    pub fn number_texts(&self) -> impl Iterator<Item = &Text> {
+        self.texts
+            .iter()
+            .filter(|text| text.kind == CellKind::Number)
+    }
+
     /// The number of booleans.
     pub fn booleans(&self) -> u64 {
         self.count(CellKind::True) + self.count(CellKind::False)

@@ -3,7 +3,7 @@
 use crate::model::text_table::six_significant_digits;
 use crate::stage::report::{escaped, shown};
 use crate::train::cell::CellKind;
-use crate::train::column::{Column, Form};
+use crate::train::column::{Column, Form, Text};
 use crate::train::columns::{Columns, Origin};
 use crate::train::options::argument;
 use crate::train::role::{Role, Roles, TargetRole};
@@ -53,14 +53,15 @@ fn lines(columns: &Columns, roles: &Roles) -> Vec<String> {
     let target = &columns.columns[0];
     let what = match roles.target {
         TargetRole::Numbers => "target: numbers".to_owned(),
-        _ => format!("target: {} classes", target.texts.len()),
+        TargetRole::NumberClasses => format!("target: {} classes", target.number_texts().count()),
+        TargetRole::TextClasses => format!("target: {} classes", target.texts.len()),
     };
-    let mut table = vec![[
-        cut(&target.name),
-        what,
-        String::new(),
-        values(target, roles.target == TargetRole::Numbers),
-    ]];
+    let shown_values = match roles.target {
+        TargetRole::Numbers => range(target),
+        TargetRole::NumberClasses => most_frequent(target.number_texts()),
+        TargetRole::TextClasses => most_frequent(target.texts.iter()),
+    };
+    let mut table = vec![[cut(&target.name), what, String::new(), shown_values]];
     for (index, role) in &roles.features {
         let column = &columns.columns[*index];
         let is_numbers = *role == Role::Numbers;
@@ -76,7 +77,11 @@ fn lines(columns: &Columns, roles: &Roles) -> Vec<String> {
             0 => String::new(),
             count => format!("{count} missing"),
         };
-        table.push([cut(&column.name), what, missing, values(column, is_numbers)]);
+        let shown_values = match is_numbers {
+            true => range(column),
+            false => most_frequent(column.texts.iter()),
+        };
+        table.push([cut(&column.name), what, missing, shown_values]);
     }
     for unused in &columns.unused {
         let reason = escaped(&unused.reason);
@@ -113,24 +118,23 @@ fn aligned(table: &[[String; 4]]) -> Vec<String> {
     table.iter().map(line).collect()
 }
 
-/// The range of numbers, or the most frequent texts.
-fn values(column: &Column, is_numbers: bool) -> String {
-    if is_numbers {
-        let (min, max) = (column.min, column.max);
-        return match min <= max {
-            true => format!(
-                "{} .. {}",
-                six_significant_digits(min),
-                six_significant_digits(max)
-            ),
-            false => String::new(),
-        };
+/// The range of numbers.
+fn range(column: &Column) -> String {
+    let (min, max) = (column.min, column.max);
+    match min <= max {
+        true => format!(
+            "{} .. {}",
+            six_significant_digits(min),
+            six_significant_digits(max)
+        ),
+        false => String::new(),
     }
-    let mut texts: Vec<(u64, &str)> = column
-        .texts
-        .iter()
-        .map(|text| (text.count, text.text.as_str()))
-        .collect();
+}
+
+/// The most frequent texts, with their counts.
+fn most_frequent<'t>(texts: impl Iterator<Item = &'t Text>) -> String {
+    let texts = texts.map(|text| (text.count, text.text.as_str()));
+    let mut texts: Vec<(u64, &str)> = texts.collect();
     texts.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
     let listed = texts.iter().take(LISTED_CATEGORIES);
     let listed: Vec<String> = listed
@@ -165,7 +169,7 @@ fn target_note(columns: &Columns, role: TargetRole) -> Option<String> {
         )),
         TargetRole::NumberClasses => Some(format!(
             "the {} numbers in {name} are classes; --task regress predicts a number",
-            target.texts.len()
+            target.number_texts().count()
         )),
         TargetRole::TextClasses => None,
     }

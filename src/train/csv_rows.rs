@@ -165,7 +165,7 @@ mod tests {
 
     #[test]
     fn lines_are_counted_from_the_first_though_it_is_blank() {
-        let data = b"\n \r\na,y\n\n1,no\nx,no\n2,no\n";
+        let data = b"\n \r\na,y\n\n1,no\nx,no\n2,yes\n";
         let message = train_on("rows", data, "--target y --algorithm decision-tree").message();
         assert!(message.contains("rows:6: row 2: column \"a\""), "{message}");
         let message =

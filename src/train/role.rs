@@ -197,7 +197,8 @@ pub fn of_target(column: &Column, wish: Wish, task: Option<Task>) -> Result<Targ
         let are_classes = match task {
             Some(task) => task == Task::Classify,
             None => {
-                column.is_whole && !column.overflowed && column.texts.len() <= WHOLE_CLASSES_MAX
+                let classes = column.number_texts().count();
+                column.is_whole && !column.overflowed && classes <= WHOLE_CLASSES_MAX
             }
         };
         match are_classes {
@@ -209,6 +210,17 @@ pub fn of_target(column: &Column, wish: Wish, task: Option<Task>) -> Result<Targ
     };
     if role == TargetRole::Numbers && column.min == column.max {
         return Err(format!("has only one value, {}", column.min));
+    }
+    let has_one_class = match role {
+        TargetRole::Numbers => false,
+        TargetRole::NumberClasses => column.min == column.max,
+        TargetRole::TextClasses => column.texts.len() == 1,
+    };
+    if has_one_class {
+        return Err(format!(
+            "has only one value, {}; a classifier needs at least two classes",
+            shown(&column.texts[0].text)
+        ));
     }
     if role == TargetRole::TextClasses && task == Some(Task::Regress) {
         let mut kinds = [

@@ -21,10 +21,18 @@ pub fn feature_fault(
     let name = argument(&column.name);
     let remedy = match cell.kind() {
         CellKind::Word | CellKind::Infinite => {
-            let text = argument(text_of(column, cell));
+            let text = text_of(column, cell);
+            // A comma separates the markers of --missing.
+            let as_marker = match text.contains(',') {
+                true => String::new(),
+                false => format!(
+                    "--missing {} takes this text for a missing value, ",
+                    argument(text)
+                ),
+            };
             format!(
-                "; --categorical {name} takes the column for texts, --missing {text} takes this text \
-                 for a missing value, and --drop {name} leaves the column out"
+                "; --categorical {name} takes the column for texts, {as_marker}and --drop {name} \
+                 leaves the column out"
             )
         }
         CellKind::DecimalComma => "; --decimal , reads decimal commas".to_owned(),

@@ -123,7 +123,7 @@ fn what_the_model_cannot_score_becomes_an_error_at_once() {
         ),
         (
             format!("{{{whole},\"petalWidth\":null}}"),
-            "feature \"petalWidth\" is not a number",
+            "feature \"petalWidth\" is missing",
         ),
         (
             format!("{{{whole},\"petalWidth\":1e400}}"),
