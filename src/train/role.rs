@@ -223,23 +223,7 @@ pub fn of_target(column: &Column, wish: Wish, task: Option<Task>) -> Result<Targ
         ));
     }
     if role == TargetRole::TextClasses && task == Some(Task::Regress) {
-        let mut kinds = [
-            CellKind::Word,
-            CellKind::True,
-            CellKind::False,
-            CellKind::DecimalComma,
-        ]
-        .into_iter()
-        .filter(|kind| column.count(*kind) > 0);
-        let example = kinds.next().map_or("", |kind| column.first_text(kind));
-        let remedy = match column.count(CellKind::DecimalComma) {
-            0 => "leave out --task regress",
-            _ => "--decimal , reads decimal commas",
-        };
-        return Err(format!(
-            "has texts, such as {}, where a regression needs numbers; {remedy}",
-            shown(example)
-        ));
+        return Err(not_numbers(column));
     }
     if role != TargetRole::Numbers && column.overflowed {
         let remedy = match role {
@@ -252,6 +236,27 @@ pub fn of_target(column: &Column, wish: Wish, task: Option<Task>) -> Result<Targ
         ));
     }
     Ok(role)
+}
+
+/// The fault of a target of texts where numbers are needed.
+fn not_numbers(column: &Column) -> String {
+    let mut kinds = [
+        CellKind::Word,
+        CellKind::True,
+        CellKind::False,
+        CellKind::DecimalComma,
+    ]
+    .into_iter()
+    .filter(|kind| column.count(*kind) > 0);
+    let example = kinds.next().map_or("", |kind| column.first_text(kind));
+    let remedy = match column.count(CellKind::DecimalComma) {
+        0 => "leave out --task regress",
+        _ => "--decimal , reads decimal commas",
+    };
+    format!(
+        "has texts, such as {}, where a regression needs numbers; {remedy}",
+        shown(example)
+    )
 }
 
 /// What the columns are taken for.
