@@ -349,8 +349,14 @@ impl Chunks {
 
     fn count_records(&self) -> u64 {
         let newlines = |bytes: &[u8]| memchr::memchr_iter(b'\n', bytes).count() as u64;
-        let partial = self.partial[self.partial_start..].trim_ascii();
-        let mut records = u64::from(!partial.is_empty());
+        let partial = &self.partial[self.partial_start..];
+        // Only a record that was begun ends in this newline; otherwise it is the one
+        // before the next reader's first record.
+        let rest = match self.is_inside_record {
+            true => partial,
+            false => partial.strip_prefix(b"\n").unwrap_or(partial),
+        };
+        let mut records = u64::from(!rest.is_empty());
         let mut start = self.start;
         for chunk in &self.chunks {
             records += newlines(&chunk[start..]);
