@@ -6,8 +6,8 @@
 #   scripts/check_models.sh [TEST]...   all tests of tests/models, or those whose names
 #                                       contain TEST
 #
-# RV_MODELS_VENV names the environment, which is kept; without it, it is a temporary one.
-# Needs python3 3.10 to 3.12 and about 1.5 GB on the disk.
+# It also runs the example in jq. RV_MODELS_VENV names the environment, which is kept; without it, it is a temporary one.
+# Needs jq, python3 3.10 to 3.12 and about 1.5 GB on the disk.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/.."
 source scripts/lib.sh
@@ -28,3 +28,7 @@ if ((expected < 1)) || ! grep --quiet "test result: ok. $expected passed; 0 fail
   echo "check_models: not all of the $expected tests have passed" >&2
   exit 1
 fi
+
+# The example in jq needs no environment, but jq.
+(($#)) || cargo test --locked --quiet --test stages -- --ignored the_example_in_jq |
+  tee /dev/stderr | grep --quiet '1 passed'

@@ -319,7 +319,8 @@ fn every_program_goes_on_behind_a_bad_file() {
     let run = workdir.run("rv-score").args(["train", "--input", "logs"]);
     let run = run.args(["--labels", "labels.csv", "--target", "y", "--name", "n"]);
     let run = run.args(["--algorithm", "decision-tree", "--output", "n.json"]);
-    let run = run.args(["--model-version", "1"]);
+    // All requests are the same, so no field would be used otherwise.
+    let run = run.args(["--model-version", "1", "--features", "sepalLength"]);
     said(&run.finish());
     assert!(fs::exists(workdir.path("n.json")).unwrap());
     // With --strict the fault ends the program.

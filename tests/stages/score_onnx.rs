@@ -1,8 +1,6 @@
 //! rv-score with ONNX models. The tests that need the library of onnxruntime are
 //! ignored here; `scripts/check_onnx.sh` installs the library and runs them.
 
-use std::process::Command;
-
 use rustix::process::Signal;
 
 use crate::harness::{Finished, Run, Workdir, checkout, json, now, request_at, stat};
@@ -53,11 +51,8 @@ fn answers(finished: &Finished) -> Vec<String> {
 /// Builds a shared library with the C compiler that the build of rv needs too.
 fn library(workdir: &Workdir, source: &str) -> String {
     workdir.write("library.c", source);
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-o", "library.so", "library.c"])
-        .current_dir(workdir.path(""))
-        .status();
-    assert!(built.unwrap().success());
+    let build = "cc -shared -fPIC -o library.so library.c";
+    workdir.shell(build).succeeds();
     workdir.path("library.so")
 }
 

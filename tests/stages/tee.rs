@@ -193,6 +193,19 @@ fn a_live_branch_drops_its_oldest_lines_and_counts_them() {
 }
 
 #[test]
+fn a_model_that_starts_after_a_short_input_still_sees_its_end() {
+    let workdir = Workdir::new();
+    let live = workdir.fifo("live");
+    let running = tee(&workdir, &["--live", "live", "--live-age", "1h"]);
+    let kept = thread::spawn(move || end_input(running));
+    // The input has ended long before this reader comes.
+    thread::sleep(Duration::from_millis(500));
+    let mut text = String::new();
+    open_reader(&live).read_to_string(&mut text).unwrap();
+    kept.join().unwrap().assert_status(0);
+}
+
+#[test]
 fn what_is_too_old_is_no_work_for_a_model() {
     let workdir = Workdir::new();
     let live = workdir.fifo("live");

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::{Result, anyhow, bail};
 use rustix::event::PollFlags;
@@ -22,10 +22,6 @@ use crate::stream::input::Progress;
 use crate::stream::pipe_watch::PipeWatch;
 use crate::wire::lines::Run;
 use crate::wire::reject::Reject;
-
-/// After the end of the input, rv-tee no longer waits for a live branch to which it could write
-/// nothing for this long.
-const LIVE_IDLE: Duration = Duration::from_secs(1);
 
 /// A watched folder. Each named pipe in it is a branch.
 #[derive(Debug)]
@@ -188,7 +184,7 @@ impl Tee {
         let now = Instant::now();
         self.branches.iter().all(|branch| {
             if branch.is_live() {
-                branch.is_done_or_idle(LIVE_IDLE, now)
+                branch.may_be_left(now)
             } else if is_stopping && branch.is_persistent() {
                 !branch.is_inside_line()
             } else {
@@ -265,7 +261,7 @@ impl Tee {
         now: Instant,
     ) -> Option<Instant> {
         let live = self.branches.iter().filter(|branch| branch.is_live());
-        let idle = live.map(|branch| branch.idle_at(LIVE_IDLE));
+        let idle = live.map(Branch::leave_at);
         let idle = idle.filter(|at| is_done && *at > now).min();
         let recheck = recheck_at.filter(|_| !is_done);
         let times = [idle, recheck, stage.stats.due(), stage.signals.grace_end()];

@@ -9,6 +9,14 @@ use crate::serve::tee::branch::{Branch, BranchKind, Failure, Sink};
 use crate::serve::tee::spill::SpillEnd;
 use crate::stream::lasting_pipe::LastingPipe;
 
+/// After the end of the input, rv-tee no longer waits for a live branch to which it could write
+/// nothing for this long.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// After the end of the input, rv-tee waits for the first reader of a live branch up to this long
+/// after the start of the branch.
+const FIRST_READER_MAX: Duration = Duration::from_secs(5);
+
 impl Branch {
     /// Whether any line still waits to be delivered.
     pub fn is_waiting(&self) -> bool {
@@ -27,18 +35,23 @@ impl Branch {
         self.has_failed() || (!self.is_waiting() && has_reader)
     }
 
-    /// Whether all lines are delivered, or no byte was written for longer than `idle`.
-    pub fn is_done_or_idle(&self, idle: Duration, now: Instant) -> bool {
+    /// Whether rv-tee may leave this live branch at the end of the input: all lines are
+    /// delivered, the reader has gone, or [`leave_at`](Branch::leave_at) has passed.
+    pub fn may_be_left(&self, now: Instant) -> bool {
         let has_reader = self.pipe().is_none_or(LastingPipe::has_reader);
-        self.has_failed()
-            || self.sending.is_empty()
-            || !has_reader
-            || now.saturating_duration_since(self.last_written_at) > idle
+        let is_delivered = self.sending.is_empty() && has_reader;
+        let is_reader_gone = self.had_reader && !has_reader;
+        self.has_failed() || is_delivered || is_reader_gone || now > self.leave_at()
     }
 
-    /// The time at which [`is_done_or_idle`](Branch::is_done_or_idle) becomes true if no byte is
-    /// written until then.
-    pub fn idle_at(&self, idle: Duration) -> Instant {
+    /// The time after which rv-tee no longer waits for this live branch if no byte is
+    /// written until then. The first reader gets longer: it may still be starting, and if
+    /// rv-tee exited before it opens the pipe, it would wait forever for a writer.
+    pub fn leave_at(&self) -> Instant {
+        let idle = match self.pipe().is_some() && !self.had_reader {
+            true => FIRST_READER_MAX,
+            false => IDLE_MAX,
+        };
         self.last_written_at + idle
     }
 

@@ -82,8 +82,10 @@ pub struct Branch {
     blocked: Duration,
     /// The reason why nothing more can be written; `None` if the branch works.
     failure: Option<Failure>,
-    /// When bytes were last written.
+    /// When bytes were last written; at first, the start of the branch.
     last_written_at: Instant,
+    /// Whether the pipe of the branch ever had a reader.
+    had_reader: bool,
     /// How long the branch may still delay the others.
     delay_budget: DelayBudget,
     catch_up: CatchUp,
@@ -105,6 +107,7 @@ impl Branch {
             blocked: Duration::ZERO,
             failure: None,
             last_written_at: Instant::now(),
+            had_reader: false,
             delay_budget: DelayBudget::new(Instant::now()),
             catch_up: CatchUp::new(Instant::now()),
             reported_losses: SpillLosses::default(),
@@ -375,6 +378,7 @@ impl Branch {
         };
         let had_reader = pipe.has_reader();
         let has_reader = pipe.look_for_reader();
+        self.had_reader |= has_reader;
         if had_reader && !has_reader {
             self.handle_closed_reader(report);
         }
