@@ -8,7 +8,7 @@
 //! - `wire`: the data: lines, and the records in them;
 //! - `stream`: the carriers of records: standard streams, files, pipes and archives;
 //! - `stage`: the common parts of each program: flags, messages, signals and
-//! statistics;
+//!   statistics;
 //! - `join`: records of several streams, brought together by `messageId`;
 //! - `serve`: the path of one request, from its client to its answer;
 //! - `model`: models and their files;
