@@ -320,19 +320,16 @@ impl Lists {
 
     /// The set of categories with the number `threshold`: one bit for each category.
     fn categories(&self, threshold: f64) -> Result<Vec<u32>, String> {
-        let number = threshold as usize;
-        let bounds = (
-            self.category_starts.get(number),
-            self.category_starts.get(number + 1),
-        );
-        let (Some(start), Some(end)) = bounds else {
+        // A threshold that is no index saturates, and has no bounds.
+        let mut bounds = self.category_starts.iter().skip(threshold as usize);
+        let (Some(start), Some(end)) = (bounds.next(), bounds.next()) else {
             return Err("names a set of categories that does not exist".to_owned());
         };
         let words = self.category_words.get(*start..*end);
         let words = words.ok_or("has sets of categories that do not exist")?;
-        let bits = (0u32..).zip(words).flat_map(|(word, bits)| {
+        let bits = (0u32..).step_by(32).zip(words).flat_map(|(first, bits)| {
             let set = (0..32).filter(move |bit| bits >> bit & 1 == 1);
-            set.map(move |bit| word * 32 + bit)
+            set.map(move |bit| first + bit)
         });
         Ok(bits.collect())
     }
