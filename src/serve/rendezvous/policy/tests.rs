@@ -195,6 +195,13 @@ fn a_preference_gives_each_next_model_an_equal_part_of_the_deadline() {
         },
     ];
     assert_eq!(policy.steps, expected);
+    let expected = Expected {
+        models: vec![model("dt", 1), model("lr", 0)],
+        is_written: false,
+    };
+    assert_eq!(policy.expected, Some(expected));
+    let any = Policy::from_preference(&["*".to_owned()], Duration::from_millis(100)).unwrap();
+    assert_eq!(any.expected, None);
     assert!(Policy::from_preference(&["dt".to_owned()], Duration::from_secs(1)).is_err());
 }
 
