@@ -9,11 +9,11 @@ use std::rc::Rc;
 
 use anyhow::Result;
 
-use crate::join::kept_score::{KeptScore, outcome_text};
+use crate::join::kept_score::KeptScore;
 use crate::join::request_id::{RECORDING_SEED, RequestId, hash_id};
 use crate::stage::Stage;
 use crate::wire::lines::{KeptLine, Line};
-use crate::wire::message::{Request, Score};
+use crate::wire::message::{OutcomeKind, Request, Score};
 use crate::wire::micros::Micros;
 use crate::wire::reject::Reject;
 use crate::wire::text::Text;
@@ -92,7 +92,7 @@ enum BatchEntry {
         model_version: u64,
         model_hash: Option<Piece>,
         at: Micros,
-        failed: bool,
+        kind: OutcomeKind,
         outcome: Piece,
     },
     Bad(Box<BadLine>),
@@ -158,7 +158,6 @@ impl Batch {
                 )
             })?,
         };
-        let (failed, outcome) = outcome_text(score.outcome);
         let time = score.timestamp.unwrap_or(last);
         let entry = BatchEntry::Score {
             time,
@@ -167,8 +166,8 @@ impl Batch {
             model_version: score.model_version,
             model_hash: score.model_hash.map(|hash| self.put(&hash)),
             at: at.max(Micros(0)),
-            failed,
-            outcome: self.put(outcome),
+            kind: score.outcome.kind(),
+            outcome: self.put(score.outcome.text()),
         };
         self.entries.push(entry);
         Ok(time)
@@ -247,7 +246,7 @@ impl Iterator for BatchRecords {
                 model_version,
                 model_hash,
                 at,
-                failed,
+                kind,
                 outcome,
             } => RecordedEntry {
                 time,
@@ -257,7 +256,7 @@ impl Iterator for BatchRecords {
                     model_version,
                     model_hash: model_hash.map(|hash| self.text(hash)),
                     at,
-                    failed,
+                    kind,
                     outcome: self.text(outcome),
                 }),
             },
@@ -312,7 +311,7 @@ mod tests {
         };
         assert_eq!(&*score.model_name, "dt");
         assert_eq!(&*score.outcome, r#"{"modelName":"d\u0074"}"#);
-        assert!(score.failed && score.model_hash.is_none());
+        assert!(score.kind == OutcomeKind::Failure && score.model_hash.is_none());
     }
 
     #[test]

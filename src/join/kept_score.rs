@@ -1,7 +1,7 @@
 //! A score that is kept until its request is decided.
 
 use crate::wire::decision::Candidate;
-use crate::wire::message::{Outcome, Score};
+use crate::wire::message::{OutcomeKind, Score};
 use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
@@ -16,8 +16,8 @@ pub struct KeptScore {
     pub model_hash: Option<Text>,
     /// The arrival of the score, measured from its request's origin.
     pub at: Micros,
-    /// Whether the model failed.
-    pub failed: bool,
+    /// Whether `outcome` is a result, a refusal or another error.
+    pub kind: OutcomeKind,
     /// The result, or the error, as JSON text.
     pub outcome: Text,
 }
@@ -25,20 +25,19 @@ pub struct KeptScore {
 impl KeptScore {
     /// A copy of a score that arrived at `at`.
     pub fn of(score: &Score, at: Micros) -> KeptScore {
-        let (failed, outcome) = outcome_text(score.outcome);
         KeptScore {
             model_name: Text::from(&*score.model_name),
             model_version: score.model_version,
             model_hash: score.model_hash.as_deref().map(Text::from),
             at,
-            failed,
-            outcome: outcome.into(),
+            kind: score.outcome.kind(),
+            outcome: score.outcome.text().into(),
         }
     }
 
     /// A copy of a decision's candidate. The error names the fault.
     pub fn of_candidate(candidate: &Candidate) -> Result<KeptScore, String> {
-        let (failed, outcome) = outcome_text(candidate.outcome()?);
+        let outcome = candidate.outcome()?;
         // A rendezvous writes a fate for each score, so a candidate without a fate is
         // refused.
         candidate.fate()?;
@@ -47,8 +46,8 @@ impl KeptScore {
             model_version: candidate.model_version()?,
             model_hash: candidate.model_hash().map(|hash| Text::from(&*hash)),
             at: candidate.arrived_after()?,
-            failed,
-            outcome: outcome.into(),
+            kind: outcome.kind(),
+            outcome: outcome.text().into(),
         })
     }
 
@@ -61,15 +60,6 @@ impl KeptScore {
 
 /// The number of bytes that the texts of a copy of `score` take.
 pub fn score_text_bytes(score: &Score) -> usize {
-    let (_, outcome) = outcome_text(score.outcome);
     let hash = score.model_hash.as_ref().map_or(0, |hash| hash.len());
-    score.model_name.len() + outcome.len() + hash
-}
-
-/// Returns whether an outcome is an error, and its JSON text.
-pub fn outcome_text(outcome: Outcome<'_>) -> (bool, &str) {
-    match outcome {
-        Outcome::Result(text) => (false, text),
-        Outcome::Error(text) => (true, text),
-    }
+    score.model_name.len() + score.outcome.text().len() + hash
 }

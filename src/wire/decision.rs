@@ -3,13 +3,18 @@
 
 use std::borrow::Cow;
 
-use crate::wire::message::{Field, Outcome, Record};
+use crate::wire::message::{Field, Outcome, Record, answering_model};
 use crate::wire::micros::Micros;
 use crate::wire::object::{Object, array_items, decode_string};
 use crate::wire::reject::Reject;
 
 /// The members that a rendezvous adds to the request in a decision.
-pub const DECISION_FIELDS: [Field; 3] = [Field::ModelResult, Field::Provenance, Field::Candidates];
+pub const DECISION_FIELDS: [Field; 4] = [
+    Field::ModelResult,
+    Field::ModelError,
+    Field::Provenance,
+    Field::Candidates,
+];
 
 /// A recorded decision. [`Decision::candidates`] reads its candidates.
 #[derive(Clone, Debug)]
@@ -18,9 +23,13 @@ pub struct Decision<'a> {
     pub message_id: Cow<'a, str>,
     /// When the request was accepted.
     pub timestamp: Micros,
-    /// The answer, as JSON text.
+    /// The answer, as JSON text. It is null for a refusal.
     pub model_result: &'a str,
-    /// The model that answered, such as `dt@1`; `None` for the policy's default.
+    /// The error of the model that refused the request, as JSON text; `None` if the
+    /// answer is not a refusal.
+    pub model_error: Option<&'a str>,
+    /// The model that answered or refused, such as `dt@1`; `None` for the policy's
+    /// default.
     pub model: Option<String>,
     /// The name of the rule that gave the answer.
     pub reason: Cow<'a, str>,
@@ -54,13 +63,13 @@ impl<'a> Decision<'a> {
         let version: Option<u64> = rendezvous
             .get("modelVersion")
             .and_then(|raw| raw.parse().ok());
-        let name = Object::parse(model_result)
-            .ok()
-            .and_then(|result| result.get("modelName").and_then(decode_string));
+        let model_error = record.refusal();
+        let name = answering_model(model_result, model_error);
         Ok(Decision {
             message_id,
             timestamp,
             model_result,
+            model_error,
             model: version
                 .zip(name)
                 .map(|(version, name)| format!("{name}@{version}")),

@@ -27,6 +27,7 @@ mod http_sites;
 mod pipelines;
 mod readme;
 mod records;
+mod refusals;
 mod rendezvous;
 mod replay;
 mod request;

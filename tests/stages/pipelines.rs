@@ -63,7 +63,7 @@ fn assert_balanced(workdir: &Workdir) {
     let of = |name| stat(workdir, "rendezvous.json", name);
     assert_eq!(
         of("requests"),
-        of("answersByModels") + of("defaults") + of("repeated")
+        of("answersByModels") + of("refused") + of("defaults") + of("repeated")
     );
     let fates = ["used", "unused", "late", "duplicate", "orphaned", "failed"];
     assert_eq!(of("scores"), fates.map(of).iter().sum::<u64>());

@@ -22,17 +22,17 @@ modelResult = { modelName = \"default\", result = 0 }
 });
 
 /// A rendezvous, and the ends of its pipes that the test uses.
-struct Scene {
-    workdir: Workdir,
+pub struct Scene {
+    pub workdir: Workdir,
     running: Running,
     requests: File,
-    dt: File,
-    lr: File,
-    responses: BufReader<File>,
+    pub dt: File,
+    pub lr: File,
+    pub responses: BufReader<File>,
 }
 
 impl Scene {
-    fn start(policy: &str, flags: &[&str]) -> Scene {
+    pub fn start(policy: &str, flags: &[&str]) -> Scene {
         Scene::start_with(Workdir::new(), policy, flags, |run| run)
     }
 
@@ -67,7 +67,7 @@ impl Scene {
         }
     }
 
-    fn request(&mut self, id: &str) {
+    pub fn request(&mut self, id: &str) {
         writeln!(self.requests, "{}", request_at(id, now())).unwrap();
     }
 
@@ -84,13 +84,13 @@ impl Scene {
     }
 
     /// Ends all inputs, and checks that the counts add up.
-    fn end(self) -> Workdir {
+    pub fn end(self) -> Workdir {
         drop((self.requests, self.dt, self.lr));
         self.running.wait().assert_status(0);
         let of = |name| stat(&self.workdir, "stats.json", name);
         assert_eq!(
             of("requests"),
-            of("answersByModels") + of("defaults") + of("repeated")
+            of("answersByModels") + of("refused") + of("defaults") + of("repeated")
         );
         let fates = ["used", "unused", "late", "duplicate", "orphaned", "failed"];
         assert_eq!(of("scores"), fates.map(of).iter().sum::<u64>());

@@ -221,7 +221,7 @@ fn assert_balanced(up: &Up) {
     let of = |name: &str| stats[name].as_u64().unwrap();
     assert_eq!(
         of("requests"),
-        of("answersByModels") + of("defaults") + of("repeated")
+        of("answersByModels") + of("refused") + of("defaults") + of("repeated")
     );
     let fates = ["used", "unused", "late", "duplicate", "orphaned", "failed"];
     assert_eq!(of("scores"), fates.map(of).iter().sum::<u64>());

@@ -70,7 +70,7 @@ impl Agreement {
 }
 
 /// A candidate's model, such as `dt@1`, and the text of its result. Returns `None` for an
-/// error. A candidate without a version has version 0, like a score without a version.
+/// error, also if the error is a refusal and the answer. A candidate without a version has version 0, like a score without a version.
 fn answer<'a>(candidate: &Candidate<'a>) -> Option<(String, &'a str)> {
     let name = candidate.model_name().ok()?;
     let version = candidate.model_version().unwrap_or(0);
@@ -115,6 +115,7 @@ mod tests {
             candidate("dt", 1, "\"1\""),
             candidate("dt", 1, "1"),
             r#"{"modelName":"x","modelVersion":1,"error":{"message":"no"}}"#.to_owned(),
+            r#"{"modelName":"y","modelVersion":1,"error":{"status":422},"fate":"used"}"#.to_owned(),
             "7".to_owned(),
         ];
         let agreement = of(&format!("[{}]", all.join(","))).unwrap();

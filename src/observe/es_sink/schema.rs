@@ -47,6 +47,9 @@ const ANSWER: Fields = &[
 const FAILURE: Fields = &[
     ("modelName", FieldType::Keyword),
     ("message", FieldType::Text),
+    ("status", FieldType::Long),
+    // A server may name any members in the body of an error.
+    ("body", FieldType::NotIndexed),
 ];
 
 const CANDIDATE: Fields = &[
@@ -101,6 +104,7 @@ pub const RECORD: Fields = &[
     ("error", FieldType::Object(FAILURE)),
     ("previous", FieldType::Object(ANSWER)),
     ("modelResult", FieldType::Object(ANSWER)),
+    ("modelError", FieldType::Object(FAILURE)),
     ("candidates", FieldType::Nested(CANDIDATE)),
     ("agreement", FieldType::Object(AGREEMENT)),
     ("provenance", FieldType::Object(PROVENANCE)),

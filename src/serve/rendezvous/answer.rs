@@ -6,14 +6,43 @@ use crate::serve::rendezvous::decision::Choice;
 use crate::serve::rendezvous::policy::Policy;
 use crate::wire::text::Text;
 
+/// What the client gets, as JSON text.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AnswerContent {
+    /// The result of the model that won.
+    Result(Text),
+    /// The error of a model that refused the request.
+    Refusal(Text),
+    /// The policy's default; null if the policy has none.
+    Default(Text),
+}
+
+impl AnswerContent {
+    /// The value of `modelResult`. It is null for a refusal.
+    pub fn model_result(&self) -> &str {
+        match self {
+            AnswerContent::Result(text) | AnswerContent::Default(text) => text,
+            AnswerContent::Refusal(_) => "null",
+        }
+    }
+
+    /// The value of `modelError`, which only a refusal has.
+    pub fn model_error(&self) -> Option<&str> {
+        match self {
+            AnswerContent::Refusal(text) => Some(text),
+            AnswerContent::Result(_) | AnswerContent::Default(_) => None,
+        }
+    }
+}
+
 /// The answer to one request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     /// The whole request.
     pub request: Text,
-    /// The winning result, or the policy's default, as JSON text.
-    pub model_result: Text,
-    /// The name and version of the model that won; `None` for the default.
+    /// What the client gets.
+    pub content: AnswerContent,
+    /// The name and version of the model that won or refused; `None` for the default.
     pub model: Option<(Text, u64)>,
     /// The time of the answer, and the rule that gave it.
     pub choice: Choice,

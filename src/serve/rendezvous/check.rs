@@ -58,14 +58,8 @@ fn describe(policy: &Policy) -> String {
     );
     describe_shares(&mut text, policy);
     describe_steps(&mut text, policy);
-    if !policy.expect.is_empty() {
-        let names: Vec<String> = policy.expect.iter().map(ToString::to_string).collect();
-        let _ = writeln!(
-            text,
-            "  when {} have all reported, errors included: the later steps apply at once",
-            names.join(", ")
-        );
-    }
+    describe_refusals(&mut text, policy);
+    describe_expected(&mut text, policy);
     let _ = match &*policy.default {
         "null" => writeln!(text, "  at {deadline}: no answer (504 over HTTP)"),
         default => writeln!(text, "  at {deadline}: the default, {default}"),
@@ -86,8 +80,8 @@ fn describe_shares(text: &mut String, policy: &Policy) {
     for share in &policy.shares {
         let _ = writeln!(
             text,
-            "  {} <= u < {} ({} % of the requests): only {} may answer until {}, then the steps \
-             apply",
+            "  {} <= u < {} ({} % of the requests): only {} may answer or refuse until {}, then \
+             the steps apply",
             share.draws.start,
             share.draws.end,
             percent(share.draws.end - share.draws.start),
@@ -118,6 +112,53 @@ fn describe_steps(text: &mut String, policy: &Policy) {
     }
 }
 
+/// Describes which refusals are answers.
+fn describe_refusals(text: &mut String, policy: &Policy) {
+    let mut before = None;
+    for step in &policy.steps {
+        let first = step.first_model();
+        if before == Some(first) {
+            continue;
+        }
+        before = Some(first);
+        let after = ms(step.after);
+        let _ = match first {
+            Some(model) => writeln!(
+                text,
+                "  from {after}: a refusal by {model} is the answer, too"
+            ),
+            None => writeln!(text, "  from {after}: no refusal is an answer"),
+        };
+    }
+    text.push_str(
+        "  a refusal is an error with a status from 400 to 499, but not 401, 403, 407, 408, 425 or 429\n",
+    );
+}
+
+/// Describes which reports end the wait for further scores.
+fn describe_expected(text: &mut String, policy: &Policy) {
+    let Some(expected) = &policy.expected else {
+        text.push_str(
+            "  any model may answer and `expect` names none: no number of reports ends the wait\n",
+        );
+        return;
+    };
+    if expected.models.is_empty() {
+        text.push_str("  no step names a model: outside of the shares nobody is waited for\n");
+        return;
+    }
+    let names: Vec<String> = expected.models.iter().map(ToString::to_string).collect();
+    let source = match expected.is_written {
+        true => "",
+        false => " (the models that the steps name, since there is no `expect`)",
+    };
+    let _ = writeln!(
+        text,
+        "  when {} have all reported, errors included: the later steps apply at once{source}",
+        names.join(", ")
+    );
+}
+
 fn selector_text(selector: &Selector) -> String {
     match selector {
         Selector::Model(model) => model.to_string(),
@@ -145,7 +186,8 @@ fn warnings(policy: &Policy) -> Vec<String> {
         }
     }
     if policy.steps.is_empty() {
-        let message = "no [[prefer]] step: every request outside of the shares gets the default";
+        let message = "no [[prefer]] step: every request outside of the shares gets the default at \
+                       once";
         warnings.push(message.to_owned());
     }
     warnings
@@ -187,7 +229,7 @@ fn warn_of_later_steps(warnings: &mut Vec<String>, policy: &Policy) {
 }
 
 fn warn_of_unexpected_models(warnings: &mut Vec<String>, policy: &Policy) {
-    if policy.expect.is_empty() {
+    if policy.expected.as_ref().is_none_or(|it| !it.is_written) {
         return;
     }
     let mut seen = HashSet::new();
@@ -256,12 +298,64 @@ mod tests {
             lines[1..],
             [
                 "each request draws a number u by /messageId with salt \"s\":",
-                "  0 <= u < 0.05 (5 % of the requests): only dt@2 may answer until 80 ms, then the steps apply",
+                "  0 <= u < 0.05 (5 % of the requests): only dt@2 may answer or refuse until 80 ms, then the steps apply",
                 "  from 0 ms: no model may answer; scores gather until 2.5 ms",
                 "  from 2.5 ms: the first score of dt@1, any model that no share names; if several are there, this order decides",
+                "  from 2.5 ms: a refusal by dt@1 is the answer, too",
+                "  a refusal is an error with a status from 400 to 499, but not 401, 403, 407, 408, 425 or 429",
                 "  when dt@1, lr@0 have all reported, errors included: the later steps apply at once",
                 "  at 100 ms: no answer (504 over HTTP)",
             ]
+        );
+    }
+
+    #[test]
+    fn the_description_says_whose_refusals_and_reports_count() {
+        let lines = |steps: &str| {
+            let policy = format!("deadline_ms = 100\n{steps}");
+            let policy = Policy::parse(&policy, "policy").unwrap();
+            let text = describe(&policy);
+            let told = |line: &&str| line.contains("refusal by") || line.contains("no refusal");
+            let refusals: Vec<String> = text.lines().filter(told).map(str::to_owned).collect();
+            let last = text.lines().rev().nth(1).unwrap().to_owned();
+            (refusals.join("\n"), last)
+        };
+        let step = |after: u8, models: &str| {
+            format!("[[prefer]]\nafter_ms = {after}\nmodels = [{models}]\n")
+        };
+        let by_name = [
+            step(0, "\"a@1\""),
+            step(5, "\"a@1\", \"b@2\""),
+            step(9, "\"b@2\""),
+        ];
+        assert_eq!(
+            lines(&by_name.concat()),
+            (
+                "  from 0 ms: a refusal by a@1 is the answer, too\n  \
+                 from 9 ms: a refusal by b@2 is the answer, too"
+                    .to_owned(),
+                "  when a@1, b@2 have all reported, errors included: the later steps apply at \
+                 once (the models that the steps name, since there is no `expect`)"
+                    .to_owned()
+            )
+        );
+        let any = [step(0, "\"a@1\""), step(5, "\"*\", \"a@1\"")];
+        assert_eq!(
+            lines(&any.concat()),
+            (
+                "  from 0 ms: a refusal by a@1 is the answer, too\n  \
+                 from 5 ms: no refusal is an answer"
+                    .to_owned(),
+                "  any model may answer and `expect` names none: no number of reports ends the \
+                 wait"
+                    .to_owned()
+            )
+        );
+        let share =
+            "[split]\nkey = \"messageId\"\n[[share]]\nmodel = \"a@1\"\nfrom = 0.0\nto = 0.5";
+        assert_eq!(
+            lines(share).1,
+            "  no step names a model: outside of the shares nobody is waited for"
         );
     }
 
@@ -326,6 +420,6 @@ mod tests {
         let is_odd =
             |it: char| it != '\n' && (it.is_control() || it == '\u{2028}' || it == '\u{202e}');
         assert!(!shown.contains(is_odd), "{shown:?}");
-        assert_eq!(shown.lines().count(), 3);
+        assert_eq!(shown.lines().count(), 6);
     }
 }

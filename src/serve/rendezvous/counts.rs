@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::serve::rendezvous::answer::Answer;
+use crate::serve::rendezvous::answer::{Answer, AnswerContent};
 use crate::serve::rendezvous::decision::Reason;
 use crate::serve::rendezvous::fate::Fate;
 use crate::stage::stats::{Latencies, Snapshot};
@@ -24,6 +24,8 @@ pub struct RendezvousCounts {
     pub defaults: u64,
     /// Requests that a model answered.
     pub by_models: u64,
+    /// Requests that a model refused.
+    pub refused: u64,
     /// The number of answers of each model, sorted by name, then version.
     by_model: Vec<((Text, u64), u64)>,
     /// Answers by further models, which are not counted by name.
@@ -56,7 +58,15 @@ impl RendezvousCounts {
         let choice = answer.choice;
         self.by_reason[choice.reason as usize] += 1;
         self.answered_after.record(choice.at);
-        let Some((name, version)) = &answer.model else {
+        let model = match &answer.content {
+            AnswerContent::Result(_) => answer.model.as_ref(),
+            AnswerContent::Refusal(_) => {
+                self.refused += 1;
+                return;
+            }
+            AnswerContent::Default(_) => None,
+        };
+        let Some((name, version)) = model else {
             self.defaults += 1;
             return;
         };
@@ -101,9 +111,10 @@ impl RendezvousCounts {
     /// Whether the counts of a finished run add up.
     #[cfg(test)]
     pub fn is_balanced(&self) -> bool {
-        let answered = self.by_models + self.defaults;
+        let answered = self.by_models + self.refused + self.defaults;
         let fates = self.used + self.unused + self.late + self.duplicate;
         self.requests == answered + self.repeated
+            && self.used == self.by_models + self.refused
             && self.scores == fates + self.orphaned + self.failed
             && answered == self.by_reason.iter().sum::<u64>()
     }
@@ -114,6 +125,7 @@ impl RendezvousCounts {
         let snapshot = Snapshot::default()
             .count("requests", self.requests)
             .count("answersByModels", self.by_models)
+            .count("refused", self.refused)
             .count("defaults", self.defaults)
             .count("repeated", self.repeated)
             .gauge("open", open as u64);
@@ -157,7 +169,7 @@ mod tests {
         for number in 0..3 * MODELS_MAX as u64 {
             counts.answer(&Answer {
                 request: "{}".into(),
-                model_result: "{}".into(),
+                content: AnswerContent::Result("{}".into()),
                 model: Some((format!("model-{number}").into(), number)),
                 choice: Choice {
                     winner: Some(0),

@@ -13,7 +13,7 @@ use crate::stage::report::{escaped, shown};
 use crate::stream::address::Address;
 use crate::stream::output::Output;
 use crate::wire::decision::{Candidate, Decision};
-use crate::wire::message::{Outcome, Record};
+use crate::wire::message::{Outcome, OutcomeKind, Record};
 use crate::wire::micros::Micros;
 use crate::wire::object::{Object, decode_string};
 use crate::wire::reject::Reject;
@@ -106,7 +106,11 @@ fn write_score(text: &mut String, score: &ScoreEvent) {
         Outcome::Error(raw) => match Object::parse(raw) {
             Ok(error) => {
                 let message = error.get("message").and_then(decode_string);
-                format!("fails: {}", shown(&message.unwrap_or_default()))
+                let verb = match score.outcome.kind() {
+                    OutcomeKind::Refusal => "refuses",
+                    OutcomeKind::Result | OutcomeKind::Failure => "fails",
+                };
+                format!("{verb}: {}", shown(&message.unwrap_or_default()))
             }
             Err(_) => format!("says {}", shorten(raw)),
         },
@@ -130,17 +134,22 @@ fn write_answer(text: &mut String, decision: &Decision, at: Micros) {
         "preferred" => "the first step accepts it",
         "fallback" => "the current step accepts it",
         "settled" => "all expected models have reported, so the later steps count at once",
+        "refused" => "the model whose answer comes first refused the request",
         "default" => "no acceptable score arrived",
         "overflow" => "too many requests were open",
         "shutdown" => "the rendezvous or all models ended",
         _ => "this program does not know the reason",
     };
     let reason = escaped(&decision.reason);
-    let result = shorten(decision.model_result);
+    let (verb, answer) = match decision.model_error {
+        Some(error) => ("refuses", error),
+        None => ("answers", decision.model_result),
+    };
+    let answer = shorten(answer);
     write_event(
         text,
         at,
-        &format!("=> {who} answers, {reason}: {why}; {result}"),
+        &format!("=> {who} {verb}, {reason}: {why}; {answer}"),
     );
 }
 
@@ -172,6 +181,18 @@ mod tests {
              \x20      9.000 ms  dt@1 fails: \"no \\u{1b}[2J\" (failed)\n\
              \x20      9.000 ms  => lr@0 answers, settled: all expected models have reported, so the later steps count at once; {\"modelName\":\"lr\",\"result\":1}\n\
              \x20    120.500 ms  x@0 says 2 (late)\n"
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_told_as_the_answer() {
+        let line = br#"{"messageId":"a","timestamp":1644370787.5,"modelInput":{},"modelResult":null,"modelError":{"modelName":"dt","message":"no","status":422},"provenance":{"rendezvous":{"modelVersion":1,"reason":"refused","answeredAfter":9.000,"policyHash":"00ff"}},"candidates":[{"modelName":"lr","modelVersion":0,"arrivedAfter":3.000,"error":{"modelName":"lr","message":"busy","status":503},"fate":"failed"},{"modelName":"dt","modelVersion":1,"arrivedAfter":9.000,"error":{"modelName":"dt","message":"no","status":422},"fate":"used"}]}"#;
+        assert_eq!(
+            story(&Decision::parse(line).unwrap()).unwrap(),
+            "request \"a\", accepted 2022-02-09T01:39:47.500000Z, policy \"00ff\"\n\
+             \x20      3.000 ms  lr@0 fails: \"busy\" (failed)\n\
+             \x20      9.000 ms  dt@1 refuses: \"no\" (used)\n\
+             \x20      9.000 ms  => dt@1 refuses, refused: the model whose answer comes first refused the request; {\"modelName\":\"dt\",\"message\":\"no\",\"status\":422}\n"
         );
     }
 

@@ -3,7 +3,7 @@
 /// The fate of a score.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// The score is the answer.
+    /// The score is the answer: a result, or a refusal.
     Used,
     /// The score arrived in time, but is not the answer.
     Unused,
@@ -11,7 +11,7 @@ pub enum Fate {
     Late,
     /// An earlier score had the same name and version.
     Duplicate,
-    /// The score is an error.
+    /// The score is an error, and not the answer.
     Failed,
 }
 

@@ -3,11 +3,11 @@
 use std::rc::Rc;
 
 use crate::join::kept_score::{KeptScore, score_text_bytes};
-use crate::serve::rendezvous::answer::Answer;
+use crate::serve::rendezvous::answer::{Answer, AnswerContent};
 use crate::serve::rendezvous::decision::{Arrival, Choice, Reason, choose, choose_early};
 use crate::serve::rendezvous::fate::Fate;
 use crate::serve::rendezvous::policy::{NamedModel, Policy};
-use crate::wire::message::{Outcome, Score};
+use crate::wire::message::{OutcomeKind, Score};
 use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
@@ -120,7 +120,7 @@ impl FirstScore {
             model_version: self.score.model_version,
             named: self.named,
             at: self.score.at,
-            failed: self.score.failed,
+            kind: self.score.kind,
         }
     }
 
@@ -158,12 +158,7 @@ impl Mailbox {
     /// In service this is the score that is read first; in a recording it may be read
     /// later.
     pub fn take(&mut self, score: KeptScore, room: ScoreRoom) -> Taken {
-        let arrival = self.arrival(
-            &score.model_name,
-            score.model_version,
-            score.at,
-            score.failed,
-        );
+        let arrival = self.arrival(&score.model_name, score.model_version, score.at, score.kind);
         match self.admit(&arrival, score.text_bytes(), room) {
             Ok(admission) => self.insert(admission, score),
             Err(fate) => Taken::Refused(fate),
@@ -173,8 +168,8 @@ impl Mailbox {
     /// Adds a copy of a score that arrived at `at`, unless a limit is reached. A
     /// refused score is not copied.
     pub fn take_copy(&mut self, score: &Score, at: Micros, room: ScoreRoom) -> Taken {
-        let failed = matches!(score.outcome, Outcome::Error(_));
-        let arrival = self.arrival(&score.model_name, score.model_version, at, failed);
+        let kind = score.outcome.kind();
+        let arrival = self.arrival(&score.model_name, score.model_version, at, kind);
         match self.admit(&arrival, score_text_bytes(score), room) {
             Ok(admission) => self.insert(admission, KeptScore::of(score, at)),
             Err(fate) => Taken::Refused(fate),
@@ -186,14 +181,14 @@ impl Mailbox {
         model_name: &'a str,
         model_version: u64,
         at: Micros,
-        failed: bool,
+        kind: OutcomeKind,
     ) -> Arrival<'a> {
         Arrival {
             model_name,
             model_version,
             named: self.policy.index.find(model_name, model_version),
             at,
-            failed,
+            kind,
         }
     }
 
@@ -221,7 +216,7 @@ impl Mailbox {
                 bytes,
             }),
             (false, Some(_)) => Err(Fate::Duplicate),
-            (false, None) => Err(self.fate_of_loser(arrival.at, arrival.failed)),
+            (false, None) => Err(self.fate_of_loser(arrival.at, arrival.kind)),
         }
     }
 
@@ -290,13 +285,13 @@ impl Mailbox {
     }
 
     /// The fate of a score that is neither the answer nor a duplicate.
-    fn fate_of_loser(&self, at: Micros, failed: bool) -> Fate {
+    fn fate_of_loser(&self, at: Micros, kind: OutcomeKind) -> Fate {
         if at > self.policy.deadline {
             Fate::Late
-        } else if failed {
-            Fate::Failed
-        } else {
+        } else if kind == OutcomeKind::Result {
             Fate::Unused
+        } else {
+            Fate::Failed
         }
     }
 
@@ -329,9 +324,12 @@ impl Mailbox {
         let winner = choice.winner.map(|winner| &self.firsts[winner].score);
         Answer {
             request: self.request.clone(),
-            model_result: match winner {
-                Some(winner) => winner.outcome.clone(),
-                None => self.policy.default.clone(),
+            content: match winner {
+                Some(winner) if winner.kind == OutcomeKind::Result => {
+                    AnswerContent::Result(winner.outcome.clone())
+                }
+                Some(winner) => AnswerContent::Refusal(winner.outcome.clone()),
+                None => AnswerContent::Default(self.policy.default.clone()),
             },
             model: winner.map(|winner| (winner.model_name.clone(), winner.model_version)),
             choice,
@@ -343,9 +341,10 @@ impl Mailbox {
     pub fn fates(&self, choice: Choice) -> impl Iterator<Item = (&KeptScore, Fate)> {
         let firsts = self.firsts.iter().enumerate();
         let firsts = firsts.map(move |(place, FirstScore { score, .. })| {
-            let fate = match self.fate_of_loser(score.at, score.failed) {
-                Fate::Unused if choice.winner == Some(place) => Fate::Used,
-                fate => fate,
+            let is_winner = choice.winner == Some(place);
+            let fate = match is_winner {
+                true => Fate::Used,
+                false => self.fate_of_loser(score.at, score.kind),
             };
             (score, fate)
         });
@@ -371,7 +370,7 @@ mod tests {
             model_version: model,
             model_hash: None,
             at: Micros(at),
-            failed: false,
+            kind: OutcomeKind::Result,
             outcome: "1".into(),
         }
     }

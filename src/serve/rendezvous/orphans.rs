@@ -316,6 +316,7 @@ impl IdQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::message::OutcomeKind;
     use proptest::prelude::*;
 
     fn score(at: i64, text: &str) -> KeptScore {
@@ -324,7 +325,7 @@ mod tests {
             model_version: 1,
             model_hash: None,
             at: Micros(at),
-            failed: false,
+            kind: OutcomeKind::Result,
             outcome: text.into(),
         }
     }

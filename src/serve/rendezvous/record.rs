@@ -4,15 +4,16 @@ use crate::serve::rendezvous::answer::Answer;
 use crate::serve::rendezvous::decision::Choice;
 use crate::serve::rendezvous::mailbox::Mailbox;
 use crate::wire::decision::DECISION_FIELDS;
-use crate::wire::message::{Field, Record};
+use crate::wire::message::{Field, OutcomeKind, Record};
 use crate::wire::object::ObjectWriter;
 
 /// The members of a request that its response does not copy. The response does not tell
-/// the client the names of streams, and it has new values for the other two members.
-const NOT_IN_RESPONSE: [Field; 4] = [
+/// the client the names of streams, and it has new values for the other members.
+const NOT_IN_RESPONSE: [Field; 5] = [
     Field::ScoreTopic,
     Field::ReturnAddress,
     Field::ModelResult,
+    Field::ModelError,
     Field::Provenance,
 ];
 
@@ -43,10 +44,13 @@ pub fn write_decision(mailbox: &Mailbox, choice: Choice, out: &mut Vec<u8>) -> R
             if let Some(hash) = &score.model_hash {
                 entry.string("modelHash", hash);
             }
-            let outcome = if score.failed { "error" } else { "result" };
+            let outcome = match score.kind {
+                OutcomeKind::Result => Field::Result,
+                OutcomeKind::Refusal | OutcomeKind::Failure => Field::Error,
+            };
             entry
                 .display("arrivedAfter", score.at.as_millis())
-                .raw(outcome, &score.outcome)
+                .raw(outcome.name(), &score.outcome)
                 .string("fate", fate.name());
         },
     );
@@ -57,20 +61,19 @@ pub fn write_decision(mailbox: &Mailbox, choice: Choice, out: &mut Vec<u8>) -> R
 
 fn write_answer(record: &Record, answer: &Answer, writer: &mut ObjectWriter) -> Result<(), String> {
     let provenance = record.provenance()?;
-    writer.raw("modelResult", &answer.model_result).object_with(
-        "provenance",
-        provenance.as_ref(),
-        "rendezvous",
-        |entry| {
-            match &answer.model {
-                Some((_, version)) => entry.display("modelVersion", version),
-                None => entry.raw("modelVersion", "null"),
-            };
-            entry
-                .string("reason", answer.choice.reason.name())
-                .display("answeredAfter", answer.choice.at.as_millis())
-                .string("policyHash", &answer.policy.hash);
-        },
-    );
+    writer.raw("modelResult", answer.content.model_result());
+    if let Some(error) = answer.content.model_error() {
+        writer.raw("modelError", error);
+    }
+    writer.object_with("provenance", provenance.as_ref(), "rendezvous", |entry| {
+        match &answer.model {
+            Some((_, version)) => entry.display("modelVersion", version),
+            None => entry.raw("modelVersion", "null"),
+        };
+        entry
+            .string("reason", answer.choice.reason.name())
+            .display("answeredAfter", answer.choice.at.as_millis())
+            .string("policyHash", &answer.policy.hash);
+    });
     Ok(())
 }

@@ -4,9 +4,12 @@
 //! removes its own members and appends the new ones at the end; all other members keep
 //! their exact bytes.
 
+mod outcome;
 mod quick;
 
 use std::borrow::Cow;
+
+pub use crate::wire::message::outcome::{Outcome, OutcomeKind};
 
 use crate::wire::micros::Micros;
 use crate::wire::object::{Object, ObjectWriter, decode_string};
@@ -36,12 +39,14 @@ pub enum Field {
     Previous,
     /// The answer that the rendezvous chose.
     ModelResult,
+    /// The refusal that is the answer.
+    ModelError,
     /// All scores of a request, in its decision.
     Candidates,
 }
 
 /// The keys of all fields, in the order of [`Field`].
-const FIELDS: [&str; 11] = [
+const FIELDS: [&str; 12] = [
     "messageId",
     "timestamp",
     "modelInput",
@@ -52,6 +57,7 @@ const FIELDS: [&str; 11] = [
     "error",
     "previous",
     "modelResult",
+    "modelError",
     "candidates",
 ];
 
@@ -75,6 +81,7 @@ impl Field {
             "error" => Field::Error,
             "previous" => Field::Previous,
             "modelResult" => Field::ModelResult,
+            "modelError" => Field::ModelError,
             "candidates" => Field::Candidates,
             _ => return None,
         })
@@ -180,6 +187,11 @@ impl<'a> Record<'a> {
             .transpose()
     }
 
+    /// The error of the model that refused the request, in a response or a decision.
+    pub fn refusal(&self) -> Option<&'a str> {
+        self.get(Field::ModelError).filter(|raw| *raw != "null")
+    }
+
     /// Begins a copy of the record without the fields `owned`, which the caller then
     /// appends.
     pub fn rewrite<'o>(&self, out: &'o mut Vec<u8>, owned: &[Field]) -> ObjectWriter<'o> {
@@ -282,15 +294,6 @@ pub struct Score<'a> {
     pub outcome: Outcome<'a>,
 }
 
-/// The outcome of an evaluation, as JSON text.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome<'a> {
-    /// The object under `result`.
-    Result(&'a str),
-    /// The object under `error`.
-    Error(&'a str),
-}
-
 impl<'a> Score<'a> {
     /// Parses a score from its line. The error describes the fault.
     pub fn parse(line: &'a [u8]) -> Result<Score<'a>, Reject> {
@@ -361,9 +364,13 @@ impl<'a> Score<'a> {
 pub struct Response<'a> {
     /// The id of the request that was answered.
     pub message_id: Cow<'a, str>,
-    /// Whether the policy chose an answer.
+    /// Whether `modelResult` is an answer. It is null for a refusal, and if no model
+    /// answered and the policy has no default.
     pub has_answer: bool,
-    /// The model as `dt@1`, or only its name if it has no version. `None` also for an
+    /// The error of the model that refused the request, as JSON text; `None` if the
+    /// answer is not a refusal.
+    pub refusal: Option<&'a str>,
+    /// The model that answered or refused, as `dt@1`, or only its name if it has no version. `None` also for an
     /// invalid name: any program can write a response.
     pub model: Option<String>,
     /// The reason for the policy's choice.
@@ -379,10 +386,8 @@ impl<'a> Response<'a> {
             .and_then(|all| all.get("rendezvous"))
             .and_then(|raw| Object::parse(raw).ok());
         let entry = |name| rendezvous.as_ref().and_then(|entries| entries.get(name));
-        let name = Object::parse(model_result)
-            .ok()
-            .and_then(|result| result.get("modelName").and_then(decode_string))
-            .filter(|name| is_model_name(name));
+        let refusal = record.refusal();
+        let name = answering_model(model_result, refusal).filter(|name| is_model_name(name));
         let version: Option<u64> = entry("modelVersion").and_then(|raw| raw.parse().ok());
         let model = name.map(|name| match version {
             Some(version) => format!("{name}@{version}"),
@@ -391,10 +396,21 @@ impl<'a> Response<'a> {
         Ok(Response {
             message_id: record.message_id()?,
             has_answer: model_result != "null",
+            refusal,
             model,
             reason: entry("reason").and_then(decode_string),
         })
     }
+}
+
+/// The decoded name of the model that gave an answer: `model_result` is the answer, and
+/// `refusal` the error of a model that refused the request.
+pub fn answering_model<'a>(
+    model_result: &'a str,
+    refusal: Option<&'a str>,
+) -> Option<Cow<'a, str>> {
+    let answer = Object::parse(refusal.unwrap_or(model_result)).ok()?;
+    answer.get("modelName").and_then(decode_string)
 }
 
 #[cfg(test)]
@@ -528,6 +544,20 @@ mod tests {
         assert_eq!(response.reason.as_deref(), Some("preferred"));
         let line = br#"{"messageId":"a","modelResult":null}"#;
         let response = Response::read(&Record::parse(line).unwrap()).unwrap();
+        assert!(!response.has_answer);
+        assert_eq!(response.refusal, None);
+    }
+
+    #[test]
+    fn a_response_names_the_model_that_refused() {
+        let error = r#"{"modelName":"dt","status":422,"body":{"detail":"no"}}"#;
+        let line = format!(
+            r#"{{"messageId":"a","modelResult":null,"modelError":{error},"provenance":{{"rendezvous":{{"modelVersion":1,"reason":"refused"}}}}}}"#
+        );
+        let response = Response::read(&Record::parse(line.as_bytes()).unwrap()).unwrap();
+        assert_eq!(response.refusal, Some(error));
+        assert_eq!(response.model.as_deref(), Some("dt@1"));
+        assert_eq!(response.reason.as_deref(), Some("refused"));
         assert!(!response.has_answer);
     }
 }

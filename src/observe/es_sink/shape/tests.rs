@@ -30,6 +30,8 @@ fn what_is_flat_stays_as_it_is() {
         r#"{"modelResult":null,"result":{"modelName":"m","result":[1,2],"probabilities":{"a.b":0.1}}}"#,
         r#"{"candidates":[],"provenance":{"model":{"rescored":true},"other":7},"region":"north"}"#,
         r#"{"candidates":[{"modelName":"m","error":{"message":"no"},"shadow":false,"note":1}]}"#,
+        r#"{"modelResult":null,"modelError":{"modelName":"m","status":422,"body":{"detail":"no"}}}"#,
+        r#"{"candidates":[{"error":{"status":422,"body":"no"},"fate":"used"}]}"#,
     ] {
         assert!(is_regular(record), "{record}");
         let expected: Value = serde_json::from_str(record).unwrap();
@@ -55,6 +57,10 @@ fn an_object_becomes_fields_beside_the_others() {
         (
             r#""candidates":[{"result":{"result":[[1]]},"fate":"used","shadow":"no"},7]"#,
             json!({"candidates": [{"result": {"result": [1]}, "fate": "used"}, {"value": 7}]}),
+        ),
+        (
+            r#""modelError":{"status":422,"body":{"detail":[{"loc":["body",0]}]}}"#,
+            json!({"modelError": {"status": 422}}),
         ),
         (
             r#""modelInput":{"x":[[],[ ],[1,2],3,[]]}"#,
@@ -181,7 +187,7 @@ proptest! {
         values in proptest::collection::vec(any_json(), 8),
         named in any::<bool>(),
     ) {
-        let names = ["modelInput", "result", "error", "modelResult", "candidates",
+        let names = ["modelInput", "result", "error", "modelResult", "modelError", "candidates",
             "provenance", "agreement", "region"];
         let members: Vec<String> = names.iter().zip(&values)
             .map(|(name, value)| format!("\"{name}\":{value}"))

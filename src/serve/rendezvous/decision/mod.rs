@@ -6,6 +6,7 @@
 //! the answer and the time at which the caller must wake.
 
 use crate::serve::rendezvous::policy::{AcceptingSteps, NamedModel, Policy, Share};
+use crate::wire::message::OutcomeKind;
 use crate::wire::micros::Micros;
 
 /// The properties of a score that the rules use.
@@ -20,8 +21,8 @@ pub struct Arrival<'a> {
     pub named: Option<NamedModel>,
     /// The arrival of the score, measured from the request's origin.
     pub at: Micros,
-    /// Whether the model failed.
-    pub failed: bool,
+    /// Whether the score is a result, a refusal or another error.
+    pub kind: OutcomeKind,
 }
 
 /// The answer to a request.
@@ -48,6 +49,8 @@ pub enum Reason {
     Fallback,
     /// All expected models had reported, so a later step was applied before its time.
     Settled,
+    /// The model whose answer comes first refused the request.
+    Refused,
     /// No acceptable score arrived.
     Default,
     /// Too many requests were open, so this request was answered early.
@@ -59,11 +62,12 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons, in the order in which they are shown.
-    pub const ALL: [Reason; 7] = [
+    pub const ALL: [Reason; 8] = [
         Reason::Share,
         Reason::Preferred,
         Reason::Fallback,
         Reason::Settled,
+        Reason::Refused,
         Reason::Default,
         Reason::Overflow,
         Reason::Shutdown,
@@ -76,6 +80,7 @@ impl Reason {
             Reason::Preferred => "preferred",
             Reason::Fallback => "fallback",
             Reason::Settled => "settled",
+            Reason::Refused => "refused",
             Reason::Default => "default",
             Reason::Overflow => "overflow",
             Reason::Shutdown => "shutdown",
@@ -92,11 +97,11 @@ pub fn choose<'a>(
 ) -> Choice {
     let share = share.map(|share| &policy.shares[share]);
     let steps_from = match share.map(|share| share_end(share, arrivals.clone())) {
-        Some(ShareEnd::Answer(winner, at)) => {
+        Some(ShareEnd::Answer(winner, at, reason)) => {
             return Choice {
                 winner: Some(winner),
                 at,
-                reason: Reason::Share,
+                reason,
             };
         }
         Some(ShareEnd::StepsFrom(at)) => at,
@@ -110,10 +115,12 @@ pub fn choose<'a>(
     if let Some((at, step)) = first
         && settles.is_none_or(|settles| at <= settles)
     {
+        let best = best(policy, step, arrivals, at);
         return Choice {
-            winner: best(policy, step, arrivals, at),
+            winner: best.map(|best| best.place),
             at,
             reason: match step {
+                _ if best.is_some_and(|best| best.is_refusal) => Reason::Refused,
                 0 => Reason::Preferred,
                 _ => Reason::Fallback,
             },
@@ -144,20 +151,26 @@ pub fn choose_early<'a>(
         .filter(|arrival| arrival.at <= at)
         .filter_map(|arrival| accepting(policy, &arrival)?.first_from(from))
         .min();
-    let winner = step.and_then(|step| best(policy, step, arrivals, at));
-    let reason = match (winner, reason) {
+    let best = step.and_then(|step| best(policy, step, arrivals, at));
+    let reason = match (best, reason) {
         // A settled request without an acceptable score gets the default, as at
         // its deadline.
         (None, Reason::Settled) => Reason::Default,
+        (Some(best), Reason::Settled) if best.is_refusal => Reason::Refused,
         (_, reason) => reason,
     };
-    Choice { winner, at, reason }
+    Choice {
+        winner: best.map(|best| best.place),
+        at,
+        reason,
+    }
 }
 
 /// The two ways in which the wait for the model of a share can end.
 enum ShareEnd {
-    /// The model answers: the index of its score, and the arrival of the score.
-    Answer(usize, Micros),
+    /// The model answers or refuses: the index of its score, the arrival of the score,
+    /// and the reason.
+    Answer(usize, Micros, Reason),
     /// The model does not answer, and the steps apply from this time on.
     StepsFrom(Micros),
 }
@@ -166,10 +179,13 @@ fn share_end<'a>(share: &Share, arrivals: impl Iterator<Item = Arrival<'a>>) -> 
     let of_model = arrivals.enumerate().find(|(_, arrival)| {
         share.model.is(arrival.model_name, arrival.model_version) && arrival.at <= share.until
     });
-    match of_model {
-        Some((_, arrival)) if arrival.failed => ShareEnd::StepsFrom(arrival.at),
-        Some((place, arrival)) => ShareEnd::Answer(place, arrival.at),
-        None => ShareEnd::StepsFrom(share.until),
+    let Some((place, arrival)) = of_model else {
+        return ShareEnd::StepsFrom(share.until);
+    };
+    match arrival.kind {
+        OutcomeKind::Result => ShareEnd::Answer(place, arrival.at, Reason::Share),
+        OutcomeKind::Refusal => ShareEnd::Answer(place, arrival.at, Reason::Refused),
+        OutcomeKind::Failure => ShareEnd::StepsFrom(arrival.at),
     }
 }
 
@@ -196,9 +212,7 @@ fn settles_at<'a>(
     steps_from: Micros,
     arrivals: impl Iterator<Item = Arrival<'a>>,
 ) -> Option<Micros> {
-    if policy.expect.is_empty() {
-        return None;
-    }
+    let expected = policy.expected.as_ref()?;
     // Each model has only one arrival, so the arrivals can be counted.
     let mut settles = steps_from;
     let mut reported = 0;
@@ -206,7 +220,15 @@ fn settles_at<'a>(
         reported += 1;
         settles = settles.max(arrival.at);
     }
-    (reported == policy.expect.len() && settles <= policy.deadline).then_some(settles)
+    (reported == expected.models.len() && settles <= policy.deadline).then_some(settles)
+}
+
+/// The score that a step prefers.
+#[derive(Clone, Copy, Debug)]
+struct Best {
+    /// The index of the score in the arrivals.
+    place: usize,
+    is_refusal: bool,
 }
 
 /// The score that a step prefers among the scores that have arrived at `at`.
@@ -215,22 +237,27 @@ fn best<'a>(
     step: usize,
     arrivals: impl Iterator<Item = Arrival<'a>>,
     at: Micros,
-) -> Option<usize> {
+) -> Option<Best> {
     arrivals
         .enumerate()
         .filter(|(_, arrival)| arrival.at <= at)
         .filter_map(|(place, arrival)| {
             let rank = accepting(policy, &arrival)?.rank_in(step)?;
             let order = (rank, arrival.at, arrival.model_name, arrival.model_version);
-            Some((order, place))
+            let is_refusal = arrival.kind == OutcomeKind::Refusal;
+            Some((order, place, is_refusal))
         })
         .min()
-        .map(|(_, place)| place)
+        .map(|(_, place, is_refusal)| Best { place, is_refusal })
 }
 
-/// The steps that accept a score; `None` for an error, which no step accepts.
+/// The steps that accept a score; `None` for a failure, which no step accepts.
 fn accepting<'p>(policy: &'p Policy, arrival: &Arrival) -> Option<AcceptingSteps<'p>> {
-    (!arrival.failed).then(|| policy.index.accepting(arrival.named))
+    match arrival.kind {
+        OutcomeKind::Result => Some(policy.index.accepting(arrival.named)),
+        OutcomeKind::Refusal => Some(policy.index.accepting_refusal(arrival.named)),
+        OutcomeKind::Failure => None,
+    }
 }
 
 #[cfg(test)]
@@ -268,13 +295,20 @@ mod tests {
             model_version,
             named: None,
             at: Micros(at_ms * 1000),
-            failed: false,
+            kind: OutcomeKind::Result,
         }
     }
 
     fn failure(model_name: &str, model_version: u64, at_ms: i64) -> Arrival<'_> {
         Arrival {
-            failed: true,
+            kind: OutcomeKind::Failure,
+            ..arrival(model_name, model_version, at_ms)
+        }
+    }
+
+    fn refusal(model_name: &str, model_version: u64, at_ms: i64) -> Arrival<'_> {
+        Arrival {
+            kind: OutcomeKind::Refusal,
             ..arrival(model_name, model_version, at_ms)
         }
     }
@@ -380,6 +414,41 @@ mod tests {
                 said("default", 100, Reason::Default),
             ),
             (
+                "the preferred one refuses",
+                vec![refusal("dt", 1, 9), dt(10), lr(10)],
+                said("dt@1", 9, Reason::Refused),
+            ),
+            (
+                "the other's refusal is a failure",
+                vec![refusal("lr", 0, 3), dt(60)],
+                said("dt@1", 60, Reason::Fallback),
+            ),
+            (
+                "both report, and the other's is a refusal",
+                vec![refusal("lr", 0, 3), failure("dt", 1, 9)],
+                said("default", 9, Reason::Default),
+            ),
+            (
+                "a shadow refuses",
+                vec![refusal("x", 0, 3), refusal("dt", 2, 3), dt(7)],
+                said("dt@1", 7, Reason::Preferred),
+            ),
+            (
+                "a refusal exactly at the deadline counts",
+                vec![refusal("dt", 1, 100)],
+                said("dt@1", 100, Reason::Refused),
+            ),
+            (
+                "a later refusal does not",
+                vec![refusal("dt", 1, 101)],
+                said("default", 100, Reason::Default),
+            ),
+            (
+                "the first selector goes before a result that came earlier",
+                vec![lr(60), refusal("dt", 1, 60)],
+                said("dt@1", 60, Reason::Refused),
+            ),
+            (
                 "the order of reading is nothing",
                 vec![dt(7), lr(3)],
                 said("dt@1", 7, Reason::Preferred),
@@ -426,6 +495,36 @@ mod tests {
                 said("lr@0", 5, Reason::Settled),
             ),
             (
+                "it refuses",
+                vec![dt(1), refusal("dt", 2, 70)],
+                said("dt@2", 70, Reason::Refused),
+            ),
+            (
+                "it refuses exactly at its end",
+                vec![dt(1), refusal("dt", 2, 80)],
+                said("dt@2", 80, Reason::Refused),
+            ),
+            (
+                "it refuses too late",
+                vec![dt(1), refusal("dt", 2, 81)],
+                said("dt@1", 80, Reason::Fallback),
+            ),
+            (
+                "another refuses while it is awaited",
+                vec![refusal("dt", 1, 1), new(70)],
+                said("dt@2", 70, Reason::Share),
+            ),
+            (
+                "another has refused when its time is over",
+                vec![refusal("dt", 1, 1), lr(2)],
+                said("dt@1", 80, Reason::Refused),
+            ),
+            (
+                "another has refused when it fails",
+                vec![refusal("dt", 1, 1), failure("dt", 2, 5)],
+                said("dt@1", 5, Reason::Refused),
+            ),
+            (
                 "the others fail while it is awaited",
                 vec![failure("lr", 0, 1), failure("dt", 1, 2)],
                 said("default", 80, Reason::Default),
@@ -466,6 +565,118 @@ mod tests {
     }
 
     #[test]
+    fn a_refusal_waits_for_the_step_whose_first_model_refuses() {
+        let policy = r#"
+            deadline_ms = 100
+            expect = ["a@1", "b@1"]
+            [[prefer]]
+            after_ms = 20
+            models = ["a@1", "b@1"]
+            [[prefer]]
+            after_ms = 50
+            models = ["b@1", "a@1"]
+        "#;
+        let (a, b) = (|at| arrival("a", 1, at), |at| arrival("b", 1, at));
+        for (arrivals, expected) in [
+            // The step begins, and the refusal is there already.
+            (vec![refusal("a", 1, 3)], said("a@1", 20, Reason::Refused)),
+            (
+                vec![b(2), refusal("a", 1, 3)],
+                said("a@1", 3, Reason::Refused),
+            ),
+            (vec![refusal("b", 1, 3)], said("b@1", 50, Reason::Refused)),
+            (
+                vec![refusal("b", 1, 3), a(49)],
+                said("a@1", 49, Reason::Preferred),
+            ),
+            (
+                vec![refusal("b", 1, 3), a(50)],
+                said("b@1", 50, Reason::Refused),
+            ),
+            // The later step is tried at once, since all have reported.
+            (
+                vec![refusal("b", 1, 3), failure("a", 1, 30)],
+                said("b@1", 30, Reason::Refused),
+            ),
+        ] {
+            assert_eq!(ask(policy, None, &arrivals), expected, "{arrivals:?}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_of_any_model_is_no_answer() {
+        let policy = r#"
+            deadline_ms = 100
+            [[prefer]]
+            after_ms = 0
+            models = ["*", "a@1"]
+        "#;
+        let arrivals = [refusal("a", 1, 1), refusal("x", 0, 2), arrival("y", 0, 3)];
+        let expected = said("y@0", 3, Reason::Preferred);
+        assert_eq!(ask(policy, None, &arrivals), expected);
+    }
+
+    #[test]
+    fn without_expect_the_models_of_the_steps_are_expected() {
+        const STEPS: &str = r#"
+            deadline_ms = 100
+            [[prefer]]
+            after_ms = 0
+            models = ["a@1"]
+            [[prefer]]
+            after_ms = 50
+            models = ["a@1", "b@1"]
+        "#;
+        let b = |at| arrival("b", 1, at);
+        let settled = said("b@1", 7, Reason::Settled);
+        let default = |at| said("default", at, Reason::Default);
+        let any = STEPS.replace("\"b@1\"", "\"b@1\", \"*\"");
+        for (policy, arrivals, expected) in [
+            (STEPS, vec![b(2), failure("a", 1, 7)], settled.clone()),
+            (STEPS, vec![failure("a", 1, 2), b(7)], settled),
+            (
+                STEPS,
+                vec![failure("b", 1, 2), failure("a", 1, 7)],
+                default(7),
+            ),
+            (STEPS, vec![failure("a", 1, 7)], default(100)),
+            // Another version is another model.
+            (
+                STEPS,
+                vec![failure("a", 1, 7), failure("b", 2, 7)],
+                default(100),
+            ),
+            // Any model may still answer.
+            (
+                &any,
+                vec![failure("b", 1, 2), failure("a", 1, 7)],
+                default(100),
+            ),
+        ] {
+            assert_eq!(ask(policy, None, &arrivals), expected, "{arrivals:?}");
+        }
+        let one = "deadline_ms = 100\n[[prefer]]\nafter_ms = 0\nmodels = [\"a@1\"]";
+        assert_eq!(ask(one, None, &[failure("a", 1, 3)]), default(3));
+    }
+
+    #[test]
+    fn without_steps_nobody_but_the_model_of_the_share_is_waited_for() {
+        let policy = r#"
+            deadline_ms = 100
+            [split]
+            key = "messageId"
+            [[share]]
+            model = "a@1"
+            from = 0.0
+            to = 0.5
+        "#;
+        let default = |at| said("default", at, Reason::Default);
+        assert_eq!(ask(policy, None, &[]), default(0));
+        assert_eq!(ask(policy, Some(0), &[]), default(100));
+        assert_eq!(ask(policy, Some(0), &[failure("a", 1, 9)]), default(9));
+    }
+
+    #[test]
     fn an_early_answer_walks_through_the_steps_to_come() {
         let policy = Policy::parse(POLICY, "policy").unwrap();
         let arrivals = [arrival("lr", 0, 3)];
@@ -475,6 +686,18 @@ mod tests {
             (cut.winner, cut.at, cut.reason),
             (Some(0), Micros(4_000), Reason::Overflow)
         );
+        // A refusal that a later step would accept is the answer, too.
+        let swapped = POLICY.replace(r#"["dt", "lr"]"#, r#"["lr", "dt"]"#);
+        let swapped = Policy::parse(&swapped, "policy").unwrap();
+        for (arrivals, winner) in [
+            ([refusal("lr", 0, 3), arrival("x", 0, 3)], Some(0)),
+            ([refusal("lr", 0, 3), arrival("dt", 1, 4)], Some(1)),
+            ([refusal("lr", 0, 5), arrival("x", 0, 3)], None),
+        ] {
+            let arrivals = found(&swapped, &arrivals);
+            let cut = choose_early(&swapped, arrivals, Micros(4_000), Reason::Overflow);
+            assert_eq!((cut.winner, cut.reason), (winner, Reason::Overflow));
+        }
         let nothing = found(&policy, &[]);
         let cut = choose_early(&policy, nothing, Micros(400_000), Reason::Shutdown);
         assert_eq!(

@@ -2,29 +2,40 @@
 //! through the time in steps of a millisecond, and applies the rules at each step. A
 //! property test compares it with [`choose`].
 
-use crate::serve::rendezvous::decision::{Arrival, Reason, choose};
+use crate::serve::rendezvous::decision::{Arrival, Choice, Reason, choose, choose_early};
 use crate::serve::rendezvous::policy::Policy;
+use crate::wire::message::OutcomeKind;
 use crate::wire::micros::Micros;
 use proptest::prelude::*;
 
 const DEADLINE: i64 = 12;
 
+/// A score: the model's name and version, the arrival, and what the model says.
+type Drawn = (&'static str, u64, i64, OutcomeKind);
+
+/// A winner or the default, the time of the answer, and the reason.
+type Said = (Option<(&'static str, u64)>, i64, &'static str);
+
 /// A random policy and random scores. Times are whole milliseconds.
 #[derive(Clone, Debug)]
 struct Case {
+    /// The list in `expect`; the policy has none if the list is empty.
     expect: Vec<&'static str>,
     /// For each step: the time at which it begins, and its selectors.
     steps: Vec<(i64, Vec<&'static str>)>,
     /// The time until which the request waits for `c@1`.
     share_until: Option<i64>,
-    /// For each score: the model's name and version, the arrival, and whether the model
-    /// failed.
-    scores: Vec<(&'static str, u64, i64, bool)>,
+    scores: Vec<Drawn>,
+    /// The time at which the request must be answered, if it has no answer by then.
+    cut: i64,
 }
 
 impl Case {
     fn policy(&self) -> Policy {
-        let mut text = format!("deadline_ms = {DEADLINE}\nexpect = {:?}\n", self.expect);
+        let mut text = format!("deadline_ms = {DEADLINE}\n");
+        if !self.expect.is_empty() {
+            text += &format!("expect = {:?}\n", self.expect);
+        }
         for (after, models) in &self.steps {
             text += &format!("[[prefer]]\nafter_ms = {after}\nmodels = {models:?}\n");
         }
@@ -39,8 +50,8 @@ impl Case {
 
     /// Each model's earliest score. If several scores of a model arrived at the same
     /// time, the first of them counts.
-    fn firsts(&self) -> Vec<(&'static str, u64, i64, bool)> {
-        let mut firsts: Vec<(&'static str, u64, i64, bool)> = Vec::new();
+    fn firsts(&self) -> Vec<Drawn> {
+        let mut firsts: Vec<Drawn> = Vec::new();
         for score in &self.scores {
             match firsts
                 .iter_mut()
@@ -54,56 +65,91 @@ impl Case {
         firsts
     }
 
-    /// Applies the rules. Returns the winner, the time of the answer, and the reason.
-    fn naive(&self) -> (Option<(&'static str, u64)>, i64, &'static str) {
+    /// The answer of one step to the scores that are there: the model, and whether it
+    /// refuses.
+    fn of_step(&self, selectors: &[&'static str], there: &[Drawn]) -> Option<(Drawn, bool)> {
+        // The refusal of the first selector's model. `"*"` names no model.
+        let refusal = there
+            .iter()
+            .find(|it| is(selectors[0], it.0, it.1) && it.3 == OutcomeKind::Refusal);
+        if let Some(refusal) = refusal {
+            return Some((*refusal, true));
+        }
+        selectors.iter().find_map(|selector| {
+            let accepted = there
+                .iter()
+                .filter(|it| it.3 == OutcomeKind::Result)
+                .filter(|it| match *selector {
+                    "*" => self.share_until.is_none() || !is("c@1", it.0, it.1),
+                    model => is(model, it.0, it.1),
+                });
+            let first = accepted.min_by_key(|it| (it.2, it.0, it.1));
+            first.map(|it| (*it, false))
+        })
+    }
+
+    /// Whether every model that is to report has reported. A policy without `expect`
+    /// expects the models that its steps name. With `"*"` among them, there is no such
+    /// set of models.
+    fn all_have_reported(&self, there: &[Drawn]) -> bool {
+        let reported = |model: &&str| there.iter().any(|it| is(model, it.0, it.1));
+        if !self.expect.is_empty() {
+            return self.expect.iter().all(reported);
+        }
+        let mut named = self.steps.iter().flat_map(|(_, models)| models);
+        named.all(|model| *model != "*" && reported(model))
+    }
+
+    /// Applies the rules. If they give no answer until `cut`, the steps are tried at
+    /// once.
+    fn naive(&self, cut: Option<i64>) -> Said {
         let scores = self.firsts();
         for now in 0..=DEADLINE {
-            let there: Vec<_> = scores.iter().filter(|score| score.2 <= now).collect();
-            let reported = |model: &str| there.iter().any(|it| is(model, it.0, it.1));
+            let there: Vec<Drawn> = scores.iter().filter(|it| it.2 <= now).copied().collect();
+            let in_force = self.steps.iter().rposition(|(after, _)| *after <= now);
+            let walk = || {
+                let later = &self.steps[in_force.unwrap_or(0)..];
+                later
+                    .iter()
+                    .find_map(|(_, models)| self.of_step(models, &there))
+            };
             let mut waiting = false;
             if let Some(until) = self.share_until {
                 let of_share = there
                     .iter()
                     .find(|it| is("c@1", it.0, it.1) && it.2 <= until);
-                match of_share {
-                    Some(score) if !score.3 => return (Some((score.0, score.1)), now, "share"),
-                    Some(_) => {}
+                let answer = of_share.map(|it| (Some((it.0, it.1)), it.3));
+                match answer {
+                    Some((model, OutcomeKind::Result)) => return (model, now, "share"),
+                    Some((model, OutcomeKind::Refusal)) => return (model, now, "refused"),
+                    Some((_, OutcomeKind::Failure)) => {}
                     None => waiting = now < until,
                 }
             }
-            if waiting {
-                continue;
+            if !waiting {
+                if let Some(index) = in_force
+                    && let Some((winner, refuses)) = self.of_step(&self.steps[index].1, &there)
+                {
+                    let reason = match index {
+                        _ if refuses => "refused",
+                        0 => "preferred",
+                        _ => "fallback",
+                    };
+                    return (Some((winner.0, winner.1)), now, reason);
+                }
+                if self.all_have_reported(&there) {
+                    return match walk() {
+                        Some((it, true)) => (Some((it.0, it.1)), now, "refused"),
+                        Some((it, false)) => (Some((it.0, it.1)), now, "settled"),
+                        None => (None, now, "default"),
+                    };
+                }
             }
-            let pick = |selectors: &[&'static str]| {
-                selectors.iter().find_map(|selector| {
-                    let mut accepted: Vec<_> = there
-                        .iter()
-                        .filter(|it| !it.3)
-                        .filter(|it| match *selector {
-                            "*" => self.share_until.is_none() || !is("c@1", it.0, it.1),
-                            model => is(model, it.0, it.1),
-                        })
-                        .collect();
-                    accepted.sort_by_key(|it| (it.2, it.0, it.1));
-                    accepted.first().map(|it| (it.0, it.1))
-                })
-            };
-            let in_force = self.steps.iter().rposition(|(after, _)| *after <= now);
-            if let Some(index) = in_force
-                && let Some(winner) = pick(&self.steps[index].1)
-            {
-                let reason = if index == 0 { "preferred" } else { "fallback" };
-                return (Some(winner), now, reason);
+            if now == DEADLINE {
+                break;
             }
-            if !self.expect.is_empty() && self.expect.iter().all(|it| reported(it)) {
-                let from = in_force.unwrap_or(0);
-                let later = self.steps[from..]
-                    .iter()
-                    .find_map(|(_, models)| pick(models));
-                return match later {
-                    Some(winner) => (Some(winner), now, "settled"),
-                    None => (None, now, "default"),
-                };
+            if cut == Some(now) {
+                return (walk().map(|(it, _)| (it.0, it.1)), now, "overflow");
             }
         }
         (None, DEADLINE, "default")
@@ -116,9 +162,19 @@ fn is(model: &str, name: &str, version: u64) -> bool {
 
 fn any_case() -> impl Strategy<Value = Case> {
     let models = ["a@1", "a@2", "b@1", "c@1"];
-    let selectors =
-        proptest::sample::subsequence(vec!["a@1", "a@2", "b@1", "c@1", "*"], 1..=5).prop_shuffle();
-    let steps = proptest::collection::btree_map(0..=DEADLINE, selectors, 1..4);
+    // Most policies name few models, and do not name "*", so that all have reported
+    // often enough.
+    let named = proptest::sample::subsequence(models.to_vec(), 1..=2).prop_shuffle();
+    let all = vec!["a@1", "a@2", "b@1", "c@1", "*"];
+    let any = proptest::sample::subsequence(all, 1..=5).prop_shuffle();
+    let of_steps = |selectors: BoxedStrategy<Vec<&'static str>>, least: usize| {
+        proptest::collection::btree_map(0..=DEADLINE, selectors, least..4)
+    };
+    let kind = prop_oneof![
+        2 => Just(OutcomeKind::Result),
+        1 => Just(OutcomeKind::Refusal),
+        1 => Just(OutcomeKind::Failure),
+    ];
     let score = (
         prop_oneof![
             Just(("a", 1u64)),
@@ -128,22 +184,32 @@ fn any_case() -> impl Strategy<Value = Case> {
             Just(("d", 0))
         ],
         0..=DEADLINE + 2,
-        proptest::bool::weighted(0.25),
+        kind,
     );
+    let share_and_steps = proptest::option::of(0..=DEADLINE).prop_flat_map(move |share_until| {
+        // A policy needs a step or a share.
+        let least = usize::from(share_until.is_none());
+        let steps = prop_oneof![
+            of_steps(named.clone().boxed(), least),
+            of_steps(any.clone().boxed(), least)
+        ];
+        (Just(share_until), steps)
+    });
     (
         proptest::sample::subsequence(models.to_vec(), 0..=3),
-        steps,
-        proptest::option::of(0..=DEADLINE),
+        share_and_steps,
         proptest::collection::vec(score, 0..8),
+        0..DEADLINE,
     )
-        .prop_map(|(expect, steps, share_until, scores)| Case {
+        .prop_map(|(expect, (share_until, steps), scores, cut)| Case {
             expect,
             steps: steps.into_iter().collect(),
             share_until,
             scores: scores
                 .into_iter()
-                .map(|((name, version), at, failed)| (name, version, at, failed))
+                .map(|((name, version), at, kind)| (name, version, at, kind))
                 .collect(),
+            cut,
         })
 }
 
@@ -155,25 +221,39 @@ proptest! {
         let mut arrivals: Vec<Arrival> = case
             .firsts()
             .into_iter()
-            .map(|(name, version, at, failed)| Arrival {
+            .map(|(name, version, at, kind)| Arrival {
                 model_name: name,
                 model_version: version,
                 named: policy.index.find(name, version),
                 at: Micros(at * 1000),
-                failed,
+                kind,
             })
             .collect();
         // The order in which the scores were read must not matter.
         let count = arrivals.len().max(1);
         arrivals.rotate_left(turn % count);
         let share = case.share_until.map(|_| 0);
+        let told = |arrivals: &[Arrival], choice: Choice| {
+            let winner = choice.winner.map(|index| &arrivals[index]);
+            let winner = winner.map(|it| (it.model_name.to_owned(), it.model_version));
+            (winner, choice.at, choice.reason.name())
+        };
+        let expected = |cut| {
+            let (winner, at, reason) = case.naive(cut);
+            let winner = winner.map(|(name, version)| (name.to_owned(), version));
+            (winner, Micros(at * 1000), reason)
+        };
         let choice = choose(&policy, share, arrivals.iter().copied());
-        let winner = choice.winner.map(|index| {
-            (arrivals[index].model_name.to_string(), arrivals[index].model_version)
-        });
-        let (expected, at, reason) = case.naive();
-        let expected = expected.map(|(name, version)| (name.to_owned(), version));
-        prop_assert_eq!((winner, choice.at, choice.reason.name()), (expected, Micros(at * 1000), reason));
+        prop_assert_eq!(told(&arrivals, choice), expected(None));
+
+        // Later scores have not been read when the request must be answered.
+        let cut = Micros(case.cut * 1000);
+        arrivals.retain(|it| it.at <= cut);
+        let mut choice = choose(&policy, share, arrivals.iter().copied());
+        if choice.at > cut {
+            choice = choose_early(&policy, arrivals.iter().copied(), cut, Reason::Overflow);
+        }
+        prop_assert_eq!(told(&arrivals, choice), expected(Some(case.cut)));
     }
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::serve::rendezvous::record::write_decision;
 use crate::wire::decision::Decision;
-use crate::wire::message;
+use crate::wire::message::{self, OutcomeKind};
 
 const POLICY: &str = r#"
     deadline_ms = 100
@@ -490,18 +490,37 @@ fn an_open_mailbox_keeps_its_policy() {
 /// The next event in a random history.
 #[derive(Clone, Debug)]
 enum Act {
-    Request { id: u8, age_ms: i64 },
-    Score { id: u8, model: u8, failed: bool },
-    Wait { us: i64 },
-    Policy { which: bool },
+    Request {
+        id: u8,
+        age_ms: i64,
+    },
+    Score {
+        id: u8,
+        model: u8,
+        kind: OutcomeKind,
+    },
+    Wait {
+        us: i64,
+    },
+    Policy {
+        which: bool,
+    },
+}
+
+fn any_kind() -> impl Strategy<Value = OutcomeKind> {
+    prop_oneof![
+        6 => Just(OutcomeKind::Result),
+        1 => Just(OutcomeKind::Refusal),
+        1 => Just(OutcomeKind::Failure),
+    ]
 }
 
 fn any_act() -> impl Strategy<Value = Act> {
     prop_oneof![
         3 => (0u8..20, prop_oneof![Just(0i64), -5i64..150])
             .prop_map(|(id, age_ms)| Act::Request { id, age_ms }),
-        5 => (0u8..20, 0u8..4, proptest::bool::weighted(0.2))
-            .prop_map(|(id, model, failed)| Act::Score { id, model, failed }),
+        5 => (0u8..20, 0u8..4, any_kind())
+            .prop_map(|(id, model, kind)| Act::Score { id, model, kind }),
         4 => prop_oneof![1i64..1000, 1000i64..60_000].prop_map(|us| Act::Wait { us }),
         1 => any::<bool>().prop_map(|which| Act::Policy { which }),
     ]
@@ -545,12 +564,14 @@ proptest! {
                     mailboxes.step(MailboxEvent::Request(request), now, &mut effects);
                     requested.insert(id);
                 }
-                Act::Score { id, model, failed } => {
+                Act::Score { id, model, kind } => {
                     let (name, version) = MODELS[usize::from(*model)];
                     let result = format!("{{\"modelName\":\"{name}\",\"result\":{}}}", now.0);
-                    let outcome = match failed {
-                        true => message::Outcome::Error(&result),
-                        false => message::Outcome::Result(&result),
+                    let refusal = result.replace("\"result\":", "\"status\":422,\"body\":");
+                    let outcome = match kind {
+                        OutcomeKind::Result => message::Outcome::Result(&result),
+                        OutcomeKind::Refusal => message::Outcome::Error(&refusal),
+                        OutcomeKind::Failure => message::Outcome::Error(&result),
                     };
                     let score = Score {
                         message_id: id.to_string().into(),
@@ -611,7 +632,8 @@ proptest! {
                     prop_assert_eq!(&*request, &*mailbox.request);
                     let id = format!("\"{}\"", mailbox.message_id);
                     let answer = &answers[&id];
-                    prop_assert_eq!(&*answer.model_result, decision.model_result);
+                    prop_assert_eq!(answer.content.model_result(), decision.model_result);
+                    prop_assert_eq!(answer.content.model_error(), decision.model_error);
                     let mut replayed = Mailbox::new(
                         Text::from(&*decision.message_id),
                         request.into(),

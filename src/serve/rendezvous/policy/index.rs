@@ -25,6 +25,8 @@ pub struct NamedModel(u32);
 struct ModelUses {
     /// The entries that name the model, ordered by step.
     ranks: Vec<StepRank>,
+    /// Those of `ranks` that are the first of their step.
+    firsts: Vec<StepRank>,
     is_expected: bool,
     has_share: bool,
 }
@@ -47,7 +49,7 @@ pub struct AcceptingSteps<'a> {
 
 impl PolicyIndex {
     /// Makes the index from the parts of a policy that was checked.
-    pub fn new(expect: &[ModelId], steps: &[Step], shares: &[Share]) -> PolicyIndex {
+    pub fn new(expected: &[ModelId], steps: &[Step], shares: &[Share]) -> PolicyIndex {
         let mut uses: Vec<(&ModelId, ModelUses)> = Vec::new();
         let mut any = Vec::new();
         for (step, selectors) in steps.iter().map(|step| &step.selectors).enumerate() {
@@ -59,7 +61,7 @@ impl PolicyIndex {
                 }
             }
         }
-        uses.extend(expect.iter().map(|model| (model, ModelUses::expected())));
+        uses.extend(expected.iter().map(|model| (model, ModelUses::expected())));
         uses.extend(
             shares
                 .iter()
@@ -101,7 +103,7 @@ impl PolicyIndex {
         !self.any.is_empty() || model.is_some()
     }
 
-    /// Whether this model is in `expect`.
+    /// Whether this model is one of the expected models.
     pub fn expects(&self, model: Option<NamedModel>) -> bool {
         model.is_some_and(|model| self.uses(model).is_expected)
     }
@@ -119,6 +121,15 @@ impl PolicyIndex {
         }
     }
 
+    /// The steps that accept a refusal of this model: those whose first selector names
+    /// the model. `"*"` names no model, so it accepts no refusal.
+    pub fn accepting_refusal(&self, model: Option<NamedModel>) -> AcceptingSteps<'_> {
+        AcceptingSteps {
+            by_name: model.map_or(&[], |model| &self.uses(model).firsts),
+            by_any: &[],
+        }
+    }
+
     fn uses(&self, model: NamedModel) -> &ModelUses {
         &self.models[model.0 as usize].1
     }
@@ -133,8 +144,10 @@ impl PolicyIndex {
 
 impl ModelUses {
     fn step(entry: StepRank) -> ModelUses {
+        let is_first = entry.rank == 0;
         ModelUses {
             ranks: vec![entry],
+            firsts: is_first.then_some(entry).into_iter().collect(),
             ..ModelUses::default()
         }
     }
@@ -155,6 +168,7 @@ impl ModelUses {
 
     fn add(&mut self, mut more: ModelUses) {
         self.ranks.append(&mut more.ranks);
+        self.firsts.append(&mut more.firsts);
         self.is_expected |= more.is_expected;
         self.has_share |= more.has_share;
     }

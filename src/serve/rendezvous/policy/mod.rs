@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 pub use crate::serve::rendezvous::policy::index::{AcceptingSteps, NamedModel, PolicyIndex};
 pub use crate::serve::rendezvous::policy::parts::{
-    MeasureFrom, ModelId, Selector, Share, Split, Step,
+    Expected, MeasureFrom, ModelId, Selector, Share, Split, Step,
 };
 use crate::wire::micros::Micros;
 use crate::wire::object::{at_pointer, decode_string};
@@ -21,8 +21,9 @@ pub struct Policy {
     pub deadline: Micros,
     /// The meaning of a request's origin.
     pub measure_from: MeasureFrom,
-    /// The models that report on every request; empty if the policy names none.
-    pub expect: Vec<ModelId>,
+    /// The models whose reports end the wait for further scores; `None` if any model may
+    /// answer, so that no set of reports can end the wait.
+    pub expected: Option<Expected>,
     /// The steps, in the order of time.
     pub steps: Vec<Step>,
     /// How the draw of a request is computed; `None` without shares.

@@ -1,6 +1,6 @@
 //! Reads a policy from its TOML text, and checks it.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use crate::serve::rendezvous::policy::{
-    MeasureFrom, ModelId, Policy, PolicyIndex, Selector, Share, Split, Step,
+    Expected, MeasureFrom, ModelId, Policy, PolicyIndex, Selector, Share, Split, Step,
 };
 use crate::wire::message::{MODEL_NAME_BYTES_MAX, is_model_name};
 use crate::wire::micros::Micros;
@@ -143,13 +143,15 @@ impl Checker<'_> {
         }
         let expect = self.expect()?;
         let steps = self.steps(deadline)?;
+        let expected = expected(expect, &steps);
+        let models = expected.as_ref().map_or(&[][..], |it| &it.models);
         let split = self.split()?;
         let shares = self.shares(deadline)?;
         Ok(Policy {
-            index: PolicyIndex::new(&expect, &steps, &shares),
+            index: PolicyIndex::new(models, &steps, &shares),
             deadline,
             measure_from: written.measure_from,
-            expect,
+            expected,
             steps,
             split,
             shares,
@@ -378,6 +380,28 @@ impl Checker<'_> {
             (default.modelResult.span(), message.to_owned())
         })
     }
+}
+
+/// The models whose reports end the wait: those of `expect`, or else those that the
+/// steps name. A step with `"*"` accepts models that are not known in advance.
+fn expected(written: Vec<ModelId>, steps: &[Step]) -> Option<Expected> {
+    if !written.is_empty() {
+        return Some(Expected {
+            models: written,
+            is_written: true,
+        });
+    }
+    let mut models = BTreeSet::new();
+    for selector in steps.iter().flat_map(|step| &step.selectors) {
+        match selector {
+            Selector::Model(model) => models.insert(model.clone()),
+            Selector::Any => return None,
+        };
+    }
+    Some(Expected {
+        models: models.into_iter().collect(),
+        is_written: false,
+    })
 }
 
 /// A TOML value as JSON text; `None` for dates and for numbers that JSON cannot hold.

@@ -33,10 +33,31 @@ impl ModelId {
     }
 }
 
+impl Step {
+    /// The model whose refusal the step accepts as the answer: the first selector's.
+    /// `None` for `"*"`, which names no model.
+    pub fn first_model(&self) -> Option<&ModelId> {
+        match self.selectors.first() {
+            Some(Selector::Model(model)) => Some(model),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for ModelId {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
         write!(formatter, "{}@{}", self.name, self.version)
     }
+}
+
+/// The models whose reports end the wait for further scores.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The models, each once.
+    pub models: Vec<ModelId>,
+    /// Whether the policy has the list in `expect`. Otherwise these are the models that
+    /// the steps name.
+    pub is_written: bool,
 }
 
 /// The models that may answer from a certain time on.

@@ -47,7 +47,11 @@ fn a_whole_policy_is_read() {
     let policy = Policy::parse(WHOLE, "policy.toml").unwrap();
     assert_eq!(policy.deadline, Micros(100_000));
     assert_eq!(policy.measure_from, MeasureFrom::Arrival);
-    assert_eq!(policy.expect, [model("dt", 1), model("lr", 0)]);
+    let expected = Expected {
+        models: vec![model("dt", 1), model("lr", 0)],
+        is_written: true,
+    };
+    assert_eq!(policy.expected, Some(expected));
     assert_eq!(policy.steps[1].after, Micros(50_500));
     assert_eq!(
         policy.steps[1].selectors,
@@ -191,6 +195,13 @@ fn a_preference_gives_each_next_model_an_equal_part_of_the_deadline() {
         },
     ];
     assert_eq!(policy.steps, expected);
+    let expected = Expected {
+        models: vec![model("dt", 1), model("lr", 0)],
+        is_written: false,
+    };
+    assert_eq!(policy.expected, Some(expected));
+    let any = Policy::from_preference(&["*".to_owned()], Duration::from_millis(100)).unwrap();
+    assert_eq!(any.expected, None);
     assert!(Policy::from_preference(&["dt".to_owned()], Duration::from_secs(1)).is_err());
 }
 
@@ -272,6 +283,7 @@ fn long_policies() -> Vec<String> {
 #[test]
 fn the_time_of_a_long_policy_does_not_grow_with_its_square() {
     use crate::serve::rendezvous::decision::{Arrival, choose};
+    use crate::wire::message::OutcomeKind;
     let began = std::time::Instant::now();
     let names: Vec<String> = (0..200)
         .map(|number| format!("m{}", 29_999 - number))
@@ -283,7 +295,11 @@ fn the_time_of_a_long_policy_does_not_grow_with_its_square() {
             model_version: 1,
             named: policy.index.find(name, 1),
             at: Micros(1_000),
-            failed: number % 2 == 0,
+            kind: [
+                OutcomeKind::Failure,
+                OutcomeKind::Result,
+                OutcomeKind::Refusal,
+            ][number % 3],
         });
         for number in 0..100 {
             let request = format!("{{\"messageId\":\"{number}\"}}");

@@ -34,7 +34,11 @@ impl AnswerChanges {
             .model
             .as_ref()
             .map(|(name, version)| format!("{name}@{version}"));
-        if recorded.model == model && *recorded.model_result == *answer.model_result {
+        let content = &answer.content;
+        if recorded.model == model
+            && recorded.model_result == content.model_result()
+            && recorded.model_error == content.model_error()
+        {
             return;
         }
         self.changed += 1;
@@ -60,8 +64,8 @@ impl AnswerChanges {
 /// The lines of the summary.
 pub fn lines(counts: &RendezvousCounts, changes: &AnswerChanges) -> Vec<String> {
     let mut lines = vec![format!(
-        "{} requests: {} answered by models, {} by the default, {} repeated",
-        counts.requests, counts.by_models, counts.defaults, counts.repeated
+        "{} requests: {} answered by models, {} refused, {} by the default, {} repeated",
+        counts.requests, counts.by_models, counts.refused, counts.defaults, counts.repeated
     )];
     let by_model = counts.by_model();
     let models = by_model.iter();
