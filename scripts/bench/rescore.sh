@@ -14,6 +14,10 @@ if "$python" -c 'import orjson, numpy, sklearn' 2> /dev/null; then
   compare \
     'rv-score --rescore' 'rv-score --rescore --model dt.json < requests' \
     'orjson, a predict per 10,000' "$python $here/scripts/bench/score.py $here/fixtures/iris.csv 10000 < requests"
+  train --algorithm random-forest --trees 100 --name rf --model-version 1 --output rf.json
+  compare \
+    'a forest of 100 trees' 'rv-score --rescore --model rf.json < requests' \
+    'orjson, a predict per 10,000' "$python $here/scripts/bench/score.py $here/fixtures/iris.csv 10000 forest < requests"
   few=$((records / 10))
   head --lines="$few" requests > few.requests
   # Both programs must read the same input; a smaller number of records keeps the slow

@@ -1,4 +1,4 @@
-"""Scores requests with a scikit-learn tree: score.py TABLE BATCH < requests."""
+"""Scores requests with scikit-learn: score.py TABLE BATCH [tree|forest] < requests."""
 
 import datetime
 import json
@@ -8,13 +8,17 @@ import time
 
 import numpy
 import orjson
+from sklearn.ensemble import RandomForestClassifier
 from sklearn.tree import DecisionTreeClassifier
 
 table, batch_size = sys.argv[1], int(sys.argv[2])
 with open(table, encoding="utf-8") as lines:
     names = next(lines).strip().split(",")[:4]
     rows = [line.strip().split(",") for line in lines]
-model = DecisionTreeClassifier(random_state=0)
+if sys.argv[3:] == ["forest"]:
+    model = RandomForestClassifier(100, random_state=0)
+else:
+    model = DecisionTreeClassifier(random_state=0)
 model.fit([[float(value) for value in row[:4]] for row in rows], [int(row[4]) for row in rows])
 
 
