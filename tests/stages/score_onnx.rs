@@ -382,4 +382,35 @@ mod with_library {
         // The library prints nothing of its own.
         assert_eq!(finished.stderr.lines().count(), 1, "{finished:?}");
     }
+    #[test]
+    #[ignore = "needs onnxruntime: scripts/check_onnx.sh runs it"]
+    fn a_network_that_pytorch_has_exported_answers_as_in_pytorch() {
+        let workdir = Workdir::new();
+        let folder = checkout().join("fixtures/torch");
+        let model = std::fs::read(folder.join("network.onnx")).unwrap();
+        workdir.write("m.onnx", model);
+        let text = std::fs::read_to_string(folder.join("answers.ndjson")).unwrap();
+        let rows: Vec<serde_json::Value> = text.lines().map(json).collect();
+        let inputs: Vec<String> = { rows.iter() }
+            .map(|row| row["modelInput"].to_string())
+            .collect();
+        let features = "alcohol,malic_acid,ash,alcalinity_of_ash,magnesium,total_phenols,\
+             flavanoids,nonflavanoid_phenols,proanthocyanins,color_intensity,hue,\
+             od280/od315_of_diluted_wines,proline";
+        let flags = format!(
+            "--name net --model-version 1 --classes 0,1,2 --probabilities --rescore --features {}",
+            features.split_whitespace().collect::<String>()
+        );
+        let inputs: Vec<&str> = inputs.iter().map(String::as_str).collect();
+        let finished = score(&workdir, &flags).input(requests(&inputs)).succeeds();
+        assert_eq!(finished.lines().len(), rows.len());
+        for (line, row) in finished.lines().iter().zip(&rows) {
+            let score = json(line);
+            for class in 0..3 {
+                let own = &score["result"]["probabilities"][class.to_string()];
+                let expected = row["probabilities"][class].as_f64().unwrap();
+                assert!((own.as_f64().unwrap() - expected).abs() < 1e-5, "{line}");
+            }
+        }
+    }
 }
