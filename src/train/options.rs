@@ -9,7 +9,7 @@ use crate::train::source::Format;
 /// What a model predicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Task {
-    /// One class out of several.
+    /// One of some classes.
     Classify,
     /// A number.
     Regress,
