@@ -13,7 +13,7 @@ pub struct File {
 /// The model.
 #[derive(Debug, Deserialize)]
 pub struct Learner {
-    /// The names of the inputs; empty if the training had none.
+    /// The names of the inputs. Empty if the training data had no names.
     #[serde(default)]
     pub feature_names: Vec<String>,
     /// The trees.

@@ -6,9 +6,9 @@ use serde::{Deserialize, Serialize};
 
 /// One input of a model.
 ///
-/// A row holds one number for each input: for a number, the number itself; for a
-/// category, its index; for a category that the model does not know, the number of
-/// known categories; for a missing value that the model itself handles, NaN.
+/// A row holds one number for each input. A number stands for itself, and a category is
+/// written as its index. A category that the model does not know is written as the
+/// number of known categories. A missing value that the model itself handles is NaN.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "FeatureText", into = "FeatureText")]
 pub struct Feature {

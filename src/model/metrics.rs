@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn the_interval_is_that_of_wilson() {
-        // The values are those of statsmodels' proportion_confint.
+        // `proportion_confint` of statsmodels gives these values.
         for (count, rows, low, high) in [
             (29, 30, 0.833_296_090_1, 0.994_091_409_6),
             (0, 10, 0.0, 0.277_532_799_9),

@@ -8,7 +8,7 @@ use crate::model::feature::Feature;
 /// The part of [`Node::feature`] that holds the index of the feature.
 const FEATURE: u32 = (1 << 27) - 1;
 
-/// Marks a split; every other node is a leaf.
+/// Marks a split. Every other node is a leaf.
 const SPLIT: u32 = 1 << 31;
 
 /// Marks a split on categories. Its `threshold` is the index of the set of categories.
@@ -398,8 +398,8 @@ mod tests {
         }
     }
 
-    /// A tree of one split. The content of its left leaf is 0, and that of its right
-    /// leaf is 1.
+    /// A tree of one split. The left leaf has the content 0, and the right leaf has the
+    /// content 1.
     fn stump(split: &Split) -> Splits {
         let mut splits = Splits::default();
         let root = splits.push_split(split);

@@ -1,7 +1,7 @@
 //! One cell of a table as it is read. What a cell means is decided later, when all
 //! cells of its column are known.
 
-/// What a cell looks like on its own.
+/// What a cell looks like, without regard to the other cells of its column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum CellKind {

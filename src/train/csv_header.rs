@@ -253,8 +253,8 @@ impl Header {
         Ok((features, unused))
     }
 
-    /// Why the header may not have the target, and the remedy; empty if no cause is
-    /// found.
+    /// The probable reason why the target is not in the header, with a remedy. Empty if
+    /// no reason is found.
     fn cause(&self, target: &str, records: &mut CsvRecords, input: &str) -> Result<String> {
         let mut names = self.names.iter().flatten();
         if let Some(name) = names.find(|name| name.eq_ignore_ascii_case(target)) {

@@ -1,8 +1,8 @@
 //! Grows one tree: CART, for any criterion. The same rows always give the same tree.
 //!
-//! Of equally good splits, the one on the first feature wins, then the one with the
-//! lowest threshold. At each node, the rows are sorted by the rank of the feature's
-//! value; if there are few ranks, the rows are counted by rank instead.
+//! Of equally good splits, the split on the first feature wins, and then the split with
+//! the lowest threshold. At each node, the rows are sorted by the rank of the feature's
+//! value. If there are few ranks, the rows are only counted by rank.
 
 use crate::model::splits::{Split, Test};
 use crate::train::criterion::{Criterion, NodeAnswer};
@@ -38,8 +38,9 @@ pub enum Candidates {
     Sample(usize, Random),
 }
 
-/// A later split wins only if its quality is larger than that of the best earlier one
-/// times this factor. Otherwise, rounding would decide between equally good splits.
+/// A later split wins only if its quality is larger than this factor times the quality
+/// of the best earlier split. Without the factor, rounding would decide between equally
+/// good splits.
 const BETTER_BY: f64 = 1.0 + 1e-12;
 
 /// Grows a tree on `rows`, the indices of some rows of `columns`. `rows` must not be
@@ -139,7 +140,7 @@ struct Growth<'g, C> {
     criterion: &'g mut C,
     leaf_rows_min: usize,
     candidates: Candidates,
-    /// All features; the order changes while features are drawn.
+    /// All features. Their order changes while features are drawn.
     features: Vec<usize>,
     /// One number for each row of a node. The upper half of its bits is the rank of the
     /// row's value, and the lower half is the position of the row in the node.

@@ -65,7 +65,8 @@ impl Labels {
         self.intern(text)
     }
 
-    /// Sets the type of the labels, or compares it with that of the earlier ones.
+    /// Sets the type of the labels. If earlier labels have set a type, compares the two
+    /// types.
     fn set_type(&mut self, scalar: ScalarType, raw: &str) -> Result<(), String> {
         let label_type = LabelType::Json(scalar);
         let earlier = *self.label_type.get_or_insert(label_type);

@@ -427,7 +427,7 @@ fn the_file_names_the_hash_of_its_data() {
         crate::wire::sha256::sha256_hex("abc,y\n1,no\n2,no\n3,yes\n4,yes\n")
     );
     assert!(run.tool.unwrap().starts_with("rv-tools "));
-    // The model's own hash is that of the whole file.
+    // The hash of the model is the hash of its whole file.
     let text = outcome.text.as_ref().unwrap();
     assert_eq!(
         outcome.model().hash(),

@@ -180,7 +180,7 @@ impl Ensemble {
             true => f64::from(sum as f32 + leaf as f32),
             false => sum + leaf,
         };
-        // A model with one output has a loop of its own, in which the sum stays in a
+        // The loop for one output is separate, because the sum then stays in a
         // register.
         if let [output] = outputs {
             *output = leaves.iter().fold(*output, |sum, leaf| add(sum, *leaf));

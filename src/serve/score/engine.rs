@@ -22,7 +22,7 @@ pub trait Engine {
     fn has_room(&self) -> bool;
 
     /// Submits one request. `record` is the part of `line` to parse. A synchronous
-    /// engine adds the score to `finished`; any other engine holds the request for a
+    /// engine adds the score to `finished`. Any other engine holds the request for a
     /// batch.
     fn submit(&mut self, record: &[u8], line: &Line, finished: &mut Finished) -> Result<()>;
 

@@ -11,8 +11,8 @@ const MESSAGE_CHARS_MAX: usize = 1000;
 pub type Outcome = Result<Answer, ModelError>;
 
 /// Reads a line that answers `count` inputs. The line is given without its newline. If
-/// `is_batch` is set, the line must be an array of that many replies; otherwise it is
-/// the reply to one input. Returns exactly `count` outcomes, in the order of the
+/// `is_batch` is set, the line must be an array of `count` replies. Otherwise the line
+/// is the reply to one input. Returns exactly `count` outcomes, in the order of the
 /// inputs.
 pub fn read_line(line: &[u8], count: usize, is_batch: bool) -> Vec<Outcome> {
     let outcomes = match json(line) {

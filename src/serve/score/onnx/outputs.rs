@@ -125,7 +125,8 @@ impl OutputPlan {
             .collect())
     }
 
-    /// The labels of the columns of the probabilities; empty if each row has keys.
+    /// The labels of the columns of the probabilities. Empty if the output has a map
+    /// with keys for each row.
     fn classes(
         &self,
         index: usize,

@@ -158,8 +158,8 @@ fn client(options: &ServerOptions) -> Result<ClientBuilder> {
     let builder = Client::builder()
         .redirect(Policy::none())
         .no_proxy()
-        // This time-out is shorter than that of the call. So a server that cannot be
-        // reached can be told from one that is slow.
+        // The time-out of the connection is shorter than the time-out of the call. So a
+        // server that cannot be reached can be told from a slow server.
         .connect_timeout((options.timeout / 2).min(CONNECT_MAX));
     let any_tls = options.url.scheme() == "https";
     Ok(match trusted_only(options.ca_file.as_deref(), any_tls)? {

@@ -59,10 +59,10 @@ pub struct Server {
     /// The requests whose calls are in flight.
     open: HashMap<u64, HeldRequest>,
     open_bytes: usize,
-    /// With `--rescore`: scores that wait for those of earlier requests.
+    /// With `--rescore`, the scores that wait for the scores of earlier requests.
     ready: BTreeMap<u64, Ready>,
     ready_bytes: usize,
-    /// With `--rescore`: the number of the next score.
+    /// With `--rescore`, the number of the request whose score is written next.
     next_score: u64,
     repeated: u64,
     messages: Vec<Message>,
