@@ -180,7 +180,7 @@ impl Hyperparameters {
         max_iterations: None,
     };
 
-    /// These settings, and `others` for those that are not set.
+    /// Returns these settings. A setting that is not set here is taken from `others`.
     pub fn or(&self, others: &Hyperparameters) -> Hyperparameters {
         Hyperparameters {
             trees: self.trees.or(others.trees),

@@ -75,12 +75,12 @@ impl Model {
         &self.hash
     }
 
-    /// Its inputs, in the order of a row.
+    /// The inputs of the model, in the order of a row.
     pub fn features(&self) -> &[Feature] {
         &self.description.features
     }
 
-    /// The description in its file.
+    /// The description in the model file.
     pub fn description(&self) -> &Description {
         &self.description
     }

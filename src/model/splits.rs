@@ -61,8 +61,8 @@ impl Node {
 pub enum Test {
     /// Values up to this threshold go left.
     AtMost(f64),
-    /// These categories go left, by their indices. The number of the
-    /// feature's categories stands for all categories that the model does not know.
+    /// The categories with these indices go left. The number of the feature's
+    /// categories stands for all categories that the model does not know.
     OneOf(Vec<u32>),
 }
 

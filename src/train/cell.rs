@@ -108,7 +108,7 @@ impl Cell {
 pub struct CellSyntax {
     /// The texts that --missing names, in lower case.
     markers: Vec<String>,
-    /// Those of these texts that are numbers.
+    /// The texts in `markers` that are numbers, as numbers.
     marker_numbers: Vec<f64>,
     /// Whether numbers in CSV have a decimal comma instead of a point.
     decimal_comma: bool,

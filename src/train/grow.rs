@@ -33,8 +33,8 @@ pub enum GrownNode {
 pub enum Candidates {
     /// All features.
     All,
-    /// This many features, drawn for each node. A feature with the same value in all
-    /// rows of the node does not count.
+    /// This number of features, drawn for each node. A feature with the same value in
+    /// all rows of the node does not count.
     Sample(usize, Random),
 }
 

@@ -227,7 +227,7 @@ fn binary_loss(is_second: bool, scores: &mut [f64]) -> f64 {
     let score = scores[0];
     let probability = 1.0 / (1.0 + (-score).exp());
     scores[0] = probability - f64::from(is_second);
-    // This is ln(1 + exp(-x)), written so that it cannot overflow.
+    // This is ln(1 + exp(-x)), in a form that cannot overflow.
     let margin = if is_second { score } else { -score };
     (-margin).max(0.0) + (-margin.abs()).exp().ln_1p()
 }

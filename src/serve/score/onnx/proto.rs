@@ -19,7 +19,7 @@ pub enum Value<'a> {
 pub struct Field<'a> {
     /// The number that identifies the field.
     pub number: u32,
-    /// Its value.
+    /// The value of the field.
     pub value: Value<'a>,
 }
 
