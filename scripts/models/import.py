@@ -2,7 +2,8 @@
 
 Trains models with LightGBM and XGBoost on random tables, imports each file with
 `rv-score import`, scores 10,000 random rows with missing values and unseen categories,
-and compares every answer with the library's own. Fails past a difference of 1e-6.
+and compares every answer with the answer of the library. Fails if a difference is more
+than 1e-6.
 
 Usage: import.py RV_SCORE FOLDER [SEED]
 """
@@ -160,7 +161,7 @@ def train_lightgbm(objective, kind, extra, frame, target, path):
 
 
 def as_integers(frame):
-    """The categories as their codes, as users of numpy tables pass them."""
+    """Replaces the categories by their codes, because a numpy table has only numbers."""
     frame = frame.copy()
     for name in ("colour", "size"):
         frame[name] = frame[name].cat.codes.astype(float)
@@ -212,10 +213,11 @@ def difference(results, answers, objective):
         if answers.ndim == 1:
             answers = np.column_stack([1 - answers, answers])
         labels = np.array([result["result"] for result in results])
-        # Two classes within the tolerance are a tie.
+        # If two classes differ by less than the tolerance, either of them is right.
         best = answers[np.arange(len(labels)), labels]
         wrong_labels = int((answers.max(axis=1) - best > TOLERANCE).sum())
-    # XGBoost's single precision overflows; rv-score has numbers there.
+    # In single precision, XGBoost overflows to infinity where rv-score still has a
+    # number.
     largest = float(np.finfo(np.float32).max)
     answers, ours = np.clip(answers, -largest, largest), np.clip(ours, -largest, largest)
     gap = np.abs(ours - answers) / np.maximum(1, np.abs(answers))
@@ -243,7 +245,8 @@ def main():
             command = [rv_score, "import", "-q", file, "--from", library, "--name", "m"]
             command += ["--model-version", "1", "--output", model]
             if library == "xgboost" and kind == "categories":
-                # XGBoost loses the end of names that are not ASCII.
+                # XGBoost stores only the beginning of names that are not ASCII, so the
+                # file of categories gives the whole names.
                 names = folder / "categories.json"
                 names.write_text(json.dumps({"colour": COLOURS}))
                 command += ["--categories", str(names)]

@@ -1,5 +1,5 @@
 """Writes fixtures/import: a small model of LightGBM and one of XGBoost, and some rows
-with the libraries' own answers.
+with the answers of the libraries.
 
 Usage: import_fixtures.py (with lightgbm, xgboost and pandas installed)
 """
@@ -48,7 +48,8 @@ parameters = {
     "verbose": -1,
 }
 trained = lightgbm.train(parameters, lightgbm.Dataset(training, target), 2)
-# The parameters of the training are most of the file, and nothing reads them.
+# The parameters of the training take up most of the file, and the import does not read
+# them.
 text = re.sub(
     r"\nparameters:.*?end of parameters\n", "", trained.model_to_string(), flags=re.S
 )

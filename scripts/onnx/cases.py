@@ -1,5 +1,5 @@
-"""The models that compare.py compares: trained here, exported to ONNX by the tool that
-their users have, and evaluated by their own library."""
+"""The models that compare.py compares. Each model is trained here, exported to ONNX by the
+usual tool for its library, and evaluated by its own library."""
 
 import warnings
 from dataclasses import dataclass, field
@@ -33,23 +33,23 @@ warnings.filterwarnings("ignore")
 
 @dataclass
 class Case:
-    """A model file, its inputs, and what its own library answers."""
+    """A model file, its inputs, and the answers of the library that trained the model."""
 
     name: str
     model: onnx.ModelProto
-    # One modelInput a row.
+    # One modelInput for each row.
     inputs: list
-    # One label a row, or one number a row.
+    # For each row, a label or a number.
     labels: list
-    # For each row the probability of each label, or None for a regression.
+    # For each row, the probability of each label. None for a regression.
     probabilities: list | None = None
     flags: list = field(default_factory=list)
-    # For models that answer with all outputs.
+    # For each row, the object with all outputs, if the model answers with such objects.
     objects: list | None = None
 
 
 def as_floats(table):
-    """The models see numbers with 32 bits, so their libraries see the same numbers."""
+    """ONNX models get 32-bit numbers, so their libraries get the same numbers here."""
     return table.astype(numpy.float32)
 
 
@@ -140,7 +140,7 @@ def classifiers(dataset, load):
 
 def networks(dataset, table, target):
     """A small network as torch.onnx.export writes it: Gemm, Relu, Gemm, and Softmax at the
-    end. PyTorch's own wheel brings 2 GB of libraries for graphics cards, so the onnx
+    end. The package of PyTorch contains 2 GB of libraries for graphics cards, so the onnx
     package builds the graph, and scikit-learn trains the weights."""
     model = MLPClassifier(hidden_layer_sizes=(16,), max_iter=300, random_state=0).fit(table, target)
     names = features(table.shape[1])
@@ -212,7 +212,7 @@ def regressors():
 
 
 def columns():
-    """A pipeline with a column transformer: one input a feature, numbers and categories."""
+    """A pipeline with a column transformer. Each feature, a number or a category, is an input."""
     loaded = datasets.load_wine(as_frame=True)
     frame = loaded.data[["alcohol", "malic_acid", "flavanoids"]].astype(numpy.float32)
     colour = numpy.digitize(loaded.data["color_intensity"], [3, 5, 8])
@@ -244,7 +244,7 @@ def columns():
 
 
 def missing():
-    """Models that know what to do without a value."""
+    """Models that themselves handle missing values."""
     loaded = datasets.load_wine()
     table = as_floats(loaded.data)
     table[numpy.random.default_rng(0).random(table.shape) < 0.15] = numpy.nan

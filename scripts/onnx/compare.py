@@ -12,13 +12,13 @@ from pathlib import Path
 from cases import all_cases
 
 TOLERANCE = 1e-5
-# Rows that are also sent one at a time, so that they are not part of a batch.
+# This many rows are also sent one at a time, so that each of them is evaluated alone.
 SINGLE_ROWS = 20
 
 
 
 def difference(found, expected):
-    """How far two JSON values of numbers and lists are apart."""
+    """The largest difference of a number between two JSON values."""
     if isinstance(expected, dict):
         assert found.keys() == expected.keys(), (found, expected)
         return max(difference(found[key], expected[key]) for key in expected)
@@ -34,7 +34,7 @@ def requests_of(case):
 
 
 def one_at_a_time(command, requests):
-    """The scores of requests that are sent after the score of the one before."""
+    """The scores of requests. Each request is sent after the score of the request before."""
     running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     scores = []
     for request in requests:

@@ -1,8 +1,8 @@
 """Runs rv-score on damaged models: damage.py FOLDER SECONDS MODEL...
 
 Each run must end with status 0 or 3 and without a panic. A crash inside onnxruntime is
-not a fault of rv, and is only counted. A file that fails is kept. RV_FUZZ_SEED
-repeats a run.
+not a fault of rv, and is only counted. A file that makes a run fail is kept. A run
+with the same RV_FUZZ_SEED damages the files in the same way.
 """
 
 import os
@@ -18,7 +18,7 @@ folder, seconds, paths = Path(sys.argv[1]), float(sys.argv[2]), sys.argv[3:]
 seed = int(os.environ.get("RV_FUZZ_SEED", time.time_ns() % 1_000_000))
 chance = random.Random(seed)
 models = [Path(path).read_bytes() for path in paths]
-# Large files would only make the runs fewer.
+# Large files are left out, because they would only reduce the number of runs.
 models = [model for model in models if len(model) < 200_000]
 file = folder / "damaged.onnx"
 names = ",".join(f"f{index}" for index in range(13))
@@ -45,7 +45,7 @@ def damaged(model):
 
 
 def run(model):
-    """What came of a run: an outcome to count, and whether it is a failure."""
+    """The outcome of a run under which it is counted, and whether it is a failure."""
     file.write_bytes(model)
     command = ["rv-score", "--model", str(file), "--name", "x", "--model-version", "1", "--quiet"]
     wide = chance.random() < 0.7

@@ -33,7 +33,7 @@ def write(name, nodes, inputs, outputs, metadata=None, weights=(), labelled=Fals
 
 
 def linear_classifier(name, version, weight):
-    """Two features, three labels; the first label wins where `a` is large."""
+    """A model of two features and three labels. If `a` is large, the first label wins."""
     node = helper.make_node(
         "LinearClassifier", ["x"], ["label", "probabilities"], domain="ai.onnx.ml",
         coefficients=[weight, 0.0, 0.0, weight, 0.0, 0.0], intercepts=[0.0, 0.0, 0.5],
@@ -50,20 +50,21 @@ linear_classifier("classifier", 1, 1.0)
 linear_classifier("classifier-changed", 1, -1.0)
 linear_classifier("classifier-next", 2, 1.0)
 
-# An index out of range fails the whole batch.
+# In this model, an index out of range makes the whole batch fail.
 write(
     "gather", [helper.make_node("Gather", ["table", "index"], ["found"])],
     [value("index", INT64, ["n"])], [value("found", FLOAT, ["n"])],
     weights=[numpy_helper.from_array(numpy.array([0.1, 20.0, 3e30], numpy.float32), "table")],
 )
 
-# One row at a time, and the logarithm of a number below 0 is NaN.
+# This model takes one row at a time. It computes the logarithm, which is NaN for a
+# number below 0.
 write(
     "one-row", [helper.make_node("Log", ["x"], ["y"])],
     [value("x", FLOAT, [1, 1])], [value("y", FLOAT, [1, 1])],
 )
 
-# Every type of input, passed through.
+# This model has an input of every type, and returns each input unchanged.
 KINDS = [
     ("float", FLOAT), ("double", TensorProto.DOUBLE), ("int64", INT64), ("int32", INT32),
     ("bool", TensorProto.BOOL), ("text", TEXT),
@@ -74,13 +75,14 @@ write(
     [value(f"{name}_out", kind, ["n", 1]) for name, kind in KINDS],
 )
 
-# A network's output without labels: probabilities only.
+# Like most networks, this model outputs only probabilities and no labels.
 write(
     "softmax", [helper.make_node("Softmax", ["x"], ["y"], axis=1)],
     [value("x", FLOAT, ["n", 2])], [value("y", FLOAT, ["n", 2])],
 )
 
-# A tensor that is kept in another file, whose name leads out of the folder.
+# This model keeps a tensor in another file. The name of that file leads out of the
+# folder.
 tensor = TensorProto(name="w", data_type=FLOAT, dims=[2], data_location=TensorProto.EXTERNAL)
 tensor.external_data.add(key="location", value="../../etc/passwd")
 graph = helper.make_graph(

@@ -27,26 +27,27 @@ from sklearn.tree import DecisionTreeClassifier, DecisionTreeRegressor
 
 SEEDS = range(10)
 
-# The mean score may be lower than that of scikit-learn by this much.
+# The mean accuracy or R2 of rv-score may be lower than that of scikit-learn by this
+# much.
 ACCURACY_BOUND = 0.01
 R2_BOUND = 0.02
 
-# Both times include reading the files. A time may be longer by this factor and by these
-# seconds: the machine may be busy with something else. rv-score may take some more for
-# each row, because it checks every cell, hashes the data and makes the profile, which
-# scikit-learn does not do.
+# Both times include reading the files. The time of rv-score may be longer by this
+# factor and by these seconds, because the machine may be busy with something else. It
+# may be a little longer for each row, because rv-score checks every cell, hashes the
+# data and makes the profile. scikit-learn does none of this.
 TIME_FACTOR = 1.2
 TIME_SLACK = 0.1
 TIME_SLACK_PER_ROW = 2e-6
 
-# Probabilities in scores have six digits.
+# Probabilities in scores have only six digits, so the metrics may differ by this much.
 METRIC_BOUND = 1e-4
 
 WORK = pathlib.Path(sys.argv[1])
 
 
 def tables():
-    """The name, the rows, and whether the target is a number."""
+    """For each table: its name, its rows, and whether its target is a number."""
     for name in ["wine", "breast_cancer", "digits", "diabetes"]:
         table = getattr(datasets, f"load_{name}")(as_frame=True).frame
         table.columns = [column.replace(" ", "_") for column in table.columns]
@@ -56,7 +57,8 @@ def tables():
     penguins = pd.read_csv(folder / "data/penguins.csv")
     penguins = penguins.rename(columns={"species": "target"}).drop(columns="year")
     yield "penguins", penguins, False
-    # With the body's mass as the target. Two penguins have none.
+    # In this table, the body mass is the target. Two penguins without a mass are left
+    # out.
     masses = penguins.rename(columns={"target": "species", "body_mass_g": "target"})
     yield "penguin masses", masses.dropna(subset="target"), True
 
@@ -88,7 +90,7 @@ def learners(is_number, seed):
 
 
 def pipeline(learner, algorithm):
-    """Fills missing values as rv-score does, and makes numbers of categories."""
+    """Fills missing values as rv-score does, and turns categories into numbers."""
     scale = [StandardScaler()] if algorithm.endswith("regression") else []
     numbers = make_pipeline(SimpleImputer(strategy="median"), *scale)
     categories = make_pipeline(
@@ -204,7 +206,8 @@ def compare(name, table, is_number, seeds):
             rows[algorithm].append(own + by_sklearn(learner, algorithm))
     for algorithm, figures in rows.items():
         own, own_seconds, other, other_seconds = np.mean(figures, axis=0)
-        # The shortest time of both: a busy machine makes only longer ones.
+        # The shortest times of both programs are compared, because other work on the
+        # machine can only make a run longer.
         own_seconds, other_seconds = np.min(figures, axis=0)[[1, 3]]
         kind, bound = ("R2", R2_BOUND) if is_number else ("accuracy", ACCURACY_BOUND)
         print(

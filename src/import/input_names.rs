@@ -11,7 +11,8 @@ use crate::stage::report::shown;
 /// The names that the user has given.
 #[derive(Clone, Debug, Default)]
 pub struct InputNames {
-    /// The names of the inputs, in the order of a row; empty for the names in the file.
+    /// The names of the inputs, in the order of a row. If empty, the names in the file
+    /// are used.
     pub features: Vec<String>,
     /// The categories of some inputs, in the order of their codes, by the name of the
     /// input.
@@ -19,8 +20,8 @@ pub struct InputNames {
 }
 
 impl InputNames {
-    /// The inputs of a model. `in_file` are the names in its file, and `categories` the
-    /// categories in its file by the index of the input. A missing value is passed to
+    /// The inputs of a model. `in_file` are the names in its file. `categories` are the
+    /// categories in its file, by the index of the input. A missing value is passed to
     /// the trees. The error describes the fault and the remedy.
     pub fn features(
         &self,
@@ -70,7 +71,7 @@ fn category_text(value: &Value) -> Result<String, String> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Bool(_) => Ok(value.to_string()),
-        // The shortest form of a number, as scoring looks it up.
+        // The shortest form of a number. Scoring looks up a number in this form.
         Value::Number(number) => Ok(match number.as_i64() {
             Some(integer) => integer.to_string(),
             None => number.as_f64().unwrap_or(f64::NAN).to_string(),

@@ -71,7 +71,7 @@ pub fn read(text: &str, inputs: &InputNames) -> Result<ForeignModel, String> {
             base: vec![0.0; outputs],
             trees,
         },
-        // An unknown category is a missing value in a pandas table.
+        // In a pandas table, an unknown category is a missing value.
         features: inputs.features(names, categories, Unseen::Missing)?,
         objective,
         class_count,
@@ -212,8 +212,8 @@ impl<'t> Block<'t> {
             .map_err(|_| format!("has a wrong value in line {key}"))
     }
 
-    /// The values behind a key, which are separated by spaces. Without the key there
-    /// are none.
+    /// The values behind a key, which are separated by spaces. Without the key, there
+    /// are no values.
     fn list<T: FromStr>(&self, key: &str) -> Result<Vec<T>, String> {
         let words = self.get(key).unwrap_or_default().split_ascii_whitespace();
         let values = words.map(|word| {
@@ -232,7 +232,8 @@ struct Lists {
     left: Vec<i64>,
     right: Vec<i64>,
     leaves: Vec<f64>,
-    /// The word of each set of categories in `category_words`, and the number of words.
+    /// For each set of categories, the index of its first word in `category_words`. The
+    /// last entry is the number of all words.
     category_starts: Vec<usize>,
     category_words: Vec<u32>,
 }
@@ -318,9 +319,11 @@ impl Lists {
         })
     }
 
-    /// The set of categories with the number `threshold`: one bit for each category.
+    /// The set of categories whose number is `threshold`. The set has one bit for each
+    /// category.
     fn categories(&self, threshold: f64) -> Result<Vec<u32>, String> {
-        // A threshold that is no index saturates, and has no bounds.
+        // If the threshold is not an index of this list, no bounds are found. The cast
+        // cannot overflow, because it saturates.
         let mut bounds = self.category_starts.iter().skip(threshold as usize);
         let (Some(start), Some(end)) = (bounds.next(), bounds.next()) else {
             return Err("names a set of categories that does not exist".to_owned());

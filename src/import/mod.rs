@@ -28,7 +28,7 @@ use crate::wire::sha256::sha256_hex;
 /// A model of another library.
 #[derive(Debug)]
 struct ForeignModel {
-    /// The library's name of the objective.
+    /// The name that the library gives to the objective.
     objective: String,
     /// The trees.
     trees: EnsembleText,
@@ -93,7 +93,8 @@ fn write(
     Ok((text, model))
 }
 
-/// The labels of the classes: those that the user has given, or 0, 1, 2 and so on.
+/// The labels of the classes. These are the labels that the user has given, or else 0,
+/// 1, 2 and so on.
 fn classes(given: &[String], count: usize) -> Result<Vec<Box<RawValue>>> {
     if given.is_empty() {
         let labels = (0..count).map(|class| RawValue::from_string(class.to_string()));
@@ -108,7 +109,7 @@ fn classes(given: &[String], count: usize) -> Result<Vec<Box<RawValue>>> {
             ),
         }
     }
-    // Labels are numbers where all of them are, as in training.
+    // As in training, the labels are numbers only if all of them are numbers.
     let is_number = |label: &String| {
         label.parse().is_ok_and(f64::is_finite) && RawValue::from_string(label.clone()).is_ok()
     };

@@ -20,8 +20,8 @@ pub enum ForeignNode {
     },
 }
 
-/// Converts the tree with the root `root`. `node` gives a node by its index, below
-/// `count`. A node with two parents and a circle are errors.
+/// Converts the tree with the root `root`. `node` returns the node with an index below
+/// `count`. A node with two parents is an error, and so is a circle.
 pub fn convert(
     root: usize,
     count: usize,
@@ -33,7 +33,8 @@ pub fn convert(
         ..TreeText::default()
     };
     let mut is_visited = vec![false; count];
-    // Each open node with the converted split whose right child it is.
+    // The nodes that are not converted yet. A right child comes with the index of its
+    // parent, which is converted already.
     let mut open = vec![(root, None)];
     while let Some((index, right_of)) = open.pop() {
         match is_visited.get_mut(index) {

@@ -81,11 +81,11 @@ fn an_imported_model_answers_like_its_library() {
 
 #[test]
 fn an_unknown_category_is_treated_as_in_the_library() {
-    // In a pandas table it is a missing value.
+    // In a pandas table, an unknown category is a missing value.
     let classes = read(LIGHTGBM, Library::Lightgbm).unwrap();
     let unknown = predict(&classes, r#"{"a":1,"b":0,"c":"new","d":7}"#);
     assert_eq!(unknown, predict(&classes, r#"{"a":1,"b":0,"d":7}"#));
-    // XGBoost refuses it.
+    // XGBoost refuses an unknown category.
     let numbers = read(XGBOOST, Library::Xgboost).unwrap();
     let fault = numbers.read_input(r#"{"a":1,"c":"new"}"#, &mut Vec::new());
     assert_eq!(
@@ -256,7 +256,7 @@ fn a_file_that_cannot_be_imported_is_refused_with_the_reason() {
     }
 }
 
-/// Imports a damaged file. If the file is accepted, the model must work.
+/// Imports a damaged file. The file may be accepted, but then the model must work.
 fn import_damaged(text: &str, library: Library) {
     let Ok(model) = read(text, library) else {
         return;

@@ -62,7 +62,7 @@ pub fn read(text: &str, inputs: &InputNames) -> Result<ForeignModel, String> {
     })
 }
 
-/// The trees of a booster, and the weight of each tree, if it has weights.
+/// The trees of a booster, and the weight of each tree, if the trees have weights.
 fn trees_of(learner: &Learner) -> Result<(&TreeModel, &[f64]), String> {
     let booster = &learner.gradient_booster;
     let (trees, weights): (_, &[f64]) = match booster.name.as_str() {
@@ -91,7 +91,8 @@ fn trees_of(learner: &Learner) -> Result<(&TreeModel, &[f64]), String> {
     Ok((trees, weights))
 }
 
-/// The function that turns a base score into what is added to the trees.
+/// The function that turns a base score into the number that is added to the sum of the
+/// trees.
 #[derive(Clone, Copy, Debug)]
 enum BaseLink {
     Identity,
@@ -100,7 +101,8 @@ enum BaseLink {
 }
 
 impl BaseLink {
-    /// The sum of a row without trees. XGBoost computes it in single precision.
+    /// The number that is added to the sum of the trees. XGBoost computes it in single
+    /// precision.
     fn margin(self, base: f64) -> f64 {
         let base = base as f32;
         f64::from(match self {
@@ -235,7 +237,7 @@ fn category_values(encoding: &Encoding) -> Option<Vec<Value>> {
     texts.collect()
 }
 
-/// Converts a tree. `weight` multiplies its numbers.
+/// Converts a tree. The numbers of its leaves are multiplied by `weight`.
 fn read_tree(tree: &Tree, output: u32, weight: f64) -> Result<TreeText, String> {
     let count = tree.left_children.len();
     let are_equal = [

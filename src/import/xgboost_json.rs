@@ -1,4 +1,4 @@
-//! The JSON of an XGBoost model file, as far as it is needed.
+//! The parts of the JSON of an XGBoost model file that the import needs.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -13,7 +13,7 @@ pub struct File {
 /// The model.
 #[derive(Debug, Deserialize)]
 pub struct Learner {
-    /// The names of the inputs; empty if the training had none.
+    /// The names of the inputs. Empty if the training data had no names.
     #[serde(default)]
     pub feature_names: Vec<String>,
     /// The trees.
@@ -27,7 +27,7 @@ pub struct Learner {
 /// The booster: `gbtree`, `dart` or `gblinear`.
 #[derive(Debug, Deserialize)]
 pub struct Booster {
-    /// Its kind.
+    /// The kind of the booster.
     pub name: String,
     /// The trees of `gbtree`.
     pub model: Option<TreeModel>,
@@ -95,7 +95,7 @@ pub struct Tree {
     /// The number of categories of each of these nodes.
     #[serde(default)]
     pub categories_sizes: Vec<usize>,
-    /// Settings of the tree.
+    /// The settings of the tree.
     pub tree_param: Option<TreeParameters>,
 }
 
@@ -107,7 +107,7 @@ pub struct TreeParameters {
     pub size_leaf_vector: String,
 }
 
-/// A flag that is written as a number, or as a boolean by older versions.
+/// A flag. XGBoost writes it as a number, and older versions write it as a boolean.
 #[derive(Clone, Copy, Debug)]
 pub struct Flag(pub bool);
 
@@ -129,7 +129,8 @@ impl<'de> Deserialize<'de> for Flag {
 /// Settings that all objectives have. XGBoost writes numbers as strings.
 #[derive(Debug, Deserialize)]
 pub struct ModelParameters {
-    /// What is added to each output before the link; `[0.5, 0.2]` in newer versions.
+    /// The base score, which is added to each output before the link. Newer versions
+    /// write a list such as `[0.5, 0.2]`.
     pub base_score: String,
     /// The number of classes; 0 if there are none.
     pub num_class: String,
@@ -143,6 +144,6 @@ pub struct ModelParameters {
 /// The objective.
 #[derive(Debug, Deserialize)]
 pub struct Objective {
-    /// Its name, such as `binary:logistic`.
+    /// The name of the objective, such as `binary:logistic`.
     pub name: String,
 }

@@ -1,5 +1,5 @@
-//! The limits of a model, and the checks of its names. A program that reads a
-//! model file relies on them.
+//! The limits of models, and the checks of names and lists in a model file. A program
+//! that reads a model file relies on these limits.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -15,10 +15,11 @@ pub const CLASSES_MAX: usize = 1000;
 /// The largest number of features in a model.
 pub const FEATURES_MAX: usize = 10_000;
 
-/// The longest label, in bytes as JSON. Every score carries a label.
+/// The length of the longest label: the number of bytes of its JSON. The limit is low
+/// because every score carries a label.
 pub const LABEL_BYTES_MAX: usize = 1024;
 
-/// The longest name of a model, in bytes.
+/// The length of the longest name of a model, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
 /// Checks the name of a model, which appears in policies, headers and file

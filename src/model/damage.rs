@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use proptest::prelude::Rng;
 use proptest::test_runner::{Config, RngSeed, TestRunner};
 
-/// Pieces that a damaged file gets in random places.
+/// Texts that are inserted into a file at random places to damage it.
 const PIECES: [&str; 18] = [
     "-1",
     "0",
@@ -28,7 +28,8 @@ const PIECES: [&str; 18] = [
 ];
 
 /// Calls `check` with damaged copies of `whole` until the time in RV_FUZZ_SECONDS is
-/// over; the default is a second. The seed is RV_FUZZ_SEED, or 1.
+/// over. The default is one second. The seed is RV_FUZZ_SEED, or 1 if the variable is
+/// not set.
 pub fn fuzz(whole: &str, mut check: impl FnMut(&str)) {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let seconds: u64 = number("RV_FUZZ_SECONDS").unwrap_or(1);

@@ -23,17 +23,17 @@ pub struct Description {
     pub version: u64,
     /// The algorithm of the training.
     pub algorithm: Algorithm,
-    /// The column that it predicts.
+    /// The name of the column that the model predicts.
     pub target: String,
-    /// Its inputs, in the order of a row.
+    /// The inputs of the model, in the order of a row.
     #[serde(deserialize_with = "at_most_features")]
     pub features: Vec<Feature>,
-    /// The labels that it can predict, as JSON text, in the order of the classes. A model
-    /// of numbers has none.
+    /// The labels that the model can predict, as JSON text, in the order of the
+    /// classes. A model of numbers has none.
     #[serde(deserialize_with = "at_most_classes")]
     pub classes: Vec<Box<RawValue>>,
-    /// The class that is predicted from a probability on. `None` if the most probable
-    /// class is predicted.
+    /// The rule that predicts a class if its probability reaches a threshold. `None` if
+    /// the model predicts the most probable class.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<Threshold>,
     /// The data and the settings of the training. `None` for an imported model.
@@ -45,8 +45,8 @@ pub struct Description {
     /// The measured quality.
     #[serde(default)]
     pub metrics: MeasuredMetrics,
-    /// The distributions of its inputs and answers in training. `None` for an imported
-    /// model.
+    /// The distributions of the inputs and of the predictions in training. `None` for
+    /// an imported model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub profile: Option<Profile>,
 }
@@ -71,7 +71,8 @@ pub struct ClassThreshold {
 }
 
 impl ClassThreshold {
-    /// The predicted class for these probabilities of two classes.
+    /// The index of the class that the rule predicts. `probabilities` has one entry for
+    /// each of the two classes.
     pub fn class(self, probabilities: &[f64]) -> usize {
         match probabilities[self.class] >= self.probability {
             true => self.class,
@@ -86,7 +87,7 @@ impl ClassThreshold {
 pub struct Import {
     /// The library that wrote the file.
     pub from: String,
-    /// The library's name of the objective.
+    /// The name that the library gives to the objective.
     pub objective: String,
     /// The SHA-256 of the file.
     pub sha256: String,
@@ -179,7 +180,7 @@ impl Hyperparameters {
         max_iterations: None,
     };
 
-    /// These settings, and `others` for those that are not set.
+    /// Returns these settings. A setting that is not set here is taken from `others`.
     pub fn or(&self, others: &Hyperparameters) -> Hyperparameters {
         Hyperparameters {
             trees: self.trees.or(others.trees),

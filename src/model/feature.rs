@@ -6,16 +6,16 @@ use serde::{Deserialize, Serialize};
 
 /// One input of a model.
 ///
-/// In a row, a number is itself, a category is its index, and a category that the model
-/// does not know is the number of categories. A missing value that the model itself
-/// handles is NaN.
+/// A row holds one number for each input. A number stands for itself, and a category is
+/// written as its index. A category that the model does not know is written as the
+/// number of known categories. A missing value that the model itself handles is NaN.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(from = "FeatureText", into = "FeatureText")]
 pub struct Feature {
     /// The name of the member of `modelInput`. If the name begins with `/`, it is a
     /// JSON pointer into `modelInput`.
     pub name: String,
-    /// The values that it can have.
+    /// The values that the input can have.
     pub domain: Domain,
     /// What is done if the value is missing.
     pub missing: Missing,
@@ -46,7 +46,7 @@ pub enum Unseen {
     Error,
     /// The value counts as missing.
     Missing,
-    /// The value is a category that equals no other.
+    /// The value becomes a category that differs from all known ones.
     Other,
 }
 
@@ -55,7 +55,7 @@ pub enum Unseen {
 pub enum Missing {
     /// The request gets an error.
     Error,
-    /// The row gets this value instead.
+    /// The row gets this value in its place.
     Fill(f64),
     /// The model itself handles the missing value.
     Pass,
@@ -72,7 +72,7 @@ impl Feature {
         }
     }
 
-    /// The categories, if it has categories.
+    /// The categories; `None` for a feature of numbers.
     pub fn categories(&self) -> Option<&[String]> {
         match &self.domain {
             Domain::Numbers => None,
@@ -184,7 +184,7 @@ impl From<FeatureText> for Feature {
             Some(Fill::Category(category)) => {
                 let mut categories = details.categories.iter().flatten();
                 let code = categories.position(|one| *one == category);
-                // NaN is refused by the check.
+                // [`Feature::check`] refuses NaN.
                 Missing::Fill(code.map_or(f64::NAN, |code| code as f64))
             }
             None if details.pass_missing => Missing::Pass,

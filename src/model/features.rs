@@ -7,8 +7,8 @@ use crate::model::scalar::ScalarType;
 use crate::stage::report::shown;
 use crate::wire::object::{self, Member, Object, decode_string};
 
-/// Marks a feature that no member has set. Its bits differ from those of a missing value
-/// that was written, so a second value is noticed.
+/// Marks a feature that no member has set yet. The bits of this NaN differ from the NaN
+/// of a missing value, so a second value for the same feature is noticed.
 const ABSENT: u64 = 0x7ff8_0000_0000_5eed;
 
 /// Finds the features of a model among the members of a `modelInput`.
@@ -66,8 +66,8 @@ impl FeatureReader {
         }
         let mut partial = PartialRow::new(self, row);
         if object::each_member(model_input, |member| partial.take(&member)).is_none() {
-            // The fast scanner does not accept invalid JSON or deep nesting. Then the
-            // full parser decides.
+            // The fast scanner does not accept invalid JSON or deep nesting. The full
+            // parser then decides whether the text is valid.
             let object =
                 Object::parse(model_input).map_err(|fault| format!("modelInput is {fault}"))?;
             row.fill(f64::from_bits(ABSENT));
@@ -137,8 +137,9 @@ impl FeatureReader {
         }
     }
 
-    /// The index of a category. Numbers and booleans are compared with the categories
-    /// by their text; a number that is written in another way, in its shortest form.
+    /// The index of a category. The texts of numbers and booleans are compared with the
+    /// categories. If no category has the text of a number, its shortest form is
+    /// compared: `5` for `5.0`.
     fn code(&self, index: usize, raw: &str) -> Option<u32> {
         let codes = &self.codes[index];
         if let Some(text) = decode_string(raw) {
@@ -149,8 +150,8 @@ impl FeatureReader {
     }
 }
 
-/// Whether a JSON string or number is one of the feature's markers of a missing value. A
-/// number may be written in another way.
+/// Whether a JSON string or number is one of the feature's markers of a missing value.
+/// A number and its marker may be written in two ways, such as `5` and `5.0`.
 fn is_marker(feature: &Feature, raw: &str) -> bool {
     let mut markers = feature.markers.iter();
     match decode_string(raw) {
@@ -204,7 +205,7 @@ impl<'r> PartialRow<'r> {
             && let Some(name) = decode_string(member.key)
         {
             for index in nested.get(&*name).into_iter().flatten() {
-                // The pointer's first token is the member's name.
+                // The first token of the pointer is the name of this member.
                 let pointer = &features[*index].name[1..];
                 let rest = pointer.find('/').map_or("", |slash| &pointer[slash..]);
                 if let Some(value) = object::at_pointer(member.value, rest) {

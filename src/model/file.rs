@@ -39,8 +39,8 @@ pub fn read_text(path: &str) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| anyhow!("{path}: is not UTF-8, so it is not a model file"))
 }
 
-/// Checks that the text of a model file is not too long to be read again. The error
-/// describes the fault.
+/// Checks that the text of a model file is short enough for this program to read the
+/// file again. The error describes the fault.
 pub fn check_size(text: &str) -> Result<(), String> {
     match text.len() as u64 > FILE_BYTES_MAX {
         true => Err("the model is larger than 256 MiB".to_owned()),
@@ -101,8 +101,8 @@ pub fn wrap(model: &str) -> String {
     )
 }
 
-/// Appends JSON text, indented, with one line per value. A short value, and a
-/// list of numbers or strings, stays on one line.
+/// Appends JSON text with indentation and one line per value. A short value stays on
+/// one line, and so does a list of numbers or strings.
 fn lay_out(raw: &str, depth: usize, out: &mut String) {
     let raw = raw.trim_ascii();
     let is_long = raw.len() > LINE_CHARS_MAX;

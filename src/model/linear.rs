@@ -15,9 +15,10 @@ pub struct Linear {
     /// The columns that the features become.
     #[serde(default, skip_serializing_if = "OneHot::is_plain")]
     pub categories: OneHot,
-    /// For each column, the mean, which is subtracted from its value.
+    /// For each column, the mean. The mean is subtracted from the value of the column.
     pub means: Vec<f64>,
-    /// For each column, the scale, by which the difference is divided.
+    /// For each column, the scale. The difference of value and mean is divided by the
+    /// scale.
     pub scales: Vec<f64>,
     /// The prediction for a row whose columns are all 0.
     pub intercept: f64,

@@ -70,17 +70,17 @@ impl Model {
         self.description.version
     }
 
-    /// The first 16 hexadecimal digits of the SHA-256 of its file.
+    /// The first 16 hexadecimal digits of the SHA-256 of the model file.
     pub fn hash(&self) -> &str {
         &self.hash
     }
 
-    /// Its inputs, in the order of a row.
+    /// The inputs of the model, in the order of a row.
     pub fn features(&self) -> &[Feature] {
         &self.description.features
     }
 
-    /// The description in its file.
+    /// The description in the model file.
     pub fn description(&self) -> &Description {
         &self.description
     }
@@ -97,7 +97,7 @@ impl Model {
         self.features.read(model_input, row)
     }
 
-    /// Predicts for a row, as [`read_input`](Model::read_input) makes it.
+    /// Predicts for a row that [`read_input`](Model::read_input) has made.
     /// `probabilities` gets one value per class.
     pub fn predict(&self, row: &[f64], probabilities: &mut Vec<f64>) -> Prediction {
         probabilities.resize(self.description.classes.len(), 0.0);
@@ -127,7 +127,7 @@ mod tests {
         assert!(text.contains("\"formatVersion\": 1,"));
         let model = Model::from_text(text).unwrap();
         assert_eq!((model.name(), model.version()), ("dt", 1));
-        // What sha256sum prints for the file.
+        // This is what `sha256sum` prints for the file.
         assert_eq!(model.hash(), "ad22f04b8238ddc3");
         let mut probabilities = Vec::new();
         let prediction = model.predict(&[5.1, 3.5, 1.4, 0.2], &mut probabilities);
@@ -231,7 +231,7 @@ mod tests {
                 Model::from_text(&file::wrap(&damaged))
             };
             if let Ok(model) = outcome {
-                // If the file is accepted, the model must work.
+                // A damaged file may be accepted, but then the model must work.
                 let mut probabilities = Vec::new();
                 let prediction = model.predict(&[5.0, 3.0, 1.0, 0.2], &mut probabilities);
                 let Prediction::Class(class) = prediction else {

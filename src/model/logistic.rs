@@ -7,8 +7,8 @@ use crate::model::one_hot::OneHot;
 use crate::model::prediction::{Names, Prediction, Predictor};
 use crate::model::text_table::{aligned, six_significant_digits};
 
-/// The bound of every weight and every standardised value. It keeps all sums
-/// finite, for any row.
+/// The largest absolute value of a weight and of a standardised value. This bound keeps
+/// the sums of every row finite.
 pub const MAGNITUDE_MAX: f64 = 1e100;
 
 /// The parameters, in the form of a model file.
@@ -18,14 +18,15 @@ pub struct Logistic {
     /// The columns that the features become.
     #[serde(default, skip_serializing_if = "OneHot::is_plain")]
     pub categories: OneHot,
-    /// For each column, the mean, which is subtracted from its value.
+    /// For each column, the mean. The mean is subtracted from the value of the column.
     pub means: Vec<f64>,
-    /// For each column, the scale, by which the difference is divided.
+    /// For each column, the scale. The difference of value and mean is divided by the
+    /// scale.
     pub scales: Vec<f64>,
     /// One intercept per class.
     pub intercepts: Vec<f64>,
     /// For each column, one weight per class. With two classes, the weights of the
-    /// first are 0.
+    /// first class are 0.
     pub coefficients: Vec<Vec<f64>>,
 }
 
@@ -58,7 +59,8 @@ impl Logistic {
                 best = class;
             }
         }
-        // Softmax, relative to the largest sum, so that no exponential overflows.
+        // The softmax function. The largest sum is subtracted first, so that no
+        // exponential overflows.
         let largest = probabilities[best];
         let mut total = 0.0;
         for sum in probabilities.iter_mut() {

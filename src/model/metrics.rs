@@ -17,21 +17,22 @@ const SHOWN_LABEL_CHARS: usize = 24;
 /// The 97.5 % quantile of the standard normal distribution.
 const NORMAL_QUANTILE: f64 = 1.959_963_984_540_054;
 
-/// A probability below this counts as this in the log loss: the distance between 1 and
-/// the next larger float, as in scikit-learn.
+/// The smallest probability in the log loss. A smaller one is replaced by this value,
+/// which is the distance between 1 and the next larger float, as in scikit-learn.
 const PROBABILITY_MIN: f64 = f64::EPSILON;
 
 /// The metrics of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum Metrics {
-    /// Of a model that predicts classes.
+    /// The metrics of a model that predicts classes.
     Classes(ClassMetrics),
-    /// Of a model that predicts numbers.
+    /// The metrics of a model that predicts numbers.
     Numbers(NumberMetrics),
 }
 
-/// The number of rows by label and by prediction.
+/// The metrics of a classifier, with the number of rows for each pair of label and
+/// prediction.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClassMetrics {
@@ -215,7 +216,8 @@ impl ClassMetrics {
 }
 
 impl NumberMetrics {
-    /// Measures pairs of the true number and the prediction. `pairs` must not be empty.
+    /// Computes the errors from pairs of the true number and the predicted one. `pairs`
+    /// must not be empty.
     pub fn measure(pairs: &[(f64, f64)]) -> NumberMetrics {
         let errors = || pairs.iter().map(|(actual, predicted)| predicted - actual);
         let (mae, mae_interval) = mean_and_interval(errors().map(f64::abs));
@@ -349,7 +351,7 @@ mod tests {
 
     #[test]
     fn the_interval_is_that_of_wilson() {
-        // The values are those of statsmodels' proportion_confint.
+        // `proportion_confint` of statsmodels gives these values.
         for (count, rows, low, high) in [
             (29, 30, 0.833_296_090_1, 0.994_091_409_6),
             (0, 10, 0.0, 0.277_532_799_9),

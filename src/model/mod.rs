@@ -1,11 +1,13 @@
 //! Models: their files, features and predictions, and their measured quality.
-//! [`train`](crate::train) makes models; this folder does not depend on it.
+//! [`train`](crate::train) makes models. This folder does not depend on the folder
+//! `train`.
 //!
 //! A model file (`file`) contains a `description` and the parameters of one family of
-//! models (`families`). [`Model`] loads it, reads the features of a request and predicts.
-//! [`inspect`] prints a model for people.
+//! models (`families`). [`Model`] loads the file, reads the features of a request and
+//! predicts. [`inspect`] prints a model for people.
 //!
-//! A model file contains only numbers and names, so loading it does not run code.
+//! A model file contains only numbers and names, so no code runs when the file is
+//! loaded.
 
 pub(crate) mod bounds;
 #[cfg(test)]

@@ -41,8 +41,8 @@ impl OneHot {
         }
     }
 
-    /// Calls `visit` with the index and the value of each column of a row that can
-    /// differ from 0. An unknown category sets no column.
+    /// Calls `visit` with the index and the value of each column that can differ from 0
+    /// in this row. An unknown category sets no column.
     #[inline]
     pub fn each_column(&self, row: &[f64], mut visit: impl FnMut(usize, f64)) {
         if self.is_plain() {

@@ -9,9 +9,9 @@ use crate::model::feature::Feature;
 /// The number of steps between the smallest and the largest quantile.
 const STEPS: usize = 100;
 
-/// The distribution of some numbers: the quantiles at 0 %, 1 %, 2 % and so on up to
-/// 100 %. Each is one of the numbers: the lowest number for which at least this share of
-/// all numbers is not larger. Empty if there is no number.
+/// The distribution of some numbers: the quantiles at 0 %, 1 %, 2 % and so on up to 100
+/// %. Each quantile is one of the numbers: the lowest number that at least this share
+/// of all numbers does not exceed. The list is empty if there is no number.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Quantiles(Vec<f64>);
@@ -136,12 +136,12 @@ pub struct FeatureProfile {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Values {
-    /// Of numbers.
+    /// The feature has numbers.
     Numbers {
         /// The quantiles.
         quantiles: Quantiles,
     },
-    /// Of categories.
+    /// The feature has categories.
     Categories {
         /// The number of rows of each category, in the order of the feature.
         counts: Vec<u64>,
@@ -208,7 +208,7 @@ pub enum MeasuredOn {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ScoreProfile {
-    /// The rows that were predicted.
+    /// Which rows the model has predicted: held-out rows or rows of training.
     pub on: MeasuredOn,
     /// The number of rows.
     pub count: u64,

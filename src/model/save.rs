@@ -25,7 +25,7 @@ pub fn write(stage: &mut Stage, address: &Address, text: String) -> Result<()> {
         stage.write_all(&mut output, &mut text.into_bytes())?;
         return stage.close(&mut output);
     }
-    // A symbolic link stays; its target is replaced.
+    // A symbolic link stays a link. The file that it points to is replaced.
     let target = fs::canonicalize(path).unwrap_or_else(|_| PathBuf::from(path));
     let mut new = target.clone().into_os_string();
     new.push(".new");

@@ -8,7 +8,7 @@ use crate::model::feature::Feature;
 /// The part of [`Node::feature`] that holds the index of the feature.
 const FEATURE: u32 = (1 << 27) - 1;
 
-/// Marks a split; every other node is a leaf.
+/// Marks a split. Every other node is a leaf.
 const SPLIT: u32 = 1 << 31;
 
 /// Marks a split on categories. Its `threshold` is the index of the set of categories.
@@ -20,7 +20,7 @@ const MISSING_LEFT: u32 = 1 << 29;
 /// A value between -1e-35 and 1e-35 counts as missing.
 const ZERO_IS_MISSING: u32 = 1 << 27;
 
-/// The flags that need more than one comparison.
+/// A node with one of these flags needs more than one comparison.
 const SLOW: u32 = CATEGORIES | ZERO_IS_MISSING;
 
 /// The largest absolute value that counts as zero. LightGBM uses this bound.
@@ -43,13 +43,14 @@ impl Node {
         self.feature & flag != 0
     }
 
-    /// The distance to the next node of a path. It is 0 for a leaf. Without a branch,
-    /// because the processor cannot predict the answers.
+    /// The distance to the next node of a path; 0 for a leaf. The code does not branch,
+    /// because the processor could not predict which way the branch goes.
     fn step(&self, goes_left: bool) -> u32 {
         select_unpredictable(goes_left, self.feature >> 31, self.right)
     }
 
-    /// Whether a row goes left, unless the split is slow or a value is missing.
+    /// Whether a row goes left. The result holds only if the split needs no more than
+    /// one comparison and the value is not missing.
     fn compare(&self, row: &[f64]) -> bool {
         row[(self.feature & FEATURE) as usize] <= self.threshold
     }
@@ -60,8 +61,8 @@ impl Node {
 pub enum Test {
     /// Values up to this threshold go left.
     AtMost(f64),
-    /// These categories go left, by their indices. The number of the
-    /// feature's categories stands for all categories that the model does not know.
+    /// The categories with these indices go left. The number of the feature's
+    /// categories stands for all categories that the model does not know.
     OneOf(Vec<u32>),
 }
 
@@ -79,7 +80,7 @@ pub struct Split {
 }
 
 impl Split {
-    /// A split of a feature. A row without the value goes right.
+    /// A split of a feature. A row in which the value is missing goes right.
     pub fn new(feature: usize, test: Test) -> Split {
         Split {
             feature,
@@ -245,13 +246,13 @@ impl Splits {
     }
 
     /// Whether no value of a row is missing, and no split needs more than one
-    /// comparison. Then [`leaves_of`](Splits::leaves_of) can take the fast way.
+    /// comparison. If so, [`leaves_of`](Splits::leaves_of) can take the fast way.
     pub fn is_simple(&self, row: &[f64]) -> bool {
         !self.has_slow && !row.iter().any(|value| value.is_nan())
     }
 
-    /// The content of the leaf that a row reaches from the node `root`. A missing value
-    /// is NaN.
+    /// The content of the leaf that a row reaches from the node `root`. In the row, a
+    /// missing value is NaN.
     pub fn leaf_of(&self, root: u32, row: &[f64]) -> f64 {
         let [leaf] = self.follow([root], |node| self.compare_fully(node, row));
         leaf
@@ -271,9 +272,9 @@ impl Splits {
         }
     }
 
-    /// Follows the paths from several roots. The paths advance in step, so that the
-    /// processor does not wait for one node after the other. A path that has reached its
-    /// leaf stays there.
+    /// Follows the paths from several roots. All paths advance by one node at a time,
+    /// so that the processor loads several nodes at once instead of waiting for each. A
+    /// path that has reached its leaf stays there.
     #[inline(always)]
     fn follow<const N: usize>(
         &self,
@@ -305,7 +306,8 @@ impl Splits {
         (value <= node.threshold) | (node.is_set(MISSING_LEFT) & value.is_nan())
     }
 
-    /// Whether a row goes left at a split on categories, or where zero is missing.
+    /// Whether a row goes left at a split on categories, or at a split where the value
+    /// 0 counts as missing.
     fn compare_slowly(&self, node: &Node, row: &[f64]) -> bool {
         let value = row[(node.feature & FEATURE) as usize];
         if value.is_nan() || (node.is_set(ZERO_IS_MISSING) && value.abs() <= ZERO_MAX) {
@@ -325,7 +327,8 @@ impl Splits {
         if start == end {
             return Err("a tree has no nodes".to_owned());
         }
-        // The right children that are still to come, the next one last.
+        // The right children that are still to come. The next one is at the end of the
+        // list.
         let mut expected: Vec<usize> = Vec::new();
         let mut is_left_child = true;
         for index in start..end {
@@ -395,7 +398,8 @@ mod tests {
         }
     }
 
-    /// A tree of one split, whose left leaf is 0 and whose right leaf is 1.
+    /// A tree of one split. The left leaf has the content 0, and the right leaf has the
+    /// content 1.
     fn stump(split: &Split) -> Splits {
         let mut splits = Splits::default();
         let root = splits.push_split(split);

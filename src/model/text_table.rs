@@ -1,7 +1,7 @@
 //! Tables and numbers as readable text.
 
-/// The lines of a table: the first column is aligned to the left, the others to
-/// the right.
+/// The lines of a table. The first column is aligned to the left, and the other columns
+/// are aligned to the right.
 pub fn aligned(table: &[Vec<String>]) -> Vec<String> {
     let columns = table.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {

@@ -1,5 +1,6 @@
 //! The family of decision trees: one tree whose leaves have classes or numbers. This
-//! file predicts with it, stores, checks and describes it.
+//! file contains the code that predicts with a tree, stores it, checks it and describes
+//! it.
 
 use std::fmt;
 use std::ops::Range;
@@ -28,7 +29,8 @@ struct Leaf {
     answer: LeafAnswer,
     /// The number of training rows in this leaf.
     rows: u64,
-    /// The range of this leaf in `Tree::counts`. Empty if its answer is a number.
+    /// The range in `Tree::counts` that belongs to this leaf. The range is empty if the
+    /// answer of the leaf is a number.
     counts: Range<u32>,
 }
 
@@ -40,7 +42,8 @@ pub struct Tree {
     /// For each leaf with a class, pairs of a class and the number of training rows of
     /// that class, by ascending class.
     counts: Vec<(u32, u32)>,
-    /// The weight of a row of each class in the probabilities. Empty if all are 1.
+    /// For each class, the weight that one of its rows has in the probabilities. Empty
+    /// if all weights are 1.
     class_weights: Vec<f64>,
 }
 
@@ -55,7 +58,8 @@ impl Tree {
         })
     }
 
-    /// Sets the weight of a row of each class. Without weights, all rows weigh the same.
+    /// Sets, for each class, the weight of one of its rows. Without weights, all rows
+    /// weigh the same.
     pub fn set_class_weights(&mut self, class_weights: Vec<f64>) {
         self.class_weights = class_weights;
     }
@@ -105,8 +109,8 @@ impl Tree {
         self.splits.push_leaf((self.leaves.len() - 1) as f64)
     }
 
-    /// Counts `rows`, each with its class, and replaces the counts of the leaves. A
-    /// leaf that no row reaches gets one row of its class.
+    /// Counts how many of `rows` reach each leaf, by class, and replaces the counts of
+    /// the leaves. A leaf that no row reaches gets one row of its class.
     pub fn count_rows<'a>(&mut self, rows: impl Iterator<Item = (&'a [f64], u32)>) {
         let mut reached: Vec<(u32, u32)> = rows
             .map(|(row, class)| (self.splits.leaf_of(0, row) as u32, class))
@@ -171,8 +175,8 @@ impl Tree {
 }
 
 impl Predictor for Tree {
-    /// The probabilities are the shares of the classes in the weight of the training rows
-    /// in the row's leaf.
+    /// The row reaches a leaf. The probability of a class is its share in the weight of
+    /// the training rows of this leaf.
     fn predict(&self, row: &[f64], probabilities: &mut [f64]) -> Prediction {
         let (answer, rows, counts) = self.leaf(self.splits.leaf_of(0, row) as usize);
         let class = match answer {
@@ -218,8 +222,8 @@ impl Predictor for Tree {
         })
     }
 
-    /// One line per question. The lines that follow from an answer are indented below
-    /// it.
+    /// One line per condition, such as `age <= 30`. The subtree of the rows that meet a
+    /// condition is indented below it.
     fn describe(&self, names: Names, depth_max: u32) -> Vec<String> {
         let sizes = self.subtree_sizes();
         let mut lines = vec![format!(
@@ -426,8 +430,8 @@ impl<'de> Deserialize<'de> for Tree {
                 formatter.write_str("an array of nodes")
             }
 
-            // Node by node, because a `NodeText` needs many times the memory of a
-            // node.
+            // The nodes are written one by one, because a `NodeText` needs many times
+            // the memory of a node.
             fn visit_seq<A: SeqAccess<'de>>(self, mut nodes: A) -> Result<Tree, A::Error> {
                 let mut tree = Tree::default();
                 while let Some(text) = nodes.next_element::<NodeText>()? {

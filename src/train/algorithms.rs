@@ -5,11 +5,12 @@ use crate::model::families::Algorithm;
 use crate::train::trainer::Trainer;
 use crate::train::{cart, forest, linear, linfa_tree, logistic};
 
-/// The algorithm if the user names none. It is a good one for most tables, whether the
-/// target has classes or is a number.
+/// The algorithm that is used if the user names none. It works well on most tables, for
+/// classes and for numbers.
 pub const DEFAULT: Algorithm = Algorithm::RandomForest;
 
-/// The trainer of an algorithm for classes; `None` if it has none.
+/// The trainer of an algorithm for classes; `None` if the algorithm cannot predict
+/// classes.
 pub fn class_trainer(algorithm: Algorithm) -> Option<Trainer> {
     match algorithm {
         Algorithm::RandomForest => Some(forest::TRAINER),
@@ -20,7 +21,8 @@ pub fn class_trainer(algorithm: Algorithm) -> Option<Trainer> {
     }
 }
 
-/// The trainer of an algorithm for numbers; `None` if it has none.
+/// The trainer of an algorithm for numbers; `None` if the algorithm cannot predict
+/// numbers.
 pub fn number_trainer(algorithm: Algorithm) -> Option<Trainer> {
     match algorithm {
         Algorithm::RandomForest => Some(forest::REGRESSION_TRAINER),

@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use crate::model::metrics::{ClassMetrics, Metrics, NumberMetrics, log_loss};
 use crate::model::prediction::Prediction;
 
-/// The truth of a row.
+/// The true answer for a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Truth {
     /// A class, by its index.
@@ -32,14 +32,15 @@ pub struct ClassAnswer {
 /// The answers for all rows.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answers {
-    /// For rows with classes.
+    /// The answers for rows with classes.
     Classes(Vec<ClassAnswer>),
-    /// For rows with numbers: the true number and the predicted one.
+    /// For each row with a number, the true number and the predicted one.
     Numbers(Vec<(f64, f64)>),
 }
 
 impl Answers {
-    /// No answers yet of a model with this number of classes; 0 for numbers.
+    /// An empty list of answers of a model with this number of classes. The number is 0
+    /// for a model of numbers.
     pub fn new(class_count: usize) -> Answers {
         match class_count {
             0 => Answers::Numbers(Vec::new()),

@@ -59,9 +59,9 @@ pub fn assemble(
     Ok(fill_table(columns, features, labels, &is_bad, options))
 }
 
-/// Decides what each column is taken for. The columns that are not used are added to
-/// those that are known to be unused. The error says why a column cannot be what the
-/// flags ask for.
+/// Decides what each column is taken for. Adds the columns that are not used to the
+/// list of unused columns. The error says why a column cannot be what the flags ask
+/// for.
 fn decide(columns: &mut Columns, options: &TableOptions) -> Result<Roles, String> {
     let noun = columns.origin.column();
     let fault = |column: &Column, fault: String| format!("{noun} {} {fault}", shown(&column.name));
@@ -112,12 +112,12 @@ fn wish(names: &ColumnNames, name: &str) -> Wish {
 struct LabelReader {
     role: TargetRole,
     labels: Labels,
-    /// By the index of a text: the index of its label.
+    /// For each text of the column, by its index: the index of its label.
     indices: Vec<Option<u32>>,
     is_csv: bool,
     /// The index of each row's label.
     label_of: Vec<u32>,
-    /// The number of each row.
+    /// For each row, the number to predict.
     targets: Vec<f64>,
 }
 
@@ -154,12 +154,12 @@ impl LabelReader {
     }
 }
 
-/// The rows after they were checked.
+/// The results of checking all rows.
 struct Checked {
     labels: LabelReader,
-    /// By the index of a row: whether it is left out.
+    /// For each row, by its index: whether the row is left out.
     is_bad: Vec<bool>,
-    /// By the index of a feature: its categories, if it has texts.
+    /// For each feature, by its index: its categories, if it has texts.
     categories: Vec<Option<Categories>>,
 }
 
@@ -222,7 +222,7 @@ fn row_fault(columns: &Columns, roles: &Roles, row: &[Cell]) -> Option<String> {
     })
 }
 
-/// Leaves out a row that was read before.
+/// Leaves out a row whose text has been read already.
 fn leave_out(columns: &Columns, row: usize, fault: &str, source: &mut Source) -> Result<()> {
     let place = columns.places[row];
     let line = Line {
@@ -243,7 +243,8 @@ struct FeatureColumn {
     feature: Feature,
     /// The index of its column.
     index: usize,
-    /// By the index of a text: the value of a category, or of a number.
+    /// For each text of the column, by its index: the value of its category, or its
+    /// number.
     values: Vec<f64>,
     missing: u64,
 }
@@ -319,7 +320,8 @@ fn check_fill(column: &Column, impute: &Impute) -> Result<(), String> {
     }
 }
 
-/// Turns the cells of all good rows into values. The cells are freed on the way.
+/// Turns the cells of all good rows into values. The cells are freed one chunk after
+/// the other, to save memory.
 fn fill_table(
     mut columns: Columns,
     mut features: Vec<FeatureColumn>,

@@ -106,8 +106,8 @@ fn whole(
     grow(&columns, all, weights, criterion, limits, Candidates::All)
 }
 
-/// The tree in the form that predicts. The leaves have the number of rows of each class,
-/// so the weight of a class is divided out of its sum.
+/// The tree in the form that predicts. A leaf holds the number of its rows of each
+/// class, so the sum of the weights of a class is divided by the weight of one row.
 fn tree_of(nodes: Vec<GrownNode>, weight: impl Fn(u32) -> f64) -> Tree {
     let mut tree = Tree::default();
     for node in nodes {
@@ -130,7 +130,7 @@ fn tree_of(nodes: Vec<GrownNode>, weight: impl Fn(u32) -> f64) -> Tree {
     tree
 }
 
-/// The class with the largest weight; the first of several.
+/// The class with the largest weight. Of several such classes, the first one counts.
 fn heaviest(sums: &[(u32, f64)]) -> u32 {
     let mut best = (0, 0.0);
     for (class, sum) in sums {
@@ -414,7 +414,8 @@ mod tests {
             assert!(fits_exactly(&rows, &tree, 2));
             assert_eq!(nodes(&tree).len(), 3, "{tree:?}");
             let mut probabilities = [0.0; 2];
-            // The category "e" has no row, and 5 stands for all that are not known.
+            // The category "e" has no row. The index 5 stands for all unknown
+            // categories.
             for code in [4.0, 5.0] {
                 assert_eq!(
                     tree.predict(&[code, 0.0], &mut probabilities),
@@ -426,7 +427,7 @@ mod tests {
 
     #[test]
     fn an_unknown_category_goes_to_the_larger_child_on_either_side() {
-        // The categories with the lower number are left.
+        // The categories with the lower number go left.
         for (numbers, unknown) in [([1.0, 1.0, 1.0, 9.0], 1.0), ([1.0, 9.0, 9.0, 9.0], 9.0)] {
             let (features, rows) = categories_data(|_, _| 0);
             let targets = rows.values.chunks(2);

@@ -9,7 +9,7 @@ use crate::train::options::Impute;
 /// The texts that occur in the rows that can be used.
 #[derive(Debug)]
 pub struct Categories {
-    /// By the index of a text: whether a row has it.
+    /// For each text, by its index: whether a row has this text.
     is_used: Vec<bool>,
     has_missing: bool,
 }
@@ -31,9 +31,9 @@ impl Categories {
         }
     }
 
-    /// The categories in the order of their bytes, and by the index of a text the index
-    /// of its category. Several texts can be one category. A fill value is a category
-    /// too, if a value is missing.
+    /// Returns the categories in the order of their bytes, and for each text, by its
+    /// index, the index of its category. Several texts can be one category. If a value
+    /// is missing, the fill value is a category, too.
     pub fn finish(&self, column: &Column, impute: &Impute) -> (Vec<String>, Vec<f64>) {
         let used = || {
             column
@@ -81,7 +81,7 @@ struct Names {
 
 impl Names {
     fn name(&self, text: &Text) -> String {
-        // A request's number is compared in its shortest form.
+        // The number in a request is compared in its shortest form.
         const EXACT_MAX: f64 = (1u64 << 53) as f64;
         let is_number = self.are_numbers || text.form == Form::Json;
         if text.kind == CellKind::Number && is_number && text.value.abs() < EXACT_MAX {
@@ -94,7 +94,7 @@ impl Names {
     }
 }
 
-/// Whether a text is a number in JSON. `01` is none.
+/// Whether a text is a number in JSON. `01` is not a number in JSON.
 fn is_json_number(text: &str) -> bool {
     serde_json::from_str::<f64>(text).is_ok()
 }

@@ -1,7 +1,7 @@
 //! One cell of a table as it is read. What a cell means is decided later, when all
 //! cells of its column are known.
 
-/// What a cell looks like on its own.
+/// What a cell looks like, without regard to the other cells of its column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum CellKind {
@@ -17,7 +17,7 @@ pub enum CellKind {
     Infinite,
     /// A text that stands for a missing value in a column of numbers, such as `NA`.
     Marker,
-    /// A number with a decimal comma, where a point is expected.
+    /// A number with a decimal comma in a file whose numbers have a decimal point.
     DecimalComma,
     /// Any other text.
     Word,
@@ -108,7 +108,7 @@ impl Cell {
 pub struct CellSyntax {
     /// The texts that --missing names, in lower case.
     markers: Vec<String>,
-    /// The numbers among them.
+    /// The texts in `markers` that are numbers, as numbers.
     marker_numbers: Vec<f64>,
     /// Whether numbers in CSV have a decimal comma instead of a point.
     decimal_comma: bool,
@@ -132,8 +132,8 @@ impl CellSyntax {
         }
     }
 
-    /// The kind of a CSV field without white space around it, and its number, which is
-    /// NaN if it is none.
+    /// Returns the kind of a CSV field without white space around it, and its number.
+    /// The number is NaN if the field is not a number.
     pub fn of_field(&self, text: &str) -> (CellKind, f64) {
         let (kind, value) = self.of_text(text);
         match text.is_empty() || self.is_missing(text, value) {
@@ -169,7 +169,8 @@ impl CellSyntax {
         (kind, f64::NAN)
     }
 
-    /// The kind of a number in JSON, and its value, which is NaN if it has none.
+    /// Returns the kind of a number in JSON, and its value. The value is NaN if the
+    /// number is out of range or stands for a missing value.
     pub fn of_json_number(&self, raw: &str) -> (CellKind, f64) {
         match raw.parse::<f64>() {
             Ok(value) if self.is_missing(raw, value) => (CellKind::Missing, f64::NAN),
@@ -178,8 +179,8 @@ impl CellSyntax {
         }
     }
 
-    /// The kind of the decoded text of a JSON string. It is never a number: in a
-    /// request, a string is not a number either.
+    /// Returns the kind of the decoded text of a JSON string. The kind is never a
+    /// number, because a string in a request is not a number either.
     pub fn of_json_string(&self, text: &str) -> CellKind {
         match text.is_empty() || !self.is_missing(text.trim(), f64::NAN) {
             true => CellKind::Word,

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 use crate::model::bounds::{CLASSES_MAX, LABEL_BYTES_MAX};
 use crate::train::cell::{Cell, CellKind};
 
-/// The largest number of categories of a feature, and of classes of a target. The texts
-/// of a column with more are not kept.
+/// The largest number of categories of a feature, and of classes of a target. If a
+/// column has more texts, they are not kept.
 pub const TEXTS_MAX: usize = CLASSES_MAX;
 
 /// The largest number of bytes of the texts of one column.
@@ -21,11 +21,11 @@ const MARKERS_MAX: usize = 32;
 pub struct Text {
     /// The text. For a JSON value that is not a string, its JSON.
     pub text: String,
-    /// What it looks like.
+    /// What the text looks like.
     pub kind: CellKind,
-    /// The form in which it was written.
+    /// The form in which the text was written.
     pub form: Form,
-    /// Its number, if it is one.
+    /// The number in the text, if the text is a number.
     pub value: f64,
     /// The number of cells with this text.
     pub count: u64,
@@ -45,20 +45,22 @@ pub struct First {
 pub struct Column {
     /// The name of the column or field.
     pub name: String,
-    /// The distinct texts, in the order of their first occurrence. If there are too many,
-    /// the first of them.
+    /// The distinct texts, in the order of their first occurrence. If there are too
+    /// many, only the first ones.
     pub texts: Vec<Text>,
     /// Whether there are more texts than are kept.
     pub overflowed: bool,
-    /// The index in `texts`, by text: of JSON strings and CSV fields, and of other JSON
-    /// values. The number 5 and the string "5" differ.
+    /// Two maps from a text to its index in `texts`: one for JSON strings and CSV
+    /// fields, one for other JSON values. Two maps are needed because the number 5 and
+    /// the string "5" differ.
     indices: [HashMap<String, u32>; 2],
     text_bytes: usize,
-    /// By kind: the number of cells, and the first text. Absent JSON members are not
-    /// counted.
+    /// For each kind, the number of cells and the first text. Absent JSON members are
+    /// not counted.
     firsts: [First; CellKind::COUNT],
-    /// The spellings of the markers that --missing names
-    /// ([`Missing`](CellKind::Missing)), and of others ([`Marker`](CellKind::Marker)).
+    /// The spellings of the markers of a missing value. Those that --missing names have
+    /// the kind [`Missing`](CellKind::Missing), the others
+    /// [`Marker`](CellKind::Marker).
     pub markers: Vec<(CellKind, String)>,
     /// The smallest number. Booleans count as 1 and 0.
     pub min: f64,
@@ -205,13 +207,14 @@ impl Column {
         self.words() + self.booleans() + self.count(CellKind::Number) + self.count(CellKind::Marker)
     }
 
-    /// Whether a word in this column is usual, by the cells so far. Then the rows with
-    /// words need not be kept in case that the words are faults.
+    /// Whether there are many cells so far, and most of them are words. If so, the
+    /// column will have texts, and a word is no fault of its row. The row then need not
+    /// be kept for the file of rejects.
     pub fn is_clearly_text(&self) -> bool {
         self.present() >= 1000 && self.words() * 2 > self.present()
     }
 
-    /// The number of a cell: of a boolean 1 or 0. `None` if it has none.
+    /// The number of a cell. A boolean is 1 or 0. `None` if the cell has no number.
     pub fn number(&self, cell: Cell) -> Option<f64> {
         match cell.kind() {
             CellKind::Number => cell

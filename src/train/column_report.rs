@@ -18,10 +18,11 @@ const LISTED_CATEGORIES: usize = 3;
 /// The longest name or text that is shown, in characters.
 const SHOWN_CHARS: usize = 40;
 
-/// A column that counts up in fewer rows than this may do so by chance.
+/// The fewest rows for a warning about a column that counts up by 1. In fewer rows, a
+/// column may count up by chance.
 const COUNTS_UP_ROWS_MIN: usize = 20;
 
-/// Prints the table of columns, and warnings of what may be a mistake. `rows` is the
+/// Prints the table of columns, and warns of what may be a mistake. `rows` is the
 /// number of rows in the data.
 pub fn print(columns: &Columns, roles: &Roles, rows: u64, source: &Source) {
     let noun = columns.origin.column();
@@ -159,7 +160,7 @@ fn cut(text: &str) -> String {
         .collect()
 }
 
-/// How the target was understood, if it could be understood in another way.
+/// Says how the target was understood, if there is another way to understand it.
 fn target_note(columns: &Columns, role: TargetRole) -> Option<String> {
     let target = &columns.columns[0];
     let name = format!("{} {}", columns.origin.column(), shown(&target.name));
@@ -175,7 +176,7 @@ fn target_note(columns: &Columns, role: TargetRole) -> Option<String> {
     }
 }
 
-/// What the user may not have meant.
+/// Warnings about columns that the user may not have meant to use in this way.
 fn warnings(columns: &Columns, roles: &Roles) -> Vec<String> {
     let mut warnings = Vec::new();
     let features = roles.features.iter();

@@ -1,7 +1,8 @@
 //! A table while it is read: its columns, and the cells of its rows.
 //!
 //! A cell takes eight bytes. The text of a cell is kept only while its column has few
-//! different texts; with many, the column can neither have categories nor classes.
+//! different texts. A column with many different texts can have neither categories nor
+//! classes.
 
 use std::collections::HashMap;
 
@@ -27,16 +28,17 @@ const KEPT_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Where a row is in the data.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    /// Its number in the data, from 1. Rows that are left out count too.
+    /// The number of the row in the data, counted from 1. Rows that are left out count,
+    /// too.
     pub number: u64,
-    /// The number of its first line.
+    /// The number of the first line of the row.
     pub line: u64,
-    /// The offset of its first byte.
+    /// The offset of the first byte of the row.
     pub offset: u64,
 }
 
-/// Consecutive rows of the same number of cells. A column that was found later is
-/// missing in all of them.
+/// Consecutive rows with the same number of cells. A column that was found after these
+/// rows is missing in all of them.
 #[derive(Debug)]
 pub struct Chunk {
     /// The number of cells in a row.
@@ -85,7 +87,7 @@ impl Origin {
         }
     }
 
-    /// Whether the targets are CSV fields. A field has no type of its own.
+    /// Whether the targets are CSV fields. Unlike a JSON value, a field has no type.
     pub fn has_csv_targets(self) -> bool {
         matches!(self, Origin::Csv | Origin::Joined { csv_labels: true })
     }
@@ -137,7 +139,7 @@ impl Columns {
         self.columns.len() - 1
     }
 
-    /// Adds a cell to a column. The cell must then be part of a row.
+    /// Adds a cell to a column. The caller must then add a row with this cell.
     pub fn add_cell(
         &mut self,
         column: usize,
@@ -166,7 +168,8 @@ impl Columns {
             chunk.width == row.len() && chunk.cells.len() + row.len() <= chunk.cells.capacity()
         };
         if !self.chunks.last().is_some_and(fits) {
-            // A small table, and one with ever new columns, gets small chunks.
+            // The first chunks are small. A small table, and a table in which new
+            // columns keep appearing, then needs little memory.
             let grown = self.chunks.last().map_or(0, |chunk| chunk.cells.len() * 4);
             let capacity = grown.max(row.len() * 16).min(CHUNK_CELLS.max(row.len()));
             self.chunks.push(Chunk {
@@ -190,7 +193,7 @@ impl Columns {
         })
     }
 
-    /// The fault of the table so far, apart from single rows.
+    /// The fault of the table as a whole, as far as it has been read.
     pub fn fault(&self) -> Option<String> {
         let is_json = self.origin != Origin::Csv;
         if is_json && self.columns.len() + self.unused.len() > FEATURES_MAX + 1 {

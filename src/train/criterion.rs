@@ -5,7 +5,7 @@
 //! to the left one by one, or bucket by bucket. A bucket contains the rows with one value
 //! of a feature.
 
-/// The answer of a node, should it become a leaf.
+/// The answer of a node if the node becomes a leaf.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NodeAnswer {
     /// Pairs of a class and the weight of its rows, by ascending class.
@@ -16,7 +16,7 @@ pub enum NodeAnswer {
 
 /// The rows of a node, divided into left and right.
 pub trait Criterion {
-    /// Takes the rows of a node, each with its weight. Returns whether no split can
+    /// Takes the rows of a node, each with its weight. Returns true if no split can
     /// improve the node.
     fn start_node(&mut self, rows: &[u32], weights: &[f64]) -> bool;
 
@@ -49,15 +49,16 @@ pub trait Criterion {
     fn answer(&self) -> NodeAnswer;
 }
 
-/// The largest number of classes for each of which the buckets are ordered.
+/// The largest number of orders of the buckets. Each order belongs to one class.
 const ORDERS_MAX: usize = 12;
 
-/// Gini impurity.
+/// The criterion of Gini impurity.
 #[derive(Debug)]
 pub struct Gini<'r> {
     class_of: &'r [u32],
-    /// The classes in the node, ascending. The other lists name a class by its index
-    /// in this list, so that a small node stays cheap with a thousand classes.
+    /// The classes in the node, in ascending order. The other lists name a class by its
+    /// index in this list, so a small node needs little time even if the training has a
+    /// thousand classes.
     present: Vec<u32>,
     /// For each class of the training, its index in `present`.
     index_of: Vec<u32>,
@@ -76,7 +77,7 @@ pub struct Gini<'r> {
 }
 
 impl<'r> Gini<'r> {
-    /// For rows with these classes.
+    /// A criterion for rows with these classes.
     pub fn new(class_of: &'r [u32], class_count: usize) -> Gini<'r> {
         Gini {
             class_of,
@@ -202,7 +203,7 @@ impl Criterion for Gini<'_> {
     }
 }
 
-/// Variance.
+/// The criterion of variance.
 #[derive(Debug)]
 pub struct Variance<'r> {
     targets: &'r [f64],
@@ -219,7 +220,7 @@ pub struct Variance<'r> {
 }
 
 impl<'r> Variance<'r> {
-    /// For rows with these numbers.
+    /// A criterion for rows with these numbers.
     pub fn new(targets: &'r [f64]) -> Variance<'r> {
         Variance {
             targets,
@@ -239,7 +240,8 @@ impl Criterion for Variance<'_> {
         let target = |row: &u32| self.targets[*row as usize];
         let weight = |row: &u32| weights[*row as usize];
         self.total_weight = rows.iter().map(weight).sum();
-        // Relative to the first number, so that a large offset costs no precision.
+        // The first number is subtracted from all, so that a large offset costs no
+        // precision.
         let sum: f64 = rows
             .iter()
             .map(|row| weight(row) * (target(row) - first))
@@ -295,8 +297,8 @@ impl Criterion for Variance<'_> {
         vec![order_by_number(filled, mean)]
     }
 
-    /// The decrease of the sum of squared errors. Both sides' sums cancel out, because
-    /// they are relative to the mean.
+    /// The decrease of the sum of squared errors. The sums of the two sides cancel out,
+    /// because they are relative to the mean.
     fn quality(&self) -> f64 {
         let right_weight = self.total_weight - self.left_weight;
         self.left_sum * self.left_sum * self.total_weight / (self.left_weight * right_weight)
@@ -307,7 +309,8 @@ impl Criterion for Variance<'_> {
     }
 }
 
-/// Buckets by ascending number; buckets with the same number by ascending index.
+/// Sorts buckets by ascending number. Buckets with the same number are sorted by
+/// ascending index.
 fn order_by_number(buckets: &[u32], number: impl Fn(u32) -> f64) -> Vec<u32> {
     let mut order: Vec<(f64, u32)> = buckets
         .iter()

@@ -10,14 +10,14 @@ use crate::train::csv_text::CsvRecords;
 use crate::train::options::ColumnNames;
 use crate::train::source::Source;
 
-/// How many records are searched for the header if the first one is none.
+/// How many records are searched for the header if the first record is not a header.
 const PREAMBLE_MAX: usize = 20;
 
 /// The number of columns that an error message lists.
 const LISTED_MAX: usize = 20;
 
-/// The separator of the fields: as given, or by the name of the file, or by the first
-/// line. A guess is reported.
+/// The separator of the fields. The user gives it, or it is guessed from the name of
+/// the file or from the first line. A guess is reported.
 pub fn delimiter(source: &mut Source, given: Option<u8>, path: &str) -> Result<u8> {
     if let Some(delimiter) = given {
         return Ok(delimiter);
@@ -40,7 +40,8 @@ pub fn delimiter(source: &mut Source, given: Option<u8>, path: &str) -> Result<u
     Ok(guess)
 }
 
-/// The separator of a header line: the first of several that occurs outside of quotes.
+/// The separator of a header line: the first of the known separators that occurs
+/// outside of quotes.
 fn guess(line: &[u8]) -> u8 {
     let mut quoted = false;
     let mut counts = [0usize; 256];
@@ -112,7 +113,7 @@ impl Header {
     }
 
     /// The number of columns up to the last one with a name. Spreadsheets write fields
-    /// without a name behind it.
+    /// without a name behind the last column.
     pub fn named_width(&self) -> usize {
         let is_named = |name: &Option<String>| name.as_deref() != Some("");
         self.names
@@ -252,8 +253,8 @@ impl Header {
         Ok((features, unused))
     }
 
-    /// Why the header may not have the target, and the remedy; empty if no cause is
-    /// found.
+    /// The probable reason why the target is not in the header, with a remedy. Empty if
+    /// no reason is found.
     fn cause(&self, target: &str, records: &mut CsvRecords, input: &str) -> Result<String> {
         let mut names = self.names.iter().flatten();
         if let Some(name) = names.find(|name| name.eq_ignore_ascii_case(target)) {

@@ -43,7 +43,7 @@ struct RowReader {
     header: Header,
     /// The position of each column of the table in a record. The target is the first.
     positions: Vec<usize>,
-    /// A record must have at least so many fields.
+    /// The smallest number of fields that a record must have.
     fields_min: usize,
 }
 
@@ -81,7 +81,8 @@ impl RowReader {
         let (width, found) = (self.header.width(), record.len());
         let has_surplus = record.iter().skip(width).any(|field| !field.is_empty());
         if found < self.fields_min || has_surplus {
-            // R writes the names of rows without a name in the header.
+            // R writes the name of each row into a first field, and gives this field no
+            // name in the header.
             let cause = match number == 1 && found == width + 1 {
                 true => {
                     "if the first field is the name of the row, as R writes it, add a name for it \
@@ -111,7 +112,7 @@ impl RowReader {
         Ok(())
     }
 
-    /// Checks what is known of the target before all of its cells are.
+    /// Checks what can be said of a target before all cells of its column are known.
     fn check_target(&self, record: &ByteRecord, columns: &Columns) -> Result<(), RowFault> {
         let target = || shown(&columns.columns[0].name);
         let field = record.get(self.positions[0]).unwrap_or_default();
@@ -157,7 +158,7 @@ mod tests {
             let text = without_hashes(&outcome.text.unwrap());
             assert_eq!(text, expected, "{form}");
         }
-        // A label may contain any text of a quoted field.
+        // A label may contain any text that a quoted field can hold.
         let data = plain.replace("yes", "\"y,\n\"\"es\"");
         let model = train_on("quoted.csv", data.as_bytes(), flags).model();
         assert_eq!(model.description().labels()[1], r#""y,\n\"es""#);

@@ -1,5 +1,5 @@
-//! Reads CSV from the lines of a source, record by record, and knows the text of each
-//! record.
+//! Reads CSV from the lines of a source, record by record, and keeps the text of the
+//! current record.
 
 use std::io::{self, Read};
 
@@ -18,7 +18,7 @@ pub struct CsvRecords<'a, 's> {
 }
 
 impl<'a, 's> CsvRecords<'a, 's> {
-    /// The records of `source`, from its current line on.
+    /// A reader of the records of `source` that begins at its current line.
     pub fn new(source: &'a mut Source<'s>, delimiter: u8) -> CsvRecords<'a, 's> {
         let reader = ReaderBuilder::new()
             .has_headers(false)
@@ -44,7 +44,7 @@ impl<'a, 's> CsvRecords<'a, 's> {
                 let failed = self.reader.get_mut().failed.take();
                 failed.unwrap_or_else(|| error.into())
             })?;
-            // Spreadsheets write rows of nothing but separators below a table.
+            // Spreadsheets write rows that contain only separators below a table.
             let is_blank = self.record.iter().all(<[u8]>::is_empty);
             if !is_there || !is_blank {
                 if is_there {
@@ -68,19 +68,20 @@ impl<'a, 's> CsvRecords<'a, 's> {
         let text = self.reader.get_mut();
         text.left_out += 1;
         let line = text.line(end);
-        // The line borrows the text, and the source is a part of the text.
+        // The line is copied: it borrows the text, and the source that must be changed
+        // is a part of the text.
         let kept = crate::wire::lines::KeptLine::from(&line);
         text.source.leave_out(&kept.line(), reject)
     }
 
-    /// The number of records that were left out, and of lines that were too long.
+    /// The number of records that were left out, including lines that were too long.
     pub fn left_out(&self) -> u64 {
         self.reader.get_ref().left_out
     }
 }
 
-/// The lines of a source as one text for the CSV reader. It keeps the text of the current
-/// record, to report the text of a bad record.
+/// The lines of a source as one text for the CSV reader. It keeps the text of the
+/// current record, because the report of a bad record contains this text.
 struct CsvText<'a, 's> {
     source: &'a mut Source<'s>,
     kept: Vec<u8>,
@@ -95,7 +96,8 @@ struct CsvText<'a, 's> {
     skipped: u64,
     /// The number of rows that were left out.
     left_out: u64,
-    /// The error of the last read. The CSV reader does not return it.
+    /// The error of the last read. It is stored here because the CSV reader does not
+    /// return it.
     failed: Option<anyhow::Error>,
 }
 
@@ -114,7 +116,7 @@ impl<'a, 's> CsvText<'a, 's> {
         }
     }
 
-    /// Drops the text before `position`.
+    /// Drops the kept text before `position`.
     fn forget(&mut self, position: u64) {
         let count = (position.saturating_sub(self.start) as usize).min(self.given);
         self.line += memchr::memchr_iter(b'\n', &self.kept[..count]).count() as u64;
@@ -155,7 +157,8 @@ impl<'a, 's> CsvText<'a, 's> {
         }
         let line = self.source.line();
         match line.oversized {
-            // An empty line replaces the line, so that the line numbers stay right.
+            // An empty line takes the place of the line that was left out, so that the
+            // line numbers stay right.
             Some(length) => {
                 self.skipped += length;
                 self.left_out += 1;

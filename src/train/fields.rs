@@ -39,7 +39,8 @@ pub fn kind_of_json<'r>(raw: &'r str, syntax: &CellSyntax) -> (CellKind, f64, Fo
 /// The columns of the features, by the names of their members.
 pub struct Fields {
     names: ColumnNames,
-    /// By the name of a member: its column, or none if it is not a feature.
+    /// For each known member, by its name: its column, or `None` if the member is not a
+    /// feature.
     indices: HashMap<String, Option<usize>>,
     /// The features that are JSON pointers, and their columns.
     pointers: Vec<(String, usize)>,
@@ -69,8 +70,8 @@ impl Fields {
         fields
     }
 
-    /// Reads the features of an object into `row`, whose first cell is left to the
-    /// target. The error is the reason why the row cannot be used.
+    /// Reads the features of an object into `row`. The first cell of `row` belongs to
+    /// the target and is not set. The error is the reason why the row cannot be used.
     pub fn read(
         &mut self,
         object: &Object,
@@ -78,7 +79,8 @@ impl Fields {
         row: &mut Vec<Cell>,
         columns: &mut Columns,
     ) -> Result<(), RowFault> {
-        // A row that cannot be used must not count, so the columns are found first.
+        // A row that cannot be used must not count in any column, so all columns are
+        // found before the first cell is added.
         let mut found = Vec::with_capacity(object.members.len());
         for (position, member) in object.members.iter().enumerate() {
             let column = match self.expected.get(position) {
@@ -121,7 +123,8 @@ impl Fields {
             return Ok(None);
         }
         if self.indices.len() > FEATURES_MAX + 1 {
-            // The table has too many columns, which is reported for the whole input.
+            // The table has too many columns. This fault is reported for the whole
+            // input.
             return Ok(None);
         }
         let unused = |reason: &str| Unused {

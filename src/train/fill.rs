@@ -7,10 +7,10 @@ use crate::stage::report::shown;
 use crate::train::options::Impute;
 use crate::train::table::{Rows, Table};
 
-/// The features of a model that is trained on the rows `training` of a table. A feature
-/// whose value is missing in a row of the data gets a fill value from the training rows,
-/// as --impute says. If no value is missing in the data, a
-/// missing value in a request is an error.
+/// The features of a model that is trained on the rows `training` of a table. If a
+/// feature has a missing value in any row of the data, it gets a fill value that is
+/// computed from the training rows as --impute says. If no value is missing in the
+/// data, a missing value in a request is an error.
 pub fn features(table: &Table, training: &[usize]) -> Result<Vec<Feature>> {
     let mut features = table.features.clone();
     let all: Vec<usize> = (0..table.rows.len()).collect();
@@ -33,7 +33,7 @@ pub fn features(table: &Table, training: &[usize]) -> Result<Vec<Feature>> {
     Ok(features)
 }
 
-/// The fill value from some rows; `None` if they have no value.
+/// The fill value that is computed from some rows; `None` if no row has a value.
 fn fill_value(table: &Table, rows: &[usize], index: usize) -> Option<f64> {
     let values = rows.iter().map(|row| table.rows.row(*row)[index]);
     let mut values: Vec<f64> = values.filter(|value| !value.is_nan()).collect();
@@ -58,7 +58,8 @@ fn fill_value(table: &Table, rows: &[usize], index: usize) -> Option<f64> {
     }
 }
 
-/// The mean, relative to the first value, so that a large offset costs no precision.
+/// The mean. The first value is subtracted from all values before they are added, so
+/// that a large offset costs no precision.
 fn mean(values: &[f64]) -> f64 {
     let first = values[0];
     let parts = values
@@ -67,7 +68,7 @@ fn mean(values: &[f64]) -> f64 {
     first + parts.sum::<f64>()
 }
 
-/// The most frequent number; the smallest of several.
+/// The most frequent number. Of several such numbers, the smallest one counts.
 fn longest_run(values: &mut [f64]) -> Option<f64> {
     values.sort_unstable_by(f64::total_cmp);
     let runs = values.chunk_by(|a, b| a == b).rev();
@@ -81,7 +82,7 @@ fn median(values: &mut [f64]) -> Option<f64> {
     Some(f64::midpoint(values[low], values[high]))
 }
 
-/// The most frequent category; the first of several.
+/// The most frequent category. Of several such categories, the first one counts.
 fn most_frequent(codes: &[f64], count: usize) -> Option<f64> {
     let mut counts = vec![0u64; count];
     for code in codes {
@@ -168,7 +169,7 @@ mod tests {
         let empty = table(vec![f64::NAN, 1.0, f64::NAN, 0.0]);
         let error = features(&empty, &[0]).unwrap_err().to_string();
         assert!(error.contains("\"x\" has no value"), "{error}");
-        // The only values are held out.
+        // All rows with a value are held out.
         let table = table(vec![f64::NAN, 1.0, 7.0, 0.0]);
         let found = features(&table, &[0]).unwrap();
         assert_eq!(found[0].missing, Missing::Fill(7.0));

@@ -87,7 +87,7 @@ pub struct FitArgs {
 pub enum Holdout {
     /// This share of each class, chosen by the seed.
     Share(f64),
-    /// This share at the end of the data.
+    /// The last rows of the data. They are this share of all rows.
     Last(f64),
     /// All rows of a file.
     File(Address),
@@ -104,7 +104,7 @@ pub struct FitOptions {
     pub holdout: Holdout,
     /// The rule for the weights of the classes.
     pub class_weight: Option<ClassWeight>,
-    /// A label, and the smallest probability for which it is predicted.
+    /// A label, and the smallest probability for which the model predicts it.
     pub threshold: Option<(String, f64)>,
     /// The seed of all random choices.
     pub seed: u64,
@@ -171,7 +171,7 @@ impl FitArgs {
 }
 
 impl FitOptions {
-    /// The task of the algorithm, if it has only one.
+    /// What the algorithm predicts, if it can predict only classes or only numbers.
     pub fn only_task(&self) -> Option<Task> {
         let of_classes = class_trainer(self.algorithm).is_some();
         let of_numbers = number_trainer(self.algorithm).is_some();
@@ -182,8 +182,8 @@ impl FitOptions {
         }
     }
 
-    /// The trainer and its settings, the defaults included, for a target with classes or
-    /// for one of numbers. The error is one of usage.
+    /// The trainer for a target with classes or of numbers, and its settings, including
+    /// the defaults. The error is a usage error.
     pub fn trainer(&self, has_classes: bool, target: &str) -> Result<(Trainer, Hyperparameters)> {
         let trainer_of = if has_classes {
             class_trainer

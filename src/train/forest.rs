@@ -1,6 +1,6 @@
 //! Trains random forests: many trees, each on a bootstrap sample of the rows and with a
-//! sample of the features at each node. Several threads grow the trees; the result does
-//! not depend on their number.
+//! sample of the features at each node. Several threads grow the trees. The result does
+//! not depend on the number of threads.
 
 use std::num::NonZero;
 use std::sync::Mutex;

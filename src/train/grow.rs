@@ -1,8 +1,8 @@
 //! Grows one tree: CART, for any criterion. The same rows always give the same tree.
 //!
-//! Of equally good splits, the one on the first feature wins, then the one with the
-//! lowest threshold. At each node, the rows are sorted by the rank of the feature's
-//! value; if there are few ranks, the rows are counted by rank instead.
+//! Of equally good splits, the split on the first feature wins, and then the split with
+//! the lowest threshold. At each node, the rows are sorted by the rank of the feature's
+//! value. If there are few ranks, the rows are only counted by rank.
 
 use crate::model::splits::{Split, Test};
 use crate::train::criterion::{Criterion, NodeAnswer};
@@ -24,28 +24,29 @@ pub struct TreeLimits {
 pub enum GrownNode {
     /// A question, and the index of the right child.
     Split(Split, usize),
-    /// An answer, and the number of different training rows that it is based on.
+    /// An answer, and the number of different training rows behind this answer.
     Leaf(NodeAnswer, usize),
 }
 
 /// The features that a node may be split on.
 #[derive(Debug)]
 pub enum Candidates {
-    /// All of them.
+    /// All features.
     All,
-    /// This many, drawn for each node. A feature with the same value in all rows of the
-    /// node does not count.
+    /// This number of features, drawn for each node. A feature with the same value in
+    /// all rows of the node does not count.
     Sample(usize, Random),
 }
 
-/// A share by which a split must be better than an earlier one. It keeps rounding from
-/// deciding between equally good splits.
+/// A later split wins only if its quality is larger than this factor times the quality
+/// of the best earlier split. Without the factor, rounding would decide between equally
+/// good splits.
 const BETTER_BY: f64 = 1.0 + 1e-12;
 
-/// Grows a tree on `rows`, which must not be empty; they name rows of `columns`.
-/// `weights` has one weight for each row of `columns`. A node whose rows differ is split
-/// even if the best split does not lower the impurity. For example, an exclusive or needs
-/// two splits, and only the second lowers the impurity.
+/// Grows a tree on `rows`, the indices of some rows of `columns`. `rows` must not be
+/// empty. `weights` has one weight for each row of `columns`. A node whose rows differ
+/// is split even if the best split does not lower the impurity. For example, an
+/// exclusive or needs two splits, and only the second lowers the impurity.
 pub fn grow(
     columns: &[RankedColumn],
     rows: Vec<u32>,
@@ -72,8 +73,8 @@ pub fn grow(
         right_rows: Vec::new(),
     };
     let mut nodes = Vec::new();
-    // Depth first, with a stack on the heap, so that no data can overflow the call
-    // stack.
+    // The tree grows depth first. The open nodes are on the heap, so that no data can
+    // overflow the call stack.
     while let Some(node) = open.pop() {
         let index = nodes.len();
         // A left child is the node after its parent.
@@ -122,9 +123,10 @@ struct Cut {
 
 /// The ranks that go left.
 enum LeftRanks {
-    /// Up to the first of two ranks that are neighbours in the node.
+    /// Ranks up to the first of these two go left. The two ranks are neighbours in the
+    /// node.
     UpTo(u32, u32),
-    /// These categories.
+    /// These categories go left.
     Categories(Vec<u32>),
 }
 
@@ -138,10 +140,10 @@ struct Growth<'g, C> {
     criterion: &'g mut C,
     leaf_rows_min: usize,
     candidates: Candidates,
-    /// All features; the order changes while features are drawn.
+    /// All features. Their order changes while features are drawn.
     features: Vec<usize>,
-    /// For each row of a node, the rank of its value in the upper half, and its
-    /// position in the node in the lower half.
+    /// One number for each row of a node. The upper half of its bits is the rank of the
+    /// row's value, and the lower half is the position of the row in the node.
     keys: Vec<u64>,
     /// The number of rows in each bucket.
     bucket_rows: Vec<u32>,
@@ -175,8 +177,8 @@ impl<C: Criterion> Growth<'_, C> {
         best.map(|(_, cut)| cut)
     }
 
-    /// Replaces `best` by the best cut on one feature, if that is better. Returns whether
-    /// the feature has different values in the node.
+    /// Replaces `best` by the best cut on one feature if this cut is better. Returns
+    /// whether the feature has different values in the node.
     fn best_cut_on(&mut self, feature: usize, node: &OpenNode, best: &mut Best) -> bool {
         let column = &self.columns[feature];
         let own = &self.rows[node.start..node.end];
@@ -309,8 +311,8 @@ impl<C: Criterion> Growth<'_, C> {
                     is_present[rank(*row)] = true;
                 }
                 let middle = self.partition(node, |row| goes_left[rank(row)]);
-                // A category without rows, among them the unknown one, goes to the
-                // larger child.
+                // A category that no row of the node has goes to the larger child. So
+                // does an unknown category.
                 let left_is_larger = middle - node.start >= node.end - middle;
                 let codes = (0..column.rank_count)
                     .filter(|code| goes_left[*code] || (left_is_larger && !is_present[*code]));

@@ -57,19 +57,19 @@ impl Label {
 /// The label of each message.
 #[derive(Debug, Default)]
 pub struct LabelsById {
-    /// By messageId: the index of its label in `labels`, and whether a record had this
-    /// id.
+    /// For each messageId, the index of its label in `labels`, and whether a record
+    /// with this id was read.
     by_id: HashMap<String, (u32, bool)>,
     /// All distinct labels.
     labels: Vec<Label>,
-    /// The index in `labels`, by label.
+    /// For each label, its index in `labels`.
     indices: HashMap<Label, u32>,
 }
 
 impl LabelsById {
     /// Reads a file of labels with the columns `messageId` and the target: CSV with a
     /// header line if its name ends in `.csv` or `.tsv`, else NDJSON. Both may be
-    /// compressed (`.gz`). Returns whether it is CSV, too.
+    /// compressed (`.gz`). Also returns whether the file is CSV.
     pub fn read(
         stage: &mut Stage,
         path: &str,
@@ -180,8 +180,8 @@ impl LabelsById {
         }
     }
 
-    /// The label of a message, if it has one, and whether an earlier record had this
-    /// id.
+    /// The label of a message, if it has one, and whether an earlier record had the
+    /// same id.
     fn take(&mut self, id: &str) -> Option<(Label, bool)> {
         let (index, seen) = self.by_id.get_mut(id)?;
         let repeated = std::mem::replace(seen, true);
@@ -202,7 +202,7 @@ struct JoinCounts {
     rows: u64,
     /// Records without a label.
     unlabelled: u64,
-    /// Records whose id an earlier record had.
+    /// Records with the id of an earlier record.
     repeated: u64,
 }
 
@@ -221,7 +221,7 @@ impl fmt::Display for JoinCounts {
     }
 }
 
-/// Reads all records that have a label. Returns a summary for the user, too.
+/// Reads all records that have a label. Also returns a summary for the user.
 pub fn read(
     source: &mut Source,
     options: &TableOptions,

@@ -7,7 +7,7 @@ use crate::model::bounds::LABEL_BYTES_MAX;
 use crate::model::scalar::ScalarType;
 use crate::wire::object::{decode_string, write_string};
 
-/// The type of a table's labels.
+/// The type of the labels of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LabelType {
     /// Fields of a CSV file: numbers if all of them are numbers, else strings.
@@ -32,7 +32,7 @@ impl LabelType {
 #[derive(Debug, Default)]
 pub struct Labels {
     label_type: Option<LabelType>,
-    /// The index in `texts`, by text.
+    /// For each text, its index in `texts`.
     indices: HashMap<String, u32>,
     /// The labels in the order of their first occurrence.
     texts: Vec<String>,
@@ -65,7 +65,8 @@ impl Labels {
         self.intern(text)
     }
 
-    /// Sets the type of the labels, or compares it with that of the earlier ones.
+    /// Sets the type of the labels. If earlier labels have set a type, compares the two
+    /// types.
     fn set_type(&mut self, scalar: ScalarType, raw: &str) -> Result<(), String> {
         let label_type = LabelType::Json(scalar);
         let earlier = *self.label_type.get_or_insert(label_type);
@@ -97,8 +98,8 @@ impl Labels {
         Ok(index)
     }
 
-    /// The classes as JSON text, and for each label its class. Classes that are
-    /// numbers are in ascending order, others in the order of their bytes.
+    /// Returns the classes as JSON text, and for each label its class. Classes that are
+    /// numbers are in ascending order. Other classes are in the order of their bytes.
     pub fn into_classes(self) -> (Vec<String>, Vec<u32>) {
         let numbers: Option<Vec<Number>> = match self.label_type {
             Some(LabelType::CsvField | LabelType::Json(ScalarType::Number)) => {
@@ -142,8 +143,8 @@ fn json_string(text: &str) -> String {
     String::from_utf8(out).unwrap_or_default()
 }
 
-/// A label that is a number. `1` and `1.0` are one class; two different 20-digit integers
-/// are different classes.
+/// A label that is a number. `1` and `1.0` are one class. Two different integers of 20
+/// digits are different classes.
 #[derive(Clone, Copy, Debug)]
 struct Number {
     value: f64,
@@ -158,7 +159,7 @@ impl Number {
             return None;
         }
         let value: f64 = serde_json::from_str(text).ok()?;
-        // Adding 0 turns -0 into 0. An integer of up to 2^53 is exact as a float.
+        // Adding 0 turns -0 into 0. A float holds every integer up to 2^53 exactly.
         let value = value + 0.0;
         let integer = text.parse().unwrap_or(if value.fract() == 0.0 {
             value as i128

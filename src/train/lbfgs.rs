@@ -15,7 +15,7 @@ const TRIALS_MAX: usize = 50;
 /// The limits of a search.
 #[derive(Clone, Copy, Debug)]
 pub struct SearchLimits {
-    /// The search ends at this norm of the gradient.
+    /// The search ends when the norm of the gradient is at most this.
     pub gradient: f64,
     /// The largest number of steps.
     pub iterations_max: u64,
@@ -45,7 +45,8 @@ pub fn minimise(
             direction = gradient.iter().map(|part| -part).collect();
             slope = -norm * norm;
         }
-        // Without knowledge of the curvature, the first step has the length 1.
+        // The curvature is not known before the first step, so the first step has the
+        // length 1.
         let mut step = match history.is_empty() {
             true => 1.0 / norm,
             false => 1.0,
@@ -73,7 +74,8 @@ pub fn minimise(
     dot(&gradient, &gradient).sqrt()
 }
 
-/// A step: the change of the point, that of the gradient, and 1 divided by their product.
+/// A step: the change of the point, the change of the gradient, and 1 divided by the
+/// product of the two.
 struct Step {
     point: Vec<f64>,
     gradient: Vec<f64>,
@@ -87,7 +89,8 @@ fn remember(history: &mut VecDeque<Step>, points: (&[f64], &[f64]), gradients: (
     };
     let (point, gradient) = (difference(points), difference(gradients));
     let product = dot(&point, &gradient);
-    // Rounding can make the product useless near the minimum.
+    // Near the minimum, rounding can make the product meaningless. Such a step is not
+    // kept.
     if product > f64::EPSILON * dot(&gradient, &gradient) {
         if history.len() == MEMORY {
             history.pop_front();

@@ -12,11 +12,13 @@ use crate::train::trainer::{Trainer, TrainingData};
 /// The default weight of the L2 penalty.
 const L2_DEFAULT: f64 = 1.0;
 
-/// The largest number of columns. The normal equations take time of its third power.
+/// The largest number of columns. The time to solve the normal equations grows with the
+/// third power of this number.
 const COLUMNS_MAX: usize = 4000;
 
-/// What is added to the diagonal, as a share of its largest entry, if the columns
-/// depend on each other and there is no penalty.
+/// Numbers to add to the diagonal, as shares of its largest entry. They are tried in
+/// this order, because the equations have no single solution if the columns depend on
+/// each other and there is no penalty.
 const JITTERS: [f64; 4] = [0.0, 1e-12, 1e-9, 1e-6];
 
 /// Linear regression.
@@ -74,8 +76,9 @@ fn column_means(matrix: &[f64], width: usize) -> Vec<f64> {
     means.iter().map(|sum| sum / count).collect()
 }
 
-/// The products of the centred columns with each other, as the rows of a symmetric
-/// matrix of which only the lower half is set, and with the centred target.
+/// Returns the products of the centred columns with each other, and with the centred
+/// target. The first ones are the rows of a symmetric matrix, of which only the lower
+/// half is set.
 fn normal_equations(
     matrix: &[f64],
     means: &[f64],
@@ -216,7 +219,8 @@ mod tests {
             .map(|code| [1.0, 5.0, 9.0][*code as usize])
             .collect();
         let data = numbers_data(&features, values, targets);
-        // The columns depend on each other, so that only the fallback finds a solution.
+        // The columns depend on each other, so a solution is found only after a number
+        // has been added to the diagonal.
         let model = fitted(&data, 0.0);
         for (code, level) in [(0.0, 1.0), (1.0, 5.0), (2.0, 9.0)] {
             assert!((number(&*model, &[code]) - level).abs() < 1e-3);

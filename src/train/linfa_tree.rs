@@ -67,14 +67,15 @@ fn train(training: &Rows, held_out: &Rows, limits: TreeLimits) -> Result<Tree> {
 }
 
 /// Converts a tree to a flat array of nodes. In linfa-trees, a value less than the
-/// threshold goes left. In our tree, a value equal to the threshold goes left, too.
+/// threshold goes left. In rv's tree, a value equal to the threshold goes left, too.
 fn flat(root: &TreeNode<f64, usize>) -> Result<Tree> {
     let mut tree = Tree::default();
     let mut open = vec![(root, None)];
     while let Some((node, parent)) = open.pop() {
         let children = node.children();
         let index = match (node.prediction(), &children[..]) {
-            // A node whose rows all went to one child is a leaf with a child.
+            // If all rows of a node went to one child, linfa-trees makes the node a
+            // leaf and keeps the child.
             (Some(class), _) => tree.push_leaf(class as u32, []),
             (None, [Some(left), Some(right)]) => {
                 let (feature, threshold, _) = node.split();
@@ -109,7 +110,7 @@ mod tests {
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
 
-        // `train` compares the predictions itself.
+        // `train` itself compares the predictions of both trees.
         #[test]
         fn the_converted_tree_agrees_with_linfa_on_any_finite_rows(
             values in proptest::collection::vec(

@@ -21,13 +21,14 @@ const ITERATIONS_MAX_DEFAULT: u64 = 1000;
 /// rows, is at most this.
 const GRADIENT_MAX: f64 = 1e-4;
 
-/// The training ends at this norm of the gradient per weight of the rows.
+/// The training goes on until the norm of the gradient, divided by the weight of the
+/// rows, is at most this.
 const GRADIENT_TARGET: f64 = 1e-5;
 
 /// The number of blocks of rows that threads can work on.
 const BLOCKS: usize = 16;
 
-/// From this number of products on, the rows are divided into blocks.
+/// The smallest number of products for which the rows are divided into blocks.
 const THREADED_TERMS_MIN: usize = 100_000;
 
 /// Logistic regression.
@@ -76,13 +77,14 @@ fn not_converged(reason: &str) -> anyhow::Error {
     )
 }
 
-/// The function to minimise. A point has, for each output, one weight per column; after
-/// them, it has the intercepts.
+/// The function to minimise. A point holds, for each output, one weight per column. The
+/// intercepts follow after all weights.
 struct Problem<'d> {
     /// The standardised columns, row after row.
     matrix: Vec<f64>,
     width: usize,
-    /// The number of classes; 1 if there are two, since the weights of the first are 0.
+    /// The number of outputs. It equals the number of classes, except that two classes
+    /// need only 1 output, because the weights of the first class are 0.
     outputs: usize,
     class_of: &'d [u32],
     /// The weight of each row.
@@ -113,11 +115,12 @@ impl<'d> Problem<'d> {
         }
     }
 
-    /// The loss at `point`, and its gradient: for each row its weight times the negative
-    /// logarithm of its class's probability, and half of the penalty times the squared
-    /// weights. The intercepts have no penalty.
+    /// Returns the loss at `point`, and sets its gradient. The loss is the sum over the
+    /// rows of the row's weight times the negative logarithm of the probability of its
+    /// class, plus half of the penalty times the sum of the squared weights. The
+    /// intercepts have no penalty.
     fn loss(&self, point: &[f64], gradient: &mut [f64]) -> f64 {
-        // The blocks do not depend on the number of threads, so the sums do not either.
+        // The blocks do not depend on the number of threads, so neither do the sums.
         let count = match self.matrix.len() * self.outputs {
             small if small < THREADED_TERMS_MIN => 1,
             _ => BLOCKS,
@@ -205,7 +208,7 @@ impl<'d> Problem<'d> {
     }
 }
 
-/// Some of the rows, with the sums over them.
+/// Some of the rows, and the sums over these rows.
 struct Block {
     start: usize,
     end: usize,
@@ -224,7 +227,7 @@ fn binary_loss(is_second: bool, scores: &mut [f64]) -> f64 {
     let score = scores[0];
     let probability = 1.0 / (1.0 + (-score).exp());
     scores[0] = probability - f64::from(is_second);
-    // ln(1 + exp(-x)), without overflow.
+    // This is ln(1 + exp(-x)), in a form that cannot overflow.
     let margin = if is_second { score } else { -score };
     (-margin).max(0.0) + (-margin.abs()).exp().ln_1p()
 }
@@ -270,7 +273,7 @@ mod tests {
             .collect()
     }
 
-    /// The probabilities of linfa-logistic for standardised rows.
+    /// The probabilities that linfa-logistic computes for standardised rows.
     fn by_linfa(rows: &Rows) -> Vec<Vec<f64>> {
         let dataset = DatasetBase::new(matrix(rows).unwrap(), classes(rows));
         let fitted = MultiLogisticRegression::default()
@@ -345,7 +348,8 @@ mod tests {
 
     #[test]
     fn one_hot_columns_are_as_by_hand() {
-        // Once with a feature of categories, and once with its columns made by hand.
+        // Trains once with a feature of categories, and once with its columns made by
+        // hand.
         let codes: Vec<f64> = (0..40).map(|row| f64::from(row * 7 % 3)).collect();
         let class_of: Vec<u32> = (0..40).map(|row| u32::from(row * 11 % 5 > 2)).collect();
         let feature = [category("kind", &["a", "b", "c"])];

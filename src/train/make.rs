@@ -80,7 +80,7 @@ impl Prepared {
         held_out: HeldOutFile,
     ) -> Result<(String, Model)> {
         let training = table.rows.subset(&self.split.training);
-        // The profile is of the values before missing ones are filled.
+        // The profile describes the values before missing ones are filled.
         let profiles = feature_profiles(&training, &self.features);
         let mut data = TrainingData {
             features: &self.features,
@@ -202,8 +202,8 @@ fn threshold(options: &TrainOptions, table: &Table) -> Result<Option<(Threshold,
     Ok(Some((stored, of_class)))
 }
 
-/// The weight of a row of each class with which all classes weigh the same. The mean
-/// weight of a row is 1.
+/// For each class, the weight of one of its rows. With these weights, all classes weigh
+/// the same, and the mean weight of a row is 1.
 fn balanced(rows: &Rows, class_count: usize) -> Vec<f64> {
     let mut counts = vec![0u64; class_count];
     for class in &rows.class_of {

@@ -61,7 +61,8 @@ fn answers(
     Ok(answers)
 }
 
-/// The distribution of each feature in rows whose missing values are not filled yet.
+/// The distribution of each feature in these rows. Their missing values must not be
+/// filled yet.
 pub fn feature_profiles(rows: &Rows, features: &[Feature]) -> Vec<FeatureProfile> {
     let profile = |(index, feature): (usize, &Feature)| {
         let values = (0..rows.len()).map(|row| rows.row(row)[index]);

@@ -73,7 +73,8 @@ pub fn run(args: TrainArgs, stage: &mut Stage) -> Result<()> {
         _ => HeldOutFile::default(),
     };
     stage.report.flush()?;
-    // The training cannot check for signals.
+    // The code of the training does not check for signals, so a signal ends the program
+    // at once.
     let made = stage
         .signals
         .interruptible(|| prepared.train(&options, &table, held_out))?;

@@ -45,7 +45,7 @@ pub fn read(source: &mut Source, options: &TableOptions) -> Result<Columns> {
     Ok(columns)
 }
 
-/// Reads the object that is all of `text` into `row`. The error is the reason why it
+/// Reads `text`, which must be one object, into `row`. The error is the reason why it
 /// cannot be used.
 fn take_text(
     text: &str,

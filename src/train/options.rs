@@ -1,4 +1,4 @@
-//! What `rv-score train` shall read, and what it shall take the columns for.
+//! Options that say what `rv-score train` reads, and what it takes the columns for.
 
 use clap::ValueEnum;
 
@@ -18,10 +18,12 @@ pub enum Task {
 /// How a missing value of a feature is filled in.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Impute {
-    /// With the median of the numbers; a category with the most frequent one.
+    /// With the median of the numbers. A missing category is filled in with the most
+    /// frequent one.
     #[default]
     Median,
-    /// With the mean of the numbers; a category with the most frequent one.
+    /// With the mean of the numbers. A missing category is filled in with the most
+    /// frequent one.
     Mean,
     /// With the most frequent value.
     MostFrequent,
@@ -54,7 +56,8 @@ pub fn argument(text: &str) -> String {
 pub struct ColumnNames {
     /// The column to predict.
     pub target: String,
-    /// The columns of the features. If `None`, all that can be used.
+    /// The columns of the features. If `None`, all columns that can be used are
+    /// features.
     pub features: Option<Vec<String>>,
     /// Columns that are no features.
     pub drop: Vec<String>,
@@ -65,7 +68,8 @@ pub struct ColumnNames {
 }
 
 impl ColumnNames {
-    /// Whether a column is a feature by its name, if its values allow this.
+    /// Whether the flags allow a column of this name to be a feature. Its values must
+    /// allow this, too.
     pub fn is_wanted(&self, name: &str) -> bool {
         name != self.target
             && !self.drop.iter().any(|dropped| dropped == name)
@@ -97,6 +101,6 @@ pub struct TableOptions {
     pub missing: Vec<String>,
     /// How missing values are filled in.
     pub impute: Impute,
-    /// What the model shall predict; decided by the target if `None`.
+    /// What the model predicts. If `None`, the values of the target decide.
     pub task: Option<Task>,
 }

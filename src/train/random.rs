@@ -18,7 +18,7 @@ impl Random {
         random
     }
 
-    /// The next number, each of the 2^64 equally likely.
+    /// The next number. Each of the 2^64 numbers is equally likely.
     fn next(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.state;

@@ -34,7 +34,8 @@ pub fn ranked_columns(rows: &Rows, features: &[Feature]) -> Vec<RankedColumn> {
     columns.map(column).collect()
 }
 
-/// A column of categories. The number of categories stands for all unknown ones.
+/// A column of categories. The rank that equals the number of categories stands for all
+/// unknown ones.
 fn category_column(rows: &Rows, index: usize, categories: u32) -> RankedColumn {
     let codes = (0..rows.len()).map(|row| rows.row(row)[index] as u32);
     RankedColumn {
@@ -53,7 +54,7 @@ fn number_column(rows: &Rows, index: usize) -> RankedColumn {
     let mut ranks = vec![0; rows.len()];
     let mut values: Vec<f64> = Vec::new();
     for (value, row) in order {
-        // Both zeros are one value.
+        // 0 and -0 are one value.
         if values.last() != Some(&value) {
             values.push(value);
         }

@@ -1,28 +1,30 @@
 //! Decides what a column is taken for, when all its cells are known.
 //!
-//! A column is taken for numbers if it has numbers and at most a tenth of its values, or
-//! one value, are anything else. Infinite numbers are neither. These few values are faults
-//! of their rows: a model that took a column of measurements for texts because of one
-//! typing error would be bad, and nobody would know why. Any other column has texts.
+//! A column is taken for numbers if it has numbers and at most a tenth of its values,
+//! or one value, are anything else. Infinite numbers count neither as numbers nor as
+//! anything else. These few values are faults of their rows. Otherwise, one typing
+//! error would turn a column of measurements into texts, the model would be bad, and
+//! nobody would know why. Any other column has texts.
 
 use crate::stage::report::shown;
 use crate::train::cell::CellKind;
 use crate::train::column::{Column, TEXTS_MAX};
 use crate::train::options::Task;
 
-/// Whole numbers with more different values than this are a target of numbers.
+/// A target of whole numbers that has more different values than this is a target of
+/// numbers.
 const WHOLE_CLASSES_MAX: usize = 20;
 
 /// What the flags ask of a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
-    /// Nothing: it is used if its values allow this.
+    /// No flag names the column. It is used if its values allow this.
     Automatic,
-    /// --features names it.
+    /// --features names the column.
     Used,
-    /// --categorical names it.
+    /// --categorical names the column.
     Categorical,
-    /// --numeric names it.
+    /// --numeric names the column.
     Numeric,
 }
 
@@ -33,7 +35,7 @@ pub enum Role {
     Numbers,
     /// Texts, each of which is a category or a class.
     Texts,
-    /// It is not used, for this reason.
+    /// The column is not used, for this reason.
     Unused(String),
 }
 
@@ -53,7 +55,8 @@ pub fn of_feature(column: &Column, wish: Wish) -> Result<Role, String> {
         Wish::Categorical => of_texts(column),
         Wish::Used | Wish::Automatic => of_values(column, numbers)?,
     };
-    // A category that every row has teaches nothing, but it is not wrong.
+    // A model learns nothing from a category that every row has, but the column is not
+    // wrong. So it is used if a flag names it.
     match (role, wish) {
         (Found::Usable(role), _) => Ok(role),
         (Found::Useless(role, _), Wish::Used | Wish::Categorical) => Ok(role),
@@ -65,9 +68,9 @@ pub fn of_feature(column: &Column, wish: Wish) -> Result<Role, String> {
 /// What the values of a column allow.
 enum Found {
     Usable(Role),
-    /// It can be used, but should not be, for this reason.
+    /// The column can be used, but should not be used, for this reason.
     Useless(Role, String),
-    /// It cannot be used, for this reason.
+    /// The column cannot be used, for this reason.
     Impossible(String),
 }
 

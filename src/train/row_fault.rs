@@ -15,14 +15,16 @@ pub fn feature_fault(
     role: &Role,
     cell: Cell,
 ) -> Option<RowFault> {
-    // Nearly all cells are without a fault, so the place is written only for a fault.
+    // Nearly all cells are without a fault, so the text of the place is made only after
+    // a fault was found.
     let fault = cell_fault(column, *role == Role::Numbers, cell)?;
     let place = format!("{} {}", columns.origin.column(), shown(&column.name));
     let name = argument(&column.name);
     let remedy = match cell.kind() {
         CellKind::Word | CellKind::Infinite => {
             let text = text_of(column, cell);
-            // A comma separates the markers of --missing.
+            // In --missing, a comma separates the markers, so a text with a comma
+            // cannot be a marker.
             let as_marker = match text.contains(',') {
                 true => String::new(),
                 false => format!(
@@ -72,7 +74,8 @@ pub fn target_fault(columns: &Columns, role: TargetRole, cell: Cell) -> Option<R
     }
 }
 
-/// Why a cell is no number, or no text; begins with a separator.
+/// The reason why a cell is not a number, or not a text. The text begins with a
+/// separator.
 fn cell_fault(column: &Column, is_numbers: bool, cell: Cell) -> Option<String> {
     match cell.kind() {
         CellKind::Missing | CellKind::Number | CellKind::True | CellKind::False => None,
@@ -107,8 +110,8 @@ fn number_fault(column: &Column, cell: Cell) -> String {
     )
 }
 
-/// The text of a cell. If it was not kept, the first text of its kind: a training that
-/// ends at the first fault shows that one.
+/// The text of a cell. If the text was not kept, this is the first text of the same
+/// kind. A training that ends at the first fault shows the first text, too.
 fn text_of(column: &Column, cell: Cell) -> &str {
     match column.text(cell) {
         Some(text) => &text.text,

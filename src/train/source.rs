@@ -26,7 +26,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// The format by the ending of a file name, if it has a known one.
+    /// The format that the ending of a file name tells; `None` if the ending is not
+    /// known.
     pub fn of_path(path: &str) -> Option<Format> {
         let path = path.strip_suffix(".gz").unwrap_or(path);
         match path.rsplit_once('.')?.1 {
@@ -187,7 +188,8 @@ impl<'s> Source<'s> {
         })
     }
 
-    /// Refuses an input that is no text in UTF-8 or a similar encoding, with a remedy.
+    /// Refuses an input that is not text in UTF-8 or a similar encoding. The error
+    /// contains a remedy.
     pub fn check_encoding(&mut self) -> Result<()> {
         let form = match self.first_line()? {
             Some(line) => Foreign::of(line.bytes),
@@ -219,7 +221,7 @@ impl<'s> Source<'s> {
     }
 }
 
-/// A form of input that is no text in UTF-8, by its first bytes.
+/// A form of input that is not text in UTF-8. The first bytes show which form it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Foreign {
     Utf16,
@@ -236,7 +238,7 @@ impl Foreign {
             Some(Foreign::Parquet)
         } else if bytes.starts_with(b"\xff\xfe")
             || bytes.starts_with(b"\xfe\xff")
-            // Every second byte of Latin letters is zero.
+            // In UTF-16, every second byte of Latin letters is zero.
             || zeros > 0 && zeros * 3 > bytes.len()
         {
             Some(Foreign::Utf16)

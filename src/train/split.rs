@@ -71,9 +71,9 @@ impl Split {
     }
 }
 
-/// Holds out an equal share of each class; of a target of numbers, a share of all rows.
-/// The rows are ranked by a hash of `seed` and their number in the data; the first rows
-/// are held out.
+/// Holds out the same share of each class. If the target is a number, this is a share
+/// of all rows. The rows are ranked by a hash of `seed` and of their number in the
+/// data, and the first ones are held out.
 fn by_seed(table: &Table, seed: u64, share: f64) -> Split {
     let mut by_class = vec![Vec::new(); table.classes.len().max(1)];
     for row in 0..table.rows.len() {

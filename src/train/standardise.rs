@@ -86,7 +86,8 @@ fn mean_and_scale(rows: &Rows, feature: usize) -> (f64, f64) {
     if values().all(|value| value == lowest) {
         return (lowest, 1.0);
     }
-    // Relative to the lowest value, so that a large offset costs no precision.
+    // The lowest value is subtracted from all, so that a large offset costs no
+    // precision.
     let mean = lowest + values().map(|value| (value - lowest) / count).sum::<f64>();
     let variance = values()
         .map(|value| (value - mean).powi(2) / count)

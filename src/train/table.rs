@@ -60,14 +60,14 @@ pub struct Table {
     pub classes: Vec<String>,
     /// The rows.
     pub rows: Rows,
-    /// The number of each row in the data, counted from 1; rows that were left
-    /// out count too.
+    /// The number of each row in the data, counted from 1. Rows that were left out
+    /// count, too.
     pub numbers: Vec<u64>,
     /// The number of rows that were left out.
     pub left_out: u64,
     /// For each feature, the number of rows in which its value is missing.
     pub missing: Vec<u64>,
-    /// How missing values shall be filled in.
+    /// How missing values are filled in.
     pub impute: Impute,
     /// The SHA-256 of the data, after decompression.
     pub sha256: Option<String>,

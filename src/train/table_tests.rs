@@ -159,7 +159,7 @@ fn a_missing_target_is_never_a_class() {
         assert_eq!(table.classes, ["0", "1"]);
         assert_eq!(table.numbers[7], 9);
     }
-    // Among texts, a marker is a class, unless a flag names it.
+    // In a column of texts, a marker such as NA is a class, unless --missing names it.
     let data = csv("a,y", 20, |row| format!("{row},{}", ["DE", "NA"][row % 2]));
     assert_eq!(
         table("rows.csv", &data, "").unwrap().classes,
@@ -206,7 +206,7 @@ fn a_few_words_among_numbers_are_faults_of_their_rows() {
             "0.5", "1.5", "2.5", "3.5", "4.5", "5.5", "6.5", "7.5", "8.5", "inf", "oops"
         ]
     );
-    // With more words, it is a column of texts.
+    // With more words, the column has texts.
     let data = csv("b,y", 40, |row| match row % 5 {
         0 => format!("oops,{}", row % 2),
         number => format!("{number},{}", row % 2),
@@ -359,7 +359,7 @@ fn all_rows_of_ndjson_decide_and_pointers_lead_inside() {
         let message = fault("rows.ndjson", &data, flags);
         assert!(message.contains(reason), "{message}");
     }
-    // Strings are no numbers, as in a request, and NA is a string.
+    // As in a request, a string is not a number. NA is a string, too.
     let data: String = (0..40)
         .map(|row| match row {
             3 => "{\"a\":\"NA\",\"y\":1}\n".to_owned(),
@@ -439,7 +439,7 @@ fn faults_outside_of_the_used_columns_fault_nothing() {
         "{message}"
     );
     assert!(table("rows.csv", data, "--drop n").is_ok());
-    // In NDJSON, too.
+    // The same holds in NDJSON.
     let data: String = (0..20)
         .map(|row| format!("{{\"a\":{row},\"z\":1,\"z\":2,\"y\":{}}}\n", row % 2))
         .collect();
@@ -555,7 +555,7 @@ fn a_value_of_impute_must_fit_the_columns_that_are_numbers() {
     // A column without missing values needs no fill value.
     let whole = data.replace("\n,,", "\n5,,");
     assert!(table("rows.csv", &whole, "--impute none").is_ok());
-    // The value of a category is a category.
+    // The fill value of a feature with categories is a category.
     let table = table("rows.csv", &data, "--impute none --drop a").unwrap();
     assert_eq!(table.features, [categories("c", &["none", "u", "v"], &[])]);
 }

@@ -330,7 +330,7 @@ fn a_threshold_is_stored_and_applied() {
     );
     let share = probabilities[0];
     assert!((0.2..0.5).contains(&share), "{share}");
-    // The held-out metrics are those of the rule, too.
+    // The held-out metrics are measured with the rule, too.
     assert_eq!(class_metrics(&plain).confusion[0][0], 0);
     let eager = model("--threshold rare=0.1");
     assert_eq!(
@@ -343,7 +343,8 @@ fn a_threshold_is_stored_and_applied() {
         eager.predict(&[1.0], &mut probabilities),
         Prediction::Class(1)
     );
-    // With the other class's label, the rule is the same from the other side.
+    // A rule may also name the label of the other class. It then predicts that class
+    // only if its probability is at least 0.9.
     let other = model("--threshold usual=0.9");
     assert_eq!(
         other.predict(&[9.0], &mut probabilities),
@@ -390,7 +391,7 @@ fn rows_are_held_out_at_the_end_or_from_another_file() {
     let run = last.description().training.clone().unwrap();
     assert_eq!((run.rows, run.held_out), (30, 10));
     let profile = last.description().profile.clone().unwrap();
-    // The largest number in training is that of the last training row.
+    // The last training row has the largest number in training.
     let Values::Numbers { quantiles } = &profile.features[0].values else {
         panic!("numbers");
     };
@@ -426,7 +427,7 @@ fn the_file_names_the_hash_of_its_data() {
         crate::wire::sha256::sha256_hex("abc,y\n1,no\n2,no\n3,yes\n4,yes\n")
     );
     assert!(run.tool.unwrap().starts_with("rv-tools "));
-    // The model's own hash is that of the whole file.
+    // The hash of the model is the hash of its whole file.
     let text = outcome.text.as_ref().unwrap();
     assert_eq!(
         outcome.model().hash(),
@@ -513,11 +514,12 @@ fn small_models() -> Vec<String> {
 fn a_damaged_file_of_any_family_is_an_error_and_never_a_panic() {
     for whole in small_models() {
         fuzz(&whole, |damaged| {
-            // The hash is right, so that the damage reaches the checks behind it.
+            // The hash is computed over the damaged text, so that the checks behind the
+            // hash see the damage.
             let Ok(model) = Model::from_text(&file::wrap(damaged)) else {
                 return;
             };
-            // If the file is accepted, the model must work.
+            // A damaged file may be accepted, but then the model must work.
             let mut row = Vec::new();
             let mut probabilities = Vec::new();
             for input in [

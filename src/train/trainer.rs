@@ -16,15 +16,17 @@ pub struct TrainingData<'a> {
     pub features: &'a [Feature],
     /// The number of classes; 0 if the target is a number.
     pub class_count: usize,
-    /// The rows to learn from; at least two of each class. Missing values are filled.
+    /// The rows to learn from. There are at least two of each class, and their missing
+    /// values are filled.
     pub training: Rows,
-    /// The weight of a row of each class. Empty if all rows have the same weight.
+    /// For each class, the weight of one of its rows. Empty if all rows have the same
+    /// weight.
     pub class_weights: Vec<f64>,
     /// The held-out rows. An algorithm may use them only to check its predictor.
     pub held_out: Rows,
     /// The seed of all random choices.
     pub seed: u64,
-    /// The number of threads that may work. The result does not depend on it.
+    /// The largest number of threads. The result does not depend on this number.
     pub threads: Option<NonZero<usize>>,
 }
 
@@ -33,6 +35,6 @@ pub struct TrainingData<'a> {
 pub struct Trainer {
     /// The hyperparameters that the algorithm has, with their defaults.
     pub defaults: Hyperparameters,
-    /// Trains a predictor. Only the hyperparameters with a default are set.
+    /// Trains a predictor. Of the hyperparameters, only those with a default are set.
     pub fit: fn(&TrainingData, &Hyperparameters) -> Result<Box<dyn Predictor>>,
 }

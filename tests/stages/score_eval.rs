@@ -1,4 +1,4 @@
-//! rv-score eval and inspect: what a model is worth.
+//! Tests of rv-score eval, which measures a model, and of rv-score inspect.
 
 use crate::harness::{Workdir, checkout, json, request};
 
@@ -9,7 +9,7 @@ fn iris() -> String {
 #[test]
 fn eval_gives_the_metrics_of_the_held_out_rows_again() {
     let workdir = Workdir::new();
-    // The last fifth of the table in another order of its columns.
+    // This file is the last fifth of the table, with the columns in another order.
     let table = std::fs::read_to_string(iris()).unwrap();
     let mut rows: Vec<Vec<&str>> = table.lines().map(|row| row.split(',').collect()).collect();
     for row in &mut rows {

@@ -1,4 +1,4 @@
-//! rv-score --exec: a model that is any program.
+//! Tests of rv-score --exec, whose model is another program.
 
 use std::time::{Duration, Instant};
 
@@ -8,7 +8,7 @@ use crate::harness::{
     Finished, Run, Running, Workdir, assert_idle, checkout, eventually, json, now, stat,
 };
 
-/// rv-score with a program as its model.
+/// A run of rv-score with a program as its model.
 fn exec(workdir: &Workdir, command: &str) -> Run {
     let run = workdir.run("rv-score");
     run.args(["--exec", command, "--name", "m", "--model-version", "7"])
@@ -32,8 +32,9 @@ fn error(line: &str) -> Option<String> {
     message
 }
 
-/// Fails unless each of `count` requests has one score in order, and no result differs
-/// from its request. Returns the number of results.
+/// Fails unless each of `count` requests has one score, the scores are in the order of
+/// the requests, and each result equals the number in its request. Returns the number
+/// of results.
 fn check_echoes(finished: &Finished, count: usize) -> usize {
     let lines = finished.lines();
     assert_eq!(lines.len(), count, "{finished}");
@@ -62,7 +63,8 @@ fn is_zombie(pid: Pid) -> bool {
     stat.unwrap_or_default().contains(") Z ")
 }
 
-/// Sends requests, one after the other, until one gets a result. Returns its number.
+/// Sends requests, one after the other, until one of them gets a result. Returns the
+/// number of that request.
 fn until_a_result(running: &mut Running, first: usize) -> usize {
     let mut number = first;
     let found = eventually(|| {
@@ -144,7 +146,7 @@ fn what_waits_goes_as_one_array_and_a_single_request_at_once() {
 #[test]
 fn a_batch_reply_of_another_length_fails_the_whole_batch() {
     let workdir = Workdir::new();
-    // Answers batches of more than one input with one reply too few.
+    // To a batch of more than one input, this program gives one reply too few.
     let command = "while read -r line; do case $line in *,*) echo \"${line%,*}]\";; *) echo \"$line\";; esac; done";
     let run = exec(&workdir, command).args(["--batch", "8", "--rescore"]);
     let finished = run.input(requests(40)).exits(1);
@@ -163,7 +165,8 @@ fn output_without_an_input_restarts_the_program_and_is_discarded() {
     let workdir = Workdir::new();
     let banner = "echo 99; while read -r line; do echo \"$line\"; done";
     let extra = "while read -r line; do printf '%s\\n99\\n' \"$line\"; done";
-    // The stray line comes later than the reply, while the program is idle.
+    // This program writes the stray line some time after its reply, while it has no
+    // input.
     let late = "while read -r line; do echo \"$line\"; sleep 0.2; echo 99; done";
     for command in [banner, extra, late] {
         let mut running = exec(&workdir, command).args(["--stats", "stats"]).start();
@@ -181,7 +184,7 @@ fn output_without_an_input_restarts_the_program_and_is_discarded() {
                 "{command}: {line}"
             );
             if command == late && !has_failed {
-                // The program must be down before the next request.
+                // The program must have ended before the next request is sent.
                 running.says("without being asked");
                 std::thread::sleep(Duration::from_millis(210));
                 if number > 0 {
@@ -207,7 +210,7 @@ fn output_without_an_input_restarts_the_program_and_is_discarded() {
 #[test]
 fn a_program_that_hangs_is_ended_with_its_group_and_started_again() {
     let workdir = Workdir::new();
-    // Hangs at the input 3, with a child that ignores SIGTERM.
+    // At the input 3, this program hangs in a child that ignores SIGTERM.
     let command = "while read -r line; do
         if [ \"$line\" = 3 ]; then (trap '' TERM; sh -c 'echo $PPID > child'; sleep 100; true); fi
         echo \"$line\"; done";
@@ -221,7 +224,8 @@ fn a_program_that_hangs_is_ended_with_its_group_and_started_again() {
     let message = error(&running.line()).unwrap();
     assert!(message.contains("not answered within 300ms"), "{message}");
     assert!(begun.elapsed() >= Duration::from_millis(300));
-    // The child holds the program's pipes for two seconds, and errors come at once.
+    // The child holds the program's pipes for two seconds. Requests get errors at once
+    // meanwhile.
     running.write(request(4));
     let message = error(&running.line()).unwrap();
     assert!(message.contains("is being started again"), "{message}");
@@ -262,7 +266,7 @@ fn a_death_costs_the_request_in_hand_and_the_program_comes_back() {
     }
     running.says("has ended (exit status: 3); it is started again in 0.");
     until_a_result(&mut running, 5);
-    // It dies while nothing is in flight, too.
+    // The program may also die while no request is in flight.
     drop(running.stdin.take());
     running.wait().assert_status(0);
 }
@@ -439,7 +443,8 @@ fn meaningless_flags_are_refused() {
 #[test]
 fn at_its_end_the_whole_group_is_ended() {
     let workdir = Workdir::new();
-    // A program that ends by its input, and one that ignores everything.
+    // The first program ends when its input ends. The second one ignores the end of its
+    // input and SIGTERM.
     let obedient =
         "echo $$ > shell; while read -r line; do echo \"$line\"; done; echo done > ended";
     let stubborn = "trap '' TERM; echo $$ > shell; sh -c 'echo $$ > child; exec sleep 100' & while :; do read -r line && echo \"$line\"; sleep 0.01; done";
@@ -644,7 +649,7 @@ fn an_idle_engine_uses_no_processor() {
     running.write(request(0));
     running.line();
     assert_idle(running.id());
-    // A request that waits for its answer, too.
+    // The engine must also be idle while a request waits for its answer.
     let mut running = exec(&workdir, "exec sleep 50").start();
     running.write(requests(3));
     assert_idle(running.id());
@@ -675,7 +680,8 @@ fn the_example_in_jq_answers_single_inputs_and_arrays() {
     };
     let text: String = inputs.iter().enumerate().map(line).collect();
     for batch in [&["--batch", "64"][..], &[]] {
-        // Without --batch, an array would be taken for several inputs.
+        // The last input is an array. Without --batch, the program would take it for
+        // several inputs, so it is left out.
         let count = if batch.is_empty() { 4 } else { 5 };
         let text: String = text.split_inclusive('\n').take(count).collect();
         let finished = exec(&workdir, &command).args(batch).input(text).succeeds();
@@ -686,8 +692,8 @@ fn the_example_in_jq_answers_single_inputs_and_arrays() {
     }
 }
 
-/// A program that hangs, dies, prints nonsense, prints too much and prints too early, each
-/// at random, but never answers with another number than it was given.
+/// A program that hangs, dies, prints nonsense, prints too much or prints too early, at
+/// random. But if it answers with a number, it is the number that it was given.
 const CHAOS: &str = r#"
 import random, sys, time
 def write(text):

@@ -1,5 +1,6 @@
-//! rv-score with ONNX models. The tests that need the library of onnxruntime are
-//! ignored here; `scripts/check_onnx.sh` installs the library and runs them.
+//! Tests of rv-score with ONNX models. Tests that need the library of onnxruntime are
+//! ignored by `cargo test`. `scripts/check_onnx.sh` installs the library and runs these
+//! tests.
 
 use rustix::process::Signal;
 
@@ -17,7 +18,8 @@ fn copy(workdir: &Workdir, model: &str) {
     workdir.write("m.onnx", bytes);
 }
 
-/// `rv-score` with `m.onnx` and these further arguments, separated by spaces.
+/// A run of `rv-score` with `m.onnx` and these further arguments, which are separated
+/// by spaces.
 fn score(workdir: &Workdir, args: &str) -> Run {
     let args = args.split_whitespace();
     workdir
@@ -48,7 +50,8 @@ fn answers(finished: &Finished) -> Vec<String> {
     answers
 }
 
-/// Builds a shared library with the C compiler that the build of rv needs too.
+/// Builds a shared library with the C compiler. The build of rv needs this compiler,
+/// too.
 fn library(workdir: &Workdir, source: &str) -> String {
     workdir.write("library.c", source);
     let build = "cc -shared -fPIC -o library.so library.c";
@@ -154,7 +157,7 @@ fn flags_that_the_model_cannot_obey_are_refused() {
     run.arg("a b").exits(2);
 }
 
-/// The tests that need the library, which `ORT_DYLIB_PATH` names.
+/// The tests that need the library of onnxruntime. `ORT_DYLIB_PATH` names the library.
 mod with_library {
     use super::*;
 
@@ -379,7 +382,7 @@ mod with_library {
         let finished = score(&workdir, "--name x --model-version 1").exits(3);
         let reason = "m.onnx: onnxruntime does not load this model: ";
         assert!(finished.stderr.contains(reason), "{finished:?}");
-        // The library prints nothing of its own.
+        // Only rv-score has printed a line, and the library has printed nothing.
         assert_eq!(finished.stderr.lines().count(), 1, "{finished:?}");
     }
     #[test]

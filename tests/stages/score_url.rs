@@ -1,4 +1,4 @@
-//! rv-score --url: a model behind an HTTP server.
+//! Tests of rv-score --url, whose model is behind an HTTP server.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use rustix::process::Signal;
 use crate::harness::{Run, Workdir, assert_idle, eventually, json, now, stat};
 use crate::model_server::{Call, ModelServer, Reaction};
 
-/// rv-score with a server as its model.
+/// A run of rv-score with a server as its model.
 fn url(workdir: &Workdir, server: &ModelServer, protocol: &str) -> Run {
     let path = if protocol == "v2" {
         "/v2/models/iris"
@@ -49,7 +49,8 @@ fn error(line: &str) -> serde_json::Value {
     score["error"].clone()
 }
 
-/// A protocol, its flags, a reply, and the path, the body and the result that follow.
+/// A protocol, its flags and the reply of the server, and then what is expected: the
+/// path and the body of the call, and the result.
 type Case = (
     &'static str,
     &'static [&'static str],
@@ -187,7 +188,7 @@ fn a_refusal_becomes_an_error_score_with_its_status_and_body() {
     assert!(lines[3].contains("redirects are not followed"));
     assert!(lines[4].contains("--token-file"));
     assert_eq!(error(lines[5])["body"].as_str().unwrap().len(), 4096);
-    // Neither repeated nor redirected.
+    // No call was repeated, and no redirect was followed.
     assert_eq!(server.calls().len(), replies.len());
     assert_eq!(stat(&workdir, "stats", "repeated"), 0);
 }
@@ -306,7 +307,8 @@ fn calls_in_flight_are_bounded_and_connections_are_kept() {
 #[test]
 fn only_a_call_that_cannot_have_begun_is_repeated() {
     let workdir = Workdir::new();
-    // Closes each connection at its second call, without a byte.
+    // The server answers the first call on each connection. At the second call, it
+    // closes the connection without a reply.
     let server = ModelServer::start(|call| match call.earlier {
         0 => echo(call),
         _ => Reaction::Close,
@@ -317,7 +319,8 @@ fn only_a_call_that_cannot_have_begun_is_repeated() {
         assert_eq!(json(line)["result"]["result"], number, "{line}");
     }
     assert!(stat(&workdir, "stats", "repeated") >= 10);
-    // A new connection that is closed may have begun.
+    // If the server closes a new connection, it may have begun to work on the call, so
+    // the call is not repeated.
     let server = ModelServer::start(|_| Reaction::Close);
     let run = url(&workdir, &server, "json").args(["--in-flight", "1", "--stats", "stats"]);
     run.input(requests(3)).succeeds();
@@ -356,7 +359,8 @@ fn a_server_that_is_away_costs_no_time_and_is_found_when_it_is_back() {
         running.write(request(number));
         error(&running.line());
     }
-    // Most of them found the server known to be away.
+    // The server was already known to be down for most of these requests, so they got
+    // errors without a call.
     assert!(
         begun.elapsed() < Duration::from_secs(4),
         "{:?}",
@@ -533,7 +537,7 @@ fn sigterm_waits_for_the_calls_in_flight() {
     let finished = running.wait();
     finished.assert_status(0);
     assert_eq!(finished.lines().len(), 3);
-    // Past the grace they are set aside.
+    // After the grace period, requests without a score are set aside.
     let server = ModelServer::start(|_| Reaction::Stall);
     let run = url(&workdir, &server, "json").args(["--grace", "200ms", "--rejects", "rejects"]);
     let mut running = run.start();

@@ -1,8 +1,8 @@
-//! rv-score train: tables of many kinds -> models.
+//! Tests of rv-score train, which makes models from tables of many kinds.
 
 use crate::harness::{Finished, Workdir, json};
 
-/// Trains on a file of the folder with these flags.
+/// Trains with these flags on a file in the folder.
 fn train(workdir: &Workdir, input: &str, flags: &str) -> Finished {
     workdir
         .run("rv-score")
@@ -151,7 +151,8 @@ fn a_value_inside_of_an_object_is_a_feature() {
         result(&workdir, "{\"b\":1}"),
         "feature \"/at/s/1\" is missing"
     );
-    // The same from recorded requests and labels, which may have tabs.
+    // Training on recorded requests and a file of labels gives the same. The file of
+    // labels may have tabs as separators.
     let request = |row: usize| {
         format!(
             "{{\"messageId\":\"{row}\",\"timestamp\":1,\"modelInput\":{}}}\n",

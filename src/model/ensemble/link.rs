@@ -6,12 +6,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Link {
-    /// The outputs are the number or the probabilities.
+    /// The outputs are already the predicted number or the probabilities.
     Identity,
     /// `1 / (1 + exp(-scale * x))`. With two classes, this is the probability of the
     /// second one.
     Logistic {
-        /// The factor of the output.
+        /// The number that multiplies the output.
         scale: f64,
     },
     /// The probabilities are proportional to `exp(x)`.
@@ -22,7 +22,8 @@ pub enum Link {
     LogOnePlusExponential,
     /// The square of the output, with the sign of the output.
     SignedSquare,
-    /// 1 if the output is above 0, else 0. With two classes, this is the class.
+    /// 1 if the output is above 0, else 0. With two classes, this number is the index
+    /// of the predicted class.
     Step,
 }
 
@@ -50,7 +51,7 @@ impl Link {
             Link::SignedSquare => number.abs() * number,
             Link::Step => f64::from(number > 0.0),
         };
-        // JSON has no infinity.
+        // A score is written as JSON, and JSON has no infinity.
         linked.clamp(-f64::MAX, f64::MAX)
     }
 
@@ -77,7 +78,8 @@ fn logistic(number: f64) -> f64 {
     1.0 / (1.0 + (-number).exp())
 }
 
-/// Softmax, relative to the largest output, so that no exponential overflows.
+/// The softmax function. The largest output is subtracted first, so that no exponential
+/// overflows.
 fn softmax(outputs: &mut [f64]) {
     let largest = outputs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let mut total = 0.0;

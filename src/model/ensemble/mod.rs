@@ -1,6 +1,6 @@
 //! The family of ensembles: many trees whose answers are averaged (a random forest) or
-//! added (gradient boosting). This file predicts with them, stores, checks and describes
-//! them.
+//! added (gradient boosting). This file contains the code that predicts with an
+//! ensemble, stores it, checks it and describes it.
 
 pub mod link;
 pub mod text;
@@ -36,14 +36,15 @@ pub struct Ensemble {
     combination: Combination,
     precision: Precision,
     link: Link,
-    /// What is added to each output.
+    /// For each output, the number that is added to it.
     base: Vec<f64>,
     splits: Splits,
     /// The root of each tree.
     roots: Vec<u32>,
     /// The output to which each tree contributes. Trees with shares have output 0.
     output_of: Vec<u32>,
-    /// The shares of classes in the leaves, if the answer of a leaf is no number.
+    /// The shares of the classes in the leaves. `None` if the answers of the leaves are
+    /// numbers.
     shares: Option<Shares>,
 }
 
@@ -179,7 +180,8 @@ impl Ensemble {
             true => f64::from(sum as f32 + leaf as f32),
             false => sum + leaf,
         };
-        // With one output the sum stays in a register.
+        // The loop for one output is separate, because the sum then stays in a
+        // register.
         if let [output] = outputs {
             *output = leaves.iter().fold(*output, |sum, leaf| add(sum, *leaf));
             return;
@@ -190,7 +192,7 @@ impl Ensemble {
         }
     }
 
-    /// The combined outputs of a row: before the base and the link.
+    /// The combined outputs of a row, before the base is added and the link is applied.
     fn combine(&self, row: &[f64], outputs: &mut [f64]) {
         if self.combination == Combination::Sum {
             outputs.copy_from_slice(&self.base);
@@ -209,7 +211,7 @@ impl Ensemble {
     }
 }
 
-/// The index of the largest number; the first of several.
+/// The index of the largest number. Of several equal numbers, the first one counts.
 fn index_of_largest(numbers: &[f64]) -> usize {
     let mut best = 0;
     for (index, number) in numbers.iter().enumerate() {
@@ -227,7 +229,7 @@ impl Predictor for Ensemble {
             let mut output = [0.0];
             self.combine(row, &mut output);
             let number = self.link.apply(output[0]);
-            // A model of two classes has one output: that of the second class.
+            // A model of two classes has one output, which belongs to the second class.
             let [first, second] = probabilities else {
                 return Prediction::Number(number);
             };
@@ -376,7 +378,8 @@ impl Ensemble {
     }
 }
 
-/// The number of trees that are evaluated in step. More do not make it faster.
+/// The number of trees whose paths advance together. A larger number makes a prediction
+/// no faster.
 const LANES: usize = 8;
 
 /// The largest number of nodes in all trees.

@@ -15,14 +15,14 @@ pub enum Combination {
     Sum,
 }
 
-/// The precision in which the trees compare and add.
+/// The precision of the numbers that the trees compare and add.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Precision {
     /// Double precision.
     #[default]
     Double,
-    /// Single precision. XGBoost rounds inputs and sums to it.
+    /// Single precision. XGBoost rounds inputs and sums to single precision.
     Single,
 }
 
@@ -61,21 +61,23 @@ pub struct TreeText {
     /// The output to which the tree contributes.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub output: u32,
-    /// The feature of a split; -1 for a leaf.
+    /// The index of a split's feature; -1 for a leaf.
     pub features: Vec<i32>,
-    /// The threshold of a split or the index of its set in `categories`; the number of a
-    /// leaf.
+    /// For a split, its threshold, or the index of its set in `categories`. For a leaf,
+    /// its number.
     pub values: Vec<f64>,
     /// The right child of a split, counted from the root; 0 for a leaf.
     pub right: Vec<u32>,
-    /// The sum for each node: 1 if it splits on categories, 2 if a missing value goes
-    /// left, 4 if the value 0 counts as missing. Empty if all sums are 0.
+    /// The flags of each node, added up: 1 if the node splits on categories, 2 if a
+    /// missing value goes left, 4 if the value 0 counts as missing. Empty if no node
+    /// has a flag.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub flags: Vec<u8>,
     /// The sets of categories that go left.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub categories: Vec<Vec<u32>>,
-    /// For each leaf, the shares of classes, if its answer is no number.
+    /// For each leaf, the shares of the classes. `None` if the answers of the leaves
+    /// are numbers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shares: Option<Vec<Vec<(u32, f64)>>>,
 }
@@ -121,7 +123,7 @@ impl TreeText {
         self.features.push(feature);
         self.values.push(value);
         self.right.push(0);
-        // Most trees have no flags, and then the list stays empty.
+        // Most trees have no flags. The list of such a tree stays empty.
         if flags != 0 && self.flags.is_empty() {
             self.flags = vec![0; self.features.len() - 1];
         }

@@ -13,12 +13,12 @@ pub enum AnswerContent {
     Result(Text),
     /// The error of a model that refused the request.
     Refusal(Text),
-    /// The policy's default; null if the policy has none.
+    /// The default of the policy; null if the policy has none.
     Default(Text),
 }
 
 impl AnswerContent {
-    /// The value of `modelResult`. It is null for a refusal.
+    /// The value of `modelResult`; null for a refusal.
     pub fn model_result(&self) -> &str {
         match self {
             AnswerContent::Result(text) | AnswerContent::Default(text) => text,
@@ -26,7 +26,7 @@ impl AnswerContent {
         }
     }
 
-    /// The value of `modelError`, which only a refusal has.
+    /// The value of `modelError`. Only a refusal has this member.
     pub fn model_error(&self) -> Option<&str> {
         match self {
             AnswerContent::Refusal(text) => Some(text),

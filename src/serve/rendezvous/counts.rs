@@ -46,7 +46,7 @@ pub struct RendezvousCounts {
     pub orphaned: u64,
     /// Scores with an error.
     pub failed: u64,
-    /// Scores for which there was no memory. Each is also counted by its fate.
+    /// Scores for which there was no memory. Each of them is also counted by its fate.
     pub not_kept: u64,
     /// The times of the answers, measured from the origins of their requests.
     pub answered_after: Latencies,

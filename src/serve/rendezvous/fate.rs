@@ -11,7 +11,7 @@ pub enum Fate {
     Late,
     /// An earlier score had the same name and version.
     Duplicate,
-    /// The score is an error, and not the answer.
+    /// The score is an error, and is not the answer.
     Failed,
 }
 

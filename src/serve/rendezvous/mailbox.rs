@@ -155,8 +155,8 @@ impl Mailbox {
     }
 
     /// Adds a score, unless a limit is reached. The earliest score of a model counts.
-    /// In service this is the score that is read first; in a recording it may be read
-    /// later.
+    /// In service, this is the score that is read first. In a recording, the earliest
+    /// score may be read after a later one.
     pub fn take(&mut self, score: KeptScore, room: ScoreRoom) -> Taken {
         let arrival = self.arrival(&score.model_name, score.model_version, score.at, score.kind);
         match self.admit(&arrival, score.text_bytes(), room) {

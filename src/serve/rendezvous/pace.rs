@@ -132,7 +132,8 @@ mod tests {
         };
         pace.note(few, Micros(5_000));
         assert_eq!(pace.rest(Micros(5_000)), None);
-        // If a quarter of its records is needed, the stream gets its full block again.
+        // If a quarter of the stream's records is needed, a read takes the full block
+        // again.
         let needed = ReadGain {
             records: 4,
             kept: 4,

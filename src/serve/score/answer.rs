@@ -1,15 +1,15 @@
-//! The answer of a model that is not evaluated from rv's own model file: any JSON as
-//! the result, or an error.
+//! The answer of a model that has no model file of rv's own: any JSON as the result, or
+//! an error.
 
-/// A result, with the texts as they are written into the score.
+/// A result. Its parts are texts that are copied into the score.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Answer {
     /// The result, as JSON text on one line.
     pub result: String,
-    /// The confidence, as JSON text, where the model gives one.
+    /// The confidence, as JSON text; `None` if the model gives none.
     pub confidence: Option<String>,
-    /// The probability of each class, as the text of a JSON object, where the model
-    /// gives them.
+    /// The probability of each class, as the text of a JSON object; `None` if the model
+    /// gives no probabilities.
     pub probabilities: Option<String>,
 }
 
@@ -24,18 +24,18 @@ impl Answer {
     }
 }
 
-/// The reason why a model has no result for a request.
+/// The reason why a request has no result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelError {
     /// A short description of the fault.
     pub message: String,
-    /// The status and the body of the reply, where a server has refused the request.
-    /// The body is JSON text on one line; a body that is no JSON is a JSON string.
+    /// The status and the body of the reply if a server has refused the request. The
+    /// body is JSON text on one line. A body that is not JSON becomes a JSON string.
     pub reply: Option<(u16, String)>,
 }
 
 impl ModelError {
-    /// An error without a server's reply.
+    /// An error that does not come from a reply with an error status.
     pub fn new(message: impl Into<String>) -> ModelError {
         ModelError {
             message: message.into(),

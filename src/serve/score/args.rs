@@ -139,7 +139,7 @@ pub(super) struct ScoringArgs {
     #[arg(long, value_name = "CLOCK", default_value = "system")]
     clock: Clock,
 
-    // The last ones, because each begins a heading of the help.
+    // These flags come last, because each of these groups begins a heading of the help.
     #[command(flatten)]
     exec: ExecArgs,
     #[command(flatten)]
@@ -155,7 +155,7 @@ pub struct ScoreOptions {
     pub model: ModelSource,
     /// Whether a reload may change the name or version.
     pub allow_new_version: bool,
-    /// Recorded requests to evaluate first.
+    /// The file of recorded requests that are evaluated before the input is opened.
     pub warm_up: Option<Address>,
     /// The input of requests.
     pub input: InputArgs,
@@ -204,7 +204,7 @@ impl ScoringArgs {
         })
     }
 
-    /// Takes the flags that say which model runs.
+    /// Checks the flags that say which model runs.
     fn check_model(&mut self, line_bytes_max: usize) -> Result<ModelSource> {
         let timeout = self.timeout.unwrap_or(TIMEOUT);
         if timeout.is_zero() {
@@ -250,7 +250,7 @@ impl ScoringArgs {
         }
     }
 
-    /// Takes the flags for an ONNX model.
+    /// Checks the flags for an ONNX model.
     fn check_onnx(&self, path: String) -> Result<ModelSource> {
         if let Some(name) = &self.name {
             check_name(name).map_err(|fault| usage(format!("--name: {fault}")))?;

@@ -11,8 +11,8 @@ use crate::wire::lines::{KeptLine, Line};
 use crate::wire::micros::Micros;
 use crate::wire::reject::Reject;
 
-/// Turns requests into scores. An engine may finish a request immediately, or later
-/// while others are in flight. The number of requests in flight is bounded.
+/// Turns requests into scores. An engine may finish a request immediately, or later,
+/// while other requests are in flight. The number of requests in flight is bounded.
 ///
 /// No method blocks. If [`has_room`](Engine::has_room) is false, or all input has been
 /// submitted, the caller polls [`readiness`](Engine::readiness) and then calls
@@ -22,12 +22,12 @@ pub trait Engine {
     fn has_room(&self) -> bool;
 
     /// Submits one request. `record` is the part of `line` to parse. A synchronous
-    /// engine adds the score to `finished`; any other engine holds the request for a
+    /// engine adds the score to `finished`. Any other engine holds the request for a
     /// batch.
     fn submit(&mut self, record: &[u8], line: &Line, finished: &mut Finished) -> Result<()>;
 
-    /// Submits the requests that are held for a batch, as far as there is room. Call
-    /// this when no further request is ready.
+    /// Submits the requests that are held for a batch, if there is room for the batch.
+    /// Call this when no further request is ready.
     fn flush(&mut self) -> Result<()>;
 
     /// Adds the finished requests to `finished`. Returns false if there are none.
@@ -52,16 +52,17 @@ pub trait Engine {
         false
     }
 
-    /// Begins or ends the evaluation of recorded requests before the input is opened.
-    /// Nobody waits for their scores.
+    /// Says that the evaluation of recorded requests before the opening of the input
+    /// begins or ends. Nobody waits for the scores of these requests.
     fn set_warming_up(&mut self, _is_warming_up: bool) {}
 
-    /// Takes the messages to print since the last call.
+    /// Returns the messages to print that have arisen since the last call.
     fn take_messages(&mut self) -> Vec<Message> {
         Vec::new()
     }
 
-    /// The engine's own counts: the name, the number, and what it counts.
+    /// The counts that only this engine has: for each its name, the number, and what it
+    /// counts.
     fn counts(&self) -> Vec<(&'static str, u64, &'static str)> {
         Vec::new()
     }
@@ -71,8 +72,8 @@ pub trait Engine {
         Vec::new()
     }
 
-    /// Reloads the model. On an error, the old one stays in use. Returns the new
-    /// model's name for a message.
+    /// Reloads the model. On an error, the old model stays in use. Returns the name of
+    /// the new model for a message.
     fn reload(&mut self) -> Result<String>;
 
     /// The message after a reload that returned `loaded`.
@@ -80,11 +81,11 @@ pub trait Engine {
         format!("loaded {loaded}")
     }
 
-    /// Begins to end what the engine has started. Call this again with `hurry` if the
-    /// time is up.
+    /// Begins to end the programs and threads that the engine has started. Call this
+    /// again with `hurry` if the time is up.
     fn begin_close(&mut self, _hurry: bool) {}
 
-    /// Whether everything that the engine has started has ended.
+    /// Whether all programs and threads that the engine has started have ended.
     fn is_closed(&self) -> bool {
         true
     }
@@ -93,8 +94,8 @@ pub trait Engine {
 /// A message of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Messages with the same key are printed at most once in a while; information is
-    /// always printed.
+    /// The key of a warning. Warnings with the same key are printed at most once in a
+    /// while. Information has no key and is always printed.
     pub key: Option<String>,
     /// The text.
     pub text: String,
@@ -129,13 +130,13 @@ impl Message {
 /// Requests that an engine has finished.
 #[derive(Debug, Default)]
 pub struct Finished {
-    /// Their scores, one per line.
+    /// The scores, one per line.
     pub scores: Vec<u8>,
     /// The number of scores that are results.
     pub results: u64,
     /// The number of scores that are errors.
     pub errors: u64,
-    /// The duration of each evaluation.
+    /// The durations of the evaluations.
     pub evaluation_times: Vec<Micros>,
     /// The lines that are not valid requests, each with the reason.
     pub rejects: Vec<(KeptLine, Reject)>,

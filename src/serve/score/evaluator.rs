@@ -9,7 +9,7 @@ use crate::serve::score::scoring::{Outcome, Request, Scoring, ScoringOptions};
 use crate::wire::micros::Micros;
 use crate::wire::reject::Reject;
 
-/// Scores requests with one model. Threads can share it.
+/// Scores requests with one model. Several threads can share an evaluator.
 #[derive(Debug)]
 pub struct Evaluator {
     model: Model,

@@ -6,7 +6,8 @@ use crate::serve::score::evaluator::Scored;
 use crate::serve::score::scoring::{HeldRequest, Outcome, Scoring};
 use crate::wire::micros::Micros;
 
-/// Adds the score of a request to `finished`. Its evaluation has taken `evaluation`.
+/// Adds the score of a request to `finished`. `evaluation` is the duration of the
+/// evaluation.
 pub fn finish(
     scoring: &Scoring,
     held: &HeldRequest,

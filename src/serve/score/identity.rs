@@ -7,6 +7,6 @@ pub struct Identity {
     pub name: String,
     /// The version, which distinguishes models of the same name.
     pub version: u64,
-    /// The hash of its content, where one is known.
+    /// The hash of the content of the model; `None` if it is not known.
     pub hash: Option<String>,
 }

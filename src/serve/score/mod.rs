@@ -1,10 +1,11 @@
 //! rv-score: reads requests and writes scores.
 //!
-//! `args` defines its flags. `scorer` is the filter in the loop: it gives each request
-//! to an `engine` and writes the finished scores. A model file of rv's own has two
-//! engines, `single_thread` and `threads`. Both use a `model_file` with an `evaluator`.
-//! `onnx` has the engine of ONNX models, `exec` that of a model which is another
-//! program, and `server` that of a model behind a server. `scoring` and `score_writer` write the scores of all of them.
+//! `args` defines its flags. `scorer` is the filter that the main loop runs: it gives
+//! each request to an `engine` and writes the finished scores. A model file of rv's own
+//! has two engines, `single_thread` and `threads`. Both use a `model_file` with an
+//! `evaluator`. `onnx` has the engine of ONNX models, `exec` has the engine of a model
+//! that is another program, and `server` has the engine of a model behind an HTTP
+//! server. `scoring` and `score_writer` write the scores of all engines.
 
 mod answer;
 mod args;
@@ -81,7 +82,7 @@ fn run(options: &ScoreOptions, scorer: &mut Scorer, stage: &mut Stage) -> Result
     }
     let streams = Streams::open(&options.input, &options.output)?;
     if options.threads > 1 || matches!(options.model, ModelSource::Onnx(_)) {
-        // A pipe of the default size holds too few bytes to keep more than one thread
+        // A pipe of the default size holds so few bytes that only one thread would be
         // busy.
         streams.input.widen();
     }

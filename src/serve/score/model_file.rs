@@ -9,7 +9,7 @@ use crate::serve::score::evaluator::Evaluator;
 use crate::serve::score::scoring::ScoringOptions;
 use crate::stream::address::require_rereadable;
 
-/// A model file in use.
+/// A model file, and the evaluator that was made from it.
 #[derive(Debug)]
 pub struct ModelFile {
     path: String,

@@ -10,15 +10,16 @@ use crate::wire::object::{Object, ObjectWriter, decode_string};
 /// Writes the scores of one model.
 #[derive(Debug)]
 pub struct ScoreWriter {
-    /// The member `result` for a number, up to the number.
+    /// The beginning of the member `result` for a number, up to the number itself.
     number_result: String,
-    /// For each class, the member `result` up to the value of the confidence.
+    /// For each class, the text from the member `result` up to the value of the
+    /// confidence.
     class_results: Vec<String>,
     /// For each class, its label as the key of a member.
     label_keys: Vec<String>,
-    /// The members of `error`, up to the message.
+    /// The beginning of the member `error`, up to the message.
     error: String,
-    /// The members of `provenance.model`, up to the times.
+    /// The beginning of the member `provenance.model`, up to the times.
     provenance: String,
     /// Whether the probability of every class is written.
     pub with_probabilities: bool,
@@ -96,7 +97,7 @@ impl ScoreWriter {
                 score.raw("previous", earlier);
                 score
             }
-            // If the request already has a `previous`, it is kept.
+            // If the request already has a member `previous`, that member is kept.
             None => request.rewrite(out, &REPLACED[..3]),
         }
     }
@@ -130,7 +131,8 @@ impl ScoreWriter {
         score.append(&["}}"]);
     }
 
-    /// Writes the member `result` with the answer of a model of another kind.
+    /// Writes the member `result` with the answer of a model that has no file of rv's
+    /// own.
     pub fn write_answer(&self, score: &mut ObjectWriter, answer: &Answer) {
         score.members(&[&self.number_result, &answer.result]);
         if let Some(confidence) = &answer.confidence {
@@ -183,7 +185,7 @@ fn members(write: impl FnOnce(&mut ObjectWriter)) -> String {
     String::from_utf8(text.split_off(1)).expect("written from strings")
 }
 
-/// A finite number in its shortest form that reads back as the same number.
+/// The shortest text of a finite number that reads back as the same number.
 fn shortest(number: f64) -> String {
     let (plain, scientific) = (number.to_string(), format!("{number:e}"));
     if plain.len() <= scientific.len() {
@@ -193,9 +195,9 @@ fn shortest(number: f64) -> String {
     }
 }
 
-/// A probability with six digits, rounded to nearest like `{:.6}`. If the product is so
-/// close to the middle between two results that its own rounding could matter, the
-/// formatter decides.
+/// A probability with six digits, rounded to the nearest like `{:.6}`. The
+/// multiplication by a million is rounded, too. If the product is so close to the
+/// middle between two results that this rounding could matter, the formatter decides.
 fn six_digits(probability: f64) -> Decimal {
     let millionths = probability * 1e6;
     let floor = millionths.floor();

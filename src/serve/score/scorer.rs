@@ -18,15 +18,16 @@ use crate::wire::reject::Reject;
 /// Scores requests with one engine.
 pub struct Scorer {
     engine: Box<dyn Engine>,
-    /// The finished requests that have not been counted. Empty between two calls.
+    /// The finished requests that have not been counted yet. There are none between two
+    /// calls of the filter.
     finished: Finished,
     read: u64,
     blank: u64,
     results: u64,
     errors: u64,
     evaluation: Latencies,
-    /// The lines that were read, but not given to the engine, when the program ended
-    /// early.
+    /// If the program ended early, the lines that were read but not given to the
+    /// engine.
     left_over: Vec<KeptLine>,
 }
 
@@ -65,8 +66,8 @@ impl Scorer {
         Ok(has_finished)
     }
 
-    /// Calls the engine with `out` as the buffer for scores: copying each score would
-    /// cost more than the call.
+    /// Calls the engine with `out` as the buffer for scores. Otherwise each score would
+    /// be copied, which would take longer than the call itself.
     fn call_engine<T>(
         &mut self,
         out: &mut Vec<u8>,
@@ -86,7 +87,8 @@ impl Scorer {
             self.evaluation.record(*time);
         }
         finished.evaluation_times.clear();
-        // Most records are valid, and this code runs once per record.
+        // Most records are valid. This check saves time, because the code runs once per
+        // record.
         if !finished.rejects.is_empty() {
             for (line, reject) in finished.rejects.drain(..) {
                 stage.report.reject(input, &line.line(), &reject)?;
@@ -120,7 +122,7 @@ impl Scorer {
     /// the error that ends the program.
     pub fn reject_unscored(&mut self, stage: &mut Stage, input: &str, error: Error) -> Error {
         if let Some(EndedEarly::DownstreamClosed) = error.downcast_ref() {
-            // Nobody reads scores any more.
+            // Nobody reads scores any more, so a request without a score is no loss.
             return error;
         }
         let mut unscored = self.engine.abandon();

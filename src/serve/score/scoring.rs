@@ -21,13 +21,14 @@ use crate::wire::reject::Reject;
 pub struct ScoringOptions {
     /// Whether the probability of every class is written.
     pub probabilities: bool,
-    /// The age from which requests are not evaluated.
+    /// Requests that are older than this are not evaluated.
     pub skip_older: Option<Duration>,
     /// Whether the requests come from a recording.
     pub rescore: bool,
     /// Whether an earlier result is kept.
     pub keep_previous: bool,
-    /// The time since the request to write instead of the real one.
+    /// The time since the request that is written into the score. `None` for the real
+    /// time.
     pub assume_elapsed: Option<Duration>,
     /// The source of times.
     pub clock: Clock,
@@ -58,7 +59,7 @@ impl<'a> Request<'a> {
     }
 }
 
-/// What a model has returned for one request.
+/// The result of a model for one request, or the reason why there is none.
 #[derive(Debug)]
 pub enum Outcome<'a> {
     /// The prediction of a model that is evaluated here, with the probability of each
@@ -107,7 +108,7 @@ impl Scoring {
         }
     }
 
-    /// The error for a request of this age, if it is too old to evaluate.
+    /// The error for a request of this age, if the request is too old to be evaluated.
     pub fn too_old(&self, age: Micros) -> Option<ModelError> {
         let limit = self.options.skip_older?;
         (age > Micros::from_duration(limit)).then(|| {
@@ -119,7 +120,8 @@ impl Scoring {
     }
 
     /// Appends the score of a request to `out`. `age` is the age of the request when
-    /// the score is written, without a recorded request's evaluation time.
+    /// the score is written. For a recorded request, `age` does not include the time of
+    /// the evaluation.
     pub fn write(
         &self,
         request: &Request,
@@ -149,7 +151,7 @@ impl Scoring {
 #[derive(Debug)]
 pub struct HeldRequest {
     line: KeptLine,
-    /// The time at which its evaluation began.
+    /// The time at which the evaluation of the request began.
     begun: Micros,
 }
 
@@ -162,12 +164,13 @@ impl HeldRequest {
         }
     }
 
-    /// The number of bytes that are held.
+    /// The number of bytes that this request holds in memory.
     pub fn bytes(&self) -> usize {
         self.line.kept_bytes()
     }
 
-    /// Sets the time at which the evaluation begins, if the request has waited.
+    /// Sets the time at which the evaluation begins. Call this for a request that has
+    /// waited.
     pub fn begin(&mut self, now: Micros) {
         self.begun = now;
     }

@@ -1,4 +1,5 @@
-//! The engine that evaluates each request immediately, in the thread of the loop.
+//! The engine that evaluates each request immediately, in the thread that reads the
+//! input.
 
 use std::os::fd::BorrowedFd;
 

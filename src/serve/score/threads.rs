@@ -23,11 +23,11 @@ pub struct Threads {
     pool: WorkerPool<Job, Job>,
     /// The lines for the next job.
     held: Lines,
-    /// Memory of finished jobs, for reuse.
+    /// The buffers of finished jobs, for reuse.
     spare: Vec<(Lines, Finished)>,
 }
 
-/// Lines for one thread, and later their scores.
+/// The lines that one thread evaluates, and after that their scores.
 #[derive(Debug)]
 struct Job {
     evaluator: Arc<Evaluator>,
@@ -110,7 +110,7 @@ impl Engine for Threads {
             return Ok(false);
         };
         finished.append(&mut job.finished);
-        // Buffers that a long line has enlarged are freed, not reused.
+        // Buffers that a long line has made large are freed and not reused.
         let is_large = job.lines.bytes.capacity() > 4 * JOB_BYTES
             || job.finished.scores.capacity() > 16 * JOB_BYTES;
         if !is_large {

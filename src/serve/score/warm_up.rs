@@ -71,7 +71,7 @@ fn take_finished(
     }
 }
 
-/// The number of results among the finished requests, which are dropped.
+/// Drops the finished requests. Returns the number of results among them.
 fn take_results(finished: &mut Finished) -> u64 {
     std::mem::take(finished).results
 }

@@ -61,7 +61,8 @@ pub struct EvalOptions {
     pub model: String,
     /// The rows.
     pub data: Address,
-    /// The column with the true answer; that of the model if `None`.
+    /// The column with the true answer. If `None`, the column that the model was
+    /// trained to predict.
     pub target: Option<String>,
     /// The file of labels, if the rows are recorded requests.
     pub labels: Option<String>,

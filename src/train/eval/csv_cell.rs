@@ -1,5 +1,5 @@
-//! Makes a `modelInput` from a record of a CSV file. A model reads the object as it reads
-//! that of a request.
+//! Makes a `modelInput` from a record of a CSV file. A model reads this object in the
+//! same way as the `modelInput` of a request.
 
 use crate::model::feature::{Domain, Feature};
 use crate::wire::object::ObjectWriter;
@@ -15,7 +15,7 @@ pub fn is_marker(field: &str) -> bool {
             .any(|marker| field.eq_ignore_ascii_case(marker))
 }
 
-/// A field with a decimal comma as it is written with a decimal point.
+/// Rewrites a field with a decimal comma with a decimal point.
 pub fn with_point(field: &str) -> String {
     match field.matches(',').count() {
         1 => field.replace(',', "."),
@@ -23,8 +23,8 @@ pub fn with_point(field: &str) -> String {
     }
 }
 
-/// Appends the `modelInput` of a record to `out`. `fields` has the text of each feature;
-/// a feature without a column has none.
+/// Appends the `modelInput` of a record to `out`. `fields` has the text of each
+/// feature. A feature without a column has no text.
 pub fn write_input<'f>(
     out: &mut Vec<u8>,
     decimal_comma: bool,
@@ -43,7 +43,8 @@ pub fn write_input<'f>(
     object.end();
 }
 
-/// Writes a member; if `name` is a JSON pointer, an object inside of an object.
+/// Writes a member. If `name` is a JSON pointer, the member is written inside of nested
+/// objects.
 fn write_member(object: &mut ObjectWriter, name: &str, feature: &Feature, field: &str) {
     let Some(pointer) = name.strip_prefix('/') else {
         write_value(object, name, feature, field);
@@ -80,7 +81,7 @@ fn write_value(object: &mut ObjectWriter, name: &str, feature: &Feature, field: 
         _ if is_marker(field) => object.raw(name, "null"),
         _ if field.eq_ignore_ascii_case("true") => object.raw(name, "true"),
         _ if field.eq_ignore_ascii_case("false") => object.raw(name, "false"),
-        // The model refuses it, and says why.
+        // The model refuses this value, and says why.
         _ => object.string(name, field),
     };
 }

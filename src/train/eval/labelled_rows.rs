@@ -1,4 +1,5 @@
-//! Reads rows with labels: each row as a `modelInput`, and the truth that its label means.
+//! Reads rows with labels. Each row becomes a `modelInput`, and its label becomes the
+//! true answer.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,7 +23,7 @@ use crate::wire::object::decode_string;
 /// The member of ids in records and in files of labels.
 const ID: &str = "messageId";
 
-/// The rows to read, and what is read from them.
+/// Which rows are read, and what is read from each of them.
 #[derive(Clone, Copy, Debug)]
 pub struct LabelledRows<'a> {
     /// The features of the model.
@@ -46,11 +47,11 @@ pub struct LabelledRows<'a> {
 /// The rows by their outcome.
 #[derive(Clone, Debug, Default)]
 pub struct RowCounts {
-    /// All rows with and without a label.
+    /// All rows, with and without a label.
     pub rows: u64,
     /// Rows without a label.
     pub unlabelled: u64,
-    /// Recorded requests with a label whose id an earlier one had.
+    /// Recorded requests with a label and with the id of an earlier request.
     pub repeated: u64,
     /// Rows that could not be used.
     pub left_out: u64,

@@ -17,19 +17,20 @@ pub enum Label {
     Json(String),
 }
 
-/// The truths that labels can mean for a model.
+/// The true answers that labels can mean for a model.
 #[derive(Debug)]
 pub struct Truths {
-    /// The index of each class by its text: the text of a string, or the shortest form of
-    /// a number, or `true` and `false`. Empty if the model predicts numbers.
+    /// The index of each class, by the text of the class. This is the text of a string,
+    /// the shortest form of a number, or `true` or `false`. The map is empty if the
+    /// model predicts numbers.
     classes: HashMap<String, usize>,
     /// Whether the classes are numbers.
     are_numbers: bool,
 }
 
 impl Truths {
-    /// The truths for a model with these labels, as JSON text. Without labels it predicts
-    /// numbers.
+    /// The true answers for a model with these labels, which are JSON text. A model
+    /// without labels predicts numbers.
     pub fn new(labels: &[&str]) -> Truths {
         let first = labels.first().and_then(|label| ScalarType::of_json(label));
         let are_numbers = first == Some(ScalarType::Number);
@@ -48,8 +49,8 @@ impl Truths {
         self.are_numbers || self.classes.is_empty()
     }
 
-    /// The truth that a label means; `None` if the label is missing. The error is the
-    /// reason why the label cannot be used.
+    /// The true answer that a label means; `None` if the label is missing. The error is
+    /// the reason why the label cannot be used.
     pub fn of(&self, label: &Label) -> Result<Option<Truth>, String> {
         let text = match label {
             Label::Json(raw) if raw == "null" => return Ok(None),
@@ -78,7 +79,7 @@ impl Truths {
     }
 }
 
-/// The text under which a class is found. `1` and `1.0` are one class; integers that a
+/// The text under which a class is found. `1` and `1.0` are one class. Integers that a
 /// float cannot hold are compared by their digits.
 fn key(text: &str, is_number: bool) -> String {
     match text.parse::<f64>() {
@@ -87,7 +88,7 @@ fn key(text: &str, is_number: bool) -> String {
     }
 }
 
-/// Whether a text on the command line means a label, which is JSON text.
+/// Whether a text on the command line means this label. The label is JSON text.
 pub fn same_label(label: &str, text: &str) -> bool {
     let truths = Truths::new(&[label]);
     let field = Label::Field(text.to_owned());

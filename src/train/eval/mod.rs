@@ -1,8 +1,8 @@
 //! `rv-score eval`: measures a model on rows whose labels are known.
 //!
-//! `labelled_rows` reads the rows in the forms that training reads, and makes a
-//! `modelInput` from each, so that the model reads it as it reads a request. `report`
-//! computes and prints what was measured.
+//! `labelled_rows` reads rows in all forms that training reads, and makes a
+//! `modelInput` from each, so that the model reads a row in the same way as a request.
+//! `report` computes and prints what was measured.
 
 pub mod args;
 mod csv_cell;

@@ -24,7 +24,7 @@ pub struct Report<'m> {
     model_hash: &'m str,
     /// Rows without a label.
     unlabelled: u64,
-    /// Recorded requests whose id an earlier one had.
+    /// Recorded requests with the id of an earlier request.
     repeated: u64,
     /// Rows that the model could not evaluate.
     left_out: u64,
@@ -40,13 +40,14 @@ pub struct Report<'m> {
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct ClassReport {
-    /// The mean of the classes' F1; a class without one counts as 0.
+    /// The mean of the F1 of all classes. A class without an F1 counts as 0.
     macro_f1: f64,
     /// For two classes: the area under the ROC curve, if both classes have rows.
     #[serde(skip_serializing_if = "Option::is_none")]
     roc_auc: Option<f64>,
     per_class: Vec<OneClass>,
-    /// The mean difference between probability and share, weighted by rows.
+    /// The mean difference between the probability and the share in a range. Each range
+    /// is weighted by its rows.
     calibration_error: f64,
     calibration: Vec<Range>,
 }
@@ -64,8 +65,8 @@ struct OneClass {
     f1: Option<f64>,
 }
 
-/// The rows whose probability is in one range. With two classes, this is the probability
-/// of the second class; with more, that of the predicted one.
+/// The rows whose probability is in one range. With two classes, the probability of the
+/// second class counts. With more, the probability of the predicted class counts.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Range {
@@ -73,11 +74,12 @@ struct Range {
     to: f64,
     rows: u64,
     mean_probability: f64,
-    /// The share of rows that have the class.
+    /// The share of these rows whose label is the class.
     share: f64,
 }
 
-/// Quantiles of prediction minus truth, by percent.
+/// The quantiles of the errors, by percent. An error is the prediction minus the true
+/// number.
 #[derive(Debug, Serialize)]
 #[allow(missing_docs)]
 struct ErrorQuantiles {

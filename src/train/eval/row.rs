@@ -38,7 +38,7 @@ impl CsvHeader {
         CsvHeader { names, positions }
     }
 
-    /// The text of the field in a column, if the record has it.
+    /// The text of the field in this column, if the record has the field.
     pub fn field<'f>(&self, record: &'f ByteRecord, column: &str) -> Option<&'f str> {
         text(record, *self.positions.get(column)?)
     }
@@ -66,7 +66,7 @@ fn text(record: &ByteRecord, index: usize) -> Option<&str> {
 pub struct RowForm<'a> {
     /// The format.
     pub format: Format,
-    /// The path of the input, by whose ending the separator of fields is guessed.
+    /// The path of the input. The separator of the fields is guessed from its ending.
     pub path: &'a str,
     /// The separator of CSV fields; guessed if `None`.
     pub delimiter: Option<u8>,
@@ -75,7 +75,7 @@ pub struct RowForm<'a> {
 }
 
 /// Calls `visit` for each row. An error of `visit` is the reason why the row cannot be
-/// used; the row is then left out and reported. Returns the number of rows that were left
+/// used. Such a row is left out and reported. Returns the number of rows that were left
 /// out.
 pub fn each_row(
     source: &mut Source,

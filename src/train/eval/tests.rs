@@ -65,9 +65,10 @@ fn model() -> Model {
 
 #[test]
 fn figures_are_as_by_hand() {
-    // Three right `no`, one `yes` predicted as `no`, two right `yes`, two `no` predicted
-    // as `yes`; a row without a label, one with a label that is not known, and one that
-    // the model cannot read.
+    // In these rows, three `no` and two `yes` are predicted right, one `yes` is
+    // predicted as `no`, and two `no` are predicted as `yes`. There is also a row
+    // without a label, a row with an unknown label, and a row that the model cannot
+    // read.
     let data = "y,other,x\nno,a,1\nno,a,2\nno,a,3\nyes,a,4\nyes,a,7\nyes,a,8\nno,a,9\nno,a,10\n\
                 ,a,1\nmaybe,a,1\nyes,a,word\n";
     let (report, counts) = report(&model(), "rows.csv", data.as_bytes());

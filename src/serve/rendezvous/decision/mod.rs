@@ -153,8 +153,8 @@ pub fn choose_early<'a>(
         .min();
     let best = step.and_then(|step| best(policy, step, arrivals, at));
     let reason = match (best, reason) {
-        // A settled request without an acceptable score gets the default, as at
-        // its deadline.
+        // A settled request without an acceptable score gets the default, as it would
+        // at its deadline.
         (None, Reason::Settled) => Reason::Default,
         (Some(best), Reason::Settled) if best.is_refusal => Reason::Refused,
         (_, reason) => reason,
@@ -578,7 +578,7 @@ mod tests {
         "#;
         let (a, b) = (|at| arrival("a", 1, at), |at| arrival("b", 1, at));
         for (arrivals, expected) in [
-            // The step begins, and the refusal is there already.
+            // The refusal arrived before the step, so it answers when the step begins.
             (vec![refusal("a", 1, 3)], said("a@1", 20, Reason::Refused)),
             (
                 vec![b(2), refusal("a", 1, 3)],
@@ -593,7 +593,7 @@ mod tests {
                 vec![refusal("b", 1, 3), a(50)],
                 said("b@1", 50, Reason::Refused),
             ),
-            // The later step is tried at once, since all have reported.
+            // All models have reported, so the later step is tried at once.
             (
                 vec![refusal("b", 1, 3), failure("a", 1, 30)],
                 said("b@1", 30, Reason::Refused),
@@ -640,13 +640,14 @@ mod tests {
                 default(7),
             ),
             (STEPS, vec![failure("a", 1, 7)], default(100)),
-            // Another version is another model.
+            // A report of another version does not count for the model that the step
+            // names.
             (
                 STEPS,
                 vec![failure("a", 1, 7), failure("b", 2, 7)],
                 default(100),
             ),
-            // Any model may still answer.
+            // The policy accepts any model, so another one may still answer.
             (
                 &any,
                 vec![failure("b", 1, 2), failure("a", 1, 7)],
@@ -686,7 +687,8 @@ mod tests {
             (cut.winner, cut.at, cut.reason),
             (Some(0), Micros(4_000), Reason::Overflow)
         );
-        // A refusal that a later step would accept is the answer, too.
+        // The steps to come are tried at once. A refusal that one of them accepts is
+        // the answer, too.
         let swapped = POLICY.replace(r#"["dt", "lr"]"#, r#"["lr", "dt"]"#);
         let swapped = Policy::parse(&swapped, "policy").unwrap();
         for (arrivals, winner) in [

@@ -65,10 +65,11 @@ impl Case {
         firsts
     }
 
-    /// The answer of one step to the scores that are there: the model, and whether it
-    /// refuses.
+    /// The answer of one step if the scores in `there` have arrived. Returns the score
+    /// that answers, and whether it is a refusal.
     fn of_step(&self, selectors: &[&'static str], there: &[Drawn]) -> Option<(Drawn, bool)> {
-        // The refusal of the first selector's model. `"*"` names no model.
+        // A refusal answers only if the first selector names its model. `"*"` names no
+        // model.
         let refusal = there
             .iter()
             .find(|it| is(selectors[0], it.0, it.1) && it.3 == OutcomeKind::Refusal);
@@ -88,9 +89,9 @@ impl Case {
         })
     }
 
-    /// Whether every model that is to report has reported. A policy without `expect`
-    /// expects the models that its steps name. With `"*"` among them, there is no such
-    /// set of models.
+    /// Whether every expected model has reported. A policy without `expect` expects the
+    /// models that its steps name. If a step has `"*"`, this set is not known, and the
+    /// result is false.
     fn all_have_reported(&self, there: &[Drawn]) -> bool {
         let reported = |model: &&str| there.iter().any(|it| is(model, it.0, it.1));
         if !self.expect.is_empty() {
@@ -162,8 +163,8 @@ fn is(model: &str, name: &str, version: u64) -> bool {
 
 fn any_case() -> impl Strategy<Value = Case> {
     let models = ["a@1", "a@2", "b@1", "c@1"];
-    // Most policies name few models, and do not name "*", so that all have reported
-    // often enough.
+    // Most of these policies name few models and do not have "*". So the case that all
+    // models have reported occurs often enough.
     let named = proptest::sample::subsequence(models.to_vec(), 1..=2).prop_shuffle();
     let all = vec!["a@1", "a@2", "b@1", "c@1", "*"];
     let any = proptest::sample::subsequence(all, 1..=5).prop_shuffle();

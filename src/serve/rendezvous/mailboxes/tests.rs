@@ -469,7 +469,7 @@ fn of_a_million_open_requests_the_oldest_is_answered() {
         assert_eq!(bench.tick(), [answer]);
     }
     assert_eq!(bench.mailboxes.open(), OPEN as usize);
-    // The later ids are a little longer.
+    // The later ids are a little longer, so each needs a little more memory.
     assert!(bench.mailboxes.bytes < bytes + bytes / 1000);
 }
 

@@ -16,7 +16,7 @@ pub struct PolicyIndex {
 }
 
 /// A model that the policy names, as its position in the index of the policy. A caller
-/// with several questions about a model looks the model up once.
+/// with several questions about a model needs to look it up only once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamedModel(u32);
 
@@ -25,7 +25,7 @@ pub struct NamedModel(u32);
 struct ModelUses {
     /// The entries that name the model, ordered by step.
     ranks: Vec<StepRank>,
-    /// Those of `ranks` that are the first of their step.
+    /// Those entries of `ranks` that are the first selector of their step.
     firsts: Vec<StepRank>,
     is_expected: bool,
     has_share: bool,
@@ -121,8 +121,9 @@ impl PolicyIndex {
         }
     }
 
-    /// The steps that accept a refusal of this model: those whose first selector names
-    /// the model. `"*"` names no model, so it accepts no refusal.
+    /// The steps that accept a refusal of this model. These are the steps whose first
+    /// selector names the model. A step whose first selector is `"*"` accepts no
+    /// refusal, because `"*"` names no model.
     pub fn accepting_refusal(&self, model: Option<NamedModel>) -> AcceptingSteps<'_> {
         AcceptingSteps {
             by_name: model.map_or(&[], |model| &self.uses(model).firsts),

@@ -382,8 +382,8 @@ impl Checker<'_> {
     }
 }
 
-/// The models whose reports end the wait: those of `expect`, or else those that the
-/// steps name. A step with `"*"` accepts models that are not known in advance.
+/// The models whose reports end the wait: the models in `expect`, or else the models
+/// that the steps name. A step with `"*"` accepts models that are not known in advance.
 fn expected(written: Vec<ModelId>, steps: &[Step]) -> Option<Expected> {
     if !written.is_empty() {
         return Some(Expected {

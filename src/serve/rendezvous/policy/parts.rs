@@ -27,15 +27,15 @@ pub struct ModelId {
 }
 
 impl ModelId {
-    /// Whether this is the model of that name and version.
+    /// Whether this model has the given name and version.
     pub fn is(&self, name: &str, version: u64) -> bool {
         self.version == version && self.name == name
     }
 }
 
 impl Step {
-    /// The model whose refusal the step accepts as the answer: the first selector's.
-    /// `None` for `"*"`, which names no model.
+    /// The model whose refusal the step accepts as the answer: the model that the first
+    /// selector names. `None` if the first selector is `"*"`, which names no model.
     pub fn first_model(&self) -> Option<&ModelId> {
         match self.selectors.first() {
             Some(Selector::Model(model)) => Some(model),

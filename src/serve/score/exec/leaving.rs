@@ -14,21 +14,22 @@ const TERM_AFTER: Duration = Duration::from_millis(500);
 /// The time between SIGTERM and SIGKILL.
 const KILL_AFTER: Duration = Duration::from_secs(2);
 
-/// A killed program that has not ended after this time waits inside the kernel. It is no
-/// longer waited for.
+/// If a killed program has not ended after this time, it waits inside the kernel, where
+/// no signal ends it. rv-score then no longer waits for the program.
 const GIVE_UP_AFTER: Duration = Duration::from_secs(1);
 
-/// The interval of checks for the end of a program on a kernel without pidfds.
+/// A kernel without pidfds does not report the end of a program. rv-score then checks
+/// for the end at this interval.
 const CHECK_EVERY: Duration = Duration::from_millis(20);
 
 /// The reason for which a program ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cause {
-    /// It has ended by itself, or has closed its streams.
+    /// The program has ended by itself, or has closed its streams.
     Itself,
-    /// It has misbehaved.
+    /// The program has misbehaved.
     Misbehaved,
-    /// Another one has taken its place, or rv-score ends.
+    /// Another program has taken its place, or rv-score ends.
     NotNeeded,
 }
 
@@ -37,7 +38,7 @@ pub enum Cause {
 pub struct Leaving {
     program: Program,
     cause: Cause,
-    /// The next step.
+    /// The step that comes next.
     next: Step,
     next_at: Instant,
 }
@@ -52,15 +53,15 @@ enum Step {
 /// The state of a program that is being ended.
 #[derive(Debug)]
 pub enum Departure {
-    /// It has not ended yet.
+    /// The program has not ended yet.
     Pending,
-    /// It has ended, with this status if it is known.
+    /// The program has ended. The status is `None` if it is not known.
     Ended(Option<ExitStatus>),
 }
 
 impl Leaving {
-    /// Closes the input of a program. Unless it ends, signals follow. A program that has
-    /// misbehaved gets SIGTERM at once.
+    /// Closes the input of a program. If the program does not end, it gets signals. A
+    /// program that has misbehaved gets SIGTERM at once.
     pub fn begin(mut program: Program, cause: Cause, now: Instant) -> Leaving {
         program.close_input();
         let patience = match cause {
@@ -75,14 +76,14 @@ impl Leaving {
         }
     }
 
-    /// The reason.
+    /// The reason for which the program ends.
     pub fn cause(&self) -> Cause {
         self.cause
     }
 
     /// Takes the steps that are due. `show` gets the lines of stderr.
     pub fn advance(&mut self, now: Instant, show: &mut impl FnMut(&str)) -> Departure {
-        // Whatever it still writes is discarded.
+        // Whatever the program still writes to its standard output is discarded.
         self.program.advance(show);
         if self.program.has_ended() {
             return Departure::Ended(self.program.reap(show));

@@ -1,9 +1,9 @@
 //! The engine whose model is another program.
 //!
-//! The program gets one line at a time and answers it with one line. `program` owns its
-//! pipes, `state` is its line in flight, `steps` decides what happens next, `reply` reads
-//! the answers, and `leaving` ends a program. The engine never waits: every time-out is a
-//! time at which it wants to be called.
+//! The program gets one line at a time and answers it with one line. `program` owns the
+//! pipes of the program, `state` holds the line in flight, `steps` decides what happens
+//! next, `reply` reads the answers, and `leaving` ends a program. The engine never
+//! waits. For every time-out, it tells its caller the time at which to call it again.
 
 pub mod args;
 mod leaving;
@@ -42,10 +42,12 @@ pub struct Exec {
     waiting: Waiting,
     state: State,
     successor: Option<Successor>,
-    /// Programs that are being ended. No other one is started before they have ended.
+    /// Programs that are being ended. No other program is started before these have
+    /// ended.
     leaving: Vec<Leaving>,
     restarts: Restarts,
-    /// The last line that was answered with a result, to try a successor.
+    /// The last line that was answered with a result. A successor is tried with this
+    /// line.
     proven: Option<SentLine>,
     log: LogLimit,
     messages: Vec<Message>,
@@ -80,8 +82,8 @@ impl Exec {
 }
 
 impl Exec {
-    /// Whether nobody waits for the scores, so that requests wait for a program that
-    /// loads its model.
+    /// Whether nobody waits for the scores. If so, requests wait while a program loads
+    /// its model, and get no error scores meanwhile.
     fn is_patient(&self) -> bool {
         self.is_warming_up || self.scoring.options().rescore
     }

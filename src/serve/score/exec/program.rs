@@ -16,25 +16,27 @@ use rustix::process::{
 
 use crate::serve::score::exec::program_log::LogLines;
 
-/// The number of bytes of a read.
+/// The largest number of bytes of one read.
 const BLOCK_BYTES: usize = 64 * 1024;
 
-/// The number of reads in one call of [`Program::advance`], so that a program that writes
-/// without end does not hold up everything else.
+/// The largest number of reads in one call of [`Program::advance`]. Without this limit,
+/// a program that writes without end would hold up everything else.
 const READS_MAX: usize = 64;
 
-/// A running program. Its process group is killed when this is dropped.
+/// A running program. When this value is dropped, the process group of the program is
+/// killed.
 #[derive(Debug)]
 pub struct Program {
     child: Child,
-    /// The group has the id of the shell that runs the command.
+    /// The process group. Its id is the id of the shell that runs the command.
     group: Pid,
     stdin: Option<ChildStdin>,
     stdout: ChildStdout,
     stderr: Option<ChildStderr>,
     /// Becomes readable when the shell ends; `None` on a kernel without pidfds.
     exit: Option<OwnedFd>,
-    /// Becomes readable when one of the others is ready.
+    /// An epoll descriptor, which becomes readable when one of the other descriptors is
+    /// ready.
     events: OwnedFd,
     conversation: Conversation,
     log: LogLines,
@@ -50,7 +52,7 @@ struct Conversation {
     awaits_reply: bool,
     reply: Vec<u8>,
     reply_bytes_max: usize,
-    /// The bytes of the reply that were dropped, because it is too long.
+    /// The number of bytes that were dropped because the reply is too long.
     dropped_bytes: u64,
 }
 
@@ -59,13 +61,15 @@ struct Conversation {
 pub enum Progress {
     /// Nothing to report.
     Pending,
-    /// It has answered the line in flight. The line, without its newline.
+    /// The program has answered the line in flight with this line, which is given
+    /// without its newline.
     Reply(Vec<u8>),
-    /// It has answered with a line of this many bytes, which is too long.
+    /// The program has answered with a line of this many bytes, which is too long.
     Oversized(u64),
-    /// It has written something although no answer was due. The beginning of it.
+    /// The program has written something although no answer was due. This is the
+    /// beginning of the text.
     Stray(Vec<u8>),
-    /// It has ended, or does not read or write any more.
+    /// The program has ended, or does not read or write any more.
     Ended,
 }
 
@@ -93,8 +97,8 @@ impl Program {
         };
         let group = Pid::from_child(&child);
         let events = epoll::create(CreateFlags::CLOEXEC)?;
-        // These descriptions belong to this process alone, so the program does not
-        // notice the flag.
+        // The flag O_NONBLOCK is set on this end of each pipe. The program has the
+        // other end, so the flag does not change its reads and writes.
         rustix::fs::fcntl_setfl(&stdin, OFlags::WRONLY | OFlags::NONBLOCK)?;
         let exit = pidfd_open(group, PidfdFlags::empty()).ok();
         for (fd, event) in [(stdout.as_fd(), STDOUT), (stderr.as_fd(), STDERR)] {
@@ -142,7 +146,7 @@ impl Program {
         conversation.awaits_reply = true;
         conversation.reply.clear();
         conversation.dropped_bytes = 0;
-        // A failure shows in the next `advance`.
+        // A failed write is reported by the next call of `advance`.
         if self.write_outgoing() && !self.conversation.is_sent() {
             self.poll_stdin();
         }
@@ -261,13 +265,13 @@ impl Program {
     /// Sends a signal to all processes of the program.
     pub fn signal(&self, signal: Signal) {
         if !self.is_reaped {
-            // A failure means that the whole group has ended.
+            // If the signal cannot be sent, the whole group has ended.
             let _ = kill_process_group(self.group, signal);
         }
     }
 
-    /// Whether the shell has ended. Its id stays reserved until
-    /// [`reap`](Program::reap), so that a signal cannot hit another process.
+    /// Whether the shell has ended. The kernel does not reuse the id of the shell
+    /// before [`reap`](Program::reap), so a signal cannot hit another process.
     pub fn has_ended(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         matches!(waitid(WaitId::Pid(self.group), options), Ok(Some(_)))

@@ -1,5 +1,6 @@
-//! Passes on what a program writes on its stderr: line by line, with a bound on the
-//! length of a line and on the number of lines (pure).
+//! Passes on what a program writes on its stderr, line by line. The length of a line
+//! and the number of lines are bounded. The code of this file reads no clock and no
+//! stream.
 
 use std::time::{Duration, Instant};
 
@@ -89,7 +90,7 @@ impl LogLimit {
         messages.push(Message::warning(text.clone(), text));
     }
 
-    /// Tells how many lines were not passed on.
+    /// Appends a message that says how many lines were not passed on.
     pub fn tell_held_back(&mut self, messages: &mut Vec<Message>) {
         let count = std::mem::take(&mut self.held_back);
         if count > 0 {

@@ -1,4 +1,4 @@
-//! Reads the replies of a program (pure).
+//! Reads the replies of a program from their text.
 
 use crate::serve::score::answer::{Answer, ModelError};
 use crate::stage::report::shown;
@@ -10,9 +10,10 @@ const MESSAGE_CHARS_MAX: usize = 1000;
 /// The outcome of one request.
 pub type Outcome = Result<Answer, ModelError>;
 
-/// Reads a line that answers `count` inputs, without its newline. If `is_batch` is set,
-/// the line must be an array of that many replies; otherwise it is the reply to one
-/// input. Returns exactly `count` outcomes, in the order of the inputs.
+/// Reads a line that answers `count` inputs. The line is given without its newline. If
+/// `is_batch` is set, the line must be an array of `count` replies. Otherwise the line
+/// is the reply to one input. Returns exactly `count` outcomes, in the order of the
+/// inputs.
 pub fn read_line(line: &[u8], count: usize, is_batch: bool) -> Vec<Outcome> {
     let outcomes = match json(line) {
         Ok(text) if is_batch => read_batch(text, count),
@@ -116,12 +117,14 @@ fn read_result_form(object: &Object) -> Outcome {
 }
 
 fn is_probability(text: &str) -> bool {
-    // Rust also parses texts such as `inf`, which are not JSON and never get here.
+    // Rust also parses texts such as `inf`. They are not JSON, so they were refused
+    // before.
     let number: Result<f64, _> = text.parse();
     number.is_ok_and(|number| (0.0..=1.0).contains(&number))
 }
 
-/// The text of an error: a string as it is, any other JSON as its text.
+/// The message in the member `error`: the text of a string, or the JSON text of any
+/// other value.
 fn error_text(error: &str) -> String {
     let text = decode_string(error).unwrap_or(error.into());
     let cut: String = text.chars().take(MESSAGE_CHARS_MAX).collect();

@@ -1,4 +1,5 @@
-//! The waits before a program is started again (pure).
+//! Computes how long rv-score waits before it starts a program again. The time is an
+//! argument.
 
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,7 @@ const WAIT_MIN: Duration = Duration::from_millis(100);
 /// The longest wait before a restart.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 
-/// A program that has worked for this long has recovered from earlier failures.
+/// After a program has worked for this long, its earlier failures no longer count.
 const RECOVERED_AFTER: Duration = Duration::from_secs(10);
 
 /// Decides how long a program that has failed stays down.
@@ -22,7 +23,7 @@ pub struct Restarts {
 }
 
 impl Restarts {
-    /// No failures so far.
+    /// The state before any failure.
     pub fn new() -> Restarts {
         Restarts {
             backoff: Backoff::new(WAIT_MIN, WAIT_MAX),
@@ -30,9 +31,10 @@ impl Restarts {
         }
     }
 
-    /// The time of the next start after a failure. `worked_for` is the time for which the
-    /// failed program had run, if it has answered at all. With `is_recording`, nobody
-    /// waits for the answers, so a program that has answered is started again soon.
+    /// The time of the next start after a failure. `worked_for` is the time for which
+    /// the failed program had run; `None` if it has never answered. With
+    /// `is_recording`, nobody waits for the answers. A program that has answered is
+    /// then started again after a short wait, however short it has worked.
     pub fn next_start(
         &mut self,
         now: Instant,

@@ -12,14 +12,14 @@ use crate::serve::score::exec::waiting::Batch;
 pub enum State {
     /// A program gets the requests.
     Running(Box<Running>),
-    /// No program does.
+    /// No program gets requests.
     Down {
         /// The time of the next start.
         until: Instant,
-        /// The error of requests until then.
+        /// The error that requests get until then.
         reason: String,
-        /// Whether requests wait for the start instead, because they come from a
-        /// recording and the program has worked.
+        /// Whether requests wait for the start and get no error. They do if they come
+        /// from a recording and the program has worked before.
         holds: bool,
     },
 }
@@ -29,9 +29,9 @@ pub enum State {
 pub struct Running {
     /// The program.
     pub program: Program,
-    /// The time of its start.
+    /// The time at which the program was started.
     pub since: Instant,
-    /// Whether it has answered a line since its start.
+    /// Whether the program has answered a line since its start.
     pub has_answered: bool,
     /// The line in flight.
     pub call: Option<Call>,
@@ -40,12 +40,12 @@ pub struct Running {
 /// The line in flight.
 #[derive(Debug)]
 pub struct Call {
-    /// Its requests. Empty after they have got error scores because of the start of the
-    /// program.
+    /// The requests on the line. The batch is empty if they have got error scores
+    /// already, because the program took too long to start.
     pub batch: Batch,
     /// A copy of the line, unless it is very long.
     pub line: Option<SentLine>,
-    /// The time at which it was sent.
+    /// The time at which the line was sent.
     pub begun: Instant,
 }
 
@@ -72,7 +72,8 @@ impl State {
 }
 
 impl Running {
-    /// The time at which the program is ended because the line in flight has no answer.
+    /// The time at which the program is ended if the line in flight still has no
+    /// answer.
     pub fn deadline(&self, options: &ExecOptions) -> Option<Instant> {
         let call = self.call.as_ref()?;
         Some(match self.has_answered {
@@ -81,7 +82,8 @@ impl Running {
         })
     }
 
-    /// The next time at which a request gets an error because the program starts.
+    /// The next time at which a request gets an error because the program is still
+    /// starting.
     pub fn patience_end(
         &self,
         oldest_waiting: Option<Instant>,

@@ -15,7 +15,7 @@ use crate::serve::score::held::finish;
 use crate::stage::report::shown;
 
 impl Exec {
-    /// Does everything that is possible or due now.
+    /// Takes all steps that are possible or due now.
     pub(super) fn advance(&mut self, finished: &mut Finished) {
         let now = Instant::now();
         self.advance_leaving(now);
@@ -23,8 +23,8 @@ impl Exec {
         while self.step(now, finished) {}
     }
 
-    /// One step of the program that gets the requests. Returns false if nothing further
-    /// can be done now.
+    /// Takes one step with the program that gets the requests. Returns false if nothing
+    /// further can be done now.
     fn step(&mut self, now: Instant, finished: &mut Finished) -> bool {
         let running = match &mut self.state {
             State::Down {
@@ -114,7 +114,8 @@ impl Exec {
         self.bring_down(&error, Cause::Misbehaved, now, finished);
     }
 
-    /// Fails what is in flight and what waits, and ends the program.
+    /// Gives an error to the requests in flight and to those that wait, and ends the
+    /// program.
     fn bring_down(&mut self, reason: &str, cause: Cause, now: Instant, finished: &mut Finished) {
         self.fail_call(reason, finished);
         let State::Running(running) = &self.state else {
@@ -177,7 +178,7 @@ impl Exec {
         false
     }
 
-    /// Sends the next line, if there is one and none is in flight. Returns whether
+    /// Sends the next line, if there is one and no line is in flight. Returns whether
     /// anything has changed.
     fn send_next(&mut self, now: Instant, finished: &mut Finished) -> bool {
         let State::Running(running) = &mut self.state else {
@@ -210,7 +211,7 @@ impl Exec {
         false
     }
 
-    /// Starts the program again. Returns whether this has worked.
+    /// Starts the program again. Returns whether the program was started.
     fn restart(&mut self, now: Instant) -> bool {
         self.restarts.count += 1;
         match Program::start(&self.options.command, self.options.reply_bytes_max) {
@@ -232,7 +233,7 @@ impl Exec {
         }
     }
 
-    /// Takes the due steps of the programs that are being ended.
+    /// Takes the steps that are due for the programs that are being ended.
     fn advance_leaving(&mut self, now: Instant) {
         let mut index = 0;
         while index < self.leaving.len() {

@@ -9,15 +9,15 @@ use crate::serve::score::exec::reply::read_line;
 /// The longest line that is kept for a trial, in bytes.
 const LINE_BYTES_MAX: usize = 1024 * 1024;
 
-/// The time that a successor must run before it takes over, if there is no line to try it
-/// with.
+/// If there is no line to try a successor with, the successor must run for this time
+/// before it takes over.
 const SETTLE: Duration = Duration::from_secs(1);
 
 /// A line that a program was sent.
 #[derive(Clone, Debug)]
 pub struct SentLine {
     line: Vec<u8>,
-    /// The number of its inputs.
+    /// The number of inputs on the line.
     count: usize,
 }
 
@@ -35,10 +35,10 @@ impl SentLine {
 #[derive(Debug)]
 pub struct Successor {
     program: Program,
-    /// The time of its start.
+    /// The time at which the program was started.
     pub since: Instant,
-    /// The number of inputs on the line that it must answer; `None` if there is no such
-    /// line.
+    /// The number of inputs on the line that the program must answer; `None` if there
+    /// is no such line.
     asked: Option<usize>,
     deadline: Instant,
     is_ready: bool,
@@ -47,14 +47,14 @@ pub struct Successor {
 /// The state of a trial.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Trial {
-    /// It goes on, or was passed.
+    /// The trial goes on, or the program has passed it.
     Pending,
     /// The reason why the program cannot take over.
     Failed(String),
 }
 
 impl Successor {
-    /// Sends `line` to the program, which has `patience` to answer.
+    /// Sends `line` to the program, which must answer within `patience`.
     pub fn start(
         mut program: Program,
         line: Option<SentLine>,
@@ -103,7 +103,7 @@ impl Successor {
         Trial::Pending
     }
 
-    /// Whether it can take over.
+    /// Whether the program can take over.
     pub fn is_ready(&self) -> bool {
         self.is_ready
     }

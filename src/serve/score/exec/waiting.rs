@@ -1,4 +1,5 @@
-//! The requests that wait for a program, and the batches that are made of them.
+//! The requests that wait for a program, and the batches that are made from these
+//! requests.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -20,7 +21,8 @@ const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 pub struct Waiting {
     requests: VecDeque<(HeldRequest, Instant)>,
     bytes: usize,
-    /// The largest number of requests in a batch, and of those that wait.
+    /// The largest number of requests in a batch. It is also the largest number of
+    /// requests that wait.
     batch_max: usize,
 }
 
@@ -32,8 +34,8 @@ pub struct Batch {
 }
 
 impl Waiting {
-    /// No requests. At most `batch_max` wait, so that a slow program does not work on
-    /// what nobody waits for any more.
+    /// Starts without requests. At most `batch_max` requests may wait, so that a slow
+    /// program does not work on requests whose time-outs are long over.
     pub fn new(batch_max: usize) -> Waiting {
         Waiting {
             requests: VecDeque::new(),
@@ -52,7 +54,7 @@ impl Waiting {
         self.requests.is_empty()
     }
 
-    /// The time since which the oldest request waits.
+    /// The time at which the oldest request began to wait.
     pub fn oldest(&self) -> Option<Instant> {
         self.requests.front().map(|(_, since)| *since)
     }
@@ -74,8 +76,8 @@ impl Waiting {
         std::iter::from_fn(|| self.pop()).collect()
     }
 
-    /// The next batch; `None` if no request waits. Requests that are too old by now get
-    /// their error scores instead.
+    /// The next batch; `None` if no request waits. Requests that have become too old
+    /// get error scores and are not in the batch.
     pub fn next_batch(&mut self, scoring: &Scoring, finished: &mut Finished) -> Option<Batch> {
         let now = scoring.now();
         let mut batch = Batch::default();
@@ -102,7 +104,7 @@ impl Waiting {
         }
     }
 
-    /// Gives the requests an error that have waited since `limit` or longer.
+    /// Gives an error to the requests that have waited since `limit` or longer.
     pub fn fail_older(
         &mut self,
         limit: Option<Instant>,
@@ -125,7 +127,8 @@ fn too_old(request: &HeldRequest, scoring: &Scoring) -> Option<ModelError> {
 }
 
 impl Batch {
-    /// The line to send, without its newline: an array of the inputs, or the only one.
+    /// The line to send, without its newline: an array of the inputs, or the only
+    /// input.
     pub fn line(&self, is_array: bool) -> Vec<u8> {
         let mut line = Vec::new();
         let mut separator = b'[';

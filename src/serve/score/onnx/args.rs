@@ -48,9 +48,9 @@ pub enum Missing {
 pub struct OnnxOptions {
     /// The path of the model file.
     pub path: String,
-    /// The name and the version, where they are given.
+    /// The name of the model, if it is given.
     pub name: Option<String>,
-    /// The version, where it is given.
+    /// The version of the model, if it is given.
     pub version: Option<u64>,
     /// The names of the features; empty if the file names them.
     pub features: Vec<String>,
@@ -58,13 +58,13 @@ pub struct OnnxOptions {
     pub classes: Vec<String>,
     /// Whether a missing feature becomes NaN.
     pub missing_is_nan: bool,
-    /// The output with the label, where it is given.
+    /// The name of the output with the label, if it is given.
     pub label_output: Option<String>,
     /// The output with the probabilities.
     pub probability_output: ProbabilityOutput,
-    /// The path of the runtime's library, where it is given.
+    /// The path of the library of onnxruntime, if it is given.
     pub onnxruntime: Option<String>,
-    /// The number of threads that the runtime uses for one batch.
+    /// The number of threads that onnxruntime uses for one batch.
     pub threads: usize,
     /// Whether a reload may change the name or version.
     pub allow_new_version: bool,
@@ -73,9 +73,9 @@ pub struct OnnxOptions {
 /// Which output holds the probabilities.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProbabilityOutput {
-    /// The one that is found by its name and type.
+    /// The output that is found by its name and type.
     Found,
-    /// None: results have no confidence.
+    /// No output. Results have no confidence.
     None,
     /// The output of this name.
     Named(String),
@@ -88,7 +88,7 @@ impl OnnxArgs {
         extension.is_some_and(|extension| extension.eq_ignore_ascii_case("onnx"))
     }
 
-    /// Checks that no flag is given that only an ONNX model can obey.
+    /// Checks, for a model of another kind, that no flag for ONNX models is given.
     pub fn refuse(&self) -> Result<()> {
         let given = [
             ("--classes", !self.classes.is_empty()),
@@ -130,7 +130,7 @@ impl OnnxArgs {
     }
 }
 
-/// What is wrong with a list of names, if anything.
+/// Returns the fault of a list of names, if it has one.
 pub fn list_fault(names: &[String]) -> Option<String> {
     for (index, name) in names.iter().enumerate() {
         if name.is_empty() {

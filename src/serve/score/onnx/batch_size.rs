@@ -1,16 +1,16 @@
-//! How many requests are evaluated together: as many as the model evaluates in a short
-//! time, so that a slow model holds no score back for long.
+//! Decides how many requests are evaluated together. A batch has as many as the model
+//! evaluates in a short time, so that no score waits long for the rest of its batch.
 
 use crate::wire::micros::Micros;
 
-/// The most rows of a batch.
+/// The largest number of rows in a batch.
 const ROWS_MAX: usize = 1024;
 
 /// The time that a batch should take at most.
 const BATCH_MICROS: i64 = 100_000;
 
-/// A batch that takes less time than this may keep the reading thread busy: to hand it
-/// to another thread and back would take about as long.
+/// A batch that takes less time than this is evaluated by the thread that reads the
+/// input. To hand it to another thread and back would take about as long.
 const QUICK_MICROS: i64 = 1_000;
 
 /// The number of rows of the next batch.
@@ -23,7 +23,7 @@ pub struct BatchSize {
 
 impl Default for BatchSize {
     fn default() -> BatchSize {
-        // The model may take seconds for a row.
+        // The model may take seconds for a row, so the first batch has only one row.
         BatchSize {
             rows: 1,
             last: None,
@@ -32,7 +32,7 @@ impl Default for BatchSize {
 }
 
 impl BatchSize {
-    /// The most rows of the next batch.
+    /// The largest number of rows in the next batch.
     pub fn rows(self) -> usize {
         self.rows
     }
@@ -71,7 +71,7 @@ mod tests {
             size.learn(size.rows(), Micros(5_000));
         }
         assert_eq!(size.rows(), 1024);
-        // A model that takes 20 ms a row.
+        // The model takes 20 ms for a row.
         size.learn(100, Micros(2_000_000));
         assert_eq!(size.rows(), 5);
         size.learn(1, Micros(900_000_000));

@@ -1,5 +1,6 @@
-//! Reads an ONNX file and checks it before the runtime sees it: its size, its framing,
-//! its tensors, the types of its inputs and outputs, and that it needs no other file.
+//! Reads an ONNX file and checks it before onnxruntime sees it. The checks cover the
+//! size, the framing, the tensors, and the types of the inputs and outputs. A file that
+//! needs another file is refused.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -12,7 +13,7 @@ use crate::stage::report::shown;
 use crate::wire::object::write_string;
 use crate::wire::sha256::{sha256_hex, shorten};
 
-/// The largest file that is read, in bytes: protobuf allows no larger message.
+/// The largest file that is read, in bytes. Protobuf allows no larger message.
 const FILE_BYTES_MAX: u64 = 2 * 1024 * 1024 * 1024 - 1;
 
 /// The deepest nesting of graphs, such as the branches of an `If`.
@@ -21,7 +22,7 @@ const GRAPH_DEPTH_MAX: u32 = 32;
 /// The largest number of elements of one stored tensor.
 const ELEMENTS_MAX: u64 = 1 << 31;
 
-/// The attributes that hold class labels begin with this.
+/// The names of the attributes that hold class labels begin with this text.
 const LABELS_PREFIX: &str = "classlabels_";
 
 /// An ONNX file that has passed the checks.
@@ -31,11 +32,11 @@ pub struct CheckedFile {
     pub bytes: Vec<u8>,
     /// The first 16 hexadecimal digits of the SHA-256 of the file.
     pub hash: String,
-    /// What the file says of itself.
+    /// The metadata in the file, and the class labels that were found in it.
     pub facts: Facts,
 }
 
-/// What a file says of itself.
+/// The metadata in a file, and the class labels that were found in it.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// The entries of `metadata_props`.
@@ -81,9 +82,9 @@ fn check(bytes: &[u8]) -> Result<Facts, String> {
 /// The reason why a file is refused.
 #[derive(Debug)]
 enum Fault {
-    /// The bytes are not an ONNX model.
+    /// The bytes are no ONNX model.
     Framing(String),
-    /// The model is one that is not run. The text contains the remedy.
+    /// rv-score does not run such a model. The text contains the remedy.
     Content(String),
 }
 
@@ -97,8 +98,8 @@ fn content<T>(fault: String) -> Result<T, Fault> {
     Err(Fault::Content(fault))
 }
 
-/// A walk over all messages of a file that hold graphs or tensors. The numbers of the
-/// fields are those of onnx.proto.
+/// Visits all messages of a file that hold graphs or tensors. The numbers of the fields
+/// come from onnx.proto.
 #[derive(Default)]
 struct Walk {
     facts: Facts,
@@ -183,8 +184,8 @@ impl Walk {
         Ok(())
     }
 
-    /// Checks a node. Returns the name of the list from which the node picks an entry,
-    /// if it is of the type with which skl2onnx picks the label.
+    /// Checks a node. skl2onnx uses the node type `ArrayFeatureExtractor` to pick the
+    /// label from a list. If the node has this type, returns the name of the list.
     fn node<'a>(&mut self, message: &'a [u8]) -> Result<Option<&'a str>, Fault> {
         let (mut first_input, mut picks) = (None, false);
         for field in Fields::of(message) {
@@ -214,7 +215,8 @@ impl Walk {
                 1 => name = field.text()?,
                 5 | 10 => drop(tensor(field.bytes()?)?),
                 6 | 11 => self.graph(field.bytes()?, false)?,
-                // Other long lists, such as those of a forest, are not copied.
+                // Lists that are not labels, such as the nodes of a forest, can be long
+                // and are not copied.
                 8 if name.starts_with(LABELS_PREFIX) => field.integers(&mut integers)?,
                 9 if name.starts_with(LABELS_PREFIX) => strings.push(field.bytes()?),
                 22 | 23 => sparse_tensor(field.bytes()?)?,
@@ -231,8 +233,8 @@ impl Walk {
     }
 }
 
-/// The labels that integers or strings stand for, as JSON texts. Strings that are not
-/// UTF-8 are no labels.
+/// Makes labels from integers or strings, as JSON texts. Strings that are not UTF-8 are
+/// no labels.
 fn labels(integers: &[i64], strings: &[&[u8]]) -> Vec<String> {
     if !integers.is_empty() {
         return integers.iter().map(i64::to_string).collect();
@@ -270,7 +272,7 @@ struct TensorFields<'a> {
     raw: Option<&'a [u8]>,
     integers: Vec<i64>,
     strings: Vec<&'a [u8]>,
-    /// The text of the entry `location` of external data.
+    /// The text of the entry `location` in the external data. It names another file.
     external: Option<String>,
 }
 
@@ -321,7 +323,7 @@ impl<'a> TensorFields<'a> {
         match field.number {
             1 => field.integers(&mut self.dims)?,
             2 => self.data_type = field.integer()?,
-            // Long lists are weights.
+            // Long lists are weights and not labels, so they are not read.
             5 | 7 if is_short(field) => field.integers(&mut self.integers)?,
             6 => self.strings.push(field.bytes()?),
             8 => self.name = field.text()?,
@@ -404,7 +406,8 @@ fn entry(message: &[u8]) -> Result<(String, String), Fault> {
     Ok((key.to_owned(), value.to_owned()))
 }
 
-/// Checks an input or output: the runtime's interface cannot describe every type.
+/// Checks the type of an input or output. The interface of onnxruntime cannot describe
+/// every type.
 fn value_info(message: &[u8]) -> Result<(), Fault> {
     let (mut name, mut types) = ("", Vec::new());
     for field in Fields::of(message) {
@@ -502,7 +505,7 @@ mod tests {
             fault.contains(r#"tensor "w" in another file ("../../etc/passwd")"#),
             "{fault}"
         );
-        // The mark alone, without the name of the file, is refused too.
+        // The mark of external data is refused even without the name of a file.
         let tensor = [0x70, 0x01];
         assert!(matches!(super::tensor(&tensor), Err(Fault::Content(_))));
     }
@@ -528,7 +531,7 @@ mod tests {
     #[test]
     fn a_file_that_is_cut_inside_its_graph_is_refused() {
         let whole = fixture("gather");
-        // The graph is followed by the version of the operators, which is shorter.
+        // The version of the operators follows the graph, and is shorter.
         for length in 0..whole.len() - 10 {
             assert!(check(&whole[..length]).is_err(), "{length}");
         }
@@ -586,7 +589,8 @@ mod tests {
             ([name("x"), tensor.clone()].concat(), true),
             ([name("x"), sequence(1)].concat(), true),
             ([name("x"), sequence(5)].concat(), true),
-            // A sequence of sequences, an optional value, a sparse tensor.
+            // These are a sequence of sequences, an optional value, and a sparse
+            // tensor.
             ([name("x"), sequence(4)].concat(), false),
             ([name("x"), field(2, &field(9, &[]))].concat(), false),
             ([name("x"), field(2, &field(8, &[]))].concat(), false),

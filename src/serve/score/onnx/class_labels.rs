@@ -2,7 +2,7 @@
 
 use crate::serve::score::onnx::checked_file::quoted;
 
-/// What is known of the class labels of a model.
+/// The known class labels of a model, by their source.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ClassLabels {
     /// The labels that the user or the file's metadata give, as plain texts.
@@ -18,11 +18,11 @@ impl ClassLabels {
     }
 
     /// The labels of this many columns, as JSON texts. `is_numeric` tells whether the
-    /// model's label is an integer; it is `None` if the model has no label. The error
-    /// completes "the output x ...".
+    /// label that the model outputs is an integer. It is `None` if the model outputs no
+    /// label. The error completes "the output x ...".
     ///
     /// If no list of the graph fits, integer labels are the numbers of the columns,
-    /// which is what networks and gradient boosting libraries export.
+    /// from 0. Neural networks and gradient boosting libraries export such labels.
     pub fn of_columns(
         &self,
         columns: usize,
@@ -30,7 +30,8 @@ impl ClassLabels {
     ) -> Result<Vec<String>, String> {
         match self {
             ClassLabels::Given(labels) if labels.len() == columns => {
-                // As in training, labels are numbers if all of them look like one.
+                // As in training, the labels are numbers if all of them look like
+                // numbers.
                 let are_numbers = labels.iter().all(|label| is_integer(label));
                 let are_numbers = is_numeric.unwrap_or(are_numbers);
                 Ok(labels
@@ -91,7 +92,7 @@ mod tests {
         let both = found(&[&two, &three]);
         assert_eq!(both.of_columns(2, Some(true)), Ok(texts(&two)));
         assert_eq!(both.of_columns(3, Some(false)), Ok(texts(&three)));
-        // A list of texts is not for integer labels.
+        // A list of texts does not fit integer labels.
         assert_eq!(both.of_columns(3, Some(true)), Ok(texts(&["0", "1", "2"])));
         assert!(both.of_columns(4, Some(false)).is_err());
         assert!(

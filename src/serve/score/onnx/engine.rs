@@ -1,6 +1,6 @@
-//! The engine of ONNX models: requests that wait are evaluated as one batch. A batch that
-//! takes long is evaluated in a thread of its own, a short one at once. The scores keep
-//! the order of the requests.
+//! The engine of ONNX models: requests that wait are evaluated as one batch. A batch
+//! that takes long is evaluated in another thread. A short one is evaluated at once, in
+//! the thread that reads the input. The scores keep the order of the requests.
 
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,10 +23,11 @@ use crate::wire::lines::{KeptLine, Line};
 use crate::wire::micros::Micros;
 use crate::wire::reject::Reject;
 
-/// The number of bytes of lines from which a batch is full.
+/// A batch is full when its lines have this many bytes.
 const BATCH_BYTES: usize = 4 * 1024 * 1024;
 
-/// The number of batches in progress: one is evaluated while the next one waits.
+/// The largest number of batches in progress. One is evaluated while the next one
+/// waits.
 const BATCHES_MAX: usize = 2;
 
 /// Evaluates an ONNX model.
@@ -38,7 +39,7 @@ pub struct OnnxEngine {
     current: Arc<Loaded>,
     pool: WorkerPool<Batch, Evaluated>,
     in_progress: usize,
-    /// A batch that was evaluated at once, in the thread of the loop.
+    /// A batch that was evaluated at once, in the thread that reads the input.
     done: Option<Evaluated>,
     /// The memory for a row of such a batch.
     cells: Vec<Cell>,
@@ -51,7 +52,8 @@ pub struct OnnxEngine {
 /// A model with the writer of its scores.
 #[derive(Debug)]
 struct Loaded {
-    /// Only the thread of the pool runs the model.
+    /// The thread of the pool runs the model for long batches. The thread that reads
+    /// the input runs the model for short ones.
     model: Mutex<OnnxModel>,
     scoring: Scoring,
     /// The model's name and version.
@@ -79,7 +81,8 @@ struct Evaluated {
 impl OnnxEngine {
     /// Loads the runtime and the model.
     pub fn start(options: OnnxOptions, scoring_options: ScoringOptions) -> Result<OnnxEngine> {
-        // A fault in the file is reported whether or not there is a runtime.
+        // The file is checked first, so that its fault is reported even if onnxruntime
+        // is missing.
         let unloaded = UnloadedModel::read(&options)?;
         let runtime = Runtime::load(options.onnxruntime.as_deref())?;
         let loaded = Loaded::new(unloaded, &runtime, &options, &scoring_options)?;
@@ -106,7 +109,7 @@ impl OnnxEngine {
         self.held.len() >= self.size.rows() || self.held_bytes >= BATCH_BYTES
     }
 
-    /// The requests that are held, as a batch.
+    /// Makes a batch of the requests that are held.
     fn take_held(&mut self) -> Batch {
         self.held_bytes = 0;
         Batch {
@@ -136,8 +139,9 @@ impl Engine for OnnxEngine {
         }
     }
 
-    /// Submits a full batch, or whatever is held if no batch is in progress. While one
-    /// is, the requests that arrive make the next batch larger.
+    /// Submits a full batch. If no batch is in progress, submits the held requests even
+    /// if they do not fill a batch. While a batch is in progress, the requests that
+    /// arrive make the next batch larger.
     fn flush(&mut self) -> Result<()> {
         if self.is_full() {
             return match self.in_progress < BATCHES_MAX {
@@ -231,7 +235,7 @@ impl Loaded {
 struct Waiting<'l> {
     request: Request<'l>,
     age: Micros,
-    /// The reason why it is not evaluated, if it is not.
+    /// The reason why the request cannot be evaluated, if there is one.
     error: Option<ModelError>,
 }
 
@@ -239,7 +243,8 @@ struct Waiting<'l> {
 /// among the requests that were evaluated.
 fn evaluate(batch: &Batch, cells: &mut Vec<Cell>) -> Evaluated {
     let Loaded { model, scoring, .. } = &*batch.loaded;
-    // The model keeps no state between two runs.
+    // The model keeps no state between two runs, so a panic in an earlier run has not
+    // damaged it.
     let mut model = model.lock().unwrap_or_else(PoisonError::into_inner);
     let begun = scoring.now();
     let mut rows = model.inputs().no_rows();
@@ -259,7 +264,8 @@ fn evaluate(batch: &Batch, cells: &mut Vec<Cell>) -> Evaluated {
                 Some(error) => (Err(error), Micros(0)),
                 None => (evaluated(), Micros(whole.0 / count)),
             };
-            // A recorded request has no age, and its time is that of its evaluation.
+            // A recorded request has no age. The time in its score is the time of its
+            // evaluation.
             let passed = if scoring.options().rescore {
                 share
             } else {
@@ -283,8 +289,8 @@ fn evaluate(batch: &Batch, cells: &mut Vec<Cell>) -> Evaluated {
     }
 }
 
-/// Reads a line and adds its row, if it can be evaluated. The error is the reason why
-/// the line is not a valid request.
+/// Reads a line and adds its row to `rows`, if the request can be evaluated. The error
+/// is the reason why the line is not a valid request.
 fn read<'l>(
     line: &Line<'l>,
     scoring: &Scoring,

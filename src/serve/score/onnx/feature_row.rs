@@ -76,8 +76,8 @@ impl FeatureRow {
         }
         let mut partial = PartialRow::new(self, cells);
         if object::each_member(model_input, |member| partial.take_member(&member)).is_none() {
-            // The fast scanner does not accept invalid JSON or deep nesting. Then the
-            // full parser decides.
+            // The fast scanner does not accept invalid JSON or deep nesting. The full
+            // parser then decides whether the text is valid.
             let object =
                 Object::parse(model_input).map_err(|fault| format!("modelInput is {fault}"))?;
             cells.fill(Cell::Absent);
@@ -195,7 +195,8 @@ fn cell(kind: Kind, value: &str) -> Result<Option<Cell>, &'static str> {
         }
         (Kind::Text, Some(ScalarType::String)) => {
             let text = decode_string(value).ok_or("holds half a character")?;
-            // The runtime takes strings that end at the first zero byte.
+            // onnxruntime takes strings that end at the first zero byte, so a string
+            // with such a byte is refused.
             if text.contains('\0') {
                 return Err("holds a zero character");
             }
@@ -225,7 +226,7 @@ fn integer(text: &str) -> Result<i64, &'static str> {
     if number.fract() != 0.0 {
         return Err("is not an integer");
     }
-    // Beyond this, a number with a fraction does not stand for one integer.
+    // A float beyond this number does not stand for one single integer.
     const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
     match number.abs() <= EXACT_MAX {
         true => Ok(number as i64),
@@ -267,7 +268,7 @@ mod tests {
         ];
         for input in [
             GOOD.to_owned(),
-            // Deeper than the fast scanner goes.
+            // This nesting is too deep for the fast scanner.
             GOOD.replace("[1]", &format!("{}{}", "[".repeat(200), "]".repeat(200))),
         ] {
             reader(false).read(&input, &mut cells).unwrap();

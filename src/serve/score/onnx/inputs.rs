@@ -1,5 +1,5 @@
-//! The inputs of a model: which feature goes to which place of which tensor, and the
-//! rows of a batch.
+//! The inputs of a model, and the rows of a batch. The inputs say which feature goes to
+//! which column of which tensor.
 
 use std::ops::Range;
 
@@ -28,11 +28,12 @@ struct InputTensor {
     width: Option<usize>,
     /// Whether the shape is `[rows, columns]` and not `[rows]`.
     has_columns: bool,
-    /// Whether the first axis is fixed at 1.
+    /// Whether the shape fixes the length of the first axis at 1.
     is_single_row: bool,
 }
 
-/// The rows of a batch, with the values of each input tensor one after the other.
+/// The rows of a batch. The values are stored by input tensor, one tensor after the
+/// other.
 #[derive(Debug)]
 pub struct Rows {
     columns: Vec<Values>,
@@ -93,7 +94,7 @@ impl InputPlan {
         rows.count += 1;
     }
 
-    /// Some of the rows as the inputs of a run.
+    /// Makes the inputs of a run from some of the rows.
     pub fn values<'r>(
         &self,
         rows: &'r Rows,
@@ -163,8 +164,9 @@ impl InputTensor {
     }
 }
 
-/// Assigns features to the columns of the tensors, in order, and sets the width that is
-/// still open. Returns the names of the features.
+/// Assigns features to the columns of the tensors, in order. If one tensor accepts any
+/// number of columns, it gets the features that are left. Returns the names of the
+/// features.
 fn assign(tensors: &mut [InputTensor], features: &[String]) -> Result<Vec<String>, String> {
     if features.is_empty() {
         if let Some(wide) = tensors.iter().find(|tensor| tensor.width != Some(1)) {
@@ -227,13 +229,14 @@ impl Values {
         }
     }
 
-    /// Adds the value of a cell, which has the kind of this tensor.
+    /// Adds the value of a cell. The cell must have the same type as this tensor.
     fn push(&mut self, cell: &Cell) {
         match (self, cell) {
             (Values::Float32(values), Cell::Float(value)) => values.push(*value as f32),
             (Values::Float64(values), Cell::Float(value)) => values.push(*value),
             (Values::Int64(values), Cell::Int(value)) => values.push(*value),
-            // The reader has checked the range.
+            // The reader of the request has checked that the value is in the range of
+            // an i32.
             (Values::Int32(values), Cell::Int(value)) => values.push(*value as i32),
             (Values::Bool(values), Cell::Bool(value)) => values.push(*value),
             (Values::Text(values), Cell::Text(value)) => values.push(value.clone()),

@@ -1,10 +1,11 @@
 //! Models in the ONNX format, which the library onnxruntime evaluates.
 //!
-//! `args` defines the flags. `runtime` finds and loads the library. `checked_file` reads
-//! a model file with `proto` and checks it before the library sees it. A `model` has a
-//! plan of its `inputs`, which `feature_row` reads from requests, and of its `outputs`,
-//! whose values are `output_values` and whose classes are `class_labels`. The `engine`
-//! evaluates the requests that wait as one batch, whose size is the `batch_size`.
+//! `args` defines the flags. `runtime` finds and loads the library. `checked_file`
+//! reads a model file with `proto` and checks it before the library sees it. A `model`
+//! has a plan of its `inputs` and a plan of its `outputs`. `feature_row` reads the
+//! inputs from requests, `output_values` reads the values of the outputs, and
+//! `class_labels` names the classes. The `engine` evaluates the requests that wait as
+//! one batch, and `batch_size` limits the size of a batch.
 
 pub mod args;
 mod batch_size;

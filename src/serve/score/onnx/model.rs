@@ -1,4 +1,4 @@
-//! An ONNX model that is ready to answer: its file, its session in the runtime, and the
+//! An ONNX model that is ready to answer: its file, its session in onnxruntime, and the
 //! plans of its inputs and outputs.
 
 use anyhow::{Result, anyhow};
@@ -32,7 +32,7 @@ pub struct OnnxModel {
     outputs: OutputPlan,
 }
 
-/// A model file that has passed all checks that need no runtime.
+/// A model file that has passed all checks for which onnxruntime is not needed.
 #[derive(Debug)]
 pub struct UnloadedModel {
     bytes: Vec<u8>,
@@ -60,7 +60,7 @@ impl UnloadedModel {
         })
     }
 
-    /// Loads the model with the runtime. The error names the file and the remedy.
+    /// Loads the model with onnxruntime. The error names the file and the remedy.
     pub fn load(
         self,
         runtime: &Runtime,
@@ -111,7 +111,7 @@ impl OnnxModel {
     }
 
     /// The answers for all rows, in order. If a batch fails, its rows are evaluated one
-    /// by one, so that a bad row costs only itself.
+    /// by one, so that only the bad rows get errors.
     pub fn evaluate(&mut self, rows: &Rows) -> Vec<Result<Answer, ModelError>> {
         let count = rows.len();
         if count > 1
@@ -158,7 +158,7 @@ impl OnnxModel {
     }
 }
 
-/// The name and version of a model: those that are given, or else those in the file.
+/// The name and version of a model. The flags give them, or else the file does.
 fn identity(options: &OnnxOptions, file: &CheckedFile) -> Result<Identity> {
     let path = &options.path;
     let metadata = |key| file.facts.metadata.get(key);
@@ -207,7 +207,7 @@ fn list(facts: &Facts, key: &str) -> Result<Option<Vec<String>>, String> {
     }
 }
 
-/// What is known of the class labels.
+/// The class labels that the flags or the file give.
 fn labels(options: &OnnxOptions, facts: &Facts) -> Result<ClassLabels, String> {
     let given = match options.classes.is_empty() {
         true => list(facts, CLASSES_KEY)?,

@@ -1,4 +1,4 @@
-//! The outputs of a run, taken out of the runtime's types, and their JSON texts.
+//! Takes the outputs of a run out of the types of onnxruntime, and writes them as JSON.
 
 use ort::value::{DynMapValueType, DynValue, TensorElementType, ValueType};
 
@@ -10,7 +10,7 @@ use crate::stage::report::shown;
 pub enum OutputValues<'o> {
     /// A tensor.
     Tensor(TensorValues<'o>),
-    /// For each row, the value of each key. The keys are JSON texts.
+    /// A map for each row: pairs of a key and its value. The keys are JSON texts.
     Maps(Vec<Vec<(String, f64)>>),
 }
 
@@ -19,7 +19,7 @@ pub enum OutputValues<'o> {
 pub struct TensorValues<'o> {
     /// The length of each axis.
     pub shape: Vec<usize>,
-    /// The elements, the last axis first.
+    /// The elements in row-major order: the index of the last axis changes first.
     pub elements: Elements<'o>,
 }
 
@@ -30,7 +30,7 @@ pub enum Elements<'o> {
     Float32(&'o [f32]),
     /// Numbers with 64 bits.
     Float64(&'o [f64]),
-    /// Integers of other sizes, or of 64 bits.
+    /// Integers of any size, converted to 64 bits.
     Integers(Vec<i128>),
     /// `true` and `false`.
     Bools(&'o [bool]),
@@ -233,7 +233,7 @@ impl Elements<'_> {
         Ok(())
     }
 
-    /// An element as a number, if it is a number with a fraction.
+    /// An element as a number; `None` if the elements are not floating-point numbers.
     pub fn float(&self, index: usize) -> Option<f64> {
         match self {
             Elements::Float32(values) => values.get(index).map(|value| f64::from(*value)),
@@ -247,7 +247,7 @@ fn existing<T>(value: Option<&T>) -> Result<&T, String> {
     value.ok_or_else(|| "has too few elements".to_owned())
 }
 
-/// A number in its shortest form that reads back as the same number of its type.
+/// The shortest text of a number that reads back as the same number of the same type.
 fn finite<T>(value: Option<&T>, is_finite: impl Fn(&T) -> bool) -> Result<String, String>
 where
     T: std::fmt::Display + std::fmt::LowerExp,

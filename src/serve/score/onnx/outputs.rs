@@ -12,10 +12,11 @@ use crate::serve::score::onnx::output_values::{
 };
 use crate::stage::report::shown;
 
-/// The most values of one row that are written.
+/// The largest number of values that are written for one row.
 const ROW_ELEMENTS_MAX: usize = 1_000_000;
 
-/// How far a probability may lie outside of 0 to 1, since sums are rounded.
+/// How far a probability may lie outside of 0 to 1. Rounded sums can be slightly
+/// outside.
 const PROBABILITY_SLACK: f64 = 1e-5;
 
 /// The outputs of a model.
@@ -27,16 +28,17 @@ pub struct OutputPlan {
     labels: ClassLabels,
     /// Whether the probability of every class is written.
     with_probabilities: bool,
-    /// Whether an output has a fixed number of rows, so that a batch has no meaning.
+    /// Whether an output has a fixed number of rows. If so, only one row can be
+    /// evaluated at a time.
     pub is_single_row: bool,
 }
 
-/// What the outputs are. The numbers are positions among the outputs.
+/// What the outputs of a model mean. The numbers are positions among the outputs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Form {
     /// A label, and perhaps the probabilities.
     Label(usize, Option<usize>),
-    /// Only probabilities: the label is the class with the highest.
+    /// Only probabilities. The label is the class with the highest probability.
     Probabilities(usize),
     /// One number.
     Number(usize),
@@ -123,7 +125,8 @@ impl OutputPlan {
             .collect())
     }
 
-    /// The labels of the columns of the probabilities; empty if each row has keys.
+    /// The labels of the columns of the probabilities. Empty if the output has a map
+    /// with keys for each row.
     fn classes(
         &self,
         index: usize,
@@ -160,7 +163,7 @@ impl OutputPlan {
             .map_err(|fault| output_fault(&self.names[*index], &fault))?;
         let chosen = match &label {
             Some(label) => pairs.iter().find(|(key, _)| key == label),
-            // Of equal probabilities the first one counts, as in numpy.
+            // Of equal probabilities, the first one counts, as in numpy's `argmax`.
             None => pairs.iter().rev().max_by(|a, b| a.1.total_cmp(&b.1)),
         };
         let Some((chosen, confidence)) = chosen else {
@@ -176,7 +179,7 @@ impl OutputPlan {
         })
     }
 
-    /// A row of an output that has one value a row, as JSON.
+    /// A row of an output that has one value for each row, as JSON.
     fn value(
         &self,
         index: usize,
@@ -294,7 +297,8 @@ fn write_numbers(pairs: &[(String, f64)], text: &mut String) -> Result<(), Strin
         }
         text.push_str(&as_key(key));
         text.push(':');
-        // The values were numbers with 32 bits.
+        // The values were 32-bit numbers before they were converted, so they are
+        // written as such.
         let value = [*value as f32];
         let elements = Elements::Float32(&value);
         elements.write(0, text)?;
@@ -353,7 +357,7 @@ fn form(
     })
 }
 
-/// The output with one of these names, or else the only one of the type.
+/// The output with one of these names, or else the only output of a fitting type.
 fn found(outputs: &[Outlet], names: &[&str], is_type: fn(&Outlet) -> bool) -> Option<usize> {
     let of_type = |index: &usize| is_type(&outputs[*index]);
     let is_named = |index: &usize| names.contains(&outputs[*index].name());
@@ -377,7 +381,7 @@ fn is_label(output: &Outlet) -> bool {
 
 /// Whether an output can hold the probabilities.
 fn is_probability(output: &Outlet) -> bool {
-    // So skl2onnx calls distances and values of a decision function.
+    // skl2onnx gives this name to distances and to values of a decision function.
     if output.name() == "scores" {
         return false;
     }
@@ -391,7 +395,7 @@ fn is_probability(output: &Outlet) -> bool {
     }
 }
 
-/// Whether an output is one number a row.
+/// Whether an output has one number for each row.
 fn is_number(output: &Outlet) -> bool {
     match output.dtype() {
         ValueType::Tensor { ty, shape, .. } => {

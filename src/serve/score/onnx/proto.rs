@@ -19,7 +19,7 @@ pub enum Value<'a> {
 pub struct Field<'a> {
     /// The number that identifies the field.
     pub number: u32,
-    /// Its value.
+    /// The value of the field.
     pub value: Value<'a>,
 }
 
@@ -46,7 +46,7 @@ impl<'a> Field<'a> {
         }
     }
 
-    /// Appends the values of a repeated integer field, which is packed or not.
+    /// Appends the values of a repeated integer field. The field may be packed or not.
     pub fn integers(&self, values: &mut Vec<i64>) -> Result<(), String> {
         match self.value {
             Value::Varint(value) => values.push(value.cast_signed()),
@@ -61,14 +61,15 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The fields of a message, in the order of its bytes. After an error, it ends.
+/// An iterator over the fields of a message, in the order of its bytes. After an error,
+/// the iterator ends.
 #[derive(Clone, Copy, Debug)]
 pub struct Fields<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> Fields<'a> {
-    /// Reads the fields of this message.
+    /// Makes the iterator over the fields of this message.
     pub fn of(message: &'a [u8]) -> Fields<'a> {
         Fields { rest: message }
     }

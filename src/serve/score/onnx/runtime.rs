@@ -10,7 +10,7 @@ use ort::environment::Environment;
 use ort::logging::LogLevel;
 use ort::session::Session;
 
-/// The names under which the system's loader may know the library.
+/// The names under which the loader of the system may know the library.
 const SYSTEM_NAMES: [&str; 2] = ["libonnxruntime.so", "libonnxruntime.so.1"];
 
 /// What to do if the library is missing.
@@ -46,21 +46,22 @@ impl Runtime {
             .with_telemetry(false)
             .build()
             .map_err(|error| anyhow!("onnxruntime does not start: {}", one_line(&error)))?;
-        // The runtime also returns what it would print as an error.
+        // onnxruntime prints nothing, because it returns every fault as an error, too.
         if std::env::var_os("ORT_LOG").is_none() {
             environment.set_log_level(LogLevel::Fatal);
         }
         Ok(Runtime { environment })
     }
 
-    /// Loads a model from the content of its file. The runtime uses `threads` threads
+    /// Loads a model from the content of its file. onnxruntime uses `threads` threads
     /// for one batch. The error describes the fault.
     pub fn session(&self, model: &[u8], threads: usize) -> Result<Session, String> {
         let builder = Session::builder(&self.environment).map_err(|error| one_line(&error))?;
         let builder = builder
             .with_intra_threads(threads)
             .map_err(|error| one_line(&error))?;
-        // A thread that waits for the next batch must not use the processor.
+        // Without spinning, a thread that waits for the next batch uses no processor
+        // time.
         let builder = builder.with_intra_op_spinning(false);
         let mut builder = builder.map_err(|error| one_line(&error))?;
         builder
@@ -86,7 +87,8 @@ fn load_found() -> Result<ort::environment::EnvironmentBuilder> {
             Err(error) => faults.push(load_error(&error)),
         }
     }
-    // A library that exists but is too old tells more than one that does not exist.
+    // The fault of a library that exists but is too old says more than the fault of a
+    // missing one.
     let is_missing = |fault: &anyhow::Error| fault.to_string().starts_with(MISSING);
     match faults.into_iter().find(|fault| !is_missing(fault)) {
         Some(fault) => Err(fault),
@@ -94,7 +96,7 @@ fn load_found() -> Result<ort::environment::EnvironmentBuilder> {
     }
 }
 
-/// How a message about a file that cannot be loaded begins.
+/// A message about a file that cannot be loaded begins with this text.
 const MISSING: &str = "cannot load the library of onnxruntime";
 
 fn load_error(error: &LoadDynamicError) -> anyhow::Error {
@@ -130,7 +132,7 @@ fn library_in(path: &Path) -> Result<PathBuf> {
     } else {
         path.to_owned()
     };
-    // A bare name is for the system's loader.
+    // The loader of the system searches for a name without a folder.
     match found.components().count() {
         1 if !found.exists() => Ok(found),
         _ => Ok(std::path::absolute(found)?),
@@ -160,7 +162,7 @@ fn newest_library(folder: &Path) -> Option<PathBuf> {
     paths.filter(is_library).max()
 }
 
-/// An error of the runtime on one line, in a bounded length.
+/// An error of onnxruntime on one line, cut to a bounded length.
 pub fn one_line(error: &impl fmt::Display) -> String {
     const CHARS_MAX: usize = 500;
     let text = error.to_string();

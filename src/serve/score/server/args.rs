@@ -16,7 +16,7 @@ use crate::stage::usage;
 const PASSWORD_VARIABLE: &str = "RV_SCORE_PASSWORD";
 const TOKEN_VARIABLE: &str = "RV_SCORE_TOKEN";
 
-/// Where credentials belong.
+/// The part of a message that says where credentials belong.
 const CREDENTIALS_REMEDY: &str = "give --user, and the password in RV_SCORE_PASSWORD or --password-file; or a token in RV_SCORE_TOKEN or --token-file";
 
 /// The default of `--in-flight`.
@@ -105,7 +105,7 @@ enum ProtocolName {
 pub struct ServerOptions {
     /// The address of the calls.
     pub url: Url,
-    /// How the server is spoken to.
+    /// The protocol of the calls.
     pub protocol: Protocol,
     /// The largest number of calls at once.
     pub in_flight: usize,
@@ -119,7 +119,7 @@ pub struct ServerOptions {
     pub login: Login,
 }
 
-/// Where the secret of the login is read.
+/// Where the secret of the login is read from.
 #[derive(Clone, Debug)]
 pub struct Login {
     user: Option<String>,
@@ -220,7 +220,8 @@ impl ServerArgs {
     }
 }
 
-/// The address of the calls: that of `--url`, with the end that the protocol prescribes.
+/// The address of the calls: the address in `--url`, followed by the path that the
+/// protocol prescribes.
 fn call_url(mut url: Url, name: ProtocolName) -> Result<Url> {
     let end = match name {
         ProtocolName::V2 => "infer",

@@ -31,7 +31,7 @@ const ERROR_BODY_MAX: usize = 4096;
 pub struct Calls {
     jobs: UnboundedSender<(u64, String)>,
     done: mpsc::Receiver<Done>,
-    /// Readable after a call has ended.
+    /// An eventfd that becomes readable after a call has ended.
     ended: Arc<OwnedFd>,
     authorization: Arc<Mutex<Option<HeaderValue>>>,
 }
@@ -65,7 +65,7 @@ pub enum CallOutcome {
     Broken(String),
 }
 
-/// What the calls share.
+/// The state that all calls share.
 #[derive(Debug)]
 struct Caller {
     client: Client,
@@ -125,8 +125,8 @@ impl Calls {
         if let Ok(done) = self.done.try_recv() {
             return Ok(Some(done));
         }
-        // Check again after the reset: a call that ends after the reset makes the
-        // eventfd readable again.
+        // A call may have ended just before the reset, so check again. A call that ends
+        // after the reset makes the eventfd readable again.
         let _ = rustix::io::read(&*self.ended, &mut [0; 8]);
         match self.done.try_recv() {
             Ok(done) => Ok(Some(done)),
@@ -149,7 +149,8 @@ impl Calls {
 }
 
 fn lock(login: &Mutex<Option<HeaderValue>>) -> MutexGuard<'_, Option<HeaderValue>> {
-    // A header is only replaced as a whole, so a panic cannot have damaged it.
+    // A header is only ever replaced as a whole, so a panic in another thread cannot
+    // have damaged it.
     login.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -157,7 +158,8 @@ fn client(options: &ServerOptions) -> Result<ClientBuilder> {
     let builder = Client::builder()
         .redirect(Policy::none())
         .no_proxy()
-        // Shorter than the time-out of the call, so that the two can be told apart.
+        // The time-out of the connection is shorter than the time-out of the call. So a
+        // server that cannot be reached can be told from a slow server.
         .connect_timeout((options.timeout / 2).min(CONNECT_MAX));
     let any_tls = options.url.scheme() == "https";
     Ok(match trusted_only(options.ca_file.as_deref(), any_tls)? {
@@ -172,7 +174,7 @@ fn build(builder: ClientBuilder) -> Result<Client> {
     )
 }
 
-/// Makes the calls until the caller drops its end.
+/// Makes the calls until the engine closes its end of the channel.
 async fn run(
     caller: Arc<Caller>,
     mut queue: UnboundedReceiver<(u64, String)>,
@@ -183,13 +185,14 @@ async fn run(
         let (caller, done, ended) = (Arc::clone(&caller), done.clone(), Arc::clone(&ended));
         tokio::spawn(async move {
             let (outcome, was_repeated) = caller.call(body).await;
-            // The receiver is dropped if the program is about to end.
+            // The send fails only if the program is about to end.
             let _ = done.send(Done {
                 id,
                 outcome,
                 was_repeated,
             });
-            // If the counter is full, it is already readable.
+            // The write fails only if the counter is full. The eventfd is then readable
+            // already.
             let _ = rustix::io::write(&*ended, &1u64.to_ne_bytes());
         });
     }
@@ -203,16 +206,16 @@ struct Failure {
 
 enum Remedy {
     None,
-    /// Repeat it after a moment.
+    /// The call is repeated after a short wait.
     Wait,
-    /// Repeat it at once, on a new connection.
+    /// The call is repeated at once, on a new connection.
     Reconnect,
 }
 
 impl Caller {
-    /// Makes a call within the time-out. It is repeated once if the server cannot have
-    /// begun to work on it: the connection was refused, or the server had closed a
-    /// connection that was kept for the next call.
+    /// Makes a call within the time-out. The call is repeated once if the server cannot
+    /// have begun to work on it. This is so if the connection was refused, or if the
+    /// server had closed a connection that was kept for the next call.
     async fn call(&self, body: String) -> (CallOutcome, bool) {
         let mut was_repeated = false;
         let both = async {
@@ -256,15 +259,15 @@ impl Caller {
                 Ok(outcome)
             }
             Err(error) => {
-                // The other kept connections are probably closed, too.
+                // The server has probably closed the other kept connections, too.
                 self.idle.store(0, Ordering::Relaxed);
                 Err(failure(error, is_reused))
             }
         }
     }
 
-    /// Counts a connection as used. Returns whether the call gets a connection that was
-    /// used before.
+    /// Counts one kept connection as used. Returns whether the call gets a connection
+    /// that an earlier call has used.
     fn take_idle(&self) -> bool {
         let taken = self
             .idle
@@ -310,7 +313,7 @@ impl Caller {
     }
 }
 
-/// The meaning of an error before the head of a reply.
+/// Decides what an error before the head of a reply means.
 fn failure(error: reqwest::Error, is_reused: bool) -> Failure {
     let is_refused = has_io_error(&error, &[std::io::ErrorKind::ConnectionRefused]);
     let is_untrusted = is_bad_certificate(&error);
@@ -339,7 +342,7 @@ fn failure(error: reqwest::Error, is_reused: bool) -> Failure {
     }
 }
 
-/// Whether the server has closed the connection before it replied.
+/// Whether the error says that the server closed the connection before it replied.
 fn was_closed(error: &reqwest::Error) -> bool {
     use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     let is_incomplete = has_cause(error, &|error| {

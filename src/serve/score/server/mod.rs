@@ -1,7 +1,7 @@
 //! The engine whose model is behind an HTTP server.
 //!
-//! `protocol` makes the bodies of calls and reads those of replies, `calls` makes the
-//! calls in a thread, and `outage` remembers that the server cannot be reached. The
+//! `protocol` makes the bodies of calls and reads the bodies of replies, `calls` makes
+//! the calls in a thread, and `outage` remembers that the server cannot be reached. The
 //! engine bounds the number of calls in flight.
 
 pub mod args;
@@ -33,19 +33,21 @@ use crate::wire::object::{parse_value, write_string};
 /// The largest number of bytes of requests that are held. One request is always accepted.
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// With `--rescore`, finished scores that wait for an earlier one, for each call in
-/// flight: enough that one slow call does not stop the others.
+/// With `--rescore`, finished scores wait for the scores of earlier requests. Up to
+/// this many may wait for each call that may be in flight, so that one slow call does
+/// not stop the others.
 const READY_PER_CALL: usize = 16;
 
-/// With `--rescore`, requests wait this long for a server that has worked before they get
-/// error scores.
+/// With `--rescore`, requests wait while a server that has worked before is down. After
+/// this time they get error scores.
 const OUTAGE_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Evaluates requests with an HTTP server.
 #[derive(Debug)]
 pub struct Server {
     protocol: Protocol,
-    /// The server, for messages. A query may hold a secret, so it is left out.
+    /// The server as messages name it. The query of the URL may hold a secret, so it is
+    /// left out.
     place: String,
     in_flight_max: usize,
     login: Login,
@@ -57,10 +59,10 @@ pub struct Server {
     /// The requests whose calls are in flight.
     open: HashMap<u64, HeldRequest>,
     open_bytes: usize,
-    /// With `--rescore`: scores that wait for those of earlier requests.
+    /// With `--rescore`, the scores that wait for the scores of earlier requests.
     ready: BTreeMap<u64, Ready>,
     ready_bytes: usize,
-    /// With `--rescore`: the number of the next score.
+    /// With `--rescore`, the number of the request whose score is written next.
     next_score: u64,
     repeated: u64,
     messages: Vec<Message>,
@@ -110,7 +112,8 @@ impl Server {
         })
     }
 
-    /// Begins the evaluation of a request. Returns it with its error if it has none.
+    /// Begins the call for a request. A request for which no call can be made gets an
+    /// error score.
     fn begin(&mut self, request: HeldRequest, id: u64, finished: &mut Finished) -> Result<()> {
         let body = {
             // A held request is valid, so this cannot fail.
@@ -183,7 +186,8 @@ impl Server {
         }
     }
 
-    /// Writes the score of a request, in the order of the requests with `--rescore`.
+    /// Writes the score of a request. With `--rescore`, the scores keep the order of
+    /// the requests.
     fn end(
         &mut self,
         id: u64,
@@ -215,14 +219,15 @@ impl Server {
         }
     }
 
-    /// With `--rescore`, while a server is down that has worked: the time of the next
-    /// call.
+    /// With `--rescore`, requests wait while a server that has worked before is down.
+    /// Returns the time of the next call if they wait now.
     fn held_up_until(&self, now: Instant) -> Option<Instant> {
         let (since, until) = self.outage.down()?;
         let waits = self.scoring.options().rescore
             && self.outage.has_worked
             && now < since + OUTAGE_PATIENCE;
-        // A call that finds out whether the server is back holds up the others, too.
+        // While a call finds out whether the server is back, the other requests wait,
+        // too.
         (waits && (now < until || !self.open.is_empty())).then_some(until)
     }
 }
@@ -255,7 +260,7 @@ fn read_reply(
     }
 }
 
-/// The body of an error as JSON text on one line.
+/// The body of a reply with an error status, as JSON text on one line.
 fn error_body(body: &[u8], is_cut: bool) -> String {
     let text = String::from_utf8_lossy(body);
     if !is_cut && let Ok(json) = parse_value(&text) {
@@ -303,7 +308,8 @@ impl Engine for Server {
     }
 
     fn is_watching(&self) -> bool {
-        // The wait for the end of an outage has a time, and the loop asks for it.
+        // During an outage, no request is held or in flight, but the next call has a
+        // time. The loop must ask for this time.
         true
     }
 

@@ -1,5 +1,5 @@
-//! Remembers that a server cannot be reached, so that requests are not sent there in vain
-//! (pure).
+//! Remembers that a server cannot be reached, so that no requests are sent there in
+//! vain. The time is an argument.
 
 use std::time::{Duration, Instant};
 
@@ -24,13 +24,13 @@ pub struct Outage {
 struct Down {
     since: Instant,
     until: Instant,
-    /// Whether a call is under way that finds out if the server is back.
+    /// Whether a call is in flight that finds out if the server is back.
     is_trying: bool,
     reason: String,
 }
 
 impl Outage {
-    /// A server that is not known to be down.
+    /// The state before the first call: the server is not known to be down.
     pub fn new() -> Outage {
         Outage {
             backoff: Backoff::new(WAIT_MIN, WAIT_MAX),
@@ -39,8 +39,9 @@ impl Outage {
         }
     }
 
-    /// Asks for a call. While the server is down, only one call at a time is allowed, and
-    /// only after a wait. The error is the reason why the last one has failed.
+    /// Asks whether a call may begin. While the server is down, only one call at a time
+    /// may begin, and only after a wait. The error is the reason why the last call has
+    /// failed.
     pub fn begin_call(&mut self, now: Instant) -> Result<(), &str> {
         let Some(down) = &mut self.state else {
             return Ok(());
@@ -85,7 +86,8 @@ impl Outage {
         }
     }
 
-    /// While the server is down: since when, and the time of the next call.
+    /// While the server is down, returns the time since which it is down, and the time
+    /// of the next call.
     pub fn down(&self) -> Option<(Instant, Instant)> {
         let down = self.state.as_ref()?;
         Some((down.since, down.until))
@@ -104,7 +106,8 @@ mod tests {
         assert_eq!(outage.begin_call(start), Ok(()));
         let wait = outage.failed(start, "refused".to_owned()).unwrap();
         assert!(WAIT_MIN / 2 <= wait && wait <= WAIT_MIN);
-        // The second call fails with the first.
+        // The second call was in flight when the first one failed, so both count as one
+        // failure.
         assert_eq!(outage.failed(start, "refused".to_owned()), None);
         assert_eq!(outage.begin_call(start), Err("refused"));
         let mut now = start + WAIT_MIN;

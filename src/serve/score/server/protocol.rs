@@ -1,4 +1,4 @@
-//! The bodies of calls and of replies, for each protocol (pure).
+//! Makes the bodies of calls and reads the bodies of replies, for each protocol.
 
 use anyhow::Result;
 
@@ -8,7 +8,7 @@ use crate::wire::object::{
     Object, array_items, at_pointer, decode_string, parse_value, write_string,
 };
 
-/// How a server is spoken to.
+/// The protocol of a server, with its settings.
 #[derive(Clone, Debug)]
 pub enum Protocol {
     /// The Open Inference Protocol.
@@ -68,8 +68,8 @@ pub struct JsonShape {
 }
 
 impl JsonShape {
-    /// `input` is the place of the input in a body, and `result` that of the result in a
-    /// reply. An empty pointer means the whole.
+    /// `input` is the place of the input in the body of a call. `result` is the place
+    /// of the result in a reply. An empty pointer means the whole body or reply.
     pub fn new(input: &str, result: &str) -> Result<JsonShape> {
         for (flag, pointer) in [("--input-pointer", input), ("--result-pointer", result)] {
             if !pointer.is_empty() && !pointer.starts_with('/') {
@@ -115,8 +115,8 @@ const DATATYPES: [&str; 14] = [
 ];
 
 impl Tensor {
-    /// An input of this name and datatype. `features` are the members to send, and
-    /// `output` is the output to take.
+    /// A model with an input of this name and datatype. `features` are the members to
+    /// send, and `output` is the output to take.
     pub fn new(
         name: &str,
         datatype: &str,
@@ -182,7 +182,7 @@ impl Tensor {
         })
     }
 
-    /// The only row of the output.
+    /// Returns the only row of the output.
     fn result(&self, reply: &str) -> Result<String, String> {
         let outputs = at_pointer(reply, "/outputs").and_then(array_items);
         let outputs = outputs.ok_or_else(|| "the reply has no outputs".to_owned())?;
@@ -216,12 +216,12 @@ impl Tensor {
     }
 }
 
-/// The row that holds the items of a tensor with one row.
+/// Returns the row of a tensor that has one row. `data` are the items of the tensor.
 fn row(data: &[&str], shape: &[usize]) -> Result<String, String> {
     let count = shape
         .iter()
         .try_fold(1usize, |count, side| count.checked_mul(*side));
-    // The data may be nested, so that its only item is the row.
+    // The data may be nested. Its only item is then the row.
     if let [only] = data
         && only.starts_with('[')
     {
@@ -242,7 +242,8 @@ fn row(data: &[&str], shape: &[usize]) -> Result<String, String> {
     })
 }
 
-/// The named values to send: those of `features` in their order, or all members.
+/// The values to send, with their names: the values of `features` in the order of the
+/// list, or all members.
 fn columns<'a>(
     features: Option<&'a [String]>,
     model_input: &'a str,
@@ -287,7 +288,7 @@ fn mlflow_body(features: Option<&[String]>, model_input: &str) -> Result<String,
 
 /// The only prediction in a reply of MLflow.
 fn mlflow_result(reply: &str) -> Result<&str, String> {
-    // Servers before MLflow 2 answer with the array alone.
+    // Servers of MLflow before version 2 answer with the array alone.
     let predictions = match reply.starts_with('[') {
         true => Some(reply),
         false => at_pointer(reply, "/predictions"),
