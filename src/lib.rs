@@ -20,6 +20,7 @@
 // Unit tests may block; stages may not. clippy.toml gives the reasons.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+mod compare;
 mod import;
 mod join;
 mod model;
