@@ -31,6 +31,7 @@ mod stream;
 mod train;
 mod wire;
 
+pub use compare::CompareArgs;
 pub use observe::archive::ArchiveArgs;
 pub use observe::es_sink::EsSinkArgs;
 pub use serve::decoy::DecoyArgs;

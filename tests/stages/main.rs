@@ -15,6 +15,7 @@ mod limit;
 mod archive;
 mod archive_damage;
 mod archive_pass;
+mod compare;
 mod conventions;
 mod es_sink;
 mod forms;

@@ -176,6 +176,12 @@ fn each_statistic_gives_the_answers_of_its_reference() {
     assert!(checked > 200, "{checked} cases");
 }
 
+#[test]
+fn the_mixture_gives_the_answers_of_confseq() {
+    let checked = check(&fs::read_to_string("fixtures/compare/sequences.ndjson").unwrap());
+    assert_eq!(checked, 144);
+}
+
 /// A small generator of random numbers from 0 to 1 (splitmix64).
 struct Random(u64);
 
