@@ -9,11 +9,10 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::compare::disagreements::DisagreementsArgs;
 use crate::compare::gates::Gate;
 use crate::compare::label_file::LabelSource;
-use crate::compare::legs::{ByLeg, ModelId, Roles};
+use crate::compare::source_args::{MoreModelArgs, SourceArgs};
 use crate::compare::tally::Question;
-use crate::compare::values::Equality;
 use crate::stage::cli::{RunArgs, VERSION, duration};
-use crate::stage::streams::{InputArgs, OutputArgs};
+use crate::stage::streams::OutputArgs;
 use crate::stage::usage;
 use crate::stream::address::Address;
 
@@ -31,7 +30,7 @@ use crate::stream::address::Address;
     after_help = "Examples:
   rv-compare --base dt@1 --candidate dt@2 -i decisions.archive
   rv-compare --base dt@1 --candidate dt@2 --scores old.ndjson new.ndjson --fail-if 'disagreement > 0.02'
-  rv-compare --base dt@1 --candidate lr@0 -i decisions.archive --labels truth.csv --format json"
+  rv-compare --base dt@1 --candidate lr@0 -i decisions.archive --labels truth.csv --html report.html"
 )]
 pub struct CompareArgs {
     #[command(flatten)]
@@ -48,6 +47,12 @@ pub struct CompareArgs {
     /// model input, and recorded scores are read without it
     #[arg(long, value_name = "POINTER", value_parser = pointer)]
     slice: Vec<String>,
+
+    /// Report how far the model inputs have drifted from those in FILE: requests,
+    /// decisions or scores, from a file, an archive or a pipe. FILE is read before the
+    /// records
+    #[arg(long, value_name = "FILE")]
+    pub(super) reference: Option<Address>,
 
     #[command(flatten)]
     pub(super) gates: GateArgs,
@@ -83,58 +88,6 @@ pub struct CompareArgs {
 pub enum CompareCommand {
     /// Write the requests about which the models disagree
     Disagreements(DisagreementsArgs),
-}
-
-/// The flags for both models and for the records.
-#[derive(Args, Clone, Debug)]
-pub struct SourceArgs {
-    /// The model that is the measure, such as dt@1; without a version, any version
-    #[arg(long, value_name = "MODEL", required = true)]
-    base: Option<ModelId>,
-
-    /// The model that may replace it
-    #[arg(long, value_name = "MODEL", required = true)]
-    candidate: Option<ModelId>,
-
-    /// Decisions, or scores of several models in one stream
-    #[command(flatten)]
-    pub(super) input: InputArgs,
-
-    /// Read recorded scores from these files or folders instead, one for each model or
-    /// for several. They are read in step, and joined by messageId
-    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = ["input", "follow"])]
-    pub(super) scores: Vec<Address>,
-
-    /// Two numbers are equal if they differ by at most X. Without this flag, numbers are
-    /// classes, and equal if their values are
-    #[arg(long, value_name = "X", value_parser = tolerance)]
-    tolerance: Option<f64>,
-
-    /// Compare a request when the records are DURATION past it, by the requests'
-    /// timestamps. A score that comes later is counted and not used
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration)]
-    pub(super) disorder: Duration,
-
-    /// Compare the oldest request as it is when more than N requests wait for scores
-    #[arg(long, value_name = "N", default_value = "1000000")]
-    pub(super) max_open: NonZeroU32,
-
-    /// Remember the ids of N requests, to count a repeated one once
-    #[arg(long, value_name = "N", default_value = "1000000")]
-    pub(super) remember: u32,
-}
-
-/// The flags for further models.
-#[derive(Args, Clone, Debug)]
-pub struct MoreModelArgs {
-    /// A second copy of the base under a name of its own. The candidate is then tested
-    /// against what the copy differs
-    #[arg(long, value_name = "MODEL")]
-    noise: Option<ModelId>,
-
-    /// A model that both are compared with, such as the canary
-    #[arg(long, value_name = "MODEL")]
-    ruler: Option<ModelId>,
 }
 
 /// The flags for labels.
@@ -204,48 +157,10 @@ pub enum WindowLength {
     Requests(u64),
 }
 
-fn tolerance(text: &str) -> Result<f64, String> {
-    let number: f64 = text.parse().map_err(|_| "is not a number".to_owned())?;
-    match number.is_finite() && number >= 0.0 {
-        true => Ok(number),
-        false => Err("is not a number from 0 up".to_owned()),
-    }
-}
-
 fn pointer(text: &str) -> Result<String, String> {
     match text.starts_with('/') {
         true => Ok(text.to_owned()),
         false => Err("is not a JSON pointer, which begins with /".to_owned()),
-    }
-}
-
-impl SourceArgs {
-    /// When two answers are equal.
-    pub fn equality(&self) -> Equality {
-        Equality {
-            tolerance: self.tolerance,
-        }
-    }
-
-    /// The models and their roles. Two roles of one model are refused.
-    pub fn roles(&self, more: Option<&MoreModelArgs>) -> Result<Roles> {
-        let models: ByLeg<Option<ModelId>> = [
-            self.base.clone(),
-            self.candidate.clone(),
-            more.and_then(|more| more.noise.clone()),
-            more.and_then(|more| more.ruler.clone()),
-        ];
-        let given: Vec<&ModelId> = models.iter().flatten().collect();
-        for (place, one) in given.iter().enumerate() {
-            for other in &given[place + 1..] {
-                if one.overlaps(other) {
-                    return Err(usage(format!(
-                        "{one} and {other} may be the same model; compare two names or versions"
-                    )));
-                }
-            }
-        }
-        Ok(Roles { models })
     }
 }
 
@@ -281,10 +196,11 @@ impl CompareArgs {
                 "--window and --window-records need --format ndjson, which has a line a window",
             ));
         }
-        if !self.slice.is_empty() && !self.source.scores.is_empty() {
+        let needs_input = !self.slice.is_empty() || self.reference.is_some();
+        if needs_input && !self.source.scores.is_empty() {
             return Err(usage(
-                "--slice needs the model input, and --scores are read without it: give decisions \
-                 with --input",
+                "--slice and --reference need the model input, and --scores are read without it: \
+                 give decisions with --input",
             ));
         }
         Ok(Question {

@@ -6,8 +6,10 @@ use anyhow::{Context, Result};
 
 use crate::compare::args::{CompareArgs, Format, WindowLength};
 use crate::compare::classes::Classes;
+use crate::compare::drifting::{drift, read_reference};
 use crate::compare::gates::{AnyTimeGate, Figure, Gate, Measure, Verdict, verdict};
 use crate::compare::html;
+use crate::compare::inputs::Inputs;
 use crate::compare::label_file::Labels;
 use crate::compare::legs::{Leg, Observation};
 use crate::compare::reader::Observer;
@@ -31,6 +33,8 @@ pub struct Comparing {
     total: Tally,
     trend: Trend,
     windows: Option<Windows>,
+    /// The inputs of the reference, and those that are compared.
+    inputs: Option<(Inputs, Inputs)>,
     gates: Vec<Gate>,
     /// The same gates, if they are read after every request.
     any_time: Option<Vec<AnyTimeGate>>,
@@ -53,11 +57,16 @@ impl Comparing {
                 labels.conflicting
             ));
         }
+        let inputs = match &args.reference {
+            Some(address) => Some((read_reference(address, stage)?, Inputs::default())),
+            None => None,
+        };
         let gates = args.gates.fail_if.clone();
         Ok(Comparing {
             format: args.format,
             html: args.html.clone(),
             labels,
+            inputs,
             classes: Classes::default(),
             total: Tally::new(&question),
             trend: Trend::default(),
@@ -155,6 +164,9 @@ impl Comparing {
         );
         report.records = Some(*counts);
         report.gates = self.gate_reports();
+        if let Some((reference, current)) = &self.inputs {
+            report.drift = drift(reference, current);
+        }
         report
     }
 }
@@ -211,6 +223,9 @@ impl Observer for Comparing {
     fn observe(&mut self, stage: &mut Stage, seen: &Observation, out: &mut Vec<u8>) -> Result<()> {
         if self.has_stopped {
             return Ok(());
+        }
+        if let (Some((_, inputs)), Some(model_input)) = (&mut self.inputs, seen.model_input) {
+            inputs.add(model_input);
         }
         let label = self.label(seen);
         let label = label.as_deref();

@@ -8,10 +8,10 @@ use std::num::NonZeroU32;
 use anyhow::Result;
 use clap::Args;
 
-use crate::compare::args::SourceArgs;
 use crate::compare::legs::{Leg, LegScore, Observation};
 use crate::compare::reader::{Observer, Reader};
 use crate::compare::report::RecordCounts;
+use crate::compare::source_args::SourceArgs;
 use crate::compare::values::Equality;
 use crate::stage::Stage;
 use crate::stage::stats::Snapshot;

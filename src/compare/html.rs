@@ -231,7 +231,8 @@ fn latency(report: &Report, out: &mut String) -> fmt::Result {
     match latency.difference {
         Some(mean) => writeln!(
             out,
-            "<p>The candidate needs {:.3} ms more on average ({:.3} to {:.3}).</p>",
+            "<p>On the same request, the candidate takes {:+.3} ms on average ({:+.3} to \
+             {:+.3}).</p>",
             mean.mean, mean.low, mean.high
         ),
         None => Ok(()),
@@ -264,6 +265,7 @@ fn confusion(confusion: &Confusion, out: &mut String) -> fmt::Result {
 }
 
 fn tables(report: &Report, out: &mut String) -> fmt::Result {
+    drifts(report, out)?;
     if !report.fields.is_empty() {
         table_head(
             out,
@@ -293,6 +295,33 @@ fn tables(report: &Report, out: &mut String) -> fmt::Result {
         out.write_str(TABLE_END)?;
     }
     Ok(())
+}
+
+fn drifts(report: &Report, out: &mut String) -> fmt::Result {
+    if report.drift.is_empty() {
+        return Ok(());
+    }
+    let columns = ["field", "PSI", "floor", "unseen", "missing", ""];
+    table_head(out, "Drift from the reference", &columns)?;
+    let shown = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |it| format!("{it:.4}"));
+    for drift in report.drift.iter().take(ROWS_MAX) {
+        let said = match drift.drifts {
+            true => "<span class=\"failed\">drifts</span>",
+            false => "",
+        };
+        row(
+            out,
+            &[
+                &html(&drift.field),
+                &shown(drift.psi),
+                &shown(drift.floor),
+                &shown(drift.unseen),
+                &shown(Some(drift.missing.current)),
+                said,
+            ],
+        )?;
+    }
+    out.write_str(TABLE_END)
 }
 
 #[cfg(test)]

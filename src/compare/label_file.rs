@@ -194,7 +194,7 @@ mod tests {
             ..Labels::default()
         };
         labels.add_row("a,1.0", (0, 1)).unwrap();
-        labels.add_row("\"b,x\" , \"yes, no\"", (0, 1)).unwrap();
+        labels.add_row("\"b,x\",\"yes, no\"", (0, 1)).unwrap();
         assert_eq!(labels.label("a", "2").unwrap(), "1");
         assert_eq!(labels.label("a", "\"2\"").unwrap(), "\"1.0\"");
         assert_eq!(labels.label("b,x", "2").unwrap(), "\"yes, no\"");

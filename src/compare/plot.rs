@@ -8,7 +8,7 @@ use crate::compare::trend::Step;
 
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 220.0;
-const LEFT: f64 = 52.0;
+const LEFT: f64 = 76.0;
 const BOTTOM: f64 = 24.0;
 const TOP: f64 = 10.0;
 

@@ -5,9 +5,9 @@ use std::time::Instant;
 
 use anyhow::Result;
 
-use crate::compare::args::SourceArgs;
 use crate::compare::legs::{ByLeg, Leg, LegScore, Observation, Roles};
 use crate::compare::report::RecordCounts;
+use crate::compare::source_args::SourceArgs;
 use crate::join::kept_score::KeptScore;
 use crate::join::merged_streams::{MergedStreams, Recorded};
 use crate::join::remembered_ids::RememberedIds;

@@ -129,6 +129,8 @@ pub struct Report {
     pub labels: Option<LabelReport>,
     /// The times of both.
     pub latency: LatencyReport,
+    /// The drift of the model inputs against the reference.
+    pub drift: Vec<Drift>,
     /// The fields of compound answers.
     pub fields: Vec<FieldReport>,
     /// The slices.
@@ -419,6 +421,49 @@ pub struct QuantileEnds {
     pub p90: Option<Ends>,
     /// Of the 99 % quantile.
     pub p99: Option<Ends>,
+}
+
+/// The drift of one field of the model input.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drift {
+    /// The name of the field.
+    pub field: String,
+    /// `number` or `category`.
+    pub kind: &'static str,
+    /// The share of inputs without the field.
+    pub missing: Missing,
+    /// The share of values outside of what the reference has seen.
+    pub unseen: Option<f64>,
+    /// The population stability index.
+    pub psi: Option<f64>,
+    /// The largest index of a window of the reference beside the whole reference.
+    pub floor: Option<f64>,
+    /// Whether the index is above the floor.
+    pub drifts: bool,
+    /// The Jensen-Shannon distance.
+    pub jensen_shannon: Option<f64>,
+    /// The test of Kolmogorov and Smirnov, for numbers.
+    pub kolmogorov_smirnov: Option<DriftTest>,
+}
+
+/// The share of inputs without a field.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Missing {
+    /// In the reference.
+    pub reference: f64,
+    /// In the requests that are compared.
+    pub current: f64,
+}
+
+/// A two-sample test.
+#[derive(Clone, Copy, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DriftTest {
+    /// The largest distance of the distribution functions.
+    pub statistic: f64,
+    /// The p-value.
+    pub p_value: f64,
 }
 
 /// One field of compound answers.

@@ -69,6 +69,7 @@ pub fn report(tally: &Tally, question: &Question, classes: &Classes, any_time: b
         ruler: roles.has(Leg::Ruler).then(|| ruler(tally, question)),
         labels: question.has_labels.then(|| labels(&tally.labels, classes)),
         latency: latency(&tally.speeds),
+        drift: Vec::new(),
         fields: fields(&tally.fields, roles.has(Leg::Noise), any_time),
         slices: slices(tally),
         gates: Vec::new(),

@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::compare::report::{
-    ClassReport, Confusion, FieldReport, LabelReport, LatencyReport, NoiseReport, Quantiles, Rate,
-    Report,
+    ClassReport, Confusion, Drift, FieldReport, LabelReport, LatencyReport, NoiseReport, Quantiles,
+    Rate, Report,
 };
 use crate::stage::report::escaped;
 
@@ -102,6 +102,7 @@ fn write_all(report: &Report, out: &mut String) -> std::fmt::Result {
     latency(&report.latency, out)?;
     classes(&report.classes, out)?;
     confusion(&report.confusion, out)?;
+    drifts(&report.drift, out)?;
     fields(&report.fields, out)?;
     slices(report, out)?;
     gates(report, out)
@@ -249,6 +250,30 @@ fn confusion(confusion: &Confusion, out: &mut String) -> std::fmt::Result {
         writeln!(out)?;
     }
     Ok(())
+}
+
+fn drifts(drifts: &[Drift], out: &mut String) -> std::fmt::Result {
+    if drifts.is_empty() {
+        return Ok(());
+    }
+    writeln!(
+        out,
+        "\ndrift from the reference     PSI       floor      unseen     missing"
+    )?;
+    let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |it| format!("{it:.4}"));
+    for drift in drifts.iter().take(ROWS_MAX) {
+        writeln!(
+            out,
+            "  {:<20}{:>10}{:>12}{:>12}{:>12}{}",
+            cell(&drift.field),
+            shown(drift.psi),
+            shown(drift.floor),
+            shown(drift.unseen),
+            shown(Some(drift.missing.current)),
+            if drift.drifts { "  drifts" } else { "" }
+        )?;
+    }
+    rest(out, drifts.len())
 }
 
 fn fields(fields: &[FieldReport], out: &mut String) -> std::fmt::Result {

@@ -544,6 +544,76 @@ fn a_difference_of_a_field_is_one_only_beyond_the_noise() {
 }
 
 #[test]
+fn inputs_that_have_drifted_are_found() {
+    let workdir = Workdir::new();
+    let recording = |shift: usize| {
+        let mut text = String::new();
+        for number in 0..2000 {
+            let x = number * 7919 % 1000 + shift;
+            let input = format!(r#"{{"x":{x},"region":"eu"}}"#);
+            let answers = [("dt", 1, Some("1")), ("dt", 2, Some("1"))];
+            let _ = writeln!(text, "{}", decision(number, &input, &answers));
+        }
+        text
+    };
+    workdir.write("before", recording(0));
+    workdir.write("same", recording(0));
+    workdir.write("moved", recording(400));
+    let drifts = |input: &str| -> Vec<(String, bool)> {
+        let found = report(&workdir, &["-i", input, "--reference", "before"]);
+        let fields = found["drift"].as_array().unwrap();
+        let drifts = fields.iter().map(|it| it["drifts"].as_bool().unwrap());
+        let names = fields
+            .iter()
+            .map(|it| it["field"].as_str().unwrap().to_owned());
+        names.zip(drifts).collect()
+    };
+    let (region, x) = ("region".to_owned(), "x".to_owned());
+    assert_eq!(
+        drifts("same"),
+        [(region.clone(), false), (x.clone(), false)]
+    );
+    assert_eq!(drifts("moved"), [(region, false), (x, true)]);
+}
+
+#[test]
+fn the_page_stands_alone_and_shows_no_text_as_markup() {
+    let workdir = Workdir::new();
+    let evil = r#""<script>alert(1)</script>""#;
+    let mut text = String::new();
+    for number in 0..20 {
+        let input = format!(r#"{{"region":{evil}}}"#);
+        let answers = [("dt", 1, Some(evil)), ("dt", 2, Some("\"b\""))];
+        let _ = writeln!(text, "{}", decision(number, &input, &answers));
+    }
+    workdir.write("decisions", text);
+    let run = workdir
+        .run("rv-compare")
+        .args(MODELS)
+        .args(["-i", "decisions"]);
+    run.args(["--slice", "/region", "--html", "page.html"])
+        .succeeds();
+    let page = workdir.read("page.html");
+    assert!(page.starts_with("<!doctype html>") && page.contains("</html>"));
+    assert!(page.contains("Agreement over time") && page.contains("<svg"));
+    for outside in ["<script", "http://", "https://", "<link", "@import", "src="] {
+        assert!(!page.contains(outside), "{outside}");
+    }
+    assert!(page.contains("&lt;script&gt;"), "{page}");
+    let run = workdir
+        .run("rv-compare")
+        .args(MODELS)
+        .args(["-i", "decisions"]);
+    let found = run.args(["--html", "no/such/folder/page.html"]).exits(3);
+    assert!(
+        found
+            .stderr
+            .contains("no/such/folder/page.html: cannot write"),
+        "{found}"
+    );
+}
+
+#[test]
 fn disagreements_are_written_for_somebody_to_label() {
     let workdir = Workdir::new();
     workdir.write("decisions", thousand());

@@ -60,11 +60,6 @@ impl Calibration {
         self.count += 1;
     }
 
-    /// The number of results.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
     /// The Brier score of "the result is right" (scikit-learn `brier_score_loss`).
     pub fn brier(&self) -> Option<f64> {
         (self.count > 0).then(|| self.squares / self.count as f64)

@@ -20,11 +20,6 @@ impl Moments {
         self.squares += change * (value - self.mean);
     }
 
-    /// The number of numbers.
-    pub fn count(&self) -> u64 {
-        self.count
-    }
-
     /// The mean; `None` without a number.
     pub fn mean(&self) -> Option<f64> {
         (self.count > 0).then_some(self.mean)
