@@ -11,6 +11,7 @@ mod comparing;
 mod disagreements;
 mod drifting;
 mod fields;
+mod figures;
 mod gates;
 mod html;
 mod inputs;
