@@ -238,7 +238,7 @@ impl Observer for Comparing {
         self.read_gates(stage);
         if let Some(mut windows) = self.windows.take() {
             let closed = windows.add(seen, label, &self.question, &mut self.classes);
-            for tally in closed {
+            if let Some(tally) = closed {
                 windows.write(&tally, self.window_parts(), out)?;
             }
             self.windows = Some(windows);
@@ -271,7 +271,7 @@ impl Observer for Comparing {
             }
         }
         if let Some(path) = &self.html {
-            let page = html::page(&report, self.trend.steps());
+            let page = html::page(&report, &self.trend.steps());
             fs::write(path, page).with_context(|| format!("{path}: cannot write"))?;
         }
         Ok(())

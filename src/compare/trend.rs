@@ -5,6 +5,9 @@ use crate::wire::micros::Micros;
 /// The largest number of steps. When there are more, neighbours are merged.
 const STEPS_MAX: usize = 200;
 
+/// The least number of pairs of a step that is shown.
+const PLOTTED_MIN: u64 = 20;
+
 /// Some requests in a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Step {
@@ -64,9 +67,26 @@ impl Trend {
         self.length *= 2;
     }
 
-    /// The steps in their order.
-    pub fn steps(&self) -> &[Step] {
-        &self.steps
+    /// The steps in their order, each with enough pairs for a rate.
+    pub fn steps(&self) -> Vec<Step> {
+        let mut steps: Vec<Step> = Vec::new();
+        for step in &self.steps {
+            match steps.last_mut() {
+                Some(last) if last.pairs < PLOTTED_MIN => {
+                    last.pairs += step.pairs;
+                    last.same += step.same;
+                }
+                _ => steps.push(*step),
+            }
+        }
+        // The rest of the input may have too few.
+        if let Some(last) = steps.pop_if(|last| last.pairs < PLOTTED_MIN)
+            && let Some(before) = steps.last_mut()
+        {
+            before.pairs += last.pairs;
+            before.same += last.same;
+        }
+        steps
     }
 }
 
@@ -84,6 +104,13 @@ mod tests {
         assert!(steps.len() <= STEPS_MAX && steps.len() > STEPS_MAX / 4);
         assert_eq!(steps.iter().map(|step| step.pairs).sum::<u64>(), 100_000);
         assert_eq!(steps.iter().map(|step| step.same).sum::<u64>(), 33_334);
+        // Few pairs make few steps.
+        let mut short = Trend::default();
+        for number in 0..50 {
+            short.add(number != 45, None);
+        }
+        let pairs: Vec<_> = short.steps().iter().map(|it| (it.pairs, it.same)).collect();
+        assert_eq!(pairs, [(20, 20), (30, 29)]);
         assert_eq!(steps[1].from, Some(Micros(steps[0].pairs as i64)));
     }
 }

@@ -581,7 +581,7 @@ fn the_page_stands_alone_and_shows_no_text_as_markup() {
     let workdir = Workdir::new();
     let evil = r#""<script>alert(1)</script>""#;
     let mut text = String::new();
-    for number in 0..20 {
+    for number in 0..100 {
         let input = format!(r#"{{"region":{evil}}}"#);
         let answers = [("dt", 1, Some(evil)), ("dt", 2, Some("\"b\""))];
         let _ = writeln!(text, "{}", decision(number, &input, &answers));
