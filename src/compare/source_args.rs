@@ -48,7 +48,7 @@ pub struct SourceArgs {
     pub max_open: NonZeroU32,
 
     /// Remember the ids of N requests, to count a repeated one once
-    #[arg(long, value_name = "N", default_value = "1000000")]
+    #[arg(long, value_name = "N", default_value = "100000")]
     pub remember: u32,
 }
 
