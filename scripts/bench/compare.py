@@ -1,7 +1,9 @@
 """Compares two models by the decisions in a file, with orjson, pandas, scipy, statsmodels
 and scikit-learn: the same figures as rv-compare.
 
-    compare.py DECISIONS dt 1 lr 0
+    compare.py DECISIONS dt 1 lr 0 [orjson|pandas]
+
+The last argument tells what reads the file.
 """
 
 import sys
@@ -16,16 +18,25 @@ from statsmodels.stats.proportion import proportion_confint
 
 path, legs = sys.argv[1], [(sys.argv[2], int(sys.argv[3])), (sys.argv[4], int(sys.argv[5]))]
 rows = []
-with open(path, "rb") as decisions:
-    for line in decisions:
-        record = orjson.loads(line)
-        row = [record["messageId"], None, None, None, None]
-        for candidate in record["candidates"]:
-            for place, leg in enumerate(legs):
-                if (candidate["modelName"], candidate["modelVersion"]) == leg:
-                    row[1 + 2 * place] = candidate.get("result", {}).get("result")
-                    row[2 + 2 * place] = candidate["arrivedAfter"]
-        rows.append(row)
+
+
+def records():
+    if sys.argv[6:] == ["pandas"]:
+        frame = pd.read_json(path, lines=True)[["messageId", "candidates"]]
+        yield from frame.to_dict("records")
+        return
+    with open(path, "rb") as decisions:
+        yield from map(orjson.loads, decisions)
+
+
+for record in records():
+    row = [record["messageId"], None, None, None, None]
+    for candidate in record["candidates"]:
+        for place, leg in enumerate(legs):
+            if (candidate["modelName"], candidate["modelVersion"]) == leg:
+                row[1 + 2 * place] = candidate.get("result", {}).get("result")
+                row[2 + 2 * place] = candidate["arrivedAfter"]
+    rows.append(row)
 frame = pd.DataFrame(rows, columns=["id", "base", "baseAfter", "candidate", "candidateAfter"])
 frame = frame.drop_duplicates("id")
 pairs = frame.dropna(subset=["base", "candidate"])

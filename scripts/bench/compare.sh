@@ -10,7 +10,8 @@ rv-rendezvous --replay --requests requests --scores dt.scores lr.scores --quiet 
   --prefer dt@1,lr@0 --deadline 100ms --decisions decisions > /dev/null
 compare \
   'rv-compare' 'rv-compare --base dt@1 --candidate lr@0 --quiet -i decisions' \
-  'orjson, pandas, scipy' "python $here/scripts/bench/compare.py decisions dt 1 lr 0"
+  'orjson, pandas, scipy' "python $here/scripts/bench/compare.py decisions dt 1 lr 0 orjson" \
+  'pandas, scipy' "python $here/scripts/bench/compare.py decisions dt 1 lr 0 pandas"
 echo '== the same from the scores of both models'
 compare \
   'cat of the same bytes' 'cat dt.scores lr.scores | cat' \
