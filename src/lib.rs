@@ -20,6 +20,7 @@
 // Unit tests may block; stages may not. clippy.toml gives the reasons.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+mod compare;
 mod import;
 mod join;
 mod model;
@@ -30,6 +31,7 @@ mod stream;
 mod train;
 mod wire;
 
+pub use compare::CompareArgs;
 pub use observe::archive::ArchiveArgs;
 pub use observe::es_sink::EsSinkArgs;
 pub use serve::decoy::DecoyArgs;

@@ -26,9 +26,17 @@ impl MergedStreams {
         stage: &mut Stage,
     ) -> Result<MergedStreams> {
         let mut streams = vec![RecordedStream::open(requests, RecordKind::Requests, stage)?];
-        for address in scores {
-            streams.push(RecordedStream::open(address, RecordKind::Scores, stage)?);
-        }
+        streams.extend(open_scores(scores, stage)?);
+        MergedStreams::of(streams, stage)
+    }
+
+    /// Like [`open`](MergedStreams::open), for scores without their requests.
+    pub fn open_scores(scores: &[Address], stage: &mut Stage) -> Result<MergedStreams> {
+        let streams = open_scores(scores, stage)?;
+        MergedStreams::of(streams, stage)
+    }
+
+    fn of(mut streams: Vec<RecordedStream>, stage: &mut Stage) -> Result<MergedStreams> {
         if streams.iter().filter(|stream| stream.is_pipe()).count() > 1 {
             return Err(usage(
                 "recordings are read in step, and two pipes that one program fills would block \
@@ -63,4 +71,9 @@ impl MergedStreams {
         self.taken = times.min().map(|(_, index)| index);
         Ok(self.taken.and_then(|index| self.streams[index].take()))
     }
+}
+
+fn open_scores(scores: &[Address], stage: &Stage) -> Result<Vec<RecordedStream>> {
+    let open = |address| RecordedStream::open(address, RecordKind::Scores, stage);
+    scores.iter().map(open).collect()
 }

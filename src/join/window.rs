@@ -83,6 +83,11 @@ impl<R, S> JoinWindow<R, S> {
         Some((&mut opened.request, early))
     }
 
+    /// The number of open requests.
+    pub fn len(&self) -> usize {
+        self.open.len()
+    }
+
     /// The open request with this id.
     pub fn find(&mut self, id: &RequestId) -> Option<&mut R> {
         let number = self.numbers.get(id)?;

@@ -58,6 +58,18 @@ pub trait Filter {
         Ok(())
     }
 
+    /// Whether the stage has done its work, although the input has not ended. The loop
+    /// then reads only to the end of the current line.
+    fn is_satisfied(&self) -> bool {
+        false
+    }
+
+    /// Called once, when all lines have been worked on and no more will be read. Appends
+    /// the last output to `out`.
+    fn conclude(&mut self, _stage: &mut Stage, _out: &mut Vec<u8>) -> Result<()> {
+        Ok(())
+    }
+
     /// Called when the input has ended or the program is to stop. The output is already
     /// closed.
     fn finish(&mut self, _stage: &mut Stage) -> Result<()> {
@@ -213,6 +225,7 @@ impl<F: Filter> Filtering<'_, F> {
                 self.stopped.get_or_insert(stop);
                 self.cursor.stop_at_line_end();
             }
+            None if self.filter.is_satisfied() => self.cursor.stop_at_line_end(),
             None => {}
         }
         if !self.cursor.is_done()
@@ -301,6 +314,7 @@ impl<F: Filter> Filtering<'_, F> {
     fn finish(&mut self, stage: &mut Stage) -> Result<()> {
         self.finish_background(stage)?;
         self.filter.before_wait(stage)?;
+        self.filter.conclude(stage, &mut self.out)?;
         // The output closes first, because `finish` may take long and the reader need
         // not wait for it.
         stage.write_all(&mut self.output, &mut self.out)?;

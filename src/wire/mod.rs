@@ -1,5 +1,6 @@
 //! The data that the stages exchange: lines, and the records in them.
 
+pub mod answer;
 pub mod decision;
 pub mod lines;
 pub mod message;

@@ -304,7 +304,8 @@ impl<'a> Score<'a> {
         }
     }
 
-    fn read(record: &Record<'a>) -> Result<Score<'a>, Reject> {
+    /// Reads a score from its record. The error describes the fault.
+    pub fn read(record: &Record<'a>) -> Result<Score<'a>, Reject> {
         let message_id = record.message_id()?;
         let (field, raw) = match (record.get(Field::Result), record.get(Field::Error)) {
             (Some(result), None) => (Field::Result, result),

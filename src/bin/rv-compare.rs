@@ -1,0 +1,5 @@
+//! Compares two models on the same requests.
+
+fn main() -> std::process::ExitCode {
+    rv::main::<rv::CompareArgs>()
+}

@@ -1,0 +1,398 @@
+//! Reads decisions and scores, and hands over each request once, with what each model
+//! answered.
+
+use std::time::Instant;
+
+use anyhow::Result;
+
+use crate::compare::legs::{ByLeg, Leg, LegScore, Observation, Roles};
+use crate::compare::report::RecordCounts;
+use crate::compare::source_args::SourceArgs;
+use crate::join::kept_score::KeptScore;
+use crate::join::merged_streams::{MergedStreams, Recorded};
+use crate::join::remembered_ids::RememberedIds;
+use crate::join::request_id::{RECORDING_SEED, RequestId, hash_id};
+use crate::join::window::{END_OF_STREAM, JoinWindow};
+use crate::stage::Stage;
+use crate::stage::filter::{self, Filter};
+use crate::stage::stats::Snapshot;
+use crate::stage::streams::{OutputArgs, Streams, refuse_same_file};
+use crate::stream::output::Output;
+use crate::wire::decision::{Candidate, candidates_of};
+use crate::wire::lines::Line;
+use crate::wire::message::{Field, Outcome, Record, Score};
+use crate::wire::micros::Micros;
+use crate::wire::object::value_of;
+use crate::wire::reject::Reject;
+
+/// Output of recorded streams is written when it has this many bytes.
+const WRITE_BYTES: usize = 256 * 1024;
+
+/// What is done with the requests.
+pub trait Observer {
+    /// Takes a request. Appends output to `out`.
+    fn observe(&mut self, stage: &mut Stage, seen: &Observation, out: &mut Vec<u8>) -> Result<()>;
+
+    /// Whether no further request is wanted.
+    fn is_satisfied(&self) -> bool {
+        false
+    }
+
+    /// Called at the end. Appends the last output to `out`.
+    fn conclude(
+        &mut self,
+        stage: &mut Stage,
+        counts: &RecordCounts,
+        out: &mut Vec<u8>,
+    ) -> Result<()>;
+
+    /// Adds its own counts.
+    fn snapshot(&self, snapshot: Snapshot) -> Snapshot;
+}
+
+/// A score that waits for the scores of other models.
+#[derive(Clone, Debug)]
+struct HeldScore {
+    score: KeptScore,
+    after: Option<Micros>,
+}
+
+/// A request that waits for scores.
+#[derive(Clone, Debug)]
+struct OpenRequest {
+    id: RequestId,
+    time: Option<Micros>,
+    scores: ByLeg<Option<HeldScore>>,
+}
+
+/// Reads records for an observer.
+pub struct Reader<O> {
+    observer: O,
+    roles: Roles,
+    counts: RecordCounts,
+    /// The ids of the decisions that were seen.
+    seen: RememberedIds,
+    waiting: JoinWindow<OpenRequest, ()>,
+    open_max: usize,
+    /// The time of the last score.
+    last: Micros,
+    /// The lines that were rejected before the first record, such as labels.
+    rejected_before: u64,
+}
+
+impl<O: Observer> Reader<O> {
+    /// Starts without a record.
+    pub fn new(args: &SourceArgs, roles: Roles, observer: O, stage: &Stage) -> Reader<O> {
+        Reader {
+            observer,
+            roles,
+            counts: RecordCounts::default(),
+            seen: RememberedIds::new(args.remember as usize, RECORDING_SEED),
+            waiting: JoinWindow::new(Micros::from_duration(args.disorder), args.remember as usize),
+            open_max: args.max_open.get() as usize,
+            last: Micros(0),
+            rejected_before: stage.report.rejected(),
+        }
+    }
+
+    /// Reads all records, and writes what the observer writes.
+    pub fn run(mut self, args: &SourceArgs, output: &OutputArgs, stage: &mut Stage) -> Result<()> {
+        if args.scores.is_empty() {
+            let streams = Streams::open(&args.input, output)?;
+            return filter::run(stage, streams, &mut self);
+        }
+        for address in &args.scores {
+            refuse_same_file(address, &output.output)?;
+        }
+        let mut to = Output::open(&output.output)?;
+        let mut out = match output.resume {
+            true => b"\n".to_vec(),
+            false => Vec::new(),
+        };
+        let mut records = MergedStreams::open_scores(&args.scores, stage)?;
+        loop {
+            if records.may_wait() || out.len() >= WRITE_BYTES {
+                stage.write_all(&mut to, &mut out)?;
+            }
+            if stage.stats.due().is_some_and(|due| due <= Instant::now()) {
+                stage.show_stats(|stage| self.snapshot(stage));
+            }
+            if self.observer.is_satisfied() {
+                break;
+            }
+            let Some(next) = records.next(stage)? else {
+                break;
+            };
+            self.counts.valid += 1;
+            if let Recorded::Score(score) = next.record {
+                // A score without a time counts as one that came at once.
+                let after = (score.at.0 > 0).then_some(score.at);
+                let held = HeldScore { score, after };
+                self.take_score(next.id, Some(next.time), held, stage, &mut out)?;
+            }
+        }
+        self.finish_output(stage, &mut out)?;
+        stage.report.flush()?;
+        stage.write_all(&mut to, &mut out)?;
+        stage.close(&mut to)?;
+        let snapshot = self.snapshot(stage);
+        stage.final_stats(&snapshot);
+        Ok(())
+    }
+
+    /// Compares the requests that still wait, and lets the observer conclude.
+    fn finish_output(&mut self, stage: &mut Stage, out: &mut Vec<u8>) -> Result<()> {
+        self.close_passed(END_OF_STREAM, stage, out)?;
+        let counts = self.counts(stage);
+        self.observer.conclude(stage, &counts, out)
+    }
+
+    fn counts(&self, stage: &Stage) -> RecordCounts {
+        let counts = self.counts;
+        let rejected = stage.report.rejected() - self.rejected_before;
+        RecordCounts {
+            read: counts.valid + rejected,
+            rejected,
+            ..counts
+        }
+    }
+
+    fn take_record(
+        &mut self,
+        bytes: &[u8],
+        stage: &mut Stage,
+        out: &mut Vec<u8>,
+    ) -> Result<Option<Reject>> {
+        let record = match Record::parse(bytes) {
+            Ok(record) => record,
+            Err(reject) => return Ok(Some(reject)),
+        };
+        let taken = match record.get(Field::Candidates) {
+            Some(_) => self.take_decision(&record, stage, out)?,
+            None => match Score::read(&record) {
+                Ok(score) => {
+                    self.take_live_score(&score, stage, out)?;
+                    Ok(())
+                }
+                Err(reject) => Err(reject),
+            },
+        };
+        Ok(taken.err())
+    }
+
+    fn take_decision(
+        &mut self,
+        record: &Record,
+        stage: &mut Stage,
+        out: &mut Vec<u8>,
+    ) -> Result<Result<(), Reject>> {
+        let read = read_decision(record, &self.roles);
+        let (id, time, scores, strangers, repeated) = match read {
+            Ok(read) => read,
+            Err(reject) => return Ok(Err(reject)),
+        };
+        if self.seen.contains(&id) {
+            self.counts.repeated += 1;
+            return Ok(Ok(()));
+        }
+        self.seen.insert(&id);
+        self.counts.decisions += 1;
+        self.counts.other_models += strangers;
+        self.counts.repeated_scores += repeated;
+        let answered = record.get(Field::ModelResult);
+        let seen = Observation {
+            message_id: &id,
+            time: Some(time),
+            model_input: record.get(Field::ModelInput),
+            answered: answered.and_then(|it| value_of(it, "result")),
+            scores,
+        };
+        self.observer.observe(stage, &seen, out)?;
+        Ok(Ok(()))
+    }
+
+    fn take_live_score(
+        &mut self,
+        score: &Score,
+        stage: &mut Stage,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let id = RequestId {
+            hash: hash_id(&score.message_id, RECORDING_SEED),
+            text: (&*score.message_id).into(),
+        };
+        let after = score.elapsed.and_then(Micros::parse_millis);
+        let held = HeldScore {
+            score: KeptScore::of(score, after.unwrap_or(Micros(0))),
+            after,
+        };
+        self.take_score(id, score.timestamp, held, stage, out)
+    }
+
+    fn take_score(
+        &mut self,
+        id: RequestId,
+        time: Option<Micros>,
+        held: HeldScore,
+        stage: &mut Stage,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let time_or_last = time.filter(|time| time.0 > i64::MIN).unwrap_or(self.last);
+        self.last = time_or_last;
+        let score = &held.score;
+        let Some(leg) = self.roles.leg_of(&score.model_name, score.model_version) else {
+            self.counts.other_models += 1;
+            return Ok(());
+        };
+        self.close_passed(time_or_last, stage, out)?;
+        if let Some(open) = self.waiting.find(&id) {
+            let place = &mut open.scores[leg as usize];
+            if place.is_some() {
+                self.counts.repeated += 1;
+            } else {
+                *place = Some(held);
+                self.counts.scores += 1;
+            }
+            return Ok(());
+        }
+        let opened = self.waiting.open(time_or_last, id.clone(), |_| {
+            let mut scores: ByLeg<Option<HeldScore>> = [None, None, None, None];
+            scores[leg as usize] = Some(held);
+            OpenRequest { id, time, scores }
+        });
+        match opened {
+            Some(_) => self.counts.scores += 1,
+            None => self.counts.after_close += 1,
+        }
+        if self.waiting.len() > self.open_max {
+            self.close_oldest(stage, out)?;
+        }
+        Ok(())
+    }
+
+    fn close_passed(&mut self, time: Micros, stage: &mut Stage, out: &mut Vec<u8>) -> Result<()> {
+        while self.waiting.passed(time).is_some() {
+            self.close_oldest(stage, out)?;
+        }
+        Ok(())
+    }
+
+    fn close_oldest(&mut self, stage: &mut Stage, out: &mut Vec<u8>) -> Result<()> {
+        if let Some(open) = self.waiting.passed(END_OF_STREAM) {
+            let mut scores: ByLeg<Option<LegScore>> = [None; Leg::ALL.len()];
+            for (place, held) in scores.iter_mut().zip(&open.scores) {
+                *place = held.as_ref().map(|held| LegScore {
+                    failed: held.score.failed,
+                    late: false,
+                    after: held.after,
+                    outcome: &held.score.outcome,
+                });
+            }
+            let seen = Observation {
+                message_id: &open.id.text,
+                time: open.time.filter(|time| time.0 > i64::MIN),
+                model_input: None,
+                answered: None,
+                scores,
+            };
+            self.observer.observe(stage, &seen, out)?;
+        }
+        self.waiting.close_oldest();
+        Ok(())
+    }
+}
+
+/// The id, the time, and the scores of a decision; the numbers of scores of other models
+/// and of further scores of a model.
+type ReadDecision<'a> = (
+    std::borrow::Cow<'a, str>,
+    Micros,
+    ByLeg<Option<LegScore<'a>>>,
+    u64,
+    u64,
+);
+
+fn read_decision<'a>(record: &Record<'a>, roles: &Roles) -> Result<ReadDecision<'a>, Reject> {
+    let id = record.message_id()?;
+    let time = record.timestamp()?;
+    let mut scores: ByLeg<Option<LegScore>> = [None; Leg::ALL.len()];
+    let (mut strangers, mut repeated) = (0, 0);
+    for (number, candidate) in candidates_of(record)?.enumerate() {
+        let read = candidate.and_then(|candidate| read_candidate(&candidate, roles));
+        let read = read.map_err(|fault| Reject::Field(format!("candidate {number}: {fault}")))?;
+        match read {
+            None => strangers += 1,
+            Some((leg, _)) if scores[leg as usize].is_some() => repeated += 1,
+            Some((leg, score)) => scores[leg as usize] = Some(score),
+        }
+    }
+    Ok((id, time, scores, strangers, repeated))
+}
+
+/// The leg and the score of a candidate; `None` for a model that is not compared.
+fn read_candidate<'a>(
+    candidate: &Candidate<'a>,
+    roles: &Roles,
+) -> Result<Option<(Leg, LegScore<'a>)>, String> {
+    let name = candidate.model_name()?;
+    let Some(leg) = roles.leg_of(&name, candidate.model_version()?) else {
+        return Ok(None);
+    };
+    let (failed, outcome) = match candidate.outcome()? {
+        Outcome::Result(text) => (false, text),
+        Outcome::Error(text) => (true, text),
+    };
+    let score = LegScore {
+        failed,
+        late: candidate.fate().is_ok_and(|fate| fate == "late"),
+        after: candidate.arrived_after().ok(),
+        outcome,
+    };
+    Ok(Some((leg, score)))
+}
+
+impl<O: Observer> Filter for Reader<O> {
+    fn line(
+        &mut self,
+        stage: &mut Stage,
+        input: &str,
+        line: &Line,
+        out: &mut Vec<u8>,
+    ) -> Result<()> {
+        let rejected = match line.record() {
+            Ok(None) => return Ok(()),
+            Ok(Some(_)) if self.observer.is_satisfied() => return Ok(()),
+            Ok(Some(bytes)) => self.take_record(bytes, stage, out)?,
+            Err(reject) => Some(reject),
+        };
+        match rejected {
+            Some(reject) => stage.report.reject(input, line, &reject),
+            None => {
+                self.counts.valid += 1;
+                Ok(())
+            }
+        }
+    }
+
+    fn is_satisfied(&self) -> bool {
+        self.observer.is_satisfied()
+    }
+
+    fn conclude(&mut self, stage: &mut Stage, out: &mut Vec<u8>) -> Result<()> {
+        self.finish_output(stage, out)
+    }
+
+    fn snapshot(&self, stage: &Stage) -> Snapshot {
+        let counts = self.counts(stage);
+        let snapshot = Snapshot::default()
+            .count("in", counts.read)
+            .count("decisions", counts.decisions)
+            .count("scores", counts.scores)
+            .count("otherModels", counts.other_models)
+            .count("repeated", counts.repeated)
+            .count("afterClose", counts.after_close)
+            .rejected(&stage.report)
+            .gauge("open", self.waiting.len() as u64);
+        self.observer.snapshot(snapshot)
+    }
+}
