@@ -20,6 +20,7 @@ use crate::stage::streams::{OutputArgs, Streams, refuse_same_file};
 use crate::stream::output::Output;
 use crate::wire::decision::{Candidate, candidates_of};
 use crate::wire::lines::Line;
+use crate::wire::message::OutcomeKind;
 use crate::wire::message::{Field, Outcome, Record, Score};
 use crate::wire::micros::Micros;
 use crate::wire::object::value_of;
@@ -282,7 +283,7 @@ impl<O: Observer> Reader<O> {
             let mut scores: ByLeg<Option<LegScore>> = [None; Leg::ALL.len()];
             for (place, held) in scores.iter_mut().zip(&open.scores) {
                 *place = held.as_ref().map(|held| LegScore {
-                    failed: held.score.failed,
+                    failed: held.score.kind != OutcomeKind::Result,
                     late: false,
                     after: held.after,
                     outcome: &held.score.outcome,
