@@ -23,6 +23,7 @@ use crate::serve::request::http::connection::ClientConnection;
 use crate::serve::request::http::connections::{ConnectionSlot, Connections};
 use crate::serve::request::http::parse_error::HEADERS_BYTES_MAX;
 use crate::serve::request::http::reports::Reports;
+use crate::serve::request::http::socket::Socket;
 
 /// The number of connections that may wait in the kernel until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -98,13 +99,16 @@ async fn serve<Handler, Answering>(
     Answering: Future<Output = HttpAnswer>,
 {
     let _ = stream.set_nodelay(true);
-    let client_stream = ClientStream::new(stream, Rc::clone(&slot.connection));
+    let socket = Socket::new(stream);
+    let client_stream = ClientStream::new(socket.clone(), Rc::clone(&slot.connection));
     let service = service_fn(|request| {
         let answering = answer(Rc::clone(&slot.connection), request);
         async move { Ok::<_, Infallible>(answering.await) }
     });
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
+        // A client that has shut its writing side still gets its answer.
+        .half_close(true)
         // `Connections` times out all connections of a listener.
         .header_read_timeout(None)
         // Answers are short, so it is cheaper to send one buffer than two.
@@ -115,7 +119,10 @@ async fn serve<Handler, Answering>(
         .max_buf_size(HEADERS_BYTES_MAX)
         .serve_connection(TokioIo::new(client_stream), service);
     // Other errors are not reported: the client has closed the connection.
-    let is_parse_error = http.await.is_err_and(|error| error.is_parse());
+    let is_parse_error = tokio::select! {
+        ended = http => ended.is_err_and(|error| error.is_parse()),
+        () = socket.reset() => false,
+    };
     if is_parse_error || slot.connection.is_malformed() {
         slot.count_malformed();
         reports.note_count();

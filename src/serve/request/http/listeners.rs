@@ -9,13 +9,13 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_local};
 
-use crate::serve::request::args::HttpOptions;
 use crate::serve::request::http::admin::{self, AdminService};
 use crate::serve::request::http::calls::CallService;
 use crate::serve::request::http::connections::Connections;
 use crate::serve::request::http::front_end::FrontEnd;
 use crate::serve::request::http::listener::{accept, bind};
 use crate::serve::request::http::openapi::{AdminDescription, ServiceDescription};
+use crate::serve::request::http_args::HttpOptions;
 use crate::serve::request::required_fields::RequiredFields;
 use crate::stage::Stage;
 
