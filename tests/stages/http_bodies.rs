@@ -78,7 +78,7 @@ fn an_error_in_a_body_has_its_line_and_byte() {
     assert_eq!(reply.status, 400);
     assert_eq!(
         reply.json()["error"],
-        "not JSON: trailing comma at line 4, byte 27"
+        "not JSON: key must be a string at line 4, byte 27"
     );
 }
 

@@ -26,6 +26,7 @@ mod http_bodies;
 mod http_load;
 mod http_plain;
 mod http_sites;
+mod http_tables;
 mod pipelines;
 mod readme;
 mod records;

@@ -1,5 +1,6 @@
 //! The flags of the HTTP front end and their checks.
 
+use std::collections::HashSet;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
@@ -54,6 +55,24 @@ pub struct HttpArgs {
     /// /predict, which then has this form
     #[arg(long, value_name = "PATH", requires = "listen", value_parser = path)]
     plain: Option<String>,
+
+    /// Serve the model by this name in the Open Inference Protocol, under
+    /// /v2/models/NAME
+    #[arg(long, value_name = "NAME", default_value = "default", requires = "listen",
+        value_parser = served_name)]
+    served_name: String,
+
+    /// The names of a tensor's columns, in their order. In the Open Inference Protocol,
+    /// each row of a single tensor of shape [N, F] then becomes an object with these F
+    /// names, instead of an array. Without this flag, the names are the features of
+    /// --model, if it is given
+    #[arg(
+        long,
+        value_name = "NAME,...",
+        value_delimiter = ',',
+        requires = "listen"
+    )]
+    columns: Option<Vec<String>>,
 
     /// Take the message id from this header if a call has it. Each call must have a
     /// unique id, because the rendezvous answers each id once. The same call with the
@@ -140,6 +159,10 @@ pub struct HttpOptions {
     pub id_header: Option<IdHeader>,
     /// The path whose calls get the result alone.
     pub plain: Option<String>,
+    /// The name of the model in the Open Inference Protocol.
+    pub served_name: String,
+    /// The names of a tensor's columns, if `--columns` is given.
+    pub columns: Option<Vec<String>>,
     /// The memory for remembered answers in bytes, and the least number of ids that are
     /// remembered.
     pub remembered: (usize, usize),
@@ -173,6 +196,11 @@ impl HttpArgs {
         answer_timeout: Duration,
         remembered_ids: usize,
     ) -> Result<HttpOptions> {
+        let names = self.columns.iter().flatten();
+        let distinct: HashSet<&String> = names.clone().collect();
+        if distinct.len() != names.clone().count() || names.clone().any(String::is_empty) {
+            return Err(usage("--columns: a name is empty or occurs twice"));
+        }
         let listen = self.checked_address("--listen", listen)?;
         let admin = self.admin.as_deref();
         let admin = admin.map(|admin| self.checked_address("--admin", admin));
@@ -185,6 +213,8 @@ impl HttpArgs {
             answer_timeout,
             id_header: self.id_header.map(id_header).transpose()?,
             plain: self.plain,
+            served_name: self.served_name,
+            columns: self.columns,
             remembered: (bytes(self.remember_answers), remembered_ids),
             begins_trace: self.trace,
             bodies: BodyLimits {
@@ -239,5 +269,13 @@ fn path(text: &str) -> Result<String, String> {
     match uri {
         Some(uri) if text.starts_with('/') && uri.path() == text => Ok(text.to_owned()),
         _ => Err("a path begins with `/` and has no query, as in /classify".to_owned()),
+    }
+}
+
+fn served_name(text: &str) -> Result<String, String> {
+    let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
+    match !text.is_empty() && text.bytes().all(is_plain) {
+        true => Ok(text.to_owned()),
+        false => Err("a name has letters, digits, `-`, `_`, `.` and `~`".to_owned()),
     }
 }

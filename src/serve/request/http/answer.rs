@@ -250,6 +250,25 @@ fn version_of(record: &Record) -> Option<u64> {
         .ok()
 }
 
+/// Adds the headers of a call with several rows: the id of the call, and the model and
+/// the reason if they are the same for all rows.
+pub fn summary_of_rows(id: &str, rows: &[PipelineAnswer], headers: &mut HeaderMap) {
+    if let Some(id) = header_value(id) {
+        headers.insert(X_RV_MESSAGE_ID, id);
+    }
+    let Some((first, rest)) = rows.split_first() else {
+        return;
+    };
+    for name in [X_RV_MODEL, X_RV_REASON] {
+        let value = first.headers.get(&name);
+        if let Some(value) = value
+            && rest.iter().all(|row| row.headers.get(&name) == Some(value))
+        {
+            headers.insert(name, value.clone());
+        }
+    }
+}
+
 /// The value of a header. Returns `None` if it is empty, too long, or has characters that
 /// some clients refuse.
 fn header_value(text: &str) -> Option<HeaderValue> {

@@ -66,7 +66,7 @@ mod tests {
             (b"{\"a\":1,}", "line 1, byte 8"),
             (b"\xef\xbb\xbf{\"a\":1,}", "line 1, byte 11"),
             (b"[1]\n\nx", "line 3, byte 6"),
-            (b"\"a\nb\"", "line 2, byte 3"),
+            (b"\"a\nb\"", "line 1, byte 2"),
             (b"[\n\"\xff\"]", "line 2, byte 4"),
             (b"", "line 1, byte 0"),
             (b"\xef\xbb\xbf\xef\xbb\xbf1", "line 1, byte 4"),

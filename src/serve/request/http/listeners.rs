@@ -23,6 +23,8 @@ use crate::stage::Stage;
 #[derive(Debug)]
 pub struct Listeners {
     calls: Listener,
+    /// The names of a tensor's columns, if they are known.
+    columns: Option<Vec<String>>,
     admin: Option<Listener>,
 }
 
@@ -58,6 +60,7 @@ impl Listeners {
         let admin = admin.map(|address| Listener::bind(address, describe_admin));
         Ok(Listeners {
             admin: admin.transpose()?,
+            columns: options.columns.clone().or_else(|| required.features()),
             calls,
         })
     }
@@ -69,7 +72,7 @@ impl Listeners {
         options: &HttpOptions,
         front_end: &Rc<FrontEnd>,
     ) -> AcceptTask {
-        let accepting = start_calls(stage, options, front_end, self.calls);
+        let accepting = start_calls(stage, options, front_end, self.calls, self.columns);
         if let Some(admin) = self.admin {
             start_admin(stage, options, front_end, admin);
         }
@@ -94,6 +97,7 @@ fn start_calls(
     options: &HttpOptions,
     front_end: &Rc<FrontEnd>,
     listener: Listener,
+    columns: Option<Vec<String>>,
 ) -> AcceptTask {
     let address = listener.address;
     stage.report.info(&format!("listening at http://{address}"));
@@ -103,6 +107,7 @@ fn start_calls(
         Rc::clone(front_end),
         options,
         address,
+        columns,
         listener.description,
     ));
     let stop = Rc::new(Notify::new());

@@ -17,6 +17,7 @@
 
 mod admin;
 mod answer;
+mod asking;
 pub mod bodies;
 mod call_headers;
 pub mod caller_check;
@@ -30,8 +31,11 @@ mod front_end;
 mod json_body;
 mod listener;
 mod listeners;
+mod mlflow;
 mod open_calls;
 mod open_files;
+mod open_inference;
+mod open_table;
 mod openapi;
 mod parse_error;
 mod remembered_answers;
@@ -40,7 +44,9 @@ mod request_buffer;
 mod request_pipe;
 mod response_pipe;
 mod routes;
+mod served_model;
 mod socket;
+mod table;
 mod token;
 
 use std::rc::Rc;
