@@ -23,6 +23,7 @@ mod golden;
 mod http;
 mod http_admin;
 mod http_bodies;
+mod http_inherited;
 mod http_load;
 mod http_plain;
 mod http_sites;

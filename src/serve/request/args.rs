@@ -17,7 +17,8 @@ use crate::stream::address::Address;
 /// Without --listen, each line of the input is a model input and becomes a request.
 /// With --responses too, at most --max-in-flight requests are unanswered at a time,
 /// so that a long file does not outrun the models. With --listen, the program is the
-/// HTTP front end: `GET /ping`, `POST /predict` with the model input as the body, and
+/// HTTP front end: `GET /ping`, `POST /predict` with the model input as the body, the
+/// Open Inference Protocol (`/v2`), MLflow's protocol (`/invocations`), and
 /// `GET /openapi.json`, which describes the service.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "rv-request", version = VERSION, after_help = "\

@@ -21,7 +21,8 @@ use crate::stream::address::Address;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "HTTP front end")]
 pub struct HttpArgs {
-    /// Answer HTTP calls at this address, such as 127.0.0.1:8000
+    /// Answer HTTP calls at this address, such as 127.0.0.1:8000. If the program has
+    /// inherited a listening socket (LISTEN_FDS), it uses this socket instead
     #[arg(
         long,
         value_name = "ADDRESS",
@@ -149,6 +150,8 @@ pub struct HttpOptions {
     pub in_flight_max: usize,
     /// The longest time from a request to its response.
     pub answer_timeout: Duration,
+    /// Whether the service may listen where other machines can reach it.
+    pub is_open: bool,
     /// The file of the bearer token, if calls need one.
     pub token_file: Option<String>,
     /// Names that `Host` may have, in addition to the service's own names.
@@ -174,6 +177,24 @@ pub struct HttpOptions {
     pub connections_max: u32,
     /// The time-outs of clients.
     pub client_timeouts: ClientTimeouts,
+}
+
+impl HttpOptions {
+    /// Refuses an address that other machines can reach, unless calls need a token or
+    /// everybody may call. `place` is the name of the address in the message.
+    pub fn check_reach(&self, place: &str, address: SocketAddr) -> Result<()> {
+        check_reach(place, address, self.is_open)
+    }
+}
+
+fn check_reach(place: &str, address: SocketAddr, is_open: bool) -> Result<()> {
+    match is_open || address.ip().is_loopback() {
+        true => Ok(()),
+        false => Err(usage(format!(
+            "{place} {address} can be reached from other machines: demand a token with \
+             --token-file, or allow everybody with --allow-anonymous"
+        ))),
+    }
 }
 
 /// The name of the header that holds the message id.
@@ -228,6 +249,7 @@ impl HttpArgs {
                 headers: self.header_timeout,
                 write: self.write_timeout,
             },
+            is_open: self.token_file.is_some() || self.allow_anonymous,
             token_file: self.token_file,
             host_names: self.host,
             origins: self.cors,
@@ -245,13 +267,9 @@ impl HttpArgs {
         let address = addresses
             .next()
             .ok_or_else(|| usage(format!("{flag} {text}: no such host")))?;
-        if address.ip().is_loopback() || self.token_file.is_some() || self.allow_anonymous {
-            return Ok(address);
-        }
-        Err(usage(format!(
-            "{flag} {address} can be reached from other machines: demand a token with \
-             --token-file, or allow everybody with --allow-anonymous"
-        )))
+        let is_open = self.token_file.is_some() || self.allow_anonymous;
+        check_reach(flag, address, is_open)?;
+        Ok(address)
     }
 }
 

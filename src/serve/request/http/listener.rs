@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use listenfd::ListenFd;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
@@ -45,6 +46,22 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener> {
         socket.listen(BACKLOG)
     };
     bind().with_context(|| format!("cannot listen at {address}"))
+}
+
+/// The listening socket that the program has inherited, as `LISTEN_FDS` says. The
+/// variable counts if `LISTEN_PID` is absent or names this process. Fails if the first
+/// inherited descriptor is not a listening TCP socket.
+pub fn inherited() -> Result<Option<TcpListener>> {
+    let remedy = "LISTEN_FDS: the inherited descriptor 3 is not a listening TCP socket";
+    let socket = ListenFd::from_env().take_tcp_listener(0).context(remedy)?;
+    let Some(socket) = socket else {
+        return Ok(None);
+    };
+    if !rustix::net::sockopt::socket_acceptconn(&socket).context(remedy)? {
+        bail!("{remedy}");
+    }
+    socket.set_nonblocking(true).context(remedy)?;
+    TcpListener::from_std(socket).context(remedy).map(Some)
 }
 
 /// Accepts connections until `stop` is notified, and calls `answer` for each call.

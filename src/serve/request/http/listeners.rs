@@ -13,7 +13,7 @@ use crate::serve::request::http::admin::{self, AdminService};
 use crate::serve::request::http::calls::CallService;
 use crate::serve::request::http::connections::Connections;
 use crate::serve::request::http::front_end::FrontEnd;
-use crate::serve::request::http::listener::{accept, bind};
+use crate::serve::request::http::listener::{accept, bind, inherited};
 use crate::serve::request::http::openapi::{AdminDescription, ServiceDescription};
 use crate::serve::request::http_args::HttpOptions;
 use crate::serve::request::required_fields::RequiredFields;
@@ -45,11 +45,21 @@ impl Listeners {
     ) -> Result<Listeners> {
         let service = ServiceDescription {
             id_header: options.id_header.as_ref().map(|it| it.as_typed.as_str()),
+            plain: options.plain.as_deref(),
+            served_name: &options.served_name,
             body_bytes_max: options.bodies.body_bytes_max,
             required,
             needs_token,
         };
-        let calls = Listener::bind(options.listen, |_| service.describe(None))?;
+        let describe = |_| service.describe(None);
+        let calls = match inherited()? {
+            Some(socket) => {
+                let address = socket.local_addr()?;
+                options.check_reach("the inherited socket", address)?;
+                Listener::of_socket(socket, describe)?
+            }
+            None => Listener::bind(options.listen, describe)?,
+        };
         let describe_admin = |address| {
             service.describe(Some(AdminDescription {
                 calls: calls.address,
@@ -82,7 +92,13 @@ impl Listeners {
 
 impl Listener {
     fn bind(address: SocketAddr, describe: impl FnOnce(SocketAddr) -> Bytes) -> Result<Listener> {
-        let socket = bind(address)?;
+        Listener::of_socket(bind(address)?, describe)
+    }
+
+    fn of_socket(
+        socket: TcpListener,
+        describe: impl FnOnce(SocketAddr) -> Bytes,
+    ) -> Result<Listener> {
         let address = socket.local_addr()?;
         Ok(Listener {
             socket,
