@@ -224,14 +224,7 @@ impl ServiceDescription<'_> {
             error("The call names a host that is not this service"),
         );
         add("431", error("The head is too long"));
-        let mut unavailable =
-            error("The pipeline cannot answer now, or the limit of open calls is reached");
-        unavailable["headers"] = json!({"Retry-After": {
-            "description": "The number of seconds after which to try again",
-            "required": true,
-            "schema": {"type": "integer", "minimum": 0},
-        }});
-        add("503", unavailable);
+        add("503", unavailable());
         let either = json!({"anyOf": [of_schema("Error"), of_schema("Response")]});
         let mut late = answer(
             "No response arrived in time, or the policy has no answer",
@@ -379,6 +372,18 @@ fn error(description: &str) -> Value {
 
 fn header(description: &str) -> Value {
     json!({"description": description, "schema": {"type": "string"}})
+}
+
+/// The answer to a call that the service cannot answer now.
+fn unavailable() -> Value {
+    let mut unavailable =
+        error("The pipeline cannot answer now, or the limit of open calls is reached");
+    unavailable["headers"] = json!({"Retry-After": {
+        "description": "The number of seconds after which to try again",
+        "required": true,
+        "schema": {"type": "integer", "minimum": 0},
+    }});
+    unavailable
 }
 
 fn with_unauthorized(needs_token: bool, answered: Value) -> Value {
