@@ -11,3 +11,4 @@ mod scan;
 pub mod sha256;
 pub mod shape;
 pub mod text;
+pub mod trace;

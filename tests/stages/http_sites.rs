@@ -166,7 +166,8 @@ fn a_site_that_is_allowed_asks_first_and_reads_every_answer() {
         ("access-control-allow-methods", "GET, HEAD, POST"),
         (
             "access-control-allow-headers",
-            "authorization, content-type, x-id",
+            "authorization, content-encoding, content-type, traceparent, tracestate, \
+             x-rv-deadline-ms, x-id",
         ),
         ("access-control-allow-private-network", "true"),
         ("vary", "origin"),

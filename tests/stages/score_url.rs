@@ -610,3 +610,33 @@ fn whatever_a_server_does_each_request_has_one_score_and_nobody_elses_answer() {
         assert_eq!(stat(&workdir, "stats", "out"), count as u64);
     }
 }
+
+#[test]
+fn a_trace_is_sent_on_with_a_span_of_its_own() {
+    let workdir = Workdir::new();
+    let server = ModelServer::start(echo);
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let traced = |id: &str, parent: &str, state: &str| {
+        format!(
+            r#"{{"messageId":"{id}","timestamp":1.0,"modelInput":{{"a":1}},"traceparent":"{parent}"{state}}}"#
+        )
+    };
+    let lines = [
+        traced("a", parent, r#","tracestate":"v=1,w=2""#),
+        traced("b", "not one", r#","tracestate":"v=1""#),
+        request(3),
+    ];
+    let run = url(&workdir, &server, "json");
+    run.input(lines.join("\n") + "\n").succeeds();
+    let calls = server.seen.calls.lock().unwrap();
+    let traced: Vec<_> = calls
+        .iter()
+        .filter(|call| call.head.contains("trace"))
+        .collect();
+    assert_eq!((calls.len(), traced.len()), (3, 1), "{calls:?}");
+    // The span is the beginning of the SHA-256 of "a\0m@7".
+    let span = "9287e1a39f084b7b";
+    let sent = format!("\r\ntraceparent: 00-0af7651916cd43dd8448eb211c80319c-{span}-01\r\n");
+    assert!(traced[0].head.contains(&sent), "{}", traced[0].head);
+    assert!(traced[0].head.contains("\r\ntracestate: v=1,w=2\r\n"));
+}

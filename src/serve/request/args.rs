@@ -1,17 +1,12 @@
 //! The flags of `rv-request` and their checks.
 
-use std::net::{SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use anyhow::Result;
-use bytesize::ByteSize;
 use clap::{Args, Parser};
-use hyper::header::HeaderName;
 
-use crate::serve::request::http::bodies::BodyLimits;
-use crate::serve::request::http::caller_check::{HostName, Origin};
-use crate::serve::request::http::connection::ClientTimeouts;
-use crate::stage::cli::{RunArgs, VERSION, bytes, duration};
+use crate::serve::request::http_args::{HttpArgs, HttpOptions};
+use crate::stage::cli::{RunArgs, VERSION, duration};
 use crate::stage::clock::{Clock, Ids};
 use crate::stage::streams::{InputArgs, OutputArgs, refuse_same_file};
 use crate::stage::usage;
@@ -22,7 +17,8 @@ use crate::stream::address::Address;
 /// Without --listen, each line of the input is a model input and becomes a request.
 /// With --responses too, at most --max-in-flight requests are unanswered at a time,
 /// so that a long file does not outrun the models. With --listen, the program is the
-/// HTTP front end: `GET /ping`, `POST /predict` with the model input as the body, and
+/// HTTP front end: `GET /ping`, `POST /predict` with the model input as the body, the
+/// Open Inference Protocol (`/v2`), MLflow's protocol (`/invocations`), and
 /// `GET /openapi.json`, which describes the service.
 #[derive(Parser, Clone, Debug)]
 #[command(name = "rv-request", version = VERSION, after_help = "\
@@ -66,10 +62,11 @@ pub struct RequestArgs {
     #[arg(long, value_name = "POINTER", conflicts_with = "listen", value_parser = pointer)]
     id: Option<String>,
 
-    /// With --id and --responses: remember at least the last N ids, and set aside an
-    /// input whose id is one of them. Takes up to 80 bytes for each of the N ids
+    /// With --responses and --id or --id-header: remember at least the last N ids. An
+    /// input whose id is one of them is set aside, and a call gets 409 or its remembered
+    /// answer. Takes up to 80 bytes for each of the N ids
     #[arg(long, value_name = "N", default_value_t = 2_000_000, requires = "responses",
-        conflicts_with = "listen", value_parser = clap::value_parser!(u32).range(..=1_000_000_000))]
+        value_parser = clap::value_parser!(u32).range(..=1_000_000_000))]
     remember_ids: u32,
 
     #[command(flatten)]
@@ -118,87 +115,6 @@ pub struct RequestContentArgs {
     pub ids: Ids,
 }
 
-#[derive(Args, Clone, Debug)]
-#[command(next_help_heading = "HTTP front end")]
-struct HttpArgs {
-    /// Answer HTTP calls at this address, such as 127.0.0.1:8000
-    #[arg(
-        long,
-        value_name = "ADDRESS",
-        requires = "responses",
-        conflicts_with_all = ["input", "follow"]
-    )]
-    listen: Option<String>,
-
-    /// Accept only calls that send the bearer token in this file; `/ping` needs no
-    /// token. SIGHUP reads the file again
-    #[arg(long, value_name = "FILE", requires = "listen")]
-    token_file: Option<String>,
-
-    /// Accept calls from other machines without a token
-    #[arg(long, requires = "listen", conflicts_with = "token_file")]
-    allow_anonymous: bool,
-
-    /// Also accept the name HOST or HOST:PORT in the `Host` header, for a proxy or a
-    /// forwarded port; `*` accepts every name. On a loopback address, a call with any
-    /// other name gets 421, because it may come from a web page. May be repeated
-    #[arg(long, value_name = "NAME", requires = "listen")]
-    host: Vec<HostName>,
-
-    /// Allow calls from web pages of this site, such as `https://app.example`; `*`
-    /// allows every site. Pages of other sites get 403. May be repeated
-    #[arg(long, value_name = "ORIGIN", requires = "listen")]
-    cors: Vec<Origin>,
-
-    /// Take the message id from this header if a call has it. Each call must have a
-    /// unique id, because the rendezvous answers each id once. A call whose id the
-    /// rendezvous remembers gets no response, and ends with 504 after --timeout
-    #[arg(long, value_name = "NAME", requires = "listen")]
-    id_header: Option<String>,
-
-    /// Answer a call with a longer body with 413
-    #[arg(long, value_name = "SIZE", default_value_t = ByteSize::mib(1), requires = "listen")]
-    max_body: ByteSize,
-
-    /// Read at most this much of all bodies together; calls beyond it get 503
-    #[arg(long, value_name = "SIZE", default_value_t = ByteSize::mib(256), requires = "listen")]
-    max_bodies: ByteSize,
-
-    /// Keep at most N connections. When N are open and a new one arrives, the
-    /// connection that has waited longest for its client is closed. A connection with
-    /// a call in flight is never closed for a new one. If N is larger than
-    /// --max-in-flight, the calls beyond --max-in-flight get 503 at once
-    #[arg(long, value_name = "N", default_value_t = 4096, requires = "listen",
-        value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    max_connections: u32,
-
-    /// Close a connection if the headers of a call take longer
-    #[arg(long, value_name = "DURATION", default_value = "5s", requires = "listen",
-        value_parser = duration)]
-    header_timeout: Duration,
-
-    /// Answer a call with 408 if its body takes longer
-    #[arg(long, value_name = "DURATION", default_value = "10s", requires = "listen",
-        value_parser = duration)]
-    body_timeout: Duration,
-
-    /// Close a connection if its client reads nothing of an answer for this long
-    #[arg(long, value_name = "DURATION", default_value = "10s", requires = "listen",
-        value_parser = duration)]
-    write_timeout: Duration,
-
-    /// Close a connection if the next call does not begin within this time
-    #[arg(long, value_name = "DURATION", default_value = "60s", requires = "listen",
-        value_parser = duration)]
-    idle_timeout: Duration,
-
-    /// Answer `GET /healthz`, `/readyz`, `/metrics` (for Prometheus) and
-    /// `/openapi.json` at this address. If other machines can reach it, the last two
-    /// need the token
-    #[arg(long, value_name = "ADDRESS", requires = "listen")]
-    admin: Option<String>,
-}
-
 /// The mode of the program.
 #[derive(Debug)]
 pub enum Mode {
@@ -242,46 +158,6 @@ pub struct ClosedLoopOptions {
     pub remembered_ids: usize,
 }
 
-/// The options of the HTTP front end.
-#[derive(Debug)]
-pub struct HttpOptions {
-    /// The address of the first listener.
-    pub listen: SocketAddr,
-    /// The address of the second listener, if there is one.
-    pub admin: Option<SocketAddr>,
-    /// The pipe for the requests.
-    pub output: OutputArgs,
-    /// The pipe with the responses.
-    pub responses: Address,
-    /// The largest number of open calls.
-    pub in_flight_max: usize,
-    /// The longest time from a request to its response.
-    pub answer_timeout: Duration,
-    /// The file of the bearer token, if calls need one.
-    pub token_file: Option<String>,
-    /// Names that `Host` may have, in addition to the service's own names.
-    pub host_names: Vec<HostName>,
-    /// Sites whose pages may call.
-    pub origins: Vec<Origin>,
-    /// The header that holds the message id, if `--id-header` is given.
-    pub id_header: Option<IdHeader>,
-    /// The limits of the bodies.
-    pub bodies: BodyLimits,
-    /// The largest number of connections.
-    pub connections_max: u32,
-    /// The time-outs of clients.
-    pub client_timeouts: ClientTimeouts,
-}
-
-/// The name of the header that holds the message id.
-#[derive(Clone, Debug)]
-pub struct IdHeader {
-    /// The name in lower case, for comparisons with the headers of calls.
-    pub name: HeaderName,
-    /// The name as the user typed it.
-    pub as_typed: String,
-}
-
 impl RequestArgs {
     /// Checks the flags and returns the mode with its options, and the flags for the
     /// content of requests. Opens no stream.
@@ -309,6 +185,7 @@ impl RequestArgs {
                 responses,
                 in_flight_max,
                 self.timeout,
+                self.remember_ids as usize,
             )?)),
             None => Mode::ClosedLoop(Box::new(ClosedLoopOptions {
                 input: self.input,
@@ -322,64 +199,6 @@ impl RequestArgs {
             })),
         };
         Ok((mode, self.content))
-    }
-}
-
-impl HttpArgs {
-    fn check(
-        self,
-        listen: &str,
-        output: OutputArgs,
-        responses: Address,
-        in_flight_max: usize,
-        answer_timeout: Duration,
-    ) -> Result<HttpOptions> {
-        let listen = self.checked_address("--listen", listen)?;
-        let admin = self.admin.as_deref();
-        let admin = admin.map(|admin| self.checked_address("--admin", admin));
-        Ok(HttpOptions {
-            listen,
-            admin: admin.transpose()?,
-            output,
-            responses,
-            in_flight_max,
-            answer_timeout,
-            id_header: self.id_header.map(id_header).transpose()?,
-            bodies: BodyLimits {
-                body_bytes_max: bytes(self.max_body),
-                all_bytes_max: bytes(self.max_bodies),
-                timeout: self.body_timeout,
-            },
-            connections_max: self.max_connections,
-            client_timeouts: ClientTimeouts {
-                idle: self.idle_timeout,
-                headers: self.header_timeout,
-                write: self.write_timeout,
-            },
-            token_file: self.token_file,
-            host_names: self.host,
-            origins: self.cors,
-        })
-    }
-
-    /// Resolves the address of a listener. An address that other machines can reach
-    /// needs a token, unless calls without a token are allowed.
-    fn checked_address(&self, flag: &str, text: &str) -> Result<SocketAddr> {
-        let mut addresses = text.to_socket_addrs().map_err(|error| {
-            usage(format!(
-                "{flag} {text}: {error}; it has the form HOST:PORT, as in 127.0.0.1:8000"
-            ))
-        })?;
-        let address = addresses
-            .next()
-            .ok_or_else(|| usage(format!("{flag} {text}: no such host")))?;
-        if address.ip().is_loopback() || self.token_file.is_some() || self.allow_anonymous {
-            return Ok(address);
-        }
-        Err(usage(format!(
-            "{flag} {address} can be reached from other machines: demand a token with \
-             --token-file, or allow everybody with --allow-anonymous"
-        )))
     }
 }
 
@@ -400,14 +219,5 @@ fn pointer(text: &str) -> Result<String, String> {
         Ok(text.to_owned())
     } else {
         Err("a JSON pointer begins with `/`, as in /order/id".to_owned())
-    }
-}
-
-fn id_header(as_typed: String) -> Result<IdHeader> {
-    match HeaderName::from_bytes(as_typed.as_bytes()) {
-        Ok(name) => Ok(IdHeader { name, as_typed }),
-        Err(_) => Err(usage(format!(
-            "--id-header {as_typed:?}: not a valid name of a header"
-        ))),
     }
 }

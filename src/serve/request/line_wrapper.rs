@@ -68,7 +68,7 @@ impl LineWrapper {
                 Reject::Repeated(shown(&id))
             }
             Ok((id, model_input)) => {
-                self.writer.write(&id, model_input, out);
+                self.writer.write(&id, model_input, None, out);
                 self.written += 1;
                 return Ok(Some(id));
             }

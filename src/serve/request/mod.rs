@@ -9,6 +9,7 @@
 mod args;
 mod closed_loop;
 mod http;
+mod http_args;
 mod line_wrapper;
 mod recent_ids;
 mod request_writer;

@@ -6,6 +6,7 @@ use crate::serve::request::args::RequestContentArgs;
 use crate::serve::request::required_fields::RequiredFields;
 use crate::stage::clock::{Clock, Ids};
 use crate::wire::object::ObjectWriter;
+use crate::wire::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
 /// Makes ids and writes requests.
 #[derive(Debug)]
@@ -50,8 +51,14 @@ impl RequestWriter {
     }
 
     /// Appends a request to `out`, with its newline. `model_input` is JSON text
-    /// without newlines.
-    pub fn write(&self, message_id: &str, model_input: &str, out: &mut Vec<u8>) {
+    /// without newlines. `trace` is the trace that the request belongs to.
+    pub fn write(
+        &self,
+        message_id: &str,
+        model_input: &str,
+        trace: Option<&TraceContext>,
+        out: &mut Vec<u8>,
+    ) {
         let mut request = ObjectWriter::new(out);
         request
             .string("messageId", message_id)
@@ -62,6 +69,12 @@ impl RequestWriter {
         }
         if let Some(topic) = &self.score_topic {
             request.string("scoreTopic", topic);
+        }
+        if let Some(trace) = trace {
+            request.string(TRACEPARENT, &trace.parent);
+            if let Some(state) = &trace.state {
+                request.string(TRACESTATE, state);
+            }
         }
         request.end();
         out.push(b'\n');

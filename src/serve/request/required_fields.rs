@@ -79,6 +79,18 @@ impl RequiredFields {
         }
     }
 
+    /// The names of the model's features, in their order. `None` if there is no model, or
+    /// if a feature has a JSON pointer, which no member of an input can replace.
+    pub fn features(&self) -> Option<Vec<String>> {
+        let RequiredFields::OfModel { model, .. } = self else {
+            return None;
+        };
+        let names = model.features().iter().map(|feature| feature.name.clone());
+        let names: Vec<String> = names.collect();
+        let has_pointer = names.iter().any(|name| name.starts_with('/'));
+        (!has_pointer).then_some(names)
+    }
+
     /// Checks `model_input`, which is JSON text. The error names the fault.
     pub fn check(&mut self, model_input: &str) -> Result<(), String> {
         match self {

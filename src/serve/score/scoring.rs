@@ -1,6 +1,7 @@
 //! The part of scoring that is the same for every kind of model: checks a request,
 //! measures its times, and writes its score.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -13,8 +14,9 @@ use crate::stage::clock::Clock;
 use crate::wire::lines::{KeptLine, Line};
 use crate::wire::message::Record;
 use crate::wire::micros::Micros;
-use crate::wire::object::Object;
+use crate::wire::object::{Object, decode_string};
 use crate::wire::reject::Reject;
+use crate::wire::trace::{TRACEPARENT, TRACESTATE, TraceContext};
 
 /// The options of scoring.
 #[derive(Clone, Debug)]
@@ -56,6 +58,13 @@ impl<'a> Request<'a> {
             provenance: record.provenance()?,
             record,
         })
+    }
+
+    /// The id of the request and its trace, if it belongs to a valid one.
+    pub fn trace(&self) -> Option<(Cow<'a, str>, TraceContext)> {
+        let text = |name| self.record.object().get(name).and_then(decode_string);
+        let trace = TraceContext::new(&text(TRACEPARENT)?, text(TRACESTATE).as_deref())?;
+        Some((self.record.message_id().ok()?, trace))
     }
 }
 

@@ -8,7 +8,7 @@ use hyper::header::{
 use hyper::{HeaderMap, Response, StatusCode};
 
 use crate::wire::message::{self, Field, Record};
-use crate::wire::object::ObjectWriter;
+use crate::wire::object::{Object, ObjectWriter, decode_string, value_of};
 
 /// The answer to a call.
 pub type HttpAnswer = Response<Full<Bytes>>;
@@ -83,30 +83,190 @@ pub fn close_connection_after(answer: &mut HttpAnswer) {
     answer.headers_mut().insert(CONNECTION, close);
 }
 
-/// The answer for a response: the record without its provenance. Headers summarise the
-/// provenance. A response without a result becomes a 504.
-pub fn of_response(record: &Record, response: &message::Response) -> HttpAnswer {
+/// The form of the answer to a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// The record of the response without its provenance.
+    Record,
+    /// The result alone, as the model gave it.
+    Result,
+}
+
+/// What the pipeline says about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// There is a result.
+    Result,
+    /// The model has refused the request.
+    Refused,
+    /// The policy has no answer.
+    Nothing,
+}
+
+/// The answer of the pipeline to one request.
+#[derive(Debug)]
+pub struct PipelineAnswer {
+    /// The kind of answer.
+    pub verdict: Verdict,
+    /// The status for the client.
+    pub status: StatusCode,
+    /// The body for the client.
+    pub body: Bytes,
+    /// The headers for the client.
+    pub headers: HeaderMap,
+}
+
+impl PipelineAnswer {
+    /// Reads the answer to a call from its response. Headers summarise the provenance. A
+    /// response without an answer becomes a 504. A refusal has the status and the body
+    /// that the model gave it.
+    pub fn new(record: &Record, response: &message::Response, form: Form) -> PipelineAnswer {
+        let refusal = match response.has_answer {
+            true => None,
+            false => Refusal::read(record),
+        };
+        let mut answer = match (&refusal, form) {
+            (Some(refusal), _) => refusal.answer(),
+            (None, Form::Record) => of_record(record, response.has_answer),
+            (None, Form::Result) => of_result(record, response.has_answer),
+        };
+        let refuser = refusal.and_then(|refusal| refusal.model);
+        for (name, value) in [
+            (&X_RV_MESSAGE_ID, Some(&*response.message_id)),
+            (
+                &X_RV_MODEL,
+                response.model.as_deref().or(refuser.as_deref()),
+            ),
+            (&X_RV_REASON, response.reason.as_deref()),
+        ] {
+            // If a header cannot hold a value, the header is left out.
+            if let Some(value) = value.and_then(header_value) {
+                answer.headers.insert(name, value);
+            }
+        }
+        answer
+    }
+
+    fn of_json(verdict: Verdict, status: StatusCode, body: Bytes) -> PipelineAnswer {
+        let (parts, _) = json(status, Bytes::new()).into_parts();
+        PipelineAnswer {
+            verdict,
+            status,
+            body,
+            headers: parts.headers,
+        }
+    }
+
+    /// The answer to the call.
+    pub fn into_http(self) -> HttpAnswer {
+        let mut answer = HttpAnswer::new(Full::new(self.body));
+        *answer.status_mut() = self.status;
+        *answer.headers_mut() = self.headers;
+        answer
+    }
+}
+
+fn of_record(record: &Record, has_answer: bool) -> PipelineAnswer {
     let mut body = Vec::with_capacity(record.text().len());
     record.rewrite(&mut body, &[Field::Provenance]).end();
     body.push(b'\n');
-    let status = if response.has_answer {
-        StatusCode::OK
-    } else {
-        StatusCode::GATEWAY_TIMEOUT
+    let (verdict, status) = match has_answer {
+        true => (Verdict::Result, StatusCode::OK),
+        false => (Verdict::Nothing, StatusCode::GATEWAY_TIMEOUT),
     };
-    let mut answer = json(status, body.into());
-    for (name, value) in [
-        (&X_RV_MESSAGE_ID, Some(&*response.message_id)),
-        (&X_RV_MODEL, response.model.as_deref()),
-        (&X_RV_REASON, response.reason.as_deref()),
-    ] {
-        // If a header cannot hold a value, the header is left out. The body
-        // contains the id and the model, too.
-        if let Some(value) = value.and_then(header_value) {
-            answer.headers_mut().insert(name, value);
+    PipelineAnswer::of_json(verdict, status, body.into())
+}
+
+fn of_result(record: &Record, has_answer: bool) -> PipelineAnswer {
+    let winner = record.get(Field::ModelResult).filter(|_| has_answer);
+    match winner {
+        Some(winner) => {
+            // A policy's default may be any JSON.
+            let result = value_of(winner, "result").unwrap_or(winner);
+            let body = Bytes::copy_from_slice(result.as_bytes());
+            PipelineAnswer::of_json(Verdict::Result, StatusCode::OK, body)
+        }
+        None => PipelineAnswer::of_json(
+            Verdict::Nothing,
+            StatusCode::GATEWAY_TIMEOUT,
+            error_body("no model answered in time, and the policy has no default").into(),
+        ),
+    }
+}
+
+/// The refusal of a request by the model that was to answer it.
+struct Refusal {
+    status: StatusCode,
+    body: Bytes,
+    is_json: bool,
+    model: Option<String>,
+}
+
+impl Refusal {
+    /// The refusal in a response; `None` if the response has none. The reply of a server
+    /// that was not JSON is a JSON string in the record.
+    fn read(record: &Record) -> Option<Refusal> {
+        let error = Object::parse(record.object().get("modelError")?).ok()?;
+        let status = error.get("status").and_then(|raw| raw.parse().ok());
+        let status = status.filter(|status| (400..500).contains(status));
+        let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+        let text = |name| error.get(name).and_then(decode_string);
+        let (body, is_json) = match (error.get("body"), text("body")) {
+            (_, Some(text)) => (Bytes::copy_from_slice(text.as_bytes()), false),
+            (Some(json), None) => (Bytes::copy_from_slice(json.as_bytes()), true),
+            (None, None) => {
+                let message = text("message").unwrap_or("the model refused the request".into());
+                (error_body(&message).into(), true)
+            }
+        };
+        let name = text("modelName").filter(|name| message::is_model_name(name));
+        let version = version_of(record);
+        Some(Refusal {
+            status: status.unwrap_or(StatusCode::UNPROCESSABLE_ENTITY),
+            body,
+            is_json,
+            model: name.map(|name| match version {
+                Some(version) => format!("{name}@{version}"),
+                None => name.into_owned(),
+            }),
+        })
+    }
+
+    fn answer(&self) -> PipelineAnswer {
+        let mut answer = PipelineAnswer::of_json(Verdict::Refused, self.status, self.body.clone());
+        if !self.is_json {
+            let text = HeaderValue::from_static("text/plain; charset=utf-8");
+            answer.headers.insert(CONTENT_TYPE, text);
+        }
+        answer
+    }
+}
+
+/// The version of the model that the rendezvous names.
+fn version_of(record: &Record) -> Option<u64> {
+    let provenance = record.provenance().ok()??;
+    value_of(provenance.get("rendezvous")?, "modelVersion")?
+        .parse()
+        .ok()
+}
+
+/// Adds the headers of a call with several rows: the id of the call, and the model and
+/// the reason if they are the same for all rows.
+pub fn summary_of_rows(id: &str, rows: &[PipelineAnswer], headers: &mut HeaderMap) {
+    if let Some(id) = header_value(id) {
+        headers.insert(X_RV_MESSAGE_ID, id);
+    }
+    let Some((first, rest)) = rows.split_first() else {
+        return;
+    };
+    for name in [X_RV_MODEL, X_RV_REASON] {
+        let value = first.headers.get(&name);
+        if let Some(value) = value
+            && rest.iter().all(|row| row.headers.get(&name) == Some(value))
+        {
+            headers.insert(name, value.clone());
         }
     }
-    answer
 }
 
 /// The value of a header. Returns `None` if it is empty, too long, or has characters that
@@ -116,4 +276,82 @@ fn header_value(text: &str) -> Option<HeaderValue> {
     let fits = (1..=HEADER_VALUE_BYTES_MAX).contains(&text.len());
     let is_value = fits && text.bytes().all(is_plain);
     is_value.then(|| HeaderValue::from_str(text).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(line: &str, form: Form) -> PipelineAnswer {
+        let record = Record::parse(line.as_bytes()).unwrap();
+        let response = message::Response::read(&record).unwrap();
+        PipelineAnswer::new(&record, &response, form)
+    }
+
+    #[test]
+    fn a_result_alone_keeps_its_bytes() {
+        for result in [
+            "{\"a\": 1.10,  \"b\":[1e400]}",
+            "\"x\"",
+            "null",
+            "12345678901234567890123",
+        ] {
+            let line = format!(
+                r#"{{"messageId":"a","modelResult":{{"modelName":"m","confidence":0.5,"result":{result}}},"provenance":{{"rendezvous":{{"modelVersion":2,"reason":"preferred"}}}}}}"#
+            );
+            let answer = answer(&line, Form::Result);
+            assert_eq!(
+                (answer.status, &answer.body[..]),
+                (StatusCode::OK, result.as_bytes())
+            );
+            assert_eq!(answer.headers["x-rv-model"], "m@2");
+        }
+        let nothing = answer(r#"{"messageId":"a","modelResult":null}"#, Form::Result);
+        assert_eq!(nothing.status, StatusCode::GATEWAY_TIMEOUT);
+        let default = answer(r#"{"messageId":"a","modelResult":[1]}"#, Form::Result);
+        assert_eq!(&default.body[..], b"[1]");
+    }
+
+    #[test]
+    fn a_refusal_has_the_status_and_the_body_of_the_model() {
+        for (error, status, content_type, body) in [
+            (
+                r#"{"modelName":"m","status":422,"body":{"detail": [1.0]}}"#,
+                422,
+                "application/json",
+                r#"{"detail": [1.0]}"#,
+            ),
+            (
+                r#"{"modelName":"m","status":404,"body":"<p>caf\u00e9\n"}"#,
+                404,
+                "text/plain; charset=utf-8",
+                "<p>caf\u{e9}\n",
+            ),
+            (
+                r#"{"modelName":"m","message":"no"}"#,
+                422,
+                "application/json",
+                "{\"error\":\"no\"}\n",
+            ),
+            (
+                r#"{"modelName":"m","message":"no","status":200,"body":7}"#,
+                422,
+                "application/json",
+                "7",
+            ),
+        ] {
+            let line = format!(
+                r#"{{"messageId":"a","modelResult":null,"modelError":{error},"provenance":{{"rendezvous":{{"modelVersion":1,"reason":"refused"}}}}}}"#
+            );
+            for form in [Form::Record, Form::Result] {
+                let answer = answer(&line, form);
+                assert_eq!(answer.verdict, Verdict::Refused);
+                assert_eq!(answer.status.as_u16(), status);
+                assert_eq!(answer.headers["content-type"], content_type);
+                assert_eq!(answer.headers["x-rv-model"], "m@1");
+                assert_eq!(answer.headers["x-rv-reason"], "refused");
+                assert_eq!(&answer.body[..], body.as_bytes());
+            }
+        }
+    }
 }

@@ -5,14 +5,15 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt;
-use hyper::StatusCode;
 use hyper::body::{Body, Bytes, Incoming};
+use hyper::{HeaderMap, StatusCode};
 use tokio::time::timeout;
 
 use crate::serve::request::http::answer::{
     HttpAnswer, bad_request, close_connection_after, error, unavailable,
 };
 use crate::serve::request::http::connection::{ClientConnection, Phase};
+use crate::serve::request::http::encoding::{Encoding, encoding_of, gunzip};
 
 /// The limits of the bodies.
 #[derive(Clone, Copy, Debug)]
@@ -49,20 +50,44 @@ impl Bodies {
         })
     }
 
-    /// Reads a whole body. Returns it with its reservation. If a body breaks a limit,
-    /// the call gets an error answer (400, 408, 413 or 503). After the answer, the
+    /// Reads a whole body, and decodes it as its `headers` say. Returns it with its
+    /// reservation. If a body breaks a limit, the call gets an error answer (400, 408,
+    /// 413, 415 or 503). After the answer, the
     /// connection is closed, because the unread rest of the body precedes any other
     /// call.
     pub async fn read(
         self: &Rc<Self>,
         connection: &ClientConnection,
+        headers: &HeaderMap,
         body: Incoming,
     ) -> Result<(Bytes, BodyReservation), Box<HttpAnswer>> {
-        let body = self.read_within_limits(connection, body).await;
+        let body = self.read_encoded(connection, headers, body).await;
         body.map_err(|mut answer| {
             close_connection_after(&mut answer);
             answer
         })
+    }
+
+    async fn read_encoded(
+        self: &Rc<Self>,
+        connection: &ClientConnection,
+        headers: &HeaderMap,
+        body: Incoming,
+    ) -> Result<(Bytes, BodyReservation), Box<HttpAnswer>> {
+        let encoding = encoding_of(headers)?;
+        let (body, mut reservation) = self.read_within_limits(connection, body).await?;
+        match encoding {
+            Encoding::Identity => Ok((body, reservation)),
+            Encoding::Gzip => {
+                let encoded = body.len();
+                let grow = |decoded| match decoded > self.limits.body_bytes_max {
+                    true => Err(self.too_large()),
+                    false => reservation.grow_to(encoded + decoded),
+                };
+                let decoded = gunzip(&body, grow).await?;
+                Ok((decoded.into(), reservation))
+            }
+        }
     }
 
     async fn read_within_limits(

@@ -24,6 +24,10 @@ use crate::stage::report::shown;
 /// The port if `Host` has none.
 const HTTP_PORT: u16 = 80;
 
+/// The headers that pages of other sites may send, apart from the one of the message id.
+const CORS_HEADERS: &str = "authorization, content-encoding, content-type, traceparent, \
+                            tracestate, x-rv-deadline-ms";
+
 /// A name that `Host` may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostName {
@@ -118,7 +122,7 @@ impl CallerCheck {
     ) -> CallerCheck {
         let allows_all = names.contains(&HostName::Any)
             || names.is_empty() && !own_address.ip().to_canonical().is_loopback();
-        let mut cors_headers = "authorization, content-type".to_owned();
+        let mut cors_headers = CORS_HEADERS.to_owned();
         if let Some(id_header) = id_header {
             cors_headers = format!("{cors_headers}, {id_header}");
         }
@@ -127,7 +131,7 @@ impl CallerCheck {
             names: (!allows_all).then(|| names.to_vec()),
             origins: origins.to_vec(),
             cors_headers: HeaderValue::from_str(&cors_headers)
-                .unwrap_or(HeaderValue::from_static("authorization, content-type")),
+                .unwrap_or(HeaderValue::from_static(CORS_HEADERS)),
         }
     }
 
@@ -251,8 +255,9 @@ impl Caller {
         let Some(site) = self.other_site else {
             return;
         };
-        let readable =
-            HeaderValue::from_static("retry-after, x-rv-message-id, x-rv-model, x-rv-reason");
+        let readable = HeaderValue::from_static(
+            "retry-after, traceparent, tracestate, x-rv-message-id, x-rv-model, x-rv-reason",
+        );
         let headers = answer.headers_mut();
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, site);
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, readable);

@@ -1,60 +1,63 @@
-//! Answers the calls of clients: `/ping`, `/predict` and `/openapi.json`.
+//! Answers the calls of clients.
 
-use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::time::Duration;
 
 use hyper::body::{Bytes, Incoming};
-use hyper::header::HeaderName;
-use hyper::{HeaderMap, Method, Request, StatusCode};
-use tokio::time::timeout;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use hyper::{Request, StatusCode};
 
-use crate::serve::request::args::HttpOptions;
 use crate::serve::request::http::answer::{
-    HttpAnswer, bad_request, close_connection_after, error, json, method_not_allowed, unavailable,
+    HttpAnswer, close_connection_after, error, json, method_not_allowed, unavailable,
 };
-use crate::serve::request::http::bodies::Bodies;
+use crate::serve::request::http::asking::Asking;
 use crate::serve::request::http::caller_check::{Caller, CallerCheck};
 use crate::serve::request::http::connection::ClientConnection;
 use crate::serve::request::http::front_end::FrontEnd;
-use crate::serve::request::http::open_calls::SendError;
-use crate::wire::message::MESSAGE_ID_BYTES_MAX;
-use crate::wire::object::parse_value;
-use crate::wire::reject::Reject;
+use crate::serve::request::http::open_table::Table;
+use crate::serve::request::http::routes::{Route, Routes};
+use crate::serve::request::http::served_model;
+use crate::serve::request::http_args::HttpOptions;
+use crate::stage::cli::VERSION;
 
 /// Answers the calls of the first listener.
 #[derive(Debug)]
 pub struct CallService {
     front_end: Rc<FrontEnd>,
-    bodies: Rc<Bodies>,
-    answer_timeout: Duration,
-    id_header: Option<HeaderName>,
+    asking: Asking,
+    table: Rc<Table>,
+    routes: Routes,
     callers: CallerCheck,
     /// The OpenAPI description of the service.
     description: Bytes,
 }
 
 impl CallService {
-    /// The service of the listener at `own_address`.
+    /// The service of the listener at `own_address`. `columns` are the names of a
+    /// tensor's columns, if they are known.
     pub fn new(
         front_end: Rc<FrontEnd>,
         options: &HttpOptions,
         own_address: SocketAddr,
+        columns: Option<Vec<String>>,
         description: Bytes,
     ) -> CallService {
-        let id_header = options.id_header.as_ref().map(|it| it.name.clone());
+        let id_header = options.id_header.as_ref().map(|it| &it.name);
+        let table = Rc::new(Table::new(&front_end.open_calls, options, columns));
         CallService {
+            asking: Asking::new(Rc::clone(&front_end), options, Rc::clone(&table)),
             front_end,
-            bodies: Bodies::new(options.bodies),
-            answer_timeout: options.answer_timeout,
             callers: CallerCheck::new(
                 own_address,
                 &options.host_names,
                 &options.origins,
-                id_header.as_ref(),
+                id_header,
             ),
-            id_header,
+            routes: Routes {
+                plain: options.plain.clone(),
+                served_name: table.served_name.clone(),
+            },
+            table,
             description,
         }
     }
@@ -92,124 +95,52 @@ impl CallService {
     }
 
     async fn route(&self, connection: &ClientConnection, request: Request<Incoming>) -> HttpAnswer {
-        match (request.method(), request.uri().path()) {
-            (&Method::GET | &Method::HEAD, "/ping") => ping(),
-            (&Method::POST, "/predict") => self
-                .predict(connection, request)
-                .await
-                .unwrap_or_else(|refusal| *refusal),
-            (&Method::GET | &Method::HEAD, "/openapi.json") => {
+        let path = request.uri().path();
+        let Some(route) = self.routes.find(path) else {
+            return error(StatusCode::NOT_FOUND, &self.routes.unknown(path));
+        };
+        if !route.accepts(request.method()) {
+            return method_not_allowed(route.methods());
+        }
+        match route {
+            Route::Ping => ping(),
+            Route::Version => version(),
+            Route::Live => json(StatusCode::OK, "{\"live\":true}\n".into()),
+            Route::Ready => match self.front_end.not_ready() {
+                None => json(StatusCode::OK, "{\"ready\":true}\n".into()),
+                Some(reason) => unavailable(&format!("not ready: {reason}")),
+            },
+            Route::ModelReady => match self.front_end.not_ready() {
+                None => json(StatusCode::OK, served_model::ready(&self.table)),
+                Some(reason) => unavailable(&format!("not ready: {reason}")),
+            },
+            Route::Answer(surface) => self.asking.answer(connection, request, surface).await,
+            Route::OpenApi | Route::Server | Route::Model => {
                 match self.front_end.access.check(request.headers()) {
-                    Ok(()) => json(StatusCode::OK, self.description.clone()),
+                    Ok(()) => json(StatusCode::OK, self.describe(route)),
                     Err(refusal) => *refusal,
                 }
             }
-            (_, "/ping" | "/openapi.json") => method_not_allowed("GET, HEAD"),
-            (_, "/predict") => method_not_allowed("POST"),
-            _ => error(
-                StatusCode::NOT_FOUND,
-                "no such path; there are GET /ping, POST /predict and GET /openapi.json",
-            ),
         }
     }
 
-    /// Sends the model input of a call into the pipeline, and waits for the response.
-    /// The error is the answer to a call that is refused or gets no response.
-    async fn predict(
-        &self,
-        connection: &ClientConnection,
-        request: Request<Incoming>,
-    ) -> Result<HttpAnswer, Box<HttpAnswer>> {
-        self.front_end.access.check(request.headers())?;
-        let id = self.id_of(request.headers())?;
-        let mut call = {
-            // The memory of the body is released before the wait for the
-            // response.
-            let (body, _reservation) = self.bodies.read(connection, request.into_body()).await?;
-            let model_input = model_input(&body)?;
-            let open_calls = &self.front_end.open_calls;
-            open_calls
-                .check(&model_input)
-                .map_err(|reason| Box::new(error(StatusCode::UNPROCESSABLE_ENTITY, &reason)))?;
-            open_calls.send(id, &model_input).map_err(send_error)?
-        };
-        match timeout(self.answer_timeout, call.answer()).await {
-            Ok(Some(answer)) => Ok(answer),
-            Ok(None) => Err(Box::new(unavailable(
-                "the pipeline of this front end has lost a reader or a writer",
-            ))),
-            Err(_) => Err(Box::new(error(
-                StatusCode::GATEWAY_TIMEOUT,
-                "no response arrived in time",
-            ))),
-        }
-    }
-
-    /// The message id in the header, if `--id-header` is given and the call has the
-    /// header.
-    fn id_of(&self, headers: &HeaderMap) -> Result<Option<String>, Box<HttpAnswer>> {
-        let Some(name) = &self.id_header else {
-            return Ok(None);
-        };
-        let Some(value) = headers.get(name) else {
-            return Ok(None);
-        };
-        match value.to_str() {
-            Ok(id) if (1..=MESSAGE_ID_BYTES_MAX).contains(&id.len()) => Ok(Some(id.to_owned())),
-            _ => Err(bad_request(&format!(
-                "header {name} must have 1 to {MESSAGE_ID_BYTES_MAX} printable characters"
-            ))),
+    fn describe(&self, route: Route) -> Bytes {
+        match route {
+            Route::Server => served_model::server(),
+            Route::Model => served_model::model(&self.table),
+            _ => self.description.clone(),
         }
     }
 }
 
-/// The body as JSON on one line. Outside a string, JSON allows newlines as white space,
-/// so a space can replace each. Inside a string, JSON does not allow newlines.
-fn model_input(body: &[u8]) -> Result<Cow<'_, str>, Box<HttpAnswer>> {
-    let text = std::str::from_utf8(body)
-        .map_err(|error| bad_request(&Reject::not_utf8(error).to_string()))?;
-    let value = parse_value(text).map_err(|reason| bad_request(&reason))?;
-    if memchr::memchr2(b'\n', b'\r', value.as_bytes()).is_none() {
-        return Ok(value.into());
-    }
-    Ok(value.replace(['\n', '\r'], " ").into())
-}
-
-/// The answer to a call whose request cannot be sent.
-fn send_error(send_error: SendError) -> Box<HttpAnswer> {
-    Box::new(match send_error {
-        SendError::IdInUse => error(StatusCode::CONFLICT, "a call with this id is open"),
-        SendError::Full => unavailable("too many calls are open"),
-        SendError::PipelineGone(why) => {
-            unavailable(&format!("the pipeline of this front end is gone: {why}"))
-        }
-    })
+/// The answer of an MLflow server to `/version` is text.
+fn version() -> HttpAnswer {
+    let mut answer = json(StatusCode::OK, VERSION.into());
+    let text = HeaderValue::from_static("text/plain; charset=utf-8");
+    answer.headers_mut().insert(CONTENT_TYPE, text);
+    answer
 }
 
 fn ping() -> HttpAnswer {
     json(StatusCode::OK, Bytes::from_static(b"{\"ping\":\"pong\"}\n"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_body_of_several_lines_becomes_one_and_keeps_its_values() {
-        let body = b" {\r\n  \"a\": 1.10,\n  \"b\": \"x\\ny\"\n}\n";
-        assert_eq!(
-            model_input(body).unwrap(),
-            "{    \"a\": 1.10,   \"b\": \"x\\ny\" }"
-        );
-    }
-
-    #[test]
-    fn a_body_that_is_not_json_is_refused() {
-        for body in [&b""[..], b"{", b"{} x", b"\xff", b"nan", b"\"a\nb\""] {
-            assert_eq!(
-                model_input(body).unwrap_err().status(),
-                StatusCode::BAD_REQUEST
-            );
-        }
-    }
 }

@@ -8,10 +8,10 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use crate::serve::request::http::connection::{ClientConnection, Phase};
 use crate::serve::request::http::parse_error::{find_own_answer, with_body};
+use crate::serve::request::http::socket::Socket;
 
 /// After the last answer, the bytes that a client still sends are discarded for at most
 /// this long.
@@ -21,7 +21,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// answers. Otherwise the answers to a client that only sends would accumulate.
 #[derive(Debug)]
 pub struct ClientStream {
-    stream: TcpStream,
+    stream: Socket,
     connection: Rc<ClientConnection>,
     /// Whether a read waits until the client has read its answers.
     read_is_held_back: bool,
@@ -34,7 +34,7 @@ pub struct ClientStream {
 
 impl ClientStream {
     /// Wraps `stream`, which belongs to `connection`.
-    pub fn new(stream: TcpStream, connection: Rc<ClientConnection>) -> ClientStream {
+    pub fn new(stream: Socket, connection: Rc<ClientConnection>) -> ClientStream {
         ClientStream {
             stream,
             connection,
@@ -179,7 +179,7 @@ mod tests {
         client.write_all(b"next call").unwrap();
         stream.readable().await.unwrap();
         let connection = Rc::new(ClientConnection::new(Instant::now(), 0));
-        let mut client_stream = ClientStream::new(stream, Rc::clone(&connection));
+        let mut client_stream = ClientStream::new(Socket::new(stream), Rc::clone(&connection));
         let mut bytes = [0; 16];
         connection.write_blocked(Instant::now());
         let read = client_stream.read(&mut bytes);

@@ -4,12 +4,12 @@ use std::cell::Cell;
 use std::rc::Rc;
 use std::time::Instant;
 
-use crate::serve::request::args::HttpOptions;
 use crate::serve::request::http::connections::Connections;
 use crate::serve::request::http::counts::CallCounts;
 use crate::serve::request::http::open_calls::OpenCalls;
 use crate::serve::request::http::reports::Reports;
 use crate::serve::request::http::token::Access;
+use crate::serve::request::http_args::HttpOptions;
 use crate::serve::request::request_writer::RequestWriter;
 use crate::stage::stats::Snapshot;
 

@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use listenfd::ListenFd;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Notify;
 use tokio::task::spawn_local;
@@ -23,6 +24,7 @@ use crate::serve::request::http::connection::ClientConnection;
 use crate::serve::request::http::connections::{ConnectionSlot, Connections};
 use crate::serve::request::http::parse_error::HEADERS_BYTES_MAX;
 use crate::serve::request::http::reports::Reports;
+use crate::serve::request::http::socket::Socket;
 
 /// The number of connections that may wait in the kernel until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -44,6 +46,22 @@ pub fn bind(address: SocketAddr) -> Result<TcpListener> {
         socket.listen(BACKLOG)
     };
     bind().with_context(|| format!("cannot listen at {address}"))
+}
+
+/// The listening socket that the program has inherited, as `LISTEN_FDS` says. The
+/// variable counts if `LISTEN_PID` is absent or names this process. Fails if the first
+/// inherited descriptor is not a listening TCP socket.
+pub fn inherited() -> Result<Option<TcpListener>> {
+    let remedy = "LISTEN_FDS: the inherited descriptor 3 is not a listening TCP socket";
+    let socket = ListenFd::from_env().take_tcp_listener(0).context(remedy)?;
+    let Some(socket) = socket else {
+        return Ok(None);
+    };
+    if !rustix::net::sockopt::socket_acceptconn(&socket).context(remedy)? {
+        bail!("{remedy}");
+    }
+    socket.set_nonblocking(true).context(remedy)?;
+    TcpListener::from_std(socket).context(remedy).map(Some)
 }
 
 /// Accepts connections until `stop` is notified, and calls `answer` for each call.
@@ -98,13 +116,16 @@ async fn serve<Handler, Answering>(
     Answering: Future<Output = HttpAnswer>,
 {
     let _ = stream.set_nodelay(true);
-    let client_stream = ClientStream::new(stream, Rc::clone(&slot.connection));
+    let socket = Socket::new(stream);
+    let client_stream = ClientStream::new(socket.clone(), Rc::clone(&slot.connection));
     let service = service_fn(|request| {
         let answering = answer(Rc::clone(&slot.connection), request);
         async move { Ok::<_, Infallible>(answering.await) }
     });
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
+        // A client that has shut its writing side still gets its answer.
+        .half_close(true)
         // `Connections` times out all connections of a listener.
         .header_read_timeout(None)
         // Answers are short, so it is cheaper to send one buffer than two.
@@ -115,7 +136,10 @@ async fn serve<Handler, Answering>(
         .max_buf_size(HEADERS_BYTES_MAX)
         .serve_connection(TokioIo::new(client_stream), service);
     // Other errors are not reported: the client has closed the connection.
-    let is_parse_error = http.await.is_err_and(|error| error.is_parse());
+    let is_parse_error = tokio::select! {
+        ended = http => ended.is_err_and(|error| error.is_parse()),
+        () = socket.reset() => false,
+    };
     if is_parse_error || slot.connection.is_malformed() {
         slot.count_malformed();
         reports.note_count();

@@ -9,13 +9,13 @@ use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, spawn_local};
 
-use crate::serve::request::args::HttpOptions;
 use crate::serve::request::http::admin::{self, AdminService};
 use crate::serve::request::http::calls::CallService;
 use crate::serve::request::http::connections::Connections;
 use crate::serve::request::http::front_end::FrontEnd;
-use crate::serve::request::http::listener::{accept, bind};
+use crate::serve::request::http::listener::{accept, bind, inherited};
 use crate::serve::request::http::openapi::{AdminDescription, ServiceDescription};
+use crate::serve::request::http_args::HttpOptions;
 use crate::serve::request::required_fields::RequiredFields;
 use crate::stage::Stage;
 
@@ -23,6 +23,8 @@ use crate::stage::Stage;
 #[derive(Debug)]
 pub struct Listeners {
     calls: Listener,
+    /// The names of a tensor's columns, if they are known.
+    columns: Option<Vec<String>>,
     admin: Option<Listener>,
 }
 
@@ -43,11 +45,21 @@ impl Listeners {
     ) -> Result<Listeners> {
         let service = ServiceDescription {
             id_header: options.id_header.as_ref().map(|it| it.as_typed.as_str()),
+            plain: options.plain.as_deref(),
+            served_name: &options.served_name,
             body_bytes_max: options.bodies.body_bytes_max,
             required,
             needs_token,
         };
-        let calls = Listener::bind(options.listen, |_| service.describe(None))?;
+        let describe = |_| service.describe(None);
+        let calls = match inherited()? {
+            Some(socket) => {
+                let address = socket.local_addr()?;
+                options.check_reach("the inherited socket", address)?;
+                Listener::of_socket(socket, describe)?
+            }
+            None => Listener::bind(options.listen, describe)?,
+        };
         let describe_admin = |address| {
             service.describe(Some(AdminDescription {
                 calls: calls.address,
@@ -58,6 +70,7 @@ impl Listeners {
         let admin = admin.map(|address| Listener::bind(address, describe_admin));
         Ok(Listeners {
             admin: admin.transpose()?,
+            columns: options.columns.clone().or_else(|| required.features()),
             calls,
         })
     }
@@ -69,7 +82,7 @@ impl Listeners {
         options: &HttpOptions,
         front_end: &Rc<FrontEnd>,
     ) -> AcceptTask {
-        let accepting = start_calls(stage, options, front_end, self.calls);
+        let accepting = start_calls(stage, options, front_end, self.calls, self.columns);
         if let Some(admin) = self.admin {
             start_admin(stage, options, front_end, admin);
         }
@@ -79,7 +92,13 @@ impl Listeners {
 
 impl Listener {
     fn bind(address: SocketAddr, describe: impl FnOnce(SocketAddr) -> Bytes) -> Result<Listener> {
-        let socket = bind(address)?;
+        Listener::of_socket(bind(address)?, describe)
+    }
+
+    fn of_socket(
+        socket: TcpListener,
+        describe: impl FnOnce(SocketAddr) -> Bytes,
+    ) -> Result<Listener> {
         let address = socket.local_addr()?;
         Ok(Listener {
             socket,
@@ -94,6 +113,7 @@ fn start_calls(
     options: &HttpOptions,
     front_end: &Rc<FrontEnd>,
     listener: Listener,
+    columns: Option<Vec<String>>,
 ) -> AcceptTask {
     let address = listener.address;
     stage.report.info(&format!("listening at http://{address}"));
@@ -103,6 +123,7 @@ fn start_calls(
         Rc::clone(front_end),
         options,
         address,
+        columns,
         listener.description,
     ));
     let stop = Rc::new(Notify::new());

@@ -17,24 +17,36 @@
 
 mod admin;
 mod answer;
+mod asking;
 pub mod bodies;
+mod call_headers;
 pub mod caller_check;
 mod calls;
 mod client_stream;
 pub mod connection;
 mod connections;
 mod counts;
+mod encoding;
 mod front_end;
+mod json_body;
 mod listener;
 mod listeners;
+mod mlflow;
 mod open_calls;
 mod open_files;
+mod open_inference;
+mod open_table;
 mod openapi;
 mod parse_error;
+mod remembered_answers;
 mod reports;
 mod request_buffer;
 mod request_pipe;
 mod response_pipe;
+mod routes;
+mod served_model;
+mod socket;
+mod table;
 mod token;
 
 use std::rc::Rc;
@@ -45,10 +57,10 @@ use tokio::net::UnixStream;
 use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{sleep_until, timeout_at};
 
-use crate::serve::request::args::HttpOptions;
 use crate::serve::request::http::front_end::FrontEnd;
 use crate::serve::request::http::listeners::{AcceptTask, Listeners};
 use crate::serve::request::http::token::Access;
+use crate::serve::request::http_args::HttpOptions;
 use crate::serve::request::request_writer::RequestWriter;
 use crate::stage::{EndedEarly, Stage};
 use crate::stream::input::Input;

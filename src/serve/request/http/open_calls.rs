@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use crate::serve::request::http::answer::{self, HttpAnswer};
+use crate::serve::request::http::answer::{Form, PipelineAnswer};
 use crate::serve::request::http::counts::CallCounts;
 use crate::serve::request::http::reports::Reports;
 use crate::serve::request::http::request_buffer::RequestBuffer;
@@ -16,6 +16,7 @@ use crate::serve::request::request_writer::RequestWriter;
 use crate::wire::lines::Line;
 use crate::wire::message::{self, Record};
 use crate::wire::reject::Reject;
+use crate::wire::trace::TraceContext;
 
 /// The time between two checks for a pipe that is missing or replaced.
 pub const PIPE_CHECK_INTERVAL: Duration = Duration::from_millis(500);
@@ -40,7 +41,8 @@ pub enum SendError {
 struct WaitingCall {
     /// Distinguishes the call from an earlier call with the same id.
     number: u64,
-    answer: oneshot::Sender<HttpAnswer>,
+    form: Form,
+    answer: oneshot::Sender<PipelineAnswer>,
 }
 
 /// The shared state of the calls and the tasks of the two pipes.
@@ -89,42 +91,84 @@ impl OpenCalls {
         self.writer.borrow_mut().check(model_input)
     }
 
-    /// Sends a request. `id` is the message id of the request; if it is `None`, a new
-    /// id is made. Fails if a limit is reached, if a pipe has no other end, or if the
-    /// id belongs to an open call.
+    /// Makes a message id.
+    pub fn next_id(&self) -> String {
+        self.writer.borrow_mut().next_id()
+    }
+
+    /// The largest number of open calls.
+    pub fn in_flight_max(&self) -> usize {
+        self.in_flight_max
+    }
+
+    /// Sends a request with the message id `id`. The answer will have this form. Fails
+    /// if a limit is reached, if a pipe has no other end, or if the id belongs to an
+    /// open call.
     pub fn send(
         self: &Rc<Self>,
-        id: Option<String>,
+        id: String,
         model_input: &str,
+        trace: Option<&TraceContext>,
+        form: Form,
     ) -> Result<OpenCall, SendError> {
-        if self.waiting.borrow().len() >= self.in_flight_max || self.requests.is_full() {
+        self.check_room(std::slice::from_ref(&id))?;
+        Ok(self.open(id, model_input, trace, form))
+    }
+
+    /// Like [`send`](OpenCalls::send), for several requests: all are sent, or none. Each
+    /// comes with its id, and the ids differ.
+    pub fn send_all(
+        self: &Rc<Self>,
+        ids: Vec<String>,
+        model_inputs: &[String],
+        trace: Option<&TraceContext>,
+    ) -> Result<Vec<OpenCall>, SendError> {
+        self.check_room(&ids)?;
+        let requests = ids.into_iter().zip(model_inputs);
+        let open = |(id, input): (String, &String)| self.open(id, input, trace, Form::Result);
+        Ok(requests.map(open).collect())
+    }
+
+    /// Whether requests with these ids may be sent now.
+    fn check_room(&self, ids: &[String]) -> Result<(), SendError> {
+        let open_calls = self.waiting.borrow();
+        if open_calls.len() + ids.len() > self.in_flight_max || self.requests.is_full() {
             return Err(SendError::Full);
         }
         if let Some(why) = self.missing_end() {
             return Err(SendError::PipelineGone(why));
         }
-        let mut writer = self.writer.borrow_mut();
-        let id = id.unwrap_or_else(|| writer.next_id());
-        let mut open_calls = self.waiting.borrow_mut();
-        if open_calls.contains_key(&id) {
-            return Err(SendError::IdInUse);
+        match ids.iter().any(|id| open_calls.contains_key(id)) {
+            true => Err(SendError::IdInUse),
+            false => Ok(()),
         }
+    }
+
+    fn open(
+        self: &Rc<Self>,
+        id: String,
+        model_input: &str,
+        trace: Option<&TraceContext>,
+        form: Form,
+    ) -> OpenCall {
         let (sender, answer) = oneshot::channel();
         let number = self.last_number.get() + 1;
         self.last_number.set(number);
         let waiting = WaitingCall {
             number,
+            form,
             answer: sender,
         };
-        open_calls.insert(id.clone(), waiting);
+        self.waiting.borrow_mut().insert(id.clone(), waiting);
+        let writer = self.writer.borrow();
         self.requests
-            .append(|out| writer.write(&id, model_input, out));
-        Ok(OpenCall {
+            .append(|out| writer.write(&id, model_input, trace, out));
+        OpenCall {
             open_calls: Rc::clone(self),
             id,
             number,
             answer,
-        })
+        }
     }
 
     /// The pipe end that is missing; `None` if calls can be answered.
@@ -190,7 +234,8 @@ impl OpenCalls {
                 match call {
                     Some(call) => {
                         // Fails if the client has just closed the connection.
-                        let _ = call.answer.send(answer::of_response(&record, &response));
+                        let answer = PipelineAnswer::new(&record, &response, call.form);
+                        let _ = call.answer.send(answer);
                     }
                     None => self.counts.count_unmatched(),
                 }
@@ -212,13 +257,13 @@ pub struct OpenCall {
     open_calls: Rc<OpenCalls>,
     id: String,
     number: u64,
-    answer: oneshot::Receiver<HttpAnswer>,
+    answer: oneshot::Receiver<PipelineAnswer>,
 }
 
 impl OpenCall {
     /// Waits for the answer. Returns `None` if a pipe lost its other end before the
     /// answer.
-    pub async fn answer(&mut self) -> Option<HttpAnswer> {
+    pub async fn answer(&mut self) -> Option<PipelineAnswer> {
         (&mut self.answer).await.ok()
     }
 }
@@ -252,6 +297,10 @@ mod tests {
         Rc::new(open_calls)
     }
 
+    fn send(open_calls: &Rc<OpenCalls>, input: &str) -> Result<OpenCall, SendError> {
+        open_calls.send(open_calls.next_id(), input, None, Form::Record)
+    }
+
     /// Takes the pending requests, as the writer does.
     fn take_batch(open_calls: &OpenCalls) -> Vec<u8> {
         let runtime = tokio::runtime::Builder::new_current_thread();
@@ -266,7 +315,7 @@ mod tests {
         let body = format!("\"{body}\"");
         let mut calls = Vec::new();
         let refused = loop {
-            match open_calls.send(None, &body) {
+            match send(&open_calls, &body) {
                 Ok(call) => calls.push(call),
                 Err(error) => break error,
             }
@@ -278,9 +327,9 @@ mod tests {
         let batch = take_batch(&open_calls);
         assert!(batch.len() > 16 << 20);
         // The batch is not written yet, so the limit is still reached.
-        assert_eq!(open_calls.send(None, &body).unwrap_err(), SendError::Full);
+        assert_eq!(send(&open_calls, &body).unwrap_err(), SendError::Full);
         open_calls.requests.finish_batch(batch);
-        assert!(open_calls.send(None, &body).is_ok());
+        assert!(send(&open_calls, &body).is_ok());
     }
 
     #[test]
@@ -290,11 +339,11 @@ mod tests {
             if resume {
                 open_calls.requests.append_newline();
             }
-            let mut call = open_calls.send(None, "\"failed\"").unwrap();
+            let mut call = send(&open_calls, "\"failed\"").unwrap();
             open_calls.requests_closed();
             assert!(call.answer.try_recv().is_err());
             open_calls.requests_opened();
-            let _fresh = open_calls.send(None, "\"fresh\"").unwrap();
+            let _fresh = send(&open_calls, "\"fresh\"").unwrap();
             let batch = String::from_utf8(take_batch(&open_calls)).unwrap();
             let start = if resume { "\n{" } else { "{" };
             assert!(batch.starts_with(start), "{batch}");
@@ -309,7 +358,7 @@ mod tests {
     #[test]
     fn the_end_of_a_call_leaves_a_later_one_with_its_id_open() {
         let open_calls = open_calls(1024);
-        let send = || open_calls.send(Some("same".to_owned()), "{}");
+        let send = || open_calls.send("same".to_owned(), "{}", None, Form::Record);
         let respond = || {
             let line = Line {
                 bytes: b"{\"messageId\":\"same\",\"modelResult\":null}",
@@ -326,5 +375,23 @@ mod tests {
         drop(first);
         respond();
         assert!(second.answer.try_recv().is_ok());
+    }
+
+    #[test]
+    fn several_requests_are_sent_all_or_none() {
+        let open_calls = open_calls(4);
+        let send = |ids: &[&str]| {
+            let inputs = vec!["{}".to_owned(); ids.len()];
+            let ids = ids.iter().map(|id| (*id).to_owned()).collect();
+            open_calls.send_all(ids, &inputs, None)
+        };
+        let first = send(&["a/0", "a/1"]).unwrap();
+        assert_eq!(send(&["b/0", "b/1", "b/2"]).unwrap_err(), SendError::Full);
+        assert_eq!(send(&["c/0", "a/1"]).unwrap_err(), SendError::IdInUse);
+        assert_eq!(open_calls.waiting.borrow().len(), 2);
+        drop(first);
+        assert_eq!(send(&["c/0", "a/1", "c/2", "c/3"]).unwrap().len(), 4);
+        let batch = String::from_utf8(take_batch(&open_calls)).unwrap();
+        assert_eq!(batch.lines().count(), 6, "{batch}");
     }
 }

@@ -14,6 +14,10 @@ use crate::wire::message::MESSAGE_ID_BYTES_MAX;
 pub struct ServiceDescription<'a> {
     /// The name of the header that holds the message id, if `--id-header` is given.
     pub id_header: Option<&'a str>,
+    /// The path of `--plain`, if it is given.
+    pub plain: Option<&'a str>,
+    /// The name of the model in the Open Inference Protocol.
+    pub served_name: &'a str,
     /// The longest body, in bytes.
     pub body_bytes_max: usize,
     /// The fields that a model input needs.
@@ -39,6 +43,9 @@ impl ServiceDescription<'_> {
         let mut add = |path: &str, item: Value| paths.insert(path.to_owned(), item);
         add("/ping", self.ping());
         add("/predict", self.predict());
+        for (path, item) in self.other_surfaces() {
+            add(&path, item);
+        }
         if let Some(admin) = admin {
             let server = server_of(admin.calls);
             for item in paths.values_mut() {
@@ -128,6 +135,47 @@ impl ServiceDescription<'_> {
         json!({"post": operation})
     }
 
+    /// The paths for clients of other servers. `--plain` may replace `/predict`.
+    fn other_surfaces(&self) -> Vec<(String, Value)> {
+        let any = json!({"description": "Any JSON"});
+        let object = json!({"type": "object"});
+        let (infer, invoke) = (
+            "The answers to the rows of tensors, by the Open Inference Protocol",
+            "The answers to the rows of a table, by MLflow's protocol",
+        );
+        let mut surfaces = vec![
+            (
+                format!("/v2/models/{}/infer", self.served_name),
+                self.surface("infer", infer, &object, &object),
+            ),
+            (
+                "/invocations".to_owned(),
+                self.surface("invocations", invoke, &object, &object),
+            ),
+        ];
+        if let Some(plain) = self.plain {
+            let summary = "The result of a model alone";
+            let input = of_schema("ModelInput");
+            surfaces.push((
+                plain.to_owned(),
+                self.surface("plain", summary, &input, &any),
+            ));
+        }
+        surfaces
+    }
+
+    /// A path whose calls have the statuses of `/predict`.
+    fn surface(&self, id: &str, summary: &str, input: &Value, output: &Value) -> Value {
+        let mut item = self.predict();
+        let operation = &mut item["post"];
+        operation["operationId"] = json!(id);
+        operation["summary"] = json!(summary);
+        operation["requestBody"]["content"]["application/json"]["schema"] = input.clone();
+        let answered = &mut operation["responses"]["200"];
+        answered["content"]["application/json"]["schema"] = output.clone();
+        item
+    }
+
     fn responses_of_predict(&self) -> Value {
         let mut responses = Map::new();
         let mut add = |status: &str, answer: Value| responses.insert(status.to_owned(), answer);
@@ -153,13 +201,22 @@ impl ServiceDescription<'_> {
         add("403", error("The call comes from a page of another site"));
         add("408", error("The body took too long"));
         if self.id_header.is_some() {
-            add("409", error("A call with this id is open"));
+            add(
+                "409",
+                error("A call with this id is open, or an earlier call has used the id"),
+            );
         }
         add("413", error("The body is too long"));
+        add(
+            "415",
+            error("The encoding or the type of the body is not known"),
+        );
         if !self.required.fields().is_empty() {
             add(
                 "422",
-                error("A field of the model input is missing or is not a number"),
+                error(
+                    "A field of the model input is missing or is not a number, or the model refuses it",
+                ),
             );
         }
         add(
@@ -167,14 +224,7 @@ impl ServiceDescription<'_> {
             error("The call names a host that is not this service"),
         );
         add("431", error("The head is too long"));
-        let mut unavailable =
-            error("The pipeline cannot answer now, or the limit of open calls is reached");
-        unavailable["headers"] = json!({"Retry-After": {
-            "description": "The number of seconds after which to try again",
-            "required": true,
-            "schema": {"type": "integer", "minimum": 0},
-        }});
-        add("503", unavailable);
+        add("503", unavailable());
         let either = json!({"anyOf": [of_schema("Error"), of_schema("Response")]});
         let mut late = answer(
             "No response arrived in time, or the policy has no answer",
@@ -324,6 +374,18 @@ fn header(description: &str) -> Value {
     json!({"description": description, "schema": {"type": "string"}})
 }
 
+/// The answer to a call that the service cannot answer now.
+fn unavailable() -> Value {
+    let mut unavailable =
+        error("The pipeline cannot answer now, or the limit of open calls is reached");
+    unavailable["headers"] = json!({"Retry-After": {
+        "description": "The number of seconds after which to try again",
+        "required": true,
+        "schema": {"type": "integer", "minimum": 0},
+    }});
+    unavailable
+}
+
 fn with_unauthorized(needs_token: bool, answered: Value) -> Value {
     let mut responses = json!({"200": answered});
     if needs_token {
@@ -346,6 +408,8 @@ mod tests {
         let fields = fields.iter().map(|name| (*name).to_owned());
         let service = ServiceDescription {
             id_header,
+            plain: id_header.map(|_| "/classify"),
+            served_name: "iris",
             body_bytes_max: 1 << 20,
             required: &RequiredFields::named(fields.collect()),
             needs_token,
@@ -365,7 +429,7 @@ mod tests {
         assert_eq!(
             statuses(&plain),
             [
-                "200", "400", "403", "408", "413", "421", "431", "503", "504"
+                "200", "400", "403", "408", "413", "415", "421", "431", "503", "504"
             ]
         );
         assert!(plain["components"].get("securitySchemes").is_none());
@@ -382,6 +446,10 @@ mod tests {
         assert_eq!(predict["parameters"][0]["name"], "x-id");
         assert_eq!(predict["security"], json!([{"token": []}]));
         assert_eq!(full["paths"]["/ping"]["get"]["security"], json!([]));
+        assert!(plain["paths"].get("/classify").is_none());
+        for path in ["/classify", "/invocations", "/v2/models/iris/infer"] {
+            assert_eq!(full["paths"][path]["post"]["parameters"][0]["name"], "x-id");
+        }
     }
 
     #[test]

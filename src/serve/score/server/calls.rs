@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
 use reqwest::{Client, ClientBuilder, Response, Url};
 use rustix::event::{EventfdFlags, eventfd};
@@ -23,17 +23,25 @@ const CONNECT_MAX: Duration = Duration::from_secs(5);
 /// The wait before a refused connection is tried again.
 const REFUSED_WAIT: Duration = Duration::from_millis(50);
 
-/// The longest part of an error's body that is kept, in bytes.
+/// The longest part of a server error's body that is kept, in bytes.
 const ERROR_BODY_MAX: usize = 4096;
 
 /// Makes calls in a thread. The number of calls in flight is bounded by the caller.
 #[derive(Debug)]
 pub struct Calls {
-    jobs: UnboundedSender<(u64, String)>,
+    jobs: UnboundedSender<Job>,
     done: mpsc::Receiver<Done>,
     /// An eventfd that becomes readable after a call has ended.
     ended: Arc<OwnedFd>,
     authorization: Arc<Mutex<Option<HeaderValue>>>,
+}
+
+/// A call that is to be made.
+#[derive(Debug)]
+struct Job {
+    id: u64,
+    body: String,
+    trace: HeaderMap,
 }
 
 /// A finished call.
@@ -114,9 +122,9 @@ impl Calls {
         })
     }
 
-    /// Starts a call.
-    pub fn call(&self, id: u64, body: String) -> Result<()> {
-        let sent = self.jobs.send((id, body));
+    /// Starts a call. `trace` holds the headers of its trace.
+    pub fn call(&self, id: u64, body: String, trace: HeaderMap) -> Result<()> {
+        let sent = self.jobs.send(Job { id, body, trace });
         sent.map_err(|_| anyhow!("the thread that makes calls has ended"))
     }
 
@@ -177,14 +185,14 @@ fn build(builder: ClientBuilder) -> Result<Client> {
 /// Makes the calls until the engine closes its end of the channel.
 async fn run(
     caller: Arc<Caller>,
-    mut queue: UnboundedReceiver<(u64, String)>,
+    mut queue: UnboundedReceiver<Job>,
     done: mpsc::Sender<Done>,
     ended: Arc<OwnedFd>,
 ) {
-    while let Some((id, body)) = queue.recv().await {
+    while let Some(Job { id, body, trace }) = queue.recv().await {
         let (caller, done, ended) = (Arc::clone(&caller), done.clone(), Arc::clone(&ended));
         tokio::spawn(async move {
-            let (outcome, was_repeated) = caller.call(body).await;
+            let (outcome, was_repeated) = caller.call(body, trace).await;
             // The send fails only if the program is about to end.
             let _ = done.send(Done {
                 id,
@@ -216,10 +224,13 @@ impl Caller {
     /// Makes a call within the time-out. The call is repeated once if the server cannot
     /// have begun to work on it. This is so if the connection was refused, or if the
     /// server had closed a connection that was kept for the next call.
-    async fn call(&self, body: String) -> (CallOutcome, bool) {
+    async fn call(&self, body: String, trace: HeaderMap) -> (CallOutcome, bool) {
         let mut was_repeated = false;
         let both = async {
-            let failure = match self.attempt(&self.client, body.clone()).await {
+            let failure = match self
+                .attempt(&self.client, body.clone(), trace.clone())
+                .await
+            {
                 Ok(outcome) => return outcome,
                 Err(failure) => failure,
             };
@@ -229,7 +240,7 @@ impl Caller {
                 Remedy::Reconnect => {}
             }
             was_repeated = true;
-            let second = self.attempt(&self.fresh, body).await;
+            let second = self.attempt(&self.fresh, body, trace).await;
             second.unwrap_or_else(|failure| failure.outcome)
         };
         let outcome = tokio::time::timeout(self.timeout, both).await;
@@ -240,10 +251,16 @@ impl Caller {
         (outcome, was_repeated)
     }
 
-    async fn attempt(&self, client: &Client, body: String) -> Result<CallOutcome, Failure> {
+    async fn attempt(
+        &self,
+        client: &Client,
+        body: String,
+        trace: HeaderMap,
+    ) -> Result<CallOutcome, Failure> {
         let mut call = client
             .post(self.url.clone())
             .header(CONTENT_TYPE, "application/json")
+            .headers(trace)
             .body(body);
         let login = lock(&self.authorization).clone();
         if let Some(login) = login {
@@ -280,7 +297,8 @@ impl Caller {
     /// Reads the body of a reply within its bounds.
     async fn read(&self, mut reply: Response) -> CallOutcome {
         let status = reply.status();
-        let bytes_max = match status.is_success() {
+        // The body of a refusal may be the answer to the client.
+        let bytes_max = match status.is_success() || status.is_client_error() {
             true => self.reply_bytes_max,
             false => ERROR_BODY_MAX,
         };

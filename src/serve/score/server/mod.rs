@@ -14,6 +14,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use reqwest::header::{HeaderMap, HeaderValue};
 
 use crate::serve::score::answer::{Answer, ModelError};
 use crate::serve::score::engine::{Engine, Finished, Message};
@@ -29,6 +30,7 @@ use crate::stage::report::shown;
 use crate::wire::lines::{KeptLine, Line};
 use crate::wire::micros::Micros;
 use crate::wire::object::{parse_value, write_string};
+use crate::wire::trace::{TRACEPARENT, TRACESTATE, span_id};
 
 /// The largest number of bytes of requests that are held. One request is always accepted.
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -49,6 +51,8 @@ pub struct Server {
     /// The server as messages name it. The query of the URL may hold a secret, so it is
     /// left out.
     place: String,
+    /// The model as `dt@1`.
+    model: String,
     in_flight_max: usize,
     login: Login,
     scoring: Scoring,
@@ -96,6 +100,7 @@ impl Server {
         Ok(Server {
             protocol: options.protocol.clone(),
             place,
+            model: format!("{}@{}", identity.name, identity.version),
             in_flight_max: options.in_flight,
             login: options.login.clone(),
             scoring: Scoring::new(identity, &[], scoring),
@@ -115,19 +120,20 @@ impl Server {
     /// Begins the call for a request. A request for which no call can be made gets an
     /// error score.
     fn begin(&mut self, request: HeldRequest, id: u64, finished: &mut Finished) -> Result<()> {
-        let body = {
+        let (body, trace) = {
             // A held request is valid, so this cannot fail.
             let parsed = request
                 .request()
                 .map_err(|reject| anyhow::anyhow!("{reject}"))?;
             let age = self.scoring.age(&parsed);
-            match self.scoring.too_old(age) {
+            let body = match self.scoring.too_old(age) {
                 Some(error) => Err(error),
                 None => self
                     .protocol
                     .body(parsed.model_input)
                     .map_err(ModelError::new),
-            }
+            };
+            (body, self.trace_of(&parsed))
         };
         let body = body.and_then(|body| match self.outage.begin_call(Instant::now()) {
             Ok(()) => Ok(body),
@@ -135,13 +141,29 @@ impl Server {
         });
         match body {
             Ok(body) => {
-                self.calls.call(id, body)?;
+                self.calls.call(id, body, trace)?;
                 self.open_bytes += request.bytes();
                 self.open.insert(id, request);
             }
             Err(error) => self.end(id, request, Err(error), finished),
         }
         Ok(())
+    }
+
+    /// The headers of the request's trace, if it has one. The call has a span of its own.
+    fn trace_of(&self, request: &Request) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        if let Some((message_id, trace)) = request.trace() {
+            let span = span_id(&message_id, &self.model);
+            let parent = trace.parent_of_call(&span);
+            for (name, value) in [(TRACEPARENT, Some(parent)), (TRACESTATE, trace.state)] {
+                let value = value.and_then(|value| HeaderValue::from_str(&value).ok());
+                if let Some(value) = value {
+                    headers.insert(name, value);
+                }
+            }
+        }
+        headers
     }
 
     /// Handles a finished call.
