@@ -49,6 +49,18 @@ def table(size, scale):
     return [[int(value) for value in row] for row in values + np.diag([1 + scale] * size)]
 
 
+def homogeneity(values):
+    """statsmodels' statistic and degrees of freedom. Where its covariance is singular,
+    because some classes are never mixed up, the pseudo-inverse and the rank."""
+    covariance = np.diag(values.sum(0) + values.sum(1)) - values - values.T
+    rank = int(np.linalg.matrix_rank(covariance))
+    if rank == len(values) - 1:
+        result = SquareTable(values, shift_zeros=False).homogeneity()
+        return result.statistic, result.df
+    difference = values.sum(1) - values.sum(0)
+    return difference @ np.linalg.pinv(covariance.astype(float)) @ difference, rank
+
+
 for successes, trials in counts():
     low, high = proportion_confint(successes, trials, method="wilson")
     case("wilson", [successes, trials], [successes / trials, low, high])
@@ -68,10 +80,10 @@ tables += [
     [[900000, 1000], [1500, 97500]],
 ]
 for each in tables:
-    result = SquareTable(np.array(each), shift_zeros=False).homogeneity()
+    statistic, freedom = homogeneity(np.array(each))
     # 1 - cdf has no digits left for small p-values, and sf has.
-    p_value = stats.chi2.sf(result.statistic, result.df)
-    case("homogeneity", each, [result.statistic, result.df, p_value])
+    p_value = stats.chi2.sf(statistic, freedom) if freedom else 1
+    case("homogeneity", each, [statistic, freedom, p_value])
     rows, columns, weights = [], [], []
     for row, line in enumerate(each):
         for column, weight in enumerate(line):
