@@ -43,6 +43,7 @@ mod score_exec;
 mod score_onnx;
 mod score_url;
 mod signals;
+mod spans;
 mod streams;
 mod tee;
 mod tee_load;
