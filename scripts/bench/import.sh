@@ -1,4 +1,4 @@
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034,SC2154
 # An imported model of 500 trees beside the libraries' own prediction of one row, and
 # beside LightGBM in bulk. Needs PyPI; the packages go into target/python.
 echo "-- import: gradient boosting, 500 trees of 31 leaves, 30 features"

@@ -11,7 +11,7 @@ fn the_example_turns_decisions_into_spans() {
             r#"{{"messageId":"a","timestamp":1700000000.5,"modelInput":1{trace},"modelResult":{{"modelName":"dt","result":1}},"provenance":{{"rendezvous":{{"modelVersion":1,"reason":"preferred","answeredAfter":2.500,"policyHash":"00"}}}},"candidates":[{{"modelName":"dt","modelVersion":1,"arrivedAfter":2.500,"result":{{"modelName":"dt","result":1}},"fate":"used"}},{{"modelName":"lr","modelVersion":0,"arrivedAfter":4.000,"error":{{"modelName":"lr","message":"no"}},"fate":"failed"}}]}}"#
         )
     };
-    let traced = format!(r#","traceparent":"00-{trace}-00f067aa0ba902b7-01""#);
+    let traced = format!(r#","traceparent":"00-{trace}-00f067aa0bb90217-01""#);
     let text = format!("{}\n{}\n", decision(""), decision(&traced));
     workdir.write("decisions", text);
     let example = checkout().join("examples/spans.py");
@@ -29,7 +29,7 @@ fn the_example_turns_decisions_into_spans() {
         assert_eq!(span["spanId"].as_str().unwrap().len(), 16);
         assert_eq!(span["startTimeUnixNano"], "1700000000500000000");
     }
-    assert_eq!(spans[0]["parentSpanId"], "00f067aa0ba902b7");
+    assert_eq!(spans[0]["parentSpanId"], "00f067aa0bb90217");
     assert_eq!(spans[1]["parentSpanId"], spans[0]["spanId"]);
     assert_eq!(spans[1]["endTimeUnixNano"], "1700000000502500000");
     assert!(spans[1].get("status").is_none());
