@@ -9,7 +9,7 @@ pub struct Rows {
     /// The number of values in a row.
     pub width: usize,
     /// The values of all rows, row after row, in the form of
-    /// [`Feature`](crate::model::feature::Feature): a category is its index, and a
+    /// [`Feature`]: a category is its index, and a
     /// missing value is NaN. There are no infinite values.
     pub values: Vec<f64>,
     /// The class of each row. Empty if the target is a number.
