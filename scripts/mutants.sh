@@ -10,9 +10,9 @@
 # same seed gives the same order, so a sample can run in pieces. Without --sample all
 # mutants run, about 4100, which takes many hours.
 #
-# The unit tests of its folder try each mutant first. The tests of the programs, which
-# take ten times as long, try only the mutants that the unit tests miss. With --unit,
-# only the unit tests run.
+# Each mutant is first tried with the unit tests of its folder. The tests of the programs,
+# which take ten times as long, try only the mutants that the unit tests miss. With
+# --unit, only the unit tests run.
 #
 # --seconds ends the run after about that time. The next run with the same arguments
 # continues from there, because target/mutants/results.tsv keeps each outcome. A change

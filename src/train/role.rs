@@ -147,7 +147,7 @@ fn of_texts(column: &Column) -> Found {
     Found::Usable(Role::Texts)
 }
 
-/// The reason against a column of many different numbers and texts.
+/// Why a column that mixes many different numbers with texts is not used.
 fn mixed(column: &Column, numbers: u64) -> String {
     let kinds = [
         CellKind::Word,

@@ -173,7 +173,7 @@ impl Publisher {
         self.retention.apply()
     }
 
-    /// Describes the state of the first part's records if this run cannot continue.
+    /// Tells what becomes of the records in the oldest waiting part if this run ends now.
     fn fate_of_first(&self) -> String {
         let first = self.backlog.front();
         match first.map_or(0, |part| part.lines_at_risk(&self.folder)) {

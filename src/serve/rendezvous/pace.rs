@@ -124,7 +124,8 @@ mod tests {
         let until = pace.rest(Micros(1_000)).unwrap();
         assert!(Micros(2_000) < until && until < Micros(5_000), "{until:?}");
         assert_eq!(pace.rest(until), None);
-        // An empty stream does not rest, whatever its scores are.
+        // A stream with nothing left to read does not rest, even if nobody needs its
+        // scores.
         let few = ReadGain {
             bytes: 70,
             records: 1,

@@ -35,7 +35,8 @@ pub fn request(text: &str) -> Option<Request<'_>> {
     })
 }
 
-/// Parses the score that is all of `text`; `None` if it is invalid or unusual.
+/// Parses `text` as one score, with nothing after it; `None` if the text is invalid or
+/// unusual.
 pub fn score(text: &str) -> Option<Score<'_>> {
     let found = ScoreTexts::find(text)?;
     let field = |field: Field| found.fields[field as usize];
@@ -60,7 +61,7 @@ pub fn score(text: &str) -> Option<Score<'_>> {
     })
 }
 
-/// The values of a score that a rendezvous reads, as JSON texts.
+/// Those values of a score that the rendezvous needs, as JSON texts.
 struct ScoreTexts<'a> {
     fields: [Option<&'a str>; FIELDS.len()],
     model_name: Option<&'a str>,

@@ -18,8 +18,8 @@ impl ClassLabels {
     }
 
     /// The labels of this many columns, as JSON texts. `is_numeric` tells whether the
-    /// label that the model outputs is an integer. It is `None` if the model outputs no
-    /// label. The error completes "the output x ...".
+    /// label that the model outputs is an integer. `is_numeric` is `None` if the model
+    /// outputs no label. The error completes "the output x ...".
     ///
     /// If no list of the graph fits, integer labels are the numbers of the columns,
     /// from 0. Neural networks and gradient boosting libraries export such labels.
