@@ -1,31 +1,25 @@
 #!/usr/bin/env bash
 # Tests ONNX models with the library onnxruntime: the tests that are ignored without it,
 # and a comparison of rv-score with the library of each model, on every row of four data
-# sets. Needs python3 with venv and a C compiler; fetches about 250 MB from PyPI.
+# sets. Needs python3 with venv and a C compiler; fetches about 250 MB from PyPI
+# into target/python.
 #
-# RV_BIN names a folder with the programs. Without it, they are built.
-# RV_ONNX_PYTHON names a Python that has scripts/onnx/requirements.txt. Without it, they
-# are installed into a temporary folder. RV_FUZZ_SECONDS is the time for damaged files
-# (60), and RV_FUZZ_SEED repeats a run.
+# RV_BIN names a folder with the programs. Without it, they are built. RV_FUZZ_SECONDS is
+# the time for damaged files (60), and RV_FUZZ_SEED repeats a run.
 set -euo pipefail
 cd -- "$(dirname -- "$0")/.."
 source scripts/lib.sh
 work=$(make_work check-onnx)
 trap 'rm --recursive --force "$work"' EXIT
 
-python=${RV_ONNX_PYTHON:-}
-if [[ -z $python ]]; then
-  python3 -m venv "$work/venv"
-  "$work/venv/bin/pip" --quiet --disable-pip-version-check install --requirement scripts/onnx/requirements.txt
-  python=$work/venv/bin/python
-fi
-folder=$("$python" -c 'import onnxruntime; print(onnxruntime.__path__[0])')/capi
+python_packages onnx --requirement scripts/onnx/requirements.txt
+folder=$(python -c 'import onnxruntime; print(onnxruntime.__path__[0])')/capi
 libraries=("$folder"/libonnxruntime.so.*)
 export ORT_DYLIB_PATH=${libraries[0]}
 
 echo '== the fixtures are what scripts/onnx/fixtures.py writes'
 mkdir "$work/fixtures"
-"$python" scripts/onnx/fixtures.py "$work/fixtures"
+python scripts/onnx/fixtures.py "$work/fixtures"
 diff --recursive --brief fixtures/onnx "$work/fixtures"
 
 echo '== the tests that need the library'
@@ -41,7 +35,7 @@ fi
 echo '== rv-score beside the library of each model'
 find_programs --release
 mkdir "$work/models"
-"$python" scripts/onnx/compare.py "$work/models"
+python scripts/onnx/compare.py "$work/models"
 
 echo '== damaged files'
-"$python" scripts/onnx/damage.py "$work" "${RV_FUZZ_SECONDS:-60}" fixtures/onnx/*.onnx "$work"/models/*.onnx
+python scripts/onnx/damage.py "$work" "${RV_FUZZ_SECONDS:-60}" fixtures/onnx/*.onnx "$work"/models/*.onnx

@@ -2,24 +2,19 @@
 # Tests the front end with clients and a server that were not written here. A FastAPI
 # service is the production model, behind `rv-score --url`; shadows that hang, crash and
 # answer garbage stand beside it. An unchanged HTTP client, tritonclient and MLflow's
-# scoring client call the front end. Installs pinned versions of these from PyPI into a
-# virtual environment.
+# scoring client call the front end. Installs pinned versions of these from PyPI into
+# target/python.
 #
 #   scripts/check_serving.sh
 #
-# CALLS sets the number of different calls of each run (2000). RV_SERVING_VENV names the
-# environment, which is kept; without it, it is target/python/serving.
+# CALLS sets the number of different calls of each run (2000).
 set -euo pipefail
 cd -- "$(dirname -- "$0")/.."
 source scripts/lib.sh
 
 find_programs --release
-if [[ -n "${RV_SERVING_VENV:-}" ]]; then
-  PATH="$RV_SERVING_VENV/bin:$PATH"
-else
-  python_packages serving fastapi==0.115.14 uvicorn==0.54.0 httptools==0.9.0 httpx==0.28.1 \
-    'tritonclient[http]==2.73.0' mlflow-skinny==3.17.2 pandas==3.1.1 scipy==1.17.1
-fi
+python_packages serving fastapi==0.115.14 uvicorn==0.54.0 httptools==0.9.0 httpx==0.28.1 \
+  'tritonclient[http]==2.73.0' mlflow-skinny==3.17.2 pandas==3.1.1 scipy==1.17.1
 work=$(make_work check-serving)
 cleanup() {
   # shellcheck disable=SC2046

@@ -12,7 +12,5 @@ find_programs --release
 work=$(make_work check-training)
 trap 'rm --recursive --force "$work"' EXIT
 
-python3 -m venv "$work/venv"
-"$work/venv/bin/pip" --quiet --disable-pip-version-check install \
-  scikit-learn==1.9.1 pandas==3.1.1 palmerpenguins==0.1.6
-"$work/venv/bin/python" scripts/training/compare.py "$work"
+python_packages training scikit-learn==1.9.1 pandas==3.1.1 palmerpenguins==0.1.6
+python scripts/training/compare.py "$work"

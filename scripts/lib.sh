@@ -43,11 +43,15 @@ listen_address() {
 }
 
 # Makes a Python environment in target/python/NAME, and puts its programs first on PATH:
-# python_packages NAME PACKAGE... An environment with the same packages is used again.
+# python_packages NAME ARGUMENTS OF pip install... An environment with the same packages,
+# also those of a --requirement file, is used again.
 python_packages() {
-  local folder="$lib_checkout/target/python/$1" wanted
+  local folder="$lib_checkout/target/python/$1" wanted argument
   shift
   wanted=$(printf '%s\n' "$@")
+  for argument; do
+    [[ ! -f $argument ]] || wanted+=$'\n'$(< "$argument")
+  done
   if [[ "$(cat -- "$folder/packages.txt" 2> /dev/null)" != "$wanted" ]]; then
     rm --recursive --force -- "$folder"
     python3 -m venv "$folder"

@@ -86,9 +86,7 @@ fn write(
         &serde_json::to_string(&description)?,
         &parameters,
     )?);
-    if text.len() as u64 > file::FILE_BYTES_MAX {
-        bail!("the imported model would be larger than 256 MiB");
-    }
+    file::check_size(&text).map_err(|fault| anyhow!("the imported model {fault}"))?;
     let model = Model::from_text(&text).map_err(|fault| anyhow!("the imported model {fault}"))?;
     Ok((text, model))
 }

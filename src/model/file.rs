@@ -28,15 +28,24 @@ const LINE_CHARS_MAX: usize = 160;
 
 /// Reads the text of a model file, up to the limit.
 pub fn read_text(path: &str) -> Result<String> {
+    let bytes = read_up_to(path, FILE_BYTES_MAX)?;
+    String::from_utf8(bytes).map_err(|_| anyhow!("{path}: is not UTF-8, so it is not a model file"))
+}
+
+/// Reads a file of at most `bytes_max` bytes. The error names the file.
+pub fn read_up_to(path: &str, bytes_max: u64) -> Result<Vec<u8>> {
     let file = File::open(path).with_context(|| format!("{path}: cannot open the model"))?;
     let mut bytes = Vec::new();
-    file.take(FILE_BYTES_MAX + 1)
+    file.take(bytes_max + 1)
         .read_to_end(&mut bytes)
         .with_context(|| format!("{path}: cannot read the model"))?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        bail!("{path}: is larger than 256 MiB, so rv-score train has not written it");
+    if bytes.len() as u64 > bytes_max {
+        bail!(
+            "{path}: is larger than {} MiB, the limit for such a model",
+            bytes_max >> 20
+        );
     }
-    String::from_utf8(bytes).map_err(|_| anyhow!("{path}: is not UTF-8, so it is not a model file"))
+    Ok(bytes)
 }
 
 /// Checks that the text of a model file is short enough for this program to read the

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::feature::Feature;
-use crate::model::logistic::{MAGNITUDE_MAX, standardised};
+use crate::model::logistic::{check_ranges, standardised};
 use crate::model::one_hot::OneHot;
 use crate::model::prediction::{Names, Prediction, Predictor};
 use crate::model::text_table::{aligned, six_significant_digits};
@@ -54,15 +54,8 @@ impl Predictor for Linear {
         if lengths.iter().any(|list| list.len() != width) {
             return Err("the parameters do not fit the features".to_owned());
         }
-        let mut weights = self.coefficients.iter().chain([&self.intercept]);
-        let mut scales = self.scales.iter();
-        let are_in_range = self.means.iter().all(|mean| mean.is_finite())
-            && scales.all(|scale| scale.is_finite() && *scale > 0.0)
-            && weights.all(|weight| weight.abs() <= MAGNITUDE_MAX);
-        match are_in_range {
-            true => Ok(()),
-            false => Err("a parameter is out of range".to_owned()),
-        }
+        let weights = self.coefficients.iter().chain([&self.intercept]);
+        check_ranges(&self.means, &self.scales, weights)
     }
 
     fn to_json(&self) -> serde_json::Result<String> {
@@ -99,6 +92,7 @@ impl Predictor for Linear {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::logistic::MAGNITUDE_MAX;
 
     #[test]
     fn parameters_that_do_not_fit_are_refused() {

@@ -79,6 +79,21 @@ pub fn standardised(value: f64, mean: f64, scale: f64) -> f64 {
     ((value - mean) / scale).clamp(-MAGNITUDE_MAX, MAGNITUDE_MAX)
 }
 
+/// Checks that the parameters of a regression keep all sums finite.
+pub fn check_ranges<'w>(
+    means: &[f64],
+    scales: &[f64],
+    mut weights: impl Iterator<Item = &'w f64>,
+) -> Result<(), String> {
+    let are_in_range = means.iter().all(|mean| mean.is_finite())
+        && scales.iter().all(|scale| scale.is_finite() && *scale > 0.0)
+        && weights.all(|weight| weight.abs() <= MAGNITUDE_MAX);
+    match are_in_range {
+        true => Ok(()),
+        false => Err("a parameter is out of range".to_owned()),
+    }
+}
+
 impl Predictor for Logistic {
     fn predict(&self, row: &[f64], probabilities: &mut [f64]) -> Prediction {
         Prediction::Class(self.classify(row, probabilities))
@@ -98,15 +113,8 @@ impl Predictor for Logistic {
         if !lengths_match {
             return Err("the parameters do not fit the features and classes".to_owned());
         }
-        let mut weights = self.coefficients.iter().flatten().chain(&self.intercepts);
-        let mut scales = self.scales.iter();
-        let are_in_range = self.means.iter().all(|mean| mean.is_finite())
-            && scales.all(|scale| scale.is_finite() && *scale > 0.0)
-            && weights.all(|weight| weight.abs() <= MAGNITUDE_MAX);
-        match are_in_range {
-            true => Ok(()),
-            false => Err("a parameter is out of range".to_owned()),
-        }
+        let weights = self.coefficients.iter().flatten().chain(&self.intercepts);
+        check_ranges(&self.means, &self.scales, weights)
     }
 
     fn to_json(&self) -> serde_json::Result<String> {

@@ -248,10 +248,12 @@ impl<F: Filter> Filtering<'_, F> {
     /// ready.
     fn read(&mut self, stage: &mut Stage) -> Result<()> {
         if self.cursor.has_line() || !self.filter.has_room() {
-            // The loop works on the lines that have been read first.
+            // The loop works on the lines that have been read first. The time of the
+            // background work is read before the check. It cannot pass in between.
+            let due = self.background_due();
             return match self.filter.has_room() {
                 true => Ok(()),
-                false => self.wait_for_background(stage),
+                false => self.wait_for_background(stage, due),
             };
         }
         if let Some(fd) = self.cursor.readiness() {
@@ -277,10 +279,14 @@ impl<F: Filter> Filtering<'_, F> {
         Ok(())
     }
 
-    /// Waits until some of the background work is done or due, or a signal arrives.
-    fn wait_for_background(&mut self, stage: &mut Stage) -> Result<()> {
+    /// The time at which some of the background work is due.
+    fn background_due(&mut self) -> Option<Instant> {
+        self.filter.background().and_then(|it| it.due())
+    }
+
+    /// Waits until some of the background work is done, a signal arrives, or `due`.
+    fn wait_for_background(&mut self, stage: &mut Stage, due: Option<Instant>) -> Result<()> {
         let background = self.filter.background();
-        let due = background.as_ref().and_then(|it| it.due());
         let times = [due, stage.stats.due(), stage.signals.grace_end()];
         let until = times.into_iter().flatten().min();
         let streams = background.iter().flat_map(|it| it.streams());
@@ -305,7 +311,8 @@ impl<F: Filter> Filtering<'_, F> {
             if let Some(stop) = stage.signals.out_of_time() {
                 return Err(EndedEarly::Signal(stop).into());
             }
-            self.wait_for_background(stage)?;
+            let due = self.background_due();
+            self.wait_for_background(stage, due)?;
         }
         Ok(())
     }

@@ -281,6 +281,16 @@ pub fn at_pointer<'a>(text: &'a str, pointer: &str) -> Option<&'a str> {
     Some(value)
 }
 
+/// JSON text on one line. Outside a string, newlines are white space, so a space can
+/// replace each. Inside a string, JSON does not allow newlines.
+pub fn one_line(json: &str) -> Cow<'_, str> {
+    let json = json.trim_ascii();
+    match memchr::memchr2(b'\n', b'\r', json.as_bytes()) {
+        None => json.into(),
+        Some(_) => json.replace(['\n', '\r'], " ").into(),
+    }
+}
+
 /// Appends `text` to `out` as a JSON string.
 pub fn write_string(out: &mut Vec<u8>, text: &str) {
     // Most strings are known words or ids, which need no escapes.

@@ -1,6 +1,7 @@
 //! Tests of rv-score --url, whose model is behind an HTTP server.
 
-use std::sync::atomic::Ordering;
+use std::io::{Read, Write};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -326,6 +327,64 @@ fn only_a_call_that_cannot_have_begun_is_repeated() {
     run.input(requests(3)).succeeds();
     assert_eq!(server.calls().len(), 3);
     assert_eq!(stat(&workdir, "stats", "repeated"), 0);
+}
+
+#[test]
+fn a_call_on_a_new_connection_is_not_repeated_after_one_that_was_not_kept() {
+    let workdir = Workdir::new();
+    let reply = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n0";
+    let calls = AtomicUsize::new(0);
+    let server = ModelServer::start(move |_| match calls.fetch_add(1, Ordering::Relaxed) {
+        0 => Reaction::Raw(reply.as_bytes().to_vec()),
+        _ => Reaction::Close,
+    });
+    let run = url(&workdir, &server, "json").args(["--in-flight", "1", "--stats", "stats"]);
+    run.input(requests(2)).succeeds();
+    assert_eq!(server.calls().len(), 2);
+    assert_eq!(stat(&workdir, "stats", "repeated"), 0);
+}
+
+/// Answers `count` calls, each on its own connection.
+fn answer_calls(listener: &std::net::TcpListener, count: usize) {
+    for _ in 0..count {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut head = [0; 4096];
+        let _ = stream.read(&mut head).unwrap();
+        let reply = "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n0";
+        stream.write_all(reply.as_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn a_recording_and_a_warm_up_wait_for_a_server_that_is_away_for_a_second() {
+    let workdir = Workdir::new();
+    let file = workdir.write("requests", requests(20));
+    for warm_up in [false, true] {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let calls = if warm_up { 40 } else { 20 };
+        let server = std::thread::spawn(move || {
+            answer_calls(&listener, 5);
+            drop(listener);
+            std::thread::sleep(Duration::from_secs(1));
+            let listener = std::net::TcpListener::bind(address).unwrap();
+            answer_calls(&listener, calls - 5);
+        });
+        let place = format!("http://{address}/");
+        let run = workdir
+            .run("rv-score")
+            .args(["--url", &place, "--protocol", "json"]);
+        let run = run.args(["--name", "m", "--model-version", "7", "--rescore"]);
+        let run = run.args(["--in-flight", "1", "-i", &file]);
+        let run = match warm_up {
+            true => run.args(["--warm-up", &file]),
+            false => run,
+        };
+        let finished = run.finish();
+        assert_eq!(finished.lines().len(), 20);
+        finished.assert_status(0);
+        server.join().unwrap();
+    }
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! Evaluates recorded requests before the first real one, to load code and data into
 //! memory.
 
+use std::time::Instant;
+
 use anyhow::{Result, bail};
 use rustix::event::PollFlags;
 
@@ -29,8 +31,13 @@ pub fn warm_up(path: &Address, engine: &mut dyn Engine, stage: &mut Stage) -> Re
             let Ok(Some(record)) = line.record() else {
                 continue;
             };
-            while !engine.has_room() {
-                take_finished(engine, stage, &mut finished)?;
+            loop {
+                // This time is read before the check. It cannot pass in between.
+                let due = engine.due();
+                if engine.has_room() {
+                    break;
+                }
+                take_finished(engine, stage, &mut finished, due)?;
             }
             engine.submit(record, &line, &mut finished)?;
             evaluated += take_results(&mut finished);
@@ -38,7 +45,8 @@ pub fn warm_up(path: &Address, engine: &mut dyn Engine, stage: &mut Stage) -> Re
     }
     while !engine.is_idle() {
         engine.flush()?;
-        take_finished(engine, stage, &mut finished)?;
+        let due = engine.due();
+        take_finished(engine, stage, &mut finished, due)?;
         evaluated += take_results(&mut finished);
     }
     engine.set_warming_up(false);
@@ -48,27 +56,27 @@ pub fn warm_up(path: &Address, engine: &mut dyn Engine, stage: &mut Stage) -> Re
     Ok(())
 }
 
-/// Waits until the engine has finished a request, and takes the finished ones.
+/// Takes the finished requests. If there are none, waits until the engine may have
+/// finished one, at most until `due`.
 fn take_finished(
     engine: &mut dyn Engine,
     stage: &mut Stage,
     finished: &mut Finished,
+    due: Option<Instant>,
 ) -> Result<()> {
-    loop {
-        let has_finished = engine.collect(finished)?;
-        for message in engine.take_messages() {
-            message.print(&mut stage.report);
-        }
-        if has_finished {
-            return Ok(());
-        }
-        if let Some(stop) = stage.signals.stop() {
-            return Err(EndedEarly::Signal(stop).into());
-        }
+    let has_finished = engine.collect(finished)?;
+    for message in engine.take_messages() {
+        message.print(&mut stage.report);
+    }
+    if let Some(stop) = stage.signals.stop() {
+        return Err(EndedEarly::Signal(stop).into());
+    }
+    if !has_finished {
         let readiness = engine.readiness().into_iter();
         let streams: Vec<_> = readiness.map(|fd| (fd, PollFlags::IN)).collect();
-        wait(&streams, &mut stage.signals, engine.due())?;
+        wait(&streams, &mut stage.signals, due)?;
     }
+    Ok(())
 }
 
 /// Drops the finished requests. Returns the number of results among them.

@@ -24,6 +24,8 @@ pub fn read_url(text: &str, query: Query, remedy: &str) -> Result<Url> {
     };
     if !has_scheme("http://") && !has_scheme("https://") {
         let rule = "--url must begin with http:// or https://";
+        // A query may hold a secret.
+        let text = text.split(['?', '#']).next().unwrap_or_default();
         return Err(usage(if text.contains('@') {
             rule.to_owned()
         } else if text.contains("://") {

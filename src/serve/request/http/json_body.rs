@@ -5,12 +5,12 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
+use crate::wire::object;
+
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// The body as JSON on one line. Outside a string, JSON allows newlines as white space,
-/// so a space can replace each. Inside a string, JSON does not allow newlines. The error
-/// describes the fault and its place: the line and the byte of the body, both counted
-/// from 1.
+/// The body as JSON on one line. The error describes the fault and its place: the line
+/// and the byte of the body, both counted from 1.
 pub fn one_line(body: &[u8]) -> Result<Cow<'_, str>, String> {
     let content = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
     let skipped = body.len() - content.len();
@@ -19,14 +19,10 @@ pub fn one_line(body: &[u8]) -> Result<Cow<'_, str>, String> {
         let line = 1 + memchr::memchr_iter(b'\n', &content[..at]).count();
         format!("not UTF-8 at line {line}, byte {}", skipped + at + 1)
     })?;
-    let value = match serde_json::from_str::<&RawValue>(text) {
-        Ok(value) => value.get(),
-        Err(error) => return Err(fault(&error, text, skipped)),
-    };
-    if memchr::memchr2(b'\n', b'\r', value.as_bytes()).is_none() {
-        return Ok(value.into());
+    match serde_json::from_str::<&RawValue>(text) {
+        Ok(value) => Ok(object::one_line(value.get())),
+        Err(error) => Err(fault(&error, text, skipped)),
     }
-    Ok(value.replace(['\n', '\r'], " ").into())
 }
 
 /// The message for a text that is not JSON. serde_json counts bytes within the line.

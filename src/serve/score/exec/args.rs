@@ -76,7 +76,7 @@ impl ExecArgs {
             command,
             batch,
             timeout,
-            start_timeout: self.start_timeout.unwrap_or(START_TIMEOUT).max(timeout),
+            start_timeout: self.start_timeout.unwrap_or(START_TIMEOUT.max(timeout)),
             reply_bytes_max,
         }))
     }

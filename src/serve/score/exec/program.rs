@@ -79,10 +79,31 @@ const STDOUT: u64 = 1;
 const STDERR: u64 = 2;
 const EXIT: u64 = 3;
 
+/// Makes this end of each pipe non-blocking and adds the outputs and the end of the
+/// program to `events`. The program has the other ends, so its own reads and writes do
+/// not change.
+fn watch(
+    events: &OwnedFd,
+    stdin: &ChildStdin,
+    [stdout, stderr]: [BorrowedFd; 2],
+    exit: Option<&OwnedFd>,
+) -> io::Result<()> {
+    rustix::fs::fcntl_setfl(stdin, OFlags::WRONLY | OFlags::NONBLOCK)?;
+    for (fd, event) in [(stdout, STDOUT), (stderr, STDERR)] {
+        rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK)?;
+        epoll::add(events, fd, EventData::new_u64(event), EventFlags::IN)?;
+    }
+    if let Some(exit) = exit {
+        epoll::add(events, exit, EventData::new_u64(EXIT), EventFlags::IN)?;
+    }
+    Ok(())
+}
+
 impl Program {
     /// Starts a command line in a process group of its own. A reply of more than
     /// `reply_bytes_max` bytes is dropped.
     pub fn start(command: &str, reply_bytes_max: usize) -> io::Result<Program> {
+        let events = epoll::create(CreateFlags::CLOEXEC)?;
         let mut child = Command::new("sh")
             .args(["-c", command])
             .process_group(0)
@@ -96,17 +117,18 @@ impl Program {
             return Err(io::Error::other("the program has no pipes"));
         };
         let group = Pid::from_child(&child);
-        let events = epoll::create(CreateFlags::CLOEXEC)?;
-        // The flag O_NONBLOCK is set on this end of each pipe. The program has the
-        // other end, so the flag does not change its reads and writes.
-        rustix::fs::fcntl_setfl(&stdin, OFlags::WRONLY | OFlags::NONBLOCK)?;
         let exit = pidfd_open(group, PidfdFlags::empty()).ok();
-        for (fd, event) in [(stdout.as_fd(), STDOUT), (stderr.as_fd(), STDERR)] {
-            rustix::fs::fcntl_setfl(fd, OFlags::NONBLOCK)?;
-            epoll::add(&events, fd, EventData::new_u64(event), EventFlags::IN)?;
-        }
-        if let Some(exit) = &exit {
-            epoll::add(&events, exit, EventData::new_u64(EXIT), EventFlags::IN)?;
+        let watched = watch(
+            &events,
+            &stdin,
+            [stdout.as_fd(), stderr.as_fd()],
+            exit.as_ref(),
+        );
+        if let Err(error) = watched {
+            // A child that is dropped runs on.
+            let _ = kill_process_group(group, Signal::KILL);
+            let _ = child.wait();
+            return Err(error);
         }
         Ok(Program {
             child,
@@ -146,8 +168,10 @@ impl Program {
         conversation.awaits_reply = true;
         conversation.reply.clear();
         conversation.dropped_bytes = 0;
-        // A failed write is reported by the next call of `advance`.
-        if self.write_outgoing() && !self.conversation.is_sent() {
+        self.write_outgoing();
+        // A pipe that the program has closed becomes ready at once, and then the next
+        // call of `advance` reports the failed write.
+        if !self.conversation.is_sent() {
             self.poll_stdin();
         }
     }
@@ -224,17 +248,24 @@ impl Program {
         self.block.resize(BLOCK_BYTES, 0);
         for _ in 0..READS_MAX {
             match rustix::io::read(&self.stdout, &mut self.block[..]) {
-                Ok(0) => return Progress::Ended,
+                Ok(0) => return self.stdout_ended(),
                 Ok(count) => match self.conversation.take(&self.block[..count]) {
                     Progress::Pending => {}
                     progress => return progress,
                 },
                 Err(Errno::INTR) => {}
                 Err(Errno::AGAIN) => return Progress::Pending,
-                Err(_) => return Progress::Ended,
+                Err(_) => return self.stdout_ended(),
             }
         }
         Progress::Pending
+    }
+
+    /// Stops watching standard output. At its end it would be readable all the time
+    /// until the program is gone.
+    fn stdout_ended(&self) -> Progress {
+        let _ = epoll::delete(&self.events, &self.stdout);
+        Progress::Ended
     }
 
     /// Reads stderr, and calls `show` with each complete line.

@@ -10,7 +10,7 @@ use crate::serve::score::exec::leaving::{Cause, Departure, Leaving};
 use crate::serve::score::exec::program::{Program, Progress};
 use crate::serve::score::exec::reply;
 use crate::serve::score::exec::state::{Call, State};
-use crate::serve::score::exec::successor::{SentLine, Trial};
+use crate::serve::score::exec::successor::{SentLine, Successor, Trial};
 use crate::serve::score::held::finish;
 use crate::stage::report::shown;
 
@@ -187,15 +187,8 @@ impl Exec {
         if running.call.is_some() {
             return false;
         }
-        if let Some(successor) = self.successor.take_if(|it| it.is_ready()) {
-            let since = successor.since;
-            let new = State::proven(successor.into_program(), since);
-            self.messages
-                .push(Message::info("the new program has taken over"));
-            if let State::Running(old) = std::mem::replace(&mut self.state, new) {
-                let leaving = Leaving::begin(old.program, Cause::NotNeeded, now);
-                self.leaving.push(leaving);
-            }
+        if self.successor.as_ref().is_some_and(Successor::is_ready) {
+            self.take_over(now);
             return true;
         }
         let Some(batch) = self.waiting.next_batch(&self.scoring, finished) else {
@@ -273,14 +266,23 @@ impl Exec {
                 "the new program is not used: {reason}; {kept}"
             )));
             self.dismiss_successor(now);
-        } else if successor.is_ready()
-            && matches!(self.state, State::Down { .. })
-            && let Some(successor) = self.successor.take()
-        {
-            let since = successor.since;
-            self.state = State::proven(successor.into_program(), since);
-            self.messages
-                .push(Message::info("the new program has taken over"));
+        } else if successor.is_ready() && matches!(self.state, State::Down { .. }) {
+            self.take_over(now);
+        }
+    }
+
+    /// Replaces the program by the one that is to take over.
+    fn take_over(&mut self, now: Instant) {
+        let Some(successor) = self.successor.take() else {
+            return;
+        };
+        let since = successor.since;
+        let new = State::proven(successor.into_program(), since);
+        self.messages
+            .push(Message::info("the new program has taken over"));
+        if let State::Running(old) = std::mem::replace(&mut self.state, new) {
+            let leaving = Leaving::begin(old.program, Cause::NotNeeded, now);
+            self.leaving.push(leaving);
         }
     }
 

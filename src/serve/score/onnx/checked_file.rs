@@ -3,11 +3,10 @@
 //! needs another file is refused.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::Read;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Result, anyhow};
 
+use crate::model::file::read_up_to;
 use crate::serve::score::onnx::proto::{Field, Fields, Value};
 use crate::stage::report::shown;
 use crate::wire::object::write_string;
@@ -48,14 +47,7 @@ pub struct Facts {
 impl CheckedFile {
     /// Reads and checks a file. The error names the file and the remedy.
     pub fn read(path: &str) -> Result<CheckedFile> {
-        let file = File::open(path).with_context(|| format!("{path}: cannot open the model"))?;
-        let mut bytes = Vec::new();
-        file.take(FILE_BYTES_MAX + 1)
-            .read_to_end(&mut bytes)
-            .with_context(|| format!("{path}: cannot read the model"))?;
-        if bytes.len() as u64 > FILE_BYTES_MAX {
-            bail!("{path}: is larger than 2 GiB, which no ONNX file can be");
-        }
+        let bytes = read_up_to(path, FILE_BYTES_MAX)?;
         let facts = check(&bytes).map_err(|fault| anyhow!("{path}: {fault}"))?;
         Ok(CheckedFile {
             hash: shorten(&sha256_hex(&bytes)),

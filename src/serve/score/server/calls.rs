@@ -7,9 +7,9 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue};
 use reqwest::redirect::Policy;
-use reqwest::{Client, ClientBuilder, Response, Url};
+use reqwest::{Client, ClientBuilder, Response, Url, Version};
 use rustix::event::{EventfdFlags, eventfd};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -221,17 +221,22 @@ enum Remedy {
 }
 
 impl Caller {
-    /// Makes a call within the time-out. The call is repeated once if the server cannot
-    /// have begun to work on it. This is so if the connection was refused, or if the
-    /// server had closed a connection that was kept for the next call.
+    /// Makes a call within the time-out. The call is repeated once if the connection was
+    /// refused, or if a connection that was kept for the next call turns out to be
+    /// closed. A server closes such a connection when it has waited for a call long
+    /// enough.
     async fn call(&self, body: String, trace: HeaderMap) -> (CallOutcome, bool) {
         let mut was_repeated = false;
         let both = async {
-            let failure = match self
-                .attempt(&self.client, body.clone(), trace.clone())
-                .await
-            {
-                Ok(outcome) => return outcome,
+            let is_reused = self.take_idle();
+            let first = self.attempt(&self.client, body.clone(), trace.clone(), is_reused);
+            let failure = match first.await {
+                Ok((outcome, is_kept)) => {
+                    if is_kept {
+                        self.idle.fetch_add(1, Ordering::Relaxed);
+                    }
+                    return outcome;
+                }
                 Err(failure) => failure,
             };
             match failure.remedy {
@@ -240,8 +245,8 @@ impl Caller {
                 Remedy::Reconnect => {}
             }
             was_repeated = true;
-            let second = self.attempt(&self.fresh, body, trace).await;
-            second.unwrap_or_else(|failure| failure.outcome)
+            let second = self.attempt(&self.fresh, body, trace, false).await;
+            second.map_or_else(|failure| failure.outcome, |(outcome, _)| outcome)
         };
         let outcome = tokio::time::timeout(self.timeout, both).await;
         let outcome = outcome.unwrap_or_else(|_| {
@@ -251,12 +256,15 @@ impl Caller {
         (outcome, was_repeated)
     }
 
+    /// Makes a call once. Returns the outcome, and whether the connection is kept for the
+    /// next call. `is_reused` says whether an earlier call has used the connection.
     async fn attempt(
         &self,
         client: &Client,
         body: String,
         trace: HeaderMap,
-    ) -> Result<CallOutcome, Failure> {
+        is_reused: bool,
+    ) -> Result<(CallOutcome, bool), Failure> {
         let mut call = client
             .post(self.url.clone())
             .header(CONTENT_TYPE, "application/json")
@@ -266,14 +274,12 @@ impl Caller {
         if let Some(login) = login {
             call = call.header(AUTHORIZATION, login);
         }
-        let is_reused = self.take_idle();
         match call.send().await {
             Ok(reply) => {
+                let may_be_kept = may_be_kept(&reply);
                 let outcome = self.read(reply).await;
-                if let CallOutcome::Reply { is_cut: false, .. } = outcome {
-                    self.idle.fetch_add(1, Ordering::Relaxed);
-                }
-                Ok(outcome)
+                let is_whole = matches!(outcome, CallOutcome::Reply { is_cut: false, .. });
+                Ok((outcome, may_be_kept && is_whole))
             }
             Err(error) => {
                 // The server has probably closed the other kept connections, too.
@@ -329,6 +335,13 @@ impl Caller {
             }
         }
     }
+}
+
+/// Whether a server keeps the connection after this reply.
+fn may_be_kept(reply: &Response) -> bool {
+    let closes = reply.headers().get(CONNECTION);
+    let closes = closes.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"close"));
+    reply.version() >= Version::HTTP_11 && !closes
 }
 
 /// Decides what an error before the head of a reply means.

@@ -9,7 +9,7 @@ mod calls;
 mod outage;
 mod protocol;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
@@ -24,15 +24,16 @@ use crate::serve::score::scoring::{HeldRequest, Request, Scoring, ScoringOptions
 use crate::serve::score::server::args::{Login, ServerOptions};
 use crate::serve::score::server::calls::{CallOutcome, Calls, Done};
 use crate::serve::score::server::outage::Outage;
-use crate::serve::score::server::protocol::{Protocol, one_line};
+use crate::serve::score::server::protocol::Protocol;
 use crate::stage::http::address::is_loopback;
 use crate::stage::report::shown;
 use crate::wire::lines::{KeptLine, Line};
 use crate::wire::micros::Micros;
-use crate::wire::object::{parse_value, write_string};
+use crate::wire::object::{one_line, parse_value, write_string};
 use crate::wire::trace::{TRACEPARENT, TRACESTATE, span_id};
 
-/// The largest number of bytes of requests that are held. One request is always accepted.
+/// The largest number of bytes of requests and results that are held. One request is
+/// always accepted.
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// With `--rescore`, finished scores wait for the scores of earlier requests. Up to
@@ -63,6 +64,9 @@ pub struct Server {
     /// The requests whose calls are in flight.
     open: HashMap<u64, HeldRequest>,
     open_bytes: usize,
+    /// With `--rescore`, the open requests whose call could not connect, and why. They
+    /// are called again when the server may be back.
+    again: VecDeque<(u64, ModelError)>,
     /// With `--rescore`, the scores that wait for the scores of earlier requests.
     ready: BTreeMap<u64, Ready>,
     ready_bytes: usize,
@@ -78,6 +82,8 @@ struct Ready {
     request: HeldRequest,
     outcome: Result<Answer, ModelError>,
     evaluation: Micros,
+    /// The number of bytes of both.
+    bytes: usize,
 }
 
 impl Server {
@@ -109,6 +115,7 @@ impl Server {
             next: 0,
             open: HashMap::new(),
             open_bytes: 0,
+            again: VecDeque::new(),
             ready: BTreeMap::new(),
             ready_bytes: 0,
             next_score: 0,
@@ -120,21 +127,7 @@ impl Server {
     /// Begins the call for a request. A request for which no call can be made gets an
     /// error score.
     fn begin(&mut self, request: HeldRequest, id: u64, finished: &mut Finished) -> Result<()> {
-        let (body, trace) = {
-            // A held request is valid, so this cannot fail.
-            let parsed = request
-                .request()
-                .map_err(|reject| anyhow::anyhow!("{reject}"))?;
-            let age = self.scoring.age(&parsed);
-            let body = match self.scoring.too_old(age) {
-                Some(error) => Err(error),
-                None => self
-                    .protocol
-                    .body(parsed.model_input)
-                    .map_err(ModelError::new),
-            };
-            (body, self.trace_of(&parsed))
-        };
+        let (body, trace) = self.body_of(&request)?;
         let body = body.and_then(|body| match self.outage.begin_call(Instant::now()) {
             Ok(()) => Ok(body),
             Err(reason) => Err(ModelError::new(reason)),
@@ -148,6 +141,64 @@ impl Server {
             Err(error) => self.end(id, request, Err(error), finished),
         }
         Ok(())
+    }
+
+    /// The body of the call for a request, or the reason why there is none, and the
+    /// headers of its trace.
+    fn body_of(&self, request: &HeldRequest) -> Result<(Result<String, ModelError>, HeaderMap)> {
+        // A held request is valid, so this cannot fail.
+        let parsed = request
+            .request()
+            .map_err(|reject| anyhow::anyhow!("{reject}"))?;
+        let body = match self.scoring.too_old(self.scoring.age(&parsed)) {
+            Some(error) => Err(error),
+            None => {
+                let body = self.protocol.body(parsed.model_input);
+                body.map_err(ModelError::new)
+            }
+        };
+        Ok((body, self.trace_of(&parsed)))
+    }
+
+    /// Repeats the calls that could not connect, if the server may be back. If the
+    /// patience is over, their requests get error scores. Returns whether a request has
+    /// ended.
+    fn call_again(&mut self, finished: &mut Finished) -> Result<bool> {
+        let mut has_ended = false;
+        while let Some((id, error)) = self.again.pop_front() {
+            let now = Instant::now();
+            if self.outage.down().is_some() && !self.is_patient(now) {
+                self.end_open(id, Err(error), finished);
+                has_ended = true;
+                continue;
+            }
+            let Some(request) = self.open.get(&id) else {
+                continue;
+            };
+            let (body, trace) = self.body_of(request)?;
+            match body {
+                Err(error) => {
+                    self.end_open(id, Err(error), finished);
+                    has_ended = true;
+                }
+                Ok(body) => {
+                    if self.outage.begin_call(now).is_err() {
+                        self.again.push_front((id, error));
+                        break;
+                    }
+                    self.calls.call(id, body, trace)?;
+                }
+            }
+        }
+        Ok(has_ended)
+    }
+
+    /// Ends an open request.
+    fn end_open(&mut self, id: u64, outcome: Result<Answer, ModelError>, finished: &mut Finished) {
+        if let Some(request) = self.open.remove(&id) {
+            self.open_bytes -= request.bytes();
+            self.end(id, request, outcome, finished);
+        }
     }
 
     /// The headers of the request's trace, if it has one. The call has a span of its own.
@@ -169,12 +220,13 @@ impl Server {
     /// Handles a finished call.
     fn take(&mut self, done: Done, finished: &mut Finished) {
         self.repeated += u64::from(done.was_repeated);
-        let outcome = self.outcome(done.outcome);
-        let Some(request) = self.open.remove(&done.id) else {
-            return;
-        };
-        self.open_bytes -= request.bytes();
-        self.end(done.id, request, outcome, finished);
+        let is_unreachable = matches!(done.outcome, CallOutcome::Unreachable(_));
+        match self.outcome(done.outcome) {
+            Err(error) if is_unreachable && self.is_patient(Instant::now()) => {
+                self.again.push_back((done.id, error));
+            }
+            outcome => self.end_open(done.id, outcome, finished),
+        }
     }
 
     fn outcome(&mut self, outcome: CallOutcome) -> Result<Answer, ModelError> {
@@ -222,35 +274,49 @@ impl Server {
             finish(&self.scoring, &request, &outcome, evaluation, finished);
             return;
         }
-        self.ready_bytes += request.bytes();
+        let outcome_bytes = match &outcome {
+            Ok(answer) => answer.result.len(),
+            Err(error) => error.reply.as_ref().map_or(0, |(_, body)| body.len()),
+        };
+        let bytes = request.bytes() + outcome_bytes;
+        self.ready_bytes += bytes;
         let ready = Ready {
             request,
             outcome,
             evaluation,
+            bytes,
         };
         self.ready.insert(id, ready);
         while let Some(ready) = self.ready.remove(&self.next_score) {
             self.next_score += 1;
-            self.ready_bytes -= ready.request.bytes();
             let Ready {
                 request,
                 outcome,
                 evaluation,
+                bytes,
             } = ready;
+            self.ready_bytes -= bytes;
             finish(&self.scoring, &request, &outcome, evaluation, finished);
         }
     }
 
-    /// With `--rescore`, requests wait while a server that has worked before is down.
-    /// Returns the time of the next call if they wait now.
-    fn held_up_until(&self, now: Instant) -> Option<Instant> {
-        let (since, until) = self.outage.down()?;
-        let waits = self.scoring.options().rescore
+    /// Whether requests wait for a server that is down: with `--rescore`, if the server
+    /// has worked before, for a while.
+    fn is_patient(&self, now: Instant) -> bool {
+        let down = self.outage.down();
+        self.scoring.options().rescore
             && self.outage.has_worked
-            && now < since + OUTAGE_PATIENCE;
+            && down.is_some_and(|(since, _)| now < since + OUTAGE_PATIENCE)
+    }
+
+    /// If requests wait for the server now, the time of the next call or the end of the
+    /// patience, whichever is earlier.
+    fn held_up_until(&self, now: Instant) -> Option<Instant> {
+        let (since, until) = self.outage.down().filter(|_| self.is_patient(now))?;
+        let until = until.min(since + OUTAGE_PATIENCE);
         // While a call finds out whether the server is back, the other requests wait,
         // too.
-        (waits && (now < until || !self.open.is_empty())).then_some(until)
+        (now < until || !self.open.is_empty()).then_some(until)
     }
 }
 
@@ -286,7 +352,7 @@ fn read_reply(
 fn error_body(body: &[u8], is_cut: bool) -> String {
     let text = String::from_utf8_lossy(body);
     if !is_cut && let Ok(json) = parse_value(&text) {
-        return one_line(json);
+        return one_line(json).into_owned();
     }
     let mut string = Vec::new();
     write_string(&mut string, &text);
@@ -322,7 +388,7 @@ impl Engine for Server {
             self.take(done, finished);
             has_any = true;
         }
-        Ok(has_any)
+        Ok(self.call_again(finished)? || has_any)
     }
 
     fn is_idle(&self) -> bool {

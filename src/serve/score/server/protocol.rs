@@ -5,7 +5,7 @@ use anyhow::Result;
 use crate::stage::report::shown;
 use crate::stage::usage;
 use crate::wire::object::{
-    Object, array_items, at_pointer, decode_string, parse_value, write_string,
+    Object, array_items, at_pointer, decode_string, one_line, parse_value, write_string,
 };
 
 /// The protocol of a server, with its settings.
@@ -39,21 +39,15 @@ impl Protocol {
         let reply = parse_value(text)
             .map_err(|fault| format!("the reply {} is not JSON ({fault})", shown(text)))?;
         let result = match self {
-            Protocol::V2(tensor) => tensor.result(reply)?,
-            Protocol::Mlflow(_) => mlflow_result(reply)?.to_owned(),
+            Protocol::V2(tensor) => return Ok(one_line(&tensor.result(reply)?).into_owned()),
+            Protocol::Mlflow(_) => mlflow_result(reply)?,
             Protocol::Json(shape) => match at_pointer(reply, &shape.result) {
-                Some(result) => result.to_owned(),
+                Some(result) => result,
                 None => return Err(format!("the reply has no {}", shape.result)),
             },
         };
-        Ok(one_line(&result))
+        Ok(one_line(result).into_owned())
     }
-}
-
-/// JSON text without newlines: outside of strings they are white space, and a string
-/// cannot hold one.
-pub fn one_line(json: &str) -> String {
-    json.trim().replace(['\n', '\r'], " ")
 }
 
 /// The shape of bodies and replies of a server that speaks plain JSON.
