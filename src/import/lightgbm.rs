@@ -272,6 +272,7 @@ fn read_tree(block: &Block, output: u32) -> Result<TreeText, String> {
     if !are_equal || leaf_count != lists.leaves.len() || leaf_count != splits + 1 {
         return Err("has lists of different lengths; copy the file again".to_owned());
     }
+    lists.check_sets()?;
     // Splits come first, then leaves.
     let index_of = |child: i64| match usize::try_from(child) {
         Ok(split) if split < splits => split,
@@ -291,6 +292,27 @@ fn read_tree(block: &Block, output: u32) -> Result<TreeText, String> {
 }
 
 impl Lists {
+    /// Checks that each set of categories belongs to one split, and that the sets do not
+    /// overlap. Otherwise a small file could need much memory.
+    fn check_sets(&self) -> Result<(), String> {
+        let mut is_used = vec![false; self.category_starts.len()];
+        for (threshold, decision) in self.thresholds.iter().zip(&self.decisions) {
+            if decision & decision::CATEGORIES == 0 {
+                continue;
+            }
+            // The cast saturates, so an index that does not exist is found below.
+            match is_used.get_mut(*threshold as usize) {
+                Some(is_used) if !*is_used => *is_used = true,
+                Some(_) => return Err("names a set of categories twice".to_owned()),
+                None => return Err("names a set of categories that does not exist".to_owned()),
+            }
+        }
+        match self.category_starts.is_sorted() {
+            true => Ok(()),
+            false => Err("has sets of categories that overlap; copy the file again".to_owned()),
+        }
+    }
+
     /// The question of split `index`.
     fn split(&self, index: usize) -> Result<Split, String> {
         let feature = self.features[index];

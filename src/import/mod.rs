@@ -86,7 +86,7 @@ fn write(
         &serde_json::to_string(&description)?,
         &parameters,
     )?);
-    file::check_size(&text).map_err(|fault| anyhow!("the imported model {fault}"))?;
+    file::check_size(&text).map_err(|fault| anyhow!("{fault}, so it cannot be imported"))?;
     let model = Model::from_text(&text).map_err(|fault| anyhow!("the imported model {fault}"))?;
     Ok((text, model))
 }

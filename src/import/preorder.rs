@@ -1,6 +1,7 @@
 //! Puts the nodes of a foreign tree into the order of a model file: a split, its left
 //! subtree, its right subtree.
 
+use crate::model::bounds::FEATURES_MAX;
 use crate::model::ensemble::text::TreeText;
 use crate::model::splits::Split;
 
@@ -44,6 +45,12 @@ pub fn convert(
         }
         let converted = match node(index)? {
             ForeignNode::Leaf(number) => text.push_leaf(number),
+            ForeignNode::Split { split, .. } if split.feature >= FEATURES_MAX => {
+                return Err(format!(
+                    "names feature {}, but rv-score knows {FEATURES_MAX} features at most",
+                    split.feature
+                ));
+            }
             ForeignNode::Split { split, left, right } => {
                 let converted = text.push_split(&split);
                 open.push((right, Some(converted)));

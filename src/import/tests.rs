@@ -200,6 +200,48 @@ fn a_file_that_cannot_be_imported_is_refused_with_the_reason() {
             ),
             "--categories",
         ),
+        (
+            Lightgbm,
+            replaced(
+                LIGHTGBM,
+                "leaf_value=-0.77202765751342162",
+                "leaf_value=1e300",
+            ),
+            "a leaf is not between -1e100 and 1e100",
+        ),
+        (
+            Xgboost,
+            replaced(XGBOOST, "3.65E-1,-3.1516665E-1", "3.65E-1,1E31"),
+            "a leaf is not between -1e30 and 1e30",
+        ),
+        (
+            Lightgbm,
+            replaced(LIGHTGBM, "split_feature=0", "split_feature=4294967295"),
+            "names feature 4294967295",
+        ),
+        (
+            Lightgbm,
+            replaced(LIGHTGBM, "cat_boundaries=0 1", "cat_boundaries=0 1 0"),
+            "sets of categories that overlap",
+        ),
+        (
+            Lightgbm,
+            replaced(
+                &replaced(LIGHTGBM, "decision_type=10 8 9", "decision_type=10 9 9"),
+                " -0.36349999999999993 0",
+                " 0 0",
+            ),
+            "names a set of categories twice",
+        ),
+        (
+            Xgboost,
+            replaced(
+                XGBOOST,
+                "\"categories_sizes\":[1]",
+                "\"categories_sizes\":[2]",
+            ),
+            "sets of categories that overlap",
+        ),
         (Xgboost, String::new(), "is not a model file of XGBoost"),
         (Xgboost, cut(XGBOOST, 0.5), "is not a model file of XGBoost"),
         (
@@ -256,6 +298,23 @@ fn a_file_that_cannot_be_imported_is_refused_with_the_reason() {
     }
 }
 
+#[test]
+fn a_dart_booster_needs_one_weight_for_each_tree() {
+    let mut file: serde_json::Value = serde_json::from_str(XGBOOST).unwrap();
+    let booster = &mut file["learner"]["gradient_booster"];
+    let trees = booster.take();
+    let count = trees["model"]["trees"].as_array().unwrap().len();
+    for (weights, is_right) in [(count - 1, false), (count, true), (count + 1, false)] {
+        let weights = vec![1.0; weights];
+        file["learner"]["gradient_booster"] =
+            serde_json::json!({"name": "dart", "gbtree": trees, "weight_drop": weights});
+        match read(&file.to_string(), Library::Xgboost) {
+            Ok(_) => assert!(is_right),
+            Err(fault) => assert!(!is_right && fault.contains("weight_drop"), "{fault}"),
+        }
+    }
+}
+
 /// Imports a damaged file. The file may be accepted, but then the model must work.
 fn import_damaged(text: &str, library: Library) {
     let Ok(model) = read(text, library) else {
@@ -265,7 +324,11 @@ fn import_damaged(text: &str, library: Library) {
     for input in [r#"{"a":1,"b":0,"c":"x","d":7}"#, "{}"] {
         if model.read_input(input, &mut row).is_ok() {
             match model.predict(&row, &mut probabilities) {
-                Prediction::Class(class) => assert!(class < probabilities.len()),
+                Prediction::Class(class) => {
+                    assert!(class < probabilities.len());
+                    let are_right = probabilities.iter().all(|one| (0.0..=1.0).contains(one));
+                    assert!(are_right, "{probabilities:?}");
+                }
                 Prediction::Number(number) => assert!(number.is_finite()),
             }
         }

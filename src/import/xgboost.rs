@@ -42,6 +42,7 @@ pub fn read(text: &str, inputs: &InputNames) -> Result<ForeignModel, String> {
     let base = base(&learner.learner_model_param.base_score, outputs)?;
     let trees = { model.trees.iter().enumerate() }.map(|(number, tree)| {
         let output = model.tree_info.get(number).copied().unwrap_or_default();
+        // Only the trees of dart have weights.
         let weight = weights.get(number).copied().unwrap_or(1.0);
         read_tree(tree, output, weight).map_err(|fault| format!("tree {number} {fault}"))
     });
@@ -87,6 +88,9 @@ fn trees_of(learner: &Learner) -> Result<(&TreeModel, &[f64]), String> {
     }
     if trees.tree_info.len() != trees.trees.len() {
         return Err("has a tree_info of another length than its trees; copy it again".to_owned());
+    }
+    if booster.name == "dart" && weights.len() != trees.trees.len() {
+        return Err("has a weight_drop of another length than its trees; copy it again".to_owned());
     }
     Ok((trees, weights))
 }
@@ -310,6 +314,12 @@ fn split_of(
 
 /// The categories of each node that splits on categories.
 fn category_sets(tree: &Tree) -> Result<HashMap<usize, &[u32]>, String> {
+    // Sets that overlap would be copied, so a small file could need much memory.
+    let sizes = tree.categories_sizes.iter();
+    let total = sizes.fold(0usize, |total, size| total.saturating_add(*size));
+    if total > tree.categories.len() {
+        return Err("has sets of categories that overlap; copy the file again".to_owned());
+    }
     let places = tree.categories_segments.iter().zip(&tree.categories_sizes);
     let sets = tree
         .categories_nodes

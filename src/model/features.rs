@@ -3,23 +3,20 @@
 use std::collections::HashMap;
 
 use crate::model::feature::{Domain, Feature, Missing, Unseen};
+use crate::model::feature_names::{FeatureNames, Row};
 use crate::model::scalar::ScalarType;
 use crate::stage::report::shown;
-use crate::wire::object::{self, Member, Object, decode_string};
+use crate::wire::object::decode_string;
 
 /// Marks a feature that no member has set yet. The bits of this NaN differ from the NaN
 /// of a missing value, so a second value for the same feature is noticed.
 const ABSENT: u64 = 0x7ff8_0000_0000_5eed;
 
-/// Finds the features of a model among the members of a `modelInput`.
+/// Reads the features of a model from a `modelInput`.
 #[derive(Debug)]
 pub struct FeatureReader {
     features: Vec<Feature>,
-    /// The index of each feature in a row, by its name. Features with a JSON pointer are
-    /// not among them.
-    indices: HashMap<String, usize>,
-    /// The index of each feature with a JSON pointer, by the first token of the pointer.
-    nested: HashMap<String, Vec<usize>>,
+    names: FeatureNames,
     /// For each feature, the index of each category.
     codes: Vec<HashMap<String, u32>>,
     /// Whether numbers are rounded to single precision, as the model's own library does.
@@ -29,29 +26,15 @@ pub struct FeatureReader {
 impl FeatureReader {
     /// A reader for these features, in the order of a row.
     pub fn new(features: Vec<Feature>, single_precision: bool) -> FeatureReader {
-        let mut indices = HashMap::new();
-        let mut nested: HashMap<String, Vec<usize>> = HashMap::new();
-        for (index, feature) in features.iter().enumerate() {
-            match feature.name.strip_prefix('/') {
-                None => {
-                    indices.insert(feature.name.clone(), index);
-                }
-                Some(pointer) => {
-                    let token = pointer.split('/').next().unwrap_or_default();
-                    let name = token.replace("~1", "/").replace("~0", "~");
-                    nested.entry(name).or_default().push(index);
-                }
-            }
-        }
+        let names = features.iter().map(|feature| feature.name.clone());
         let codes = features.iter().map(|feature| {
             let categories = feature.categories().unwrap_or_default();
             categories.iter().cloned().zip(0..).collect()
         });
         FeatureReader {
+            names: FeatureNames::new(names.collect()),
             codes: codes.collect(),
             features,
-            indices,
-            nested,
             single_precision,
         }
     }
@@ -59,26 +42,9 @@ impl FeatureReader {
     /// Reads the features in the text of a `modelInput` into `row`. The error describes
     /// the fault in a few words.
     pub fn read(&self, model_input: &str, row: &mut Vec<f64>) -> Result<(), String> {
-        row.clear();
-        row.resize(self.features.len(), f64::from_bits(ABSENT));
-        if !model_input.trim_ascii_start().starts_with('{') {
-            return Err("modelInput is not an object".to_owned());
-        }
-        let mut partial = PartialRow::new(self, row);
-        if object::each_member(model_input, |member| partial.take(&member)).is_none() {
-            // The fast scanner does not accept invalid JSON or deep nesting. The full
-            // parser then decides whether the text is valid.
-            let object =
-                Object::parse(model_input).map_err(|fault| format!("modelInput is {fault}"))?;
-            row.fill(f64::from_bits(ABSENT));
-            partial = PartialRow::new(self, row);
-            for member in &object.members {
-                partial.take(member);
-            }
-        }
-        if let Some(fault) = partial.fault {
-            return Err(fault);
-        }
+        row.resize(self.features.len(), 0.0);
+        self.names
+            .read(model_input, &mut NumberRow { reader: self, row })?;
         self.fill_missing(row)?;
         if self.single_precision {
             for value in row {
@@ -162,72 +128,23 @@ fn is_marker(feature: &Feature, raw: &str) -> bool {
     }
 }
 
-/// A row that is being filled from the members of a `modelInput`.
-struct PartialRow<'r> {
+/// A row that is being read.
+struct NumberRow<'r> {
     reader: &'r FeatureReader,
     row: &'r mut [f64],
-    /// The index of the feature that is probably next: most clients write the
-    /// features in the model's order.
-    expected: usize,
-    /// The first fault.
-    fault: Option<String>,
 }
 
-impl<'r> PartialRow<'r> {
-    fn new(reader: &'r FeatureReader, row: &'r mut [f64]) -> PartialRow<'r> {
-        PartialRow {
-            reader,
-            row,
-            expected: 0,
-            fault: None,
-        }
+impl Row for NumberRow<'_> {
+    fn clear(&mut self) {
+        self.row.fill(f64::from_bits(ABSENT));
     }
 
-    fn take(&mut self, member: &Member) {
-        if self.fault.is_some() {
-            return;
+    fn set(&mut self, index: usize, raw: &str) -> Result<(), String> {
+        if self.row[index].to_bits() != ABSENT {
+            return Err("occurs twice".to_owned());
         }
-        let FeatureReader {
-            features,
-            indices,
-            nested,
-            ..
-        } = self.reader;
-        let index = match features.get(self.expected) {
-            Some(feature) if member.is(&feature.name) => Some(self.expected),
-            _ => decode_string(member.key).and_then(|name| indices.get(&*name).copied()),
-        };
-        if let Some(index) = index {
-            self.expected = index + 1;
-            self.set(index, member.value);
-        }
-        if !nested.is_empty()
-            && let Some(name) = decode_string(member.key)
-        {
-            for index in nested.get(&*name).into_iter().flatten() {
-                // The first token of the pointer is the name of this member.
-                let pointer = &features[*index].name[1..];
-                let rest = pointer.find('/').map_or("", |slash| &pointer[slash..]);
-                if let Some(value) = object::at_pointer(member.value, rest) {
-                    self.set(*index, value);
-                }
-            }
-        }
-    }
-
-    /// Sets the value of a feature from its JSON text.
-    fn set(&mut self, index: usize, raw: &str) {
-        let outcome = match self.row[index].to_bits() == ABSENT {
-            true => self.reader.value(index, raw),
-            false => Err("occurs twice".to_owned()),
-        };
-        match outcome {
-            Ok(value) => self.row[index] = value,
-            Err(what) => {
-                let name = shown(&self.reader.features[index].name);
-                self.fault = Some(format!("feature {name} {what}"));
-            }
-        }
+        self.row[index] = self.reader.value(index, raw)?;
+        Ok(())
     }
 }
 

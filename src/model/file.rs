@@ -21,7 +21,7 @@ const FORMAT: &str = "rv-model";
 const FORMAT_VERSION: u64 = 2;
 
 /// The largest model file that is read, in bytes.
-pub const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
+const FILE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
 /// A list or object whose text is longer than this gets one line per entry.
 const LINE_CHARS_MAX: usize = 160;

@@ -16,6 +16,7 @@ pub(crate) mod description;
 pub(crate) mod ensemble;
 pub(crate) mod families;
 pub(crate) mod feature;
+pub(crate) mod feature_names;
 pub(crate) mod features;
 pub(crate) mod file;
 pub mod inspect;

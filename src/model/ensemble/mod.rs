@@ -28,6 +28,24 @@ impl Shares {
         let leaf = leaf as usize;
         &self.shares[self.starts[leaf] as usize..self.starts[leaf + 1] as usize]
     }
+
+    /// Checks that the shares of each leaf are those of known classes and have the sum 1.
+    fn check(&self, class_count: usize) -> Result<(), String> {
+        for leaf in 0..self.starts.len() - 1 {
+            let shares = self.of_leaf(leaf as f64);
+            let is_known = |(class, share): &(u32, f64)| {
+                (*class as usize) < class_count && (0.0..=1.0).contains(share)
+            };
+            if !shares.iter().all(is_known) {
+                return Err("a leaf has an unknown class or a share that is no share".to_owned());
+            }
+            let sum: f64 = shares.iter().map(|(_, share)| share).sum();
+            if (sum - 1.0).abs() > SHARES_TOLERANCE {
+                return Err("a leaf has shares whose sum is not 1".to_owned());
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Many trees.
@@ -96,6 +114,9 @@ impl Ensemble {
         self.roots.push(root as u32);
         self.output_of.push(tree.output);
         let mut leaf_shares = tree.shares.into_iter().flatten();
+        // Each set belongs to one split. Otherwise a small file could name a large set
+        // many times, and the model would need much memory.
+        let mut sets = tree.categories.into_iter().enumerate();
         for index in 0..count {
             let Ok(feature) = usize::try_from(tree.features[index]) else {
                 let shares = leaf_shares.next();
@@ -105,10 +126,10 @@ impl Ensemble {
             let flags = tree.flags.get(index).copied().unwrap_or_default();
             let test = match flags & flag::CATEGORIES {
                 0 => Test::AtMost(tree.values[index]),
-                _ => {
-                    let sets = tree.categories.get(tree.values[index] as usize);
-                    Test::OneOf(sets.ok_or("names a set that does not exist")?.clone())
-                }
+                _ => match sets.next() {
+                    Some((number, set)) if number as f64 == tree.values[index] => Test::OneOf(set),
+                    _ => return Err("does not name its sets of categories in their order"),
+                },
             };
             if feature >= FEATURES_MAX {
                 return Err("names a feature that does not exist");
@@ -256,6 +277,9 @@ impl Predictor for Ensemble {
             return Err("the number of outputs does not fit the classes".to_owned());
         }
         self.link.check(outputs, class_count)?;
+        if class_count > 0 && self.link == Link::Identity && self.shares.is_none() {
+            return Err("its outputs are no probabilities".to_owned());
+        }
         if self.roots.is_empty() {
             return Err("it has no trees".to_owned());
         }
@@ -321,22 +345,27 @@ impl Predictor for Ensemble {
 }
 
 impl Ensemble {
-    /// Checks the answers of the leaves.
+    /// Checks the answers of the leaves. After this check, the outputs are finite.
     fn check_leaves(&self, outputs: usize) -> Result<(), String> {
-        let is_right = match &self.shares {
-            Some(all) => { all.shares.iter() }
-                .all(|(class, share)| (*class as usize) < outputs && (0.0..=1.0).contains(share)),
-            None => { 0..self.splits.len() }.all(|index| match self.splits.node(index) {
-                NodeView::Leaf(number) => number.is_finite(),
-                NodeView::Split { .. } => true,
-            }),
-        };
-        if !self.base.iter().all(|base| base.is_finite()) {
-            return Err("a base is not finite".to_owned());
+        if let Some(all) = &self.shares {
+            if self.base.iter().any(|base| *base != 0.0) {
+                return Err("it has a base besides its shares".to_owned());
+            }
+            return all.check(outputs);
         }
-        match is_right {
+        let limit = match self.precision {
+            Precision::Double => ADDEND_MAX,
+            Precision::Single => SINGLE_ADDEND_MAX,
+        };
+        // NaN is in no range.
+        let is_right = |number: f64| (-limit..=limit).contains(&number);
+        if !self.base.iter().all(|base| is_right(*base)) {
+            return Err(format!("a base is not between -{limit:e} and {limit:e}"));
+        }
+        let mut nodes = (0..self.splits.len()).map(|index| self.splits.node(index));
+        match nodes.all(|node| !matches!(node, NodeView::Leaf(number) if !is_right(number))) {
             true => Ok(()),
-            false => Err("a leaf has a value that is not finite, or an unknown class".to_owned()),
+            false => Err(format!("a leaf is not between -{limit:e} and {limit:e}")),
         }
     }
 
@@ -385,5 +414,117 @@ const LANES: usize = 8;
 /// The largest number of nodes in all trees.
 const NODES_MAX: usize = 1 << 27;
 
+/// The largest number in a leaf or a base, in absolute terms. The sum of
+/// [`NODES_MAX`] such numbers is finite, so no output is infinite or NaN.
+const ADDEND_MAX: f64 = 1e100;
+
+/// [`ADDEND_MAX`] for sums in single precision.
+const SINGLE_ADDEND_MAX: f64 = 1e30;
+
+/// The largest difference between 1 and the sum of the shares of a leaf. The shares are
+/// rounded.
+const SHARES_TOLERANCE: f64 = 1e-6;
+
 /// The largest number of features that are described.
 const DESCRIBED_FEATURES: usize = 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::feature::{Domain, Unseen};
+
+    /// An ensemble of one tree for each element of `trees`, with the outputs of `base`.
+    fn checked(link: &str, base: &str, trees: &str, class_count: usize) -> Result<(), String> {
+        let json =
+            format!(r#"{{"combination":"average","link":{link},"base":{base},"trees":[{trees}]}}"#);
+        let features = [Feature {
+            domain: Domain::Categories {
+                categories: ["a", "b", "d"].map(str::to_owned).to_vec(),
+                unseen: Unseen::Error,
+            },
+            ..Feature::number("c")
+        }];
+        let ensemble = Ensemble::from_json(&json).map_err(|error| error.to_string())?;
+        ensemble.check(&features, class_count)
+    }
+
+    #[test]
+    fn a_set_of_categories_belongs_to_one_split() {
+        let tree = |values: &str| {
+            format!(
+                r#"{{"features":[0,0,-1,-1,-1],"values":{values},"right":[4,3,0,0,0],
+                    "flags":[1,1,0,0,0],"categories":[[0],[1,2]]}}"#
+            )
+        };
+        let check = |values| checked(r#""identity""#, "[0]", &tree(values), 0);
+        assert_eq!(check("[0,1,5,6,7]"), Ok(()));
+        for values in ["[1,1,5,6,7]", "[0,0,5,6,7]", "[1,0,5,6,7]", "[0,2,5,6,7]"] {
+            let fault = check(values).unwrap_err();
+            assert!(fault.contains("in their order"), "{values}: {fault}");
+        }
+    }
+
+    #[test]
+    fn outputs_that_could_be_no_numbers_or_no_probabilities_are_refused() {
+        let leaf = |value: &str| format!(r#"{{"features":[-1],"values":[{value}],"right":[0]}}"#);
+        let two = |tree: String| format!("{tree},{tree}");
+        let share = |shares: &str| {
+            format!(r#"{{"features":[-1],"values":[0],"right":[0],"shares":[{shares}]}}"#)
+        };
+        for (link, base, tree, class_count, expected) in [
+            (r#""identity""#, "[0]", leaf("1e100"), 0, Ok(())),
+            (r#""identity""#, "[0]", leaf("-2e100"), 0, Err("a leaf is")),
+            (r#""identity""#, "[2e100]", leaf("1"), 0, Err("a base is")),
+            (
+                r#""softmax""#,
+                "[0,0]",
+                two(leaf("1e300")),
+                2,
+                Err("a leaf is"),
+            ),
+            (r#""identity""#, "[0]", leaf("0.5"), 2, Err("probabilities")),
+            (
+                r#""identity""#,
+                "[0,0]",
+                share("[[0,0.25],[1,0.75]]"),
+                2,
+                Ok(()),
+            ),
+            (r#""identity""#, "[0,1]", share("[[0,1]]"), 2, Err("a base")),
+            (
+                r#""identity""#,
+                "[0,0]",
+                share("[[0,0.25]]"),
+                2,
+                Err("sum is not 1"),
+            ),
+            (
+                r#""identity""#,
+                "[0,0]",
+                share("[]"),
+                2,
+                Err("sum is not 1"),
+            ),
+            (
+                r#""identity""#,
+                "[0,0]",
+                share("[[2,1]]"),
+                2,
+                Err("unknown class"),
+            ),
+            (
+                r#""identity""#,
+                "[0,0]",
+                share("[[0,2],[1,-1]]"),
+                2,
+                Err("no share"),
+            ),
+        ] {
+            match (checked(link, base, &tree, class_count), expected) {
+                (Ok(()), Ok(())) => {}
+                (Err(fault), Err(part)) if fault.contains(part) => {}
+                (found, _) => panic!("{link} {base} {tree}: {found:?}"),
+            }
+        }
+    }
+}

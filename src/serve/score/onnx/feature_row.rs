@@ -1,10 +1,9 @@
 //! Reads the features of an ONNX model from the `modelInput` of a request.
 
-use std::collections::HashMap;
-
+use crate::model::feature_names::{FeatureNames, Row};
 use crate::model::scalar::ScalarType;
 use crate::stage::report::shown;
-use crate::wire::object::{self, Member, Object, decode_string};
+use crate::wire::object::decode_string;
 
 /// The type of a feature's value in its tensor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,11 +40,8 @@ pub enum Cell {
 /// Reads the features of one model.
 #[derive(Debug)]
 pub struct FeatureRow {
-    features: Vec<(String, Kind)>,
-    /// The indices of the features that are members of `modelInput`, by their names.
-    members: HashMap<String, usize>,
-    /// The indices of the features whose names are JSON pointers.
-    pointers: Vec<usize>,
+    names: FeatureNames,
+    kinds: Vec<Kind>,
     missing_is_nan: bool,
 }
 
@@ -53,15 +49,10 @@ impl FeatureRow {
     /// A reader for these features, in order. A name that begins with a slash is a JSON
     /// pointer.
     pub fn new(features: Vec<(String, Kind)>, missing_is_nan: bool) -> FeatureRow {
-        let is_pointer = |index: &usize| features[*index].0.starts_with('/');
-        let (pointers, members): (Vec<_>, Vec<_>) = (0..features.len()).partition(is_pointer);
-        let named = members
-            .into_iter()
-            .map(|index| (features[index].0.clone(), index));
+        let (names, kinds) = features.into_iter().unzip();
         FeatureRow {
-            members: named.collect(),
-            pointers,
-            features,
+            names: FeatureNames::new(names),
+            kinds,
             missing_is_nan,
         }
     }
@@ -69,37 +60,19 @@ impl FeatureRow {
     /// Reads the features in the text of a `modelInput` into `cells`. The error
     /// describes the fault in a few words.
     pub fn read(&self, model_input: &str, cells: &mut Vec<Cell>) -> Result<(), String> {
-        cells.clear();
-        cells.resize(self.features.len(), Cell::Absent);
-        if !model_input.trim_ascii_start().starts_with('{') {
-            return Err("modelInput is not an object".to_owned());
-        }
-        let mut partial = PartialRow::new(self, cells);
-        if object::each_member(model_input, |member| partial.take_member(&member)).is_none() {
-            // The fast scanner does not accept invalid JSON or deep nesting. The full
-            // parser then decides whether the text is valid.
-            let object =
-                Object::parse(model_input).map_err(|fault| format!("modelInput is {fault}"))?;
-            cells.fill(Cell::Absent);
-            partial = PartialRow::new(self, cells);
-            for member in &object.members {
-                partial.take_member(member);
-            }
-        }
-        for index in &self.pointers {
-            let pointer = &self.features[*index].0;
-            if let Some(value) = object::at_pointer(model_input, pointer) {
-                partial.take(*index, value);
-            }
-        }
-        match partial.fault {
-            Some(fault) => Err(fault),
-            None => self.fill_missing(cells),
-        }
+        cells.resize(self.kinds.len(), Cell::Absent);
+        let mut row = CellRow {
+            kinds: &self.kinds,
+            cells,
+            nulls: Vec::new(),
+        };
+        self.names.read(model_input, &mut row)?;
+        self.fill_missing(cells)
     }
 
     fn fill_missing(&self, cells: &mut [Cell]) -> Result<(), String> {
-        for (cell, (name, kind)) in cells.iter_mut().zip(&self.features) {
+        let features = self.names.iter().zip(&self.kinds);
+        for (cell, (name, kind)) in cells.iter_mut().zip(features) {
             if *cell == Cell::Absent {
                 let takes_nan = matches!(kind, Kind::Float32 | Kind::Float64);
                 if !takes_nan || !self.missing_is_nan {
@@ -112,58 +85,29 @@ impl FeatureRow {
     }
 }
 
-/// A row that is being filled.
-struct PartialRow<'r> {
-    reader: &'r FeatureRow,
+/// A row that is being read.
+struct CellRow<'r> {
+    kinds: &'r [Kind],
     cells: &'r mut [Cell],
     /// The features that were found with the value null.
     nulls: Vec<usize>,
-    /// The index of the feature that is probably next: most clients write the features
-    /// in the model's order.
-    expected: usize,
-    /// The first fault.
-    fault: Option<String>,
 }
 
-impl<'r> PartialRow<'r> {
-    fn new(reader: &'r FeatureRow, cells: &'r mut [Cell]) -> PartialRow<'r> {
-        PartialRow {
-            reader,
-            cells,
-            nulls: Vec::new(),
-            expected: 0,
-            fault: None,
-        }
+impl Row for CellRow<'_> {
+    fn clear(&mut self) {
+        self.cells.fill(Cell::Absent);
+        self.nulls.clear();
     }
 
-    fn take_member(&mut self, member: &Member) {
-        if self.fault.is_some() {
-            return;
-        }
-        let FeatureRow {
-            features, members, ..
-        } = self.reader;
-        let index = match features.get(self.expected) {
-            Some((name, _)) if !name.starts_with('/') && member.is(name) => Some(self.expected),
-            _ => decode_string(member.key).and_then(|name| members.get(&*name).copied()),
-        };
-        if let Some(index) = index {
-            self.expected = index + 1;
-            self.take(index, member.value);
-        }
-    }
-
-    fn take(&mut self, index: usize, value: &str) {
-        let (name, kind) = &self.reader.features[index];
+    fn set(&mut self, index: usize, raw: &str) -> Result<(), String> {
         if self.cells[index] != Cell::Absent || self.nulls.contains(&index) {
-            self.fault = Some(format!("feature {} occurs twice", shown(name)));
-            return;
+            return Err("occurs twice".to_owned());
         }
-        match cell(*kind, value.trim_ascii()) {
-            Ok(Some(cell)) => self.cells[index] = cell,
-            Ok(None) => self.nulls.push(index),
-            Err(what) => self.fault = Some(format!("feature {} {what}", shown(name))),
+        match cell(self.kinds[index], raw.trim_ascii())? {
+            Some(cell) => self.cells[index] = cell,
+            None => self.nulls.push(index),
         }
+        Ok(())
     }
 }
 
@@ -304,6 +248,7 @@ mod tests {
             ("[4]", "[[4]]", "feature \"/in/0\" is not a number"),
             ("\"d\"", "\"f\"", "feature \"f\" occurs twice"),
             ("\"x\":[1]", "\"f\":null", "feature \"f\" occurs twice"),
+            ("\"x\":[1]", "\"in\":[5]", "feature \"/in/0\" occurs twice"),
         ] {
             let input = GOOD.replacen(from, to, 1);
             for missing_is_nan in [false, true] {
