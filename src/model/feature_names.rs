@@ -51,11 +51,6 @@ impl FeatureNames {
         }
     }
 
-    /// The number of features.
-    pub fn len(&self) -> usize {
-        self.names.len()
-    }
-
     /// The names, in the order of a row.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(String::as_str)
@@ -173,7 +168,7 @@ mod tests {
     fn read(input: &str) -> Result<Vec<Option<String>>, String> {
         let names = ["x", "/in/d", "/in/e/0", "/~1"].map(str::to_owned);
         let names = FeatureNames::new(names.to_vec());
-        let mut row = Texts(vec![None; names.len()]);
+        let mut row = Texts(vec![None; names.names.len()]);
         names.read(input, &mut row).map(|()| row.0)
     }
 

@@ -708,6 +708,30 @@ fn the_example_in_jq_answers_single_inputs_and_arrays() {
     }
 }
 
+#[test]
+fn a_greeting_is_not_taken_for_an_answer() {
+    let workdir = Workdir::new();
+    for (begin, after_first_line) in [("print('hello', flush=True)", "0"), ("0", "print('hello')")]
+    {
+        let program = format!(
+            "import sys\n{begin}\nis_first = True\nfor line in sys.stdin:\n    \
+             if is_first: {after_first_line}\n    is_first = False\n    \
+             print(line.strip(), flush=True)\n"
+        );
+        workdir.write("greeting.py", program);
+        let mut running = exec(&workdir, "python3 greeting.py").start();
+        for start in [0, 5] {
+            running.write((start..start + 5).map(request).collect::<String>());
+            for number in start..start + 5 {
+                let score = json(&running.line());
+                assert_eq!(score["messageId"], format!("r-{number}"));
+                assert!(score.get("error").is_some(), "{score}");
+            }
+        }
+        running.says("wrote \"hello");
+    }
+}
+
 /// A program that hangs, dies, prints nonsense, prints too much or prints too early, at
 /// random. But if it answers with a number, it is the number that it was given.
 const CHAOS: &str = r#"

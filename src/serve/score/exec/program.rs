@@ -5,6 +5,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::time::Duration;
 
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
@@ -12,6 +13,9 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::process::{
     Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, kill_process_group, pidfd_open, waitid,
+};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
 use crate::serve::score::exec::program_log::LogLines;
@@ -22,6 +26,11 @@ const BLOCK_BYTES: usize = 64 * 1024;
 /// The largest number of reads in one call of [`Program::advance`]. Without this limit,
 /// a program that writes without end would hold up everything else.
 const READS_MAX: usize = 64;
+
+/// The time for which the first reply is held back. Some programs print a greeting when
+/// they start or when they load their model. Such a line looks like a reply, but the
+/// true reply follows.
+const FIRST_REPLY_HELD: Duration = Duration::from_millis(20);
 
 /// A running program. When this value is dropped, the process group of the program is
 /// killed.
@@ -35,12 +44,16 @@ pub struct Program {
     stderr: Option<ChildStderr>,
     /// Becomes readable when the shell ends; `None` on a kernel without pidfds.
     exit: Option<OwnedFd>,
+    /// Becomes readable when the first reply has been held back long enough.
+    timer: OwnedFd,
     /// An epoll descriptor, which becomes readable when one of the other descriptors is
     /// ready.
     events: OwnedFd,
     conversation: Conversation,
     log: LogLines,
     is_reaped: bool,
+    /// Whether the program does not read or write any more.
+    is_over: bool,
     block: Vec<u8>,
 }
 
@@ -49,7 +62,13 @@ pub struct Program {
 struct Conversation {
     outgoing: Vec<u8>,
     written: usize,
+    /// The number of bytes of the line in flight.
+    sent_bytes: usize,
     awaits_reply: bool,
+    /// Whether the program has answered a line and then kept silent.
+    is_proven: bool,
+    /// The first reply, while it is held back.
+    held: Option<Vec<u8>>,
     reply: Vec<u8>,
     reply_bytes_max: usize,
     /// The number of bytes that were dropped because the reply is too long.
@@ -66,8 +85,8 @@ pub enum Progress {
     Reply(Vec<u8>),
     /// The program has answered with a line of this many bytes, which is too long.
     Oversized(u64),
-    /// The program has written something although no answer was due. This is the
-    /// beginning of the text.
+    /// The program has written something although no answer was due, or more than one
+    /// line. This is the beginning of the text.
     Stray(Vec<u8>),
     /// The program has ended, or does not read or write any more.
     Ended,
@@ -78,6 +97,7 @@ const STDIN: u64 = 0;
 const STDOUT: u64 = 1;
 const STDERR: u64 = 2;
 const EXIT: u64 = 3;
+const TIMER: u64 = 4;
 
 /// Makes this end of each pipe non-blocking and adds the outputs and the end of the
 /// program to `events`. The program has the other ends, so its own reads and writes do
@@ -87,6 +107,7 @@ fn watch(
     stdin: &ChildStdin,
     [stdout, stderr]: [BorrowedFd; 2],
     exit: Option<&OwnedFd>,
+    timer: &OwnedFd,
 ) -> io::Result<()> {
     rustix::fs::fcntl_setfl(stdin, OFlags::WRONLY | OFlags::NONBLOCK)?;
     for (fd, event) in [(stdout, STDOUT), (stderr, STDERR)] {
@@ -96,7 +117,7 @@ fn watch(
     if let Some(exit) = exit {
         epoll::add(events, exit, EventData::new_u64(EXIT), EventFlags::IN)?;
     }
-    Ok(())
+    epoll::add(events, timer, EventData::new_u64(TIMER), EventFlags::IN).map_err(io::Error::from)
 }
 
 impl Program {
@@ -104,6 +125,10 @@ impl Program {
     /// `reply_bytes_max` bytes is dropped.
     pub fn start(command: &str, reply_bytes_max: usize) -> io::Result<Program> {
         let events = epoll::create(CreateFlags::CLOEXEC)?;
+        let timer = timerfd_create(
+            TimerfdClockId::Monotonic,
+            TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK,
+        )?;
         let mut child = Command::new("sh")
             .args(["-c", command])
             .process_group(0)
@@ -123,6 +148,7 @@ impl Program {
             &stdin,
             [stdout.as_fd(), stderr.as_fd()],
             exit.as_ref(),
+            &timer,
         );
         if let Err(error) = watched {
             // A child that is dropped runs on.
@@ -137,6 +163,7 @@ impl Program {
             stdout,
             stderr: Some(stderr),
             exit,
+            timer,
             events,
             conversation: Conversation {
                 reply_bytes_max,
@@ -144,6 +171,7 @@ impl Program {
             },
             log: LogLines::default(),
             is_reaped: false,
+            is_over: false,
             block: Vec::new(),
         })
     }
@@ -163,6 +191,7 @@ impl Program {
     pub fn send(&mut self, mut line: Vec<u8>) {
         line.push(b'\n');
         let conversation = &mut self.conversation;
+        conversation.sent_bytes = line.len();
         conversation.outgoing = line;
         conversation.written = 0;
         conversation.awaits_reply = true;
@@ -182,10 +211,12 @@ impl Program {
         if ready[STDERR as usize] {
             self.read_stderr(show);
         }
-        let mut is_closed = false;
+        if ready[TIMER as usize] {
+            self.set_timer(Duration::ZERO);
+        }
         if ready[STDIN as usize] {
-            is_closed = !self.write_outgoing();
-            if is_closed || self.conversation.is_sent() {
+            self.is_over |= !self.write_outgoing();
+            if self.is_over || self.conversation.is_sent() {
                 if let Some(stdin) = &self.stdin {
                     let _ = epoll::delete(&self.events, stdin);
                 }
@@ -198,17 +229,47 @@ impl Program {
                 progress => return progress,
             }
         }
-        match is_closed || ready[EXIT as usize] {
-            true => Progress::Ended,
-            false => Progress::Pending,
+        self.is_over |= ready[EXIT as usize];
+        match self
+            .conversation
+            .held
+            .take_if(|_| ready[TIMER as usize] || self.is_over)
+        {
+            Some(reply) => {
+                self.conversation.is_proven = true;
+                Progress::Reply(reply)
+            }
+            None if self.is_over => Progress::Ended,
+            None => Progress::Pending,
         }
     }
 
+    /// Makes the timer ring after `delay`. The delay 0 stops the timer.
+    fn set_timer(&self, delay: Duration) {
+        let timer = Itimerspec {
+            it_interval: Timespec::default(),
+            it_value: Timespec {
+                tv_sec: 0,
+                tv_nsec: delay.subsec_nanos().into(),
+            },
+        };
+        // The call can only fail for a wrong descriptor or a wrong time.
+        let _ = timerfd_settime(&self.timer, TimerfdTimerFlags::empty(), &timer);
+    }
+
+    /// Whether the program has not read any byte of the line in flight. Then its
+    /// output cannot be the reply.
+    fn is_unread(&self) -> bool {
+        let unread = |stdin| rustix::io::ioctl_fionread(stdin).unwrap_or(0);
+        let unread = self.stdin.as_ref().map_or(0, unread);
+        self.conversation.sent_bytes > 0 && unread >= self.conversation.sent_bytes as u64
+    }
+
     /// For each event, whether it has occurred.
-    fn ready(&self) -> [bool; 4] {
-        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 4];
+    fn ready(&self) -> [bool; 5] {
+        let mut events = [MaybeUninit::<epoll::Event>::uninit(); 5];
         let at_once = Timespec::default();
-        let mut ready = [false; 4];
+        let mut ready = [false; 5];
         if let Ok((events, _)) = epoll::wait(&self.events, &mut events, Some(&at_once)) {
             for event in events {
                 if let Some(ready) = ready.get_mut(event.data.u64() as usize) {
@@ -247,25 +308,31 @@ impl Program {
     fn read_stdout(&mut self) -> Progress {
         self.block.resize(BLOCK_BYTES, 0);
         for _ in 0..READS_MAX {
-            match rustix::io::read(&self.stdout, &mut self.block[..]) {
-                Ok(0) => return self.stdout_ended(),
-                Ok(count) => match self.conversation.take(&self.block[..count]) {
-                    Progress::Pending => {}
-                    progress => return progress,
-                },
-                Err(Errno::INTR) => {}
+            let count = match rustix::io::read(&self.stdout, &mut self.block[..]) {
+                Ok(count @ 1..) => count,
+                Err(Errno::INTR) => continue,
                 Err(Errno::AGAIN) => return Progress::Pending,
-                Err(_) => return self.stdout_ended(),
+                Ok(0) | Err(_) => {
+                    // At its end, standard output would be readable all the time until
+                    // the program is gone.
+                    let _ = epoll::delete(&self.events, &self.stdout);
+                    self.is_over = true;
+                    return Progress::Pending;
+                }
+            };
+            if self.is_unread() {
+                return Progress::Stray(head(&self.block[..count]));
+            }
+            match self.conversation.take(&self.block[..count]) {
+                Progress::Pending => {}
+                Progress::Reply(reply) if !self.conversation.is_proven => {
+                    self.conversation.held = Some(reply);
+                    self.set_timer(FIRST_REPLY_HELD);
+                }
+                progress => return progress,
             }
         }
         Progress::Pending
-    }
-
-    /// Stops watching standard output. At its end it would be readable all the time
-    /// until the program is gone.
-    fn stdout_ended(&self) -> Progress {
-        let _ = epoll::delete(&self.events, &self.stdout);
-        Progress::Ended
     }
 
     /// Reads stderr, and calls `show` with each complete line.
@@ -344,6 +411,9 @@ impl Conversation {
 
     /// Takes bytes that the program has written.
     fn take(&mut self, bytes: &[u8]) -> Progress {
+        if let Some(greeting) = self.held.take() {
+            return Progress::Stray(head(&greeting));
+        }
         if !self.awaits_reply || !self.is_sent() {
             return Progress::Stray(head(bytes));
         }
@@ -359,7 +429,7 @@ impl Conversation {
         self.awaits_reply = false;
         let reply = std::mem::take(&mut self.reply);
         if end + 1 < bytes.len() {
-            return Progress::Stray(head(&bytes[end + 1..]));
+            return Progress::Stray(head(bytes));
         }
         match self.dropped_bytes {
             0 => Progress::Reply(reply),
@@ -397,7 +467,14 @@ mod tests {
         let mut conversation = asked();
         assert_eq!(
             conversation.take(b"1\n2\n"),
-            Progress::Stray(b"2\n".to_vec())
+            Progress::Stray(b"1\n2\n".to_vec())
+        );
+        // A line that is held back was a greeting if a further line follows.
+        let mut conversation = asked();
+        conversation.held = Some(b"hello".to_vec());
+        assert_eq!(
+            conversation.take(b"1\n"),
+            Progress::Stray(b"hello".to_vec())
         );
         let mut conversation = asked();
         assert_eq!(conversation.take(b"12345678"), Progress::Pending);
