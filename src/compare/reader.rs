@@ -8,7 +8,7 @@ use anyhow::Result;
 use crate::compare::legs::{ByLeg, Leg, LegScore, Observation, Roles};
 use crate::compare::report::RecordCounts;
 use crate::compare::source_args::SourceArgs;
-use crate::join::kept_score::KeptScore;
+use crate::join::kept_score::{KeptScore, Seat};
 use crate::join::merged_streams::{MergedStreams, Recorded};
 use crate::join::remembered_ids::RememberedIds;
 use crate::join::request_id::{RECORDING_SEED, RequestId, hash_id};
@@ -224,7 +224,7 @@ impl<O: Observer> Reader<O> {
         };
         let after = score.elapsed.and_then(Micros::parse_millis);
         let held = HeldScore {
-            score: KeptScore::of(score, after.unwrap_or(Micros(0))),
+            score: KeptScore::of(score, after.unwrap_or(Micros(0)), Seat::Model),
             after,
         };
         self.take_score(id, score.timestamp, held, stage, out)

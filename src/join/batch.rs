@@ -9,7 +9,7 @@ use std::rc::Rc;
 
 use anyhow::Result;
 
-use crate::join::kept_score::KeptScore;
+use crate::join::kept_score::{KeptScore, Seat};
 use crate::join::request_id::{RECORDING_SEED, RequestId, hash_id};
 use crate::stage::Stage;
 use crate::wire::lines::{KeptLine, Line};
@@ -23,8 +23,8 @@ use crate::wire::text::Text;
 pub enum RecordKind {
     /// The recording contains requests.
     Requests,
-    /// The recording contains scores.
-    Scores,
+    /// The recording contains scores of a stream with this seat.
+    Scores(Seat),
 }
 
 /// A record of a recording.
@@ -94,6 +94,7 @@ enum BatchEntry {
         at: Micros,
         kind: OutcomeKind,
         outcome: Piece,
+        seat: Seat,
     },
     Bad(Box<BadLine>),
 }
@@ -118,7 +119,7 @@ impl Batch {
             Ok(None) => return,
             Ok(Some(bytes)) => match kind {
                 RecordKind::Requests => self.add_request(bytes),
-                RecordKind::Scores => self.add_score(bytes, *last),
+                RecordKind::Scores(seat) => self.add_score(bytes, seat, *last),
             },
             Err(reject) => Err(reject),
         };
@@ -146,7 +147,7 @@ impl Batch {
         Ok(request.timestamp)
     }
 
-    fn add_score(&mut self, line: &[u8], last: Micros) -> Result<Micros, Reject> {
+    fn add_score(&mut self, line: &[u8], seat: Seat, last: Micros) -> Result<Micros, Reject> {
         let score = Score::parse(line)?;
         let at = match score.elapsed {
             None => Micros(0),
@@ -168,6 +169,7 @@ impl Batch {
             at: at.max(Micros(0)),
             kind: score.outcome.kind(),
             outcome: self.put(score.outcome.text()),
+            seat,
         };
         self.entries.push(entry);
         Ok(time)
@@ -248,6 +250,7 @@ impl Iterator for BatchRecords {
                 at,
                 kind,
                 outcome,
+                seat,
             } => RecordedEntry {
                 time,
                 id: self.id(id),
@@ -258,6 +261,7 @@ impl Iterator for BatchRecords {
                     at,
                     kind,
                     outcome: self.text(outcome),
+                    seat,
                 }),
             },
             BatchEntry::Bad(line) => return Some(Err(line)),
@@ -301,7 +305,7 @@ mod tests {
         assert_eq!(ids[0], ids[1]);
 
         let line = r#"{"messageId":"a","error":{"modelName":"d\u0074"}}"#;
-        let (scores, last) = batch(RecordKind::Scores, &format!("{line}\n"));
+        let (scores, last) = batch(RecordKind::Scores(Seat::Model), &format!("{line}\n"));
         // The score has no timestamp, and gets the time of the previous record.
         assert_eq!(last, Micros(7));
         let next = BatchRecords::from(scores).next().unwrap().unwrap();
@@ -316,7 +320,10 @@ mod tests {
 
     #[test]
     fn what_is_set_aside_counts_as_memory() {
-        let (bad, last) = batch(RecordKind::Scores, &format!("\"{}\n", "x".repeat(900)));
+        let (bad, last) = batch(
+            RecordKind::Scores(Seat::Model),
+            &format!("\"{}\n", "x".repeat(900)),
+        );
         assert_eq!(last, Micros(7));
         assert!(bad.bytes() > 900);
         assert!(BatchRecords::from(bad).all(|it| it.is_err()));

@@ -5,6 +5,15 @@ use crate::wire::message::{OutcomeKind, Score};
 use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
+/// Whether the scores of a stream may answer requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seat {
+    /// The policy decides by the name and the version of the model.
+    Model,
+    /// The scores never answer, whatever name they claim.
+    Shadow,
+}
+
 /// A score without the request that it carries.
 #[derive(Clone, Debug, PartialEq)]
 pub struct KeptScore {
@@ -20,11 +29,13 @@ pub struct KeptScore {
     pub kind: OutcomeKind,
     /// The result, or the error, as JSON text.
     pub outcome: Text,
+    /// The seat of the stream with the score.
+    pub seat: Seat,
 }
 
 impl KeptScore {
-    /// A copy of a score that arrived at `at`.
-    pub fn of(score: &Score, at: Micros) -> KeptScore {
+    /// A copy of a score that arrived at `at` on a stream with this seat.
+    pub fn of(score: &Score, at: Micros, seat: Seat) -> KeptScore {
         KeptScore {
             model_name: Text::from(&*score.model_name),
             model_version: score.model_version,
@@ -32,6 +43,7 @@ impl KeptScore {
             at,
             kind: score.outcome.kind(),
             outcome: score.outcome.text().into(),
+            seat,
         }
     }
 
@@ -48,6 +60,10 @@ impl KeptScore {
             at: candidate.arrived_after()?,
             kind: outcome.kind(),
             outcome: outcome.text().into(),
+            seat: match candidate.is_shadow()? {
+                true => Seat::Shadow,
+                false => Seat::Model,
+            },
         })
     }
 

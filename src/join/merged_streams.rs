@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use crate::join::batch::RecordKind;
 pub use crate::join::batch::{Recorded, RecordedEntry};
+use crate::join::kept_score::Seat;
 use crate::join::recorded_stream::RecordedStream;
 use crate::stage::{Stage, usage};
 use crate::stream::address::Address;
@@ -23,16 +24,18 @@ impl MergedStreams {
     pub fn open(
         requests: &Address,
         scores: &[Address],
+        shadows: &[Address],
         stage: &mut Stage,
     ) -> Result<MergedStreams> {
         let mut streams = vec![RecordedStream::open(requests, RecordKind::Requests, stage)?];
-        streams.extend(open_scores(scores, stage)?);
+        streams.extend(open_scores(scores, Seat::Model, stage)?);
+        streams.extend(open_scores(shadows, Seat::Shadow, stage)?);
         MergedStreams::of(streams, stage)
     }
 
     /// Like [`open`](MergedStreams::open), for scores without their requests.
     pub fn open_scores(scores: &[Address], stage: &mut Stage) -> Result<MergedStreams> {
-        let streams = open_scores(scores, stage)?;
+        let streams = open_scores(scores, Seat::Model, stage)?;
         MergedStreams::of(streams, stage)
     }
 
@@ -73,7 +76,7 @@ impl MergedStreams {
     }
 }
 
-fn open_scores(scores: &[Address], stage: &Stage) -> Result<Vec<RecordedStream>> {
-    let open = |address| RecordedStream::open(address, RecordKind::Scores, stage);
+fn open_scores(scores: &[Address], seat: Seat, stage: &Stage) -> Result<Vec<RecordedStream>> {
+    let open = |address| RecordedStream::open(address, RecordKind::Scores(seat), stage);
     scores.iter().map(open).collect()
 }

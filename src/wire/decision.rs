@@ -188,6 +188,15 @@ impl<'a> Candidate<'a> {
         }
     }
 
+    /// Whether the score came from a shadow, so that it could not answer.
+    pub fn is_shadow(&self) -> Result<bool, String> {
+        match self.entry.get("shadow") {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err("field \"shadow\" is neither true nor false".to_owned()),
+        }
+    }
+
     /// The name of the score's fate.
     pub fn fate(&self) -> Result<Cow<'a, str>, String> {
         self.string("fate")

@@ -149,6 +149,52 @@ fn a_shadow_never_answers() {
 }
 
 #[test]
+fn a_stream_of_shadows_never_answers_whatever_it_claims() {
+    let workdir = Workdir::new();
+    workdir.fifo("shadow.scores");
+    let flags = ["--shadows", "shadow.scores", "--decisions", "decisions"];
+    let mut scene = Scene::start_with(workdir, &POLICY, &flags, |run| run);
+    let mut shadow = open_writer(&scene.workdir.path("shadow.scores"));
+    scene.request("a");
+    // The shadow claims to be the production model, and reports first.
+    writeln!(shadow, "{}", score("a", "dt", 1, 7)).unwrap();
+    std::thread::sleep(Duration::from_millis(20));
+    writeln!(scene.dt, "{}", score("a", "dt", 1, 2)).unwrap();
+    assert_eq!(scene.response(), said("a", "dt", "preferred"));
+    // The production model is silent, and the shadow does not stand in.
+    scene.request("b");
+    writeln!(shadow, "{}", score("b", "dt", 1, 7)).unwrap();
+    assert_eq!(scene.response(), said("b", "default", "default"));
+    drop(shadow);
+    let workdir = scene.end();
+    let decisions = decisions_of(&workdir.read("decisions"));
+    let seats: Vec<_> = { decisions[0]["candidates"].as_array().unwrap().iter() }
+        .map(|it| (&it["result"]["result"], &it["shadow"], &it["fate"]))
+        .map(|(result, shadow, fate)| format!("{result} {shadow} {fate}"))
+        .collect();
+    assert_eq!(seats, ["7 true \"unused\"", "2 null \"used\""]);
+    // A replay of the decisions gives the same answers, although "*" would accept the
+    // shadow.
+    workdir.write(
+        "any.toml",
+        "deadline_ms = 300\n[[prefer]]\nafter_ms = 0\nmodels = [\"*\"]\n",
+    );
+    for (policy, of_b) in [("policy.toml", "default"), ("any.toml", "null")] {
+        let replay = workdir
+            .run("rv-rendezvous")
+            .args(["--replay", "-i", "decisions"]);
+        let replayed = replay.args(["--policy", policy, "-q"]).succeeds();
+        let answers: Vec<_> = replayed.lines().into_iter().map(json).collect();
+        assert_eq!(answers[0]["modelResult"]["result"], 2, "{}", answers[0]);
+        assert!(
+            answers[1]["modelResult"].to_string().contains(of_b),
+            "{}",
+            answers[1]
+        );
+    }
+}
+
+#[test]
 fn late_double_and_lost_scores_change_nothing_and_are_counted() {
     let mut scene = Scene::start(&POLICY, &["--orphan-age", "50ms"]);
     scene.request("a");

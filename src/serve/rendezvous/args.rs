@@ -47,6 +47,12 @@ pub struct RendezvousArgs {
     #[arg(long, value_name = "PATH", num_args = 1.., requires = "requests")]
     pub scores: Vec<Address>,
 
+    /// Read the scores of shadows from these pipes, or from the pipes of a folder. A
+    /// shadow never answers, whatever model its scores name. The decisions have its
+    /// scores, marked with `"shadow": true`
+    #[arg(long, value_name = "PATH", num_args = 1.., requires = "requests")]
+    pub shadows: Vec<Address>,
+
     /// When the last writer of a pipe has closed it, wait for the next one
     #[arg(long, conflicts_with = "replay")]
     pub follow: bool,

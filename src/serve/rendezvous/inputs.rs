@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::Result;
 
+use crate::join::kept_score::Seat;
 use crate::serve::rendezvous::pace::ReadPace;
 use crate::stage::{Stage, usage};
 use crate::stream::address::Address;
@@ -24,6 +25,8 @@ pub struct LiveStream {
     pub cursor: Cursor,
     /// The number of the stream, which is unique in the process.
     pub number: u32,
+    /// Whether the scores of the stream may answer requests.
+    pub seat: Seat,
     /// How fast the stream is read.
     pub pace: ReadPace,
     /// The inode of the pipe. A new pipe with an old name has another inode.
@@ -33,7 +36,7 @@ pub struct LiveStream {
 impl LiveStream {
     /// Opens a pipe. A regular file is refused. With `follow`, the stream does not
     /// end when its last writer closes it.
-    pub fn open(address: &Address, follow: bool, stage: &Stage) -> Result<LiveStream> {
+    pub fn open(address: &Address, seat: Seat, follow: bool, stage: &Stage) -> Result<LiveStream> {
         let input = Input::open(address, follow)?;
         if input.is_file() {
             return Err(usage(format!(
@@ -47,6 +50,7 @@ impl LiveStream {
                 .map_or(0, |fd| rustix::fs::fstat(fd).map_or(0, |stat| stat.st_ino)),
             cursor: Cursor::new(input, stage.line_bytes_max),
             number: OPENED.fetch_add(1, Ordering::Relaxed),
+            seat,
             pace: ReadPace::default(),
         })
     }
@@ -63,12 +67,14 @@ impl LiveStream {
 /// A folder. Each named pipe in it is a stream of scores.
 pub struct ScoreFolder {
     path: PathBuf,
+    seat: Seat,
     changes: PipeWatch,
 }
 
 impl ScoreFolder {
-    /// Watches a folder. Returns `None` if the path is not a folder.
-    pub fn watch(address: &Address) -> Result<Option<ScoreFolder>> {
+    /// Watches a folder, whose streams get this seat. Returns `None` if the path is not
+    /// a folder.
+    pub fn watch(address: &Address, seat: Seat) -> Result<Option<ScoreFolder>> {
         let path = address.as_str();
         if !Path::new(path).is_dir() {
             return Ok(None);
@@ -77,6 +83,7 @@ impl ScoreFolder {
         changes.watch_folder(path)?;
         Ok(Some(ScoreFolder {
             path: PathBuf::from(path),
+            seat,
             changes,
         }))
     }
@@ -109,7 +116,7 @@ impl ScoreFolder {
             }
         }
         for path in present.into_keys() {
-            match LiveStream::open(&Address::from(&*path), true, stage) {
+            match LiveStream::open(&Address::from(&*path), self.seat, true, stage) {
                 Ok(stream) => {
                     stage.report.info(&format!("{path}: joined"));
                     streams.push(stream);

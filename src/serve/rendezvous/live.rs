@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use rustix::event::PollFlags;
 
+use crate::join::kept_score::Seat;
 use crate::serve::rendezvous::args::RendezvousArgs;
 use crate::serve::rendezvous::inputs::{LiveStream, ScoreFolder};
 use crate::serve::rendezvous::mailboxes::{MailboxEffect, MailboxEvent, Mailboxes, NewRequest};
@@ -33,15 +34,17 @@ const PENDING_BYTES_MAX: usize = 1 << 20;
 /// Answers requests until the requests end.
 pub fn run(stage: &mut Stage, args: &RendezvousArgs, policy: Policy) -> Result<()> {
     let output = Output::open(&args.output.output)?;
-    let requests = LiveStream::open(args.requests()?, args.follow, stage)?;
+    let requests = LiveStream::open(args.requests()?, Seat::Model, args.follow, stage)?;
     let (mut scores, mut folders) = (Vec::new(), Vec::new());
-    for path in &args.scores {
-        match ScoreFolder::watch(path)? {
+    let models = args.scores.iter().map(|path| (path, Seat::Model));
+    let shadows = args.shadows.iter().map(|path| (path, Seat::Shadow));
+    for (path, seat) in models.chain(shadows) {
+        match ScoreFolder::watch(path, seat)? {
             Some(folder) => {
                 folder.update(&mut scores, stage)?;
                 folders.push(folder);
             }
-            None => scores.push(LiveStream::open(path, args.follow, stage)?),
+            None => scores.push(LiveStream::open(path, seat, args.follow, stage)?),
         }
     }
     store_if_wanted(args, &policy)?;
@@ -265,7 +268,12 @@ impl Live {
 
     /// Handles the scores that were read. Returns a summary of the read for the pace.
     fn take_scores(&mut self, index: usize, stage: &mut Stage, now: Micros) -> Result<ReadGain> {
-        let LiveStream { cursor, number, .. } = &mut self.scores[index];
+        let LiveStream {
+            cursor,
+            number,
+            seat,
+            ..
+        } = &mut self.scores[index];
         let mut gain = ReadGain::default();
         let (kept, needed) = (self.mailboxes.kept, self.mailboxes.needed);
         while let Some((line, name)) = cursor.next_line_and_name() {
@@ -279,6 +287,7 @@ impl Live {
                     let score = MailboxEvent::Score {
                         score: &score,
                         stream: *number,
+                        seat: *seat,
                     };
                     self.mailboxes.step(score, now, &mut self.effects);
                 }

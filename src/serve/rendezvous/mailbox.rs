@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use crate::join::kept_score::{KeptScore, score_text_bytes};
+use crate::join::kept_score::{KeptScore, Seat, score_text_bytes};
 use crate::serve::rendezvous::answer::{Answer, AnswerContent};
 use crate::serve::rendezvous::decision::{Arrival, Choice, Reason, choose, choose_early};
 use crate::serve::rendezvous::fate::Fate;
@@ -12,7 +12,7 @@ use crate::wire::micros::Micros;
 use crate::wire::text::Text;
 
 /// For one request, scores of at most this many models that the policy does not name
-/// are kept. Scores of further models are only counted, so that a model that changes
+/// are kept, and of as many shadows. Scores of further models are only counted, so that a model that changes
 /// its name with every score does not slow the other models.
 const UNNAMED_MAX: usize = 256;
 
@@ -96,6 +96,9 @@ pub struct Mailbox {
     /// The indices of `firsts`, sorted by the name and version of their models. The
     /// list is empty while there are at most [`FEW_MODELS`] models.
     by_model: Vec<u32>,
+    /// The first score of each model in a shadow's seat. They are not among `firsts`, so
+    /// no rule can choose one of them.
+    shadows: Vec<KeptScore>,
     duplicates: Vec<KeptScore>,
     /// The number of first scores of models that the policy does not name.
     unnamed: usize,
@@ -147,6 +150,7 @@ impl Mailbox {
             policy,
             firsts: Vec::new(),
             by_model: Vec::new(),
+            shadows: Vec::new(),
             duplicates: Vec::new(),
             unnamed: 0,
             scores_bytes: 0,
@@ -158,6 +162,13 @@ impl Mailbox {
     /// In service, this is the score that is read first. In a recording, the earliest
     /// score may be read after a later one.
     pub fn take(&mut self, score: KeptScore, room: ScoreRoom) -> Taken {
+        if score.seat == Seat::Shadow {
+            let model = (&*score.model_name, score.model_version);
+            return match self.admit_shadow(model, score.at, score.kind, score.text_bytes(), room) {
+                Ok(first) => self.insert_shadow(first, score),
+                Err(fate) => Taken::Refused(fate),
+            };
+        }
         let arrival = self.arrival(&score.model_name, score.model_version, score.at, score.kind);
         match self.admit(&arrival, score.text_bytes(), room) {
             Ok(admission) => self.insert(admission, score),
@@ -167,11 +178,18 @@ impl Mailbox {
 
     /// Adds a copy of a score that arrived at `at`, unless a limit is reached. A
     /// refused score is not copied.
-    pub fn take_copy(&mut self, score: &Score, at: Micros, room: ScoreRoom) -> Taken {
+    pub fn take_copy(&mut self, score: &Score, at: Micros, seat: Seat, room: ScoreRoom) -> Taken {
         let kind = score.outcome.kind();
+        if seat == Seat::Shadow {
+            let model = (&*score.model_name, score.model_version);
+            return match self.admit_shadow(model, at, kind, score_text_bytes(score), room) {
+                Ok(first) => self.insert_shadow(first, KeptScore::of(score, at, seat)),
+                Err(fate) => Taken::Refused(fate),
+            };
+        }
         let arrival = self.arrival(&score.model_name, score.model_version, at, kind);
         match self.admit(&arrival, score_text_bytes(score), room) {
-            Ok(admission) => self.insert(admission, KeptScore::of(score, at)),
+            Ok(admission) => self.insert(admission, KeptScore::of(score, at, seat)),
             Err(fate) => Taken::Refused(fate),
         }
     }
@@ -247,6 +265,50 @@ impl Mailbox {
         }
         self.duplicates.push(score);
         if is_earlier { taken } else { Taken::Duplicate }
+    }
+
+    /// Checks the limits for the score of a shadow. Returns the index of the shadow's
+    /// first score, if there is one. The error is the fate of a refused score.
+    fn admit_shadow(
+        &self,
+        model: (&str, u64),
+        at: Micros,
+        kind: OutcomeKind,
+        text_bytes: usize,
+        room: ScoreRoom,
+    ) -> Result<Option<usize>, Fate> {
+        let bytes = SCORE_BYTES + text_bytes;
+        let has_bytes = self.scores_bytes.saturating_add(bytes) <= room.bytes
+            && self.spare_bytes.saturating_add(bytes) <= room.spare_bytes;
+        let is_same = |shadow: &KeptScore| (&*shadow.model_name, shadow.model_version) == model;
+        let first = self.shadows.iter().position(is_same);
+        let (count, count_max, fate) = match first {
+            Some(_) => (self.duplicates.len(), DUPLICATES_MAX, Fate::Duplicate),
+            None => (
+                self.shadows.len(),
+                UNNAMED_MAX,
+                self.fate_of_loser(at, kind),
+            ),
+        };
+        match has_bytes && count < count_max {
+            true => Ok(first),
+            false => Err(fate),
+        }
+    }
+
+    fn insert_shadow(&mut self, first: Option<usize>, mut score: KeptScore) -> Taken {
+        let bytes = score_bytes(&score);
+        self.scores_bytes += bytes;
+        self.spare_bytes += bytes;
+        let Some(first) = first else {
+            self.shadows.push(score);
+            return Taken::First { can_matter: false };
+        };
+        if score.at < self.shadows[first].at {
+            std::mem::swap(&mut self.shadows[first], &mut score);
+        }
+        self.duplicates.push(score);
+        Taken::Duplicate
     }
 
     /// The index of the first score of a model.
@@ -348,8 +410,11 @@ impl Mailbox {
             };
             (score, fate)
         });
+        let shadows = self.shadows.iter();
+        let shadows = shadows.map(|score| (score, self.fate_of_loser(score.at, score.kind)));
         let duplicates = self.duplicates.iter();
-        firsts.chain(duplicates.map(|score| (score, Fate::Duplicate)))
+        let duplicates = duplicates.map(|score| (score, Fate::Duplicate));
+        firsts.chain(shadows).chain(duplicates)
     }
 
     /// The scores that are kept, each with its fate, in the order of arrival.
@@ -372,6 +437,7 @@ mod tests {
             at: Micros(at),
             kind: OutcomeKind::Result,
             outcome: "1".into(),
+            seat: Seat::Model,
         }
     }
 

@@ -316,6 +316,7 @@ impl IdQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::join::kept_score::Seat;
     use crate::wire::message::OutcomeKind;
     use proptest::prelude::*;
 
@@ -327,6 +328,7 @@ mod tests {
             at: Micros(at),
             kind: OutcomeKind::Result,
             outcome: text.into(),
+            seat: Seat::Model,
         }
     }
 

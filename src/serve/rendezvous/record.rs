@@ -1,5 +1,6 @@
 //! Writes answers as responses, and closed mailboxes as decisions.
 
+use crate::join::kept_score::Seat;
 use crate::serve::rendezvous::answer::Answer;
 use crate::serve::rendezvous::decision::Choice;
 use crate::serve::rendezvous::mailbox::Mailbox;
@@ -52,6 +53,9 @@ pub fn write_decision(mailbox: &Mailbox, choice: Choice, out: &mut Vec<u8>) -> R
                 .display("arrivedAfter", score.at.as_millis())
                 .raw(outcome.name(), &score.outcome)
                 .string("fate", fate.name());
+            if score.seat == Seat::Shadow {
+                entry.raw("shadow", "true");
+            }
         },
     );
     decision.end();

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::rc::Rc;
 
-use crate::join::kept_score::KeptScore;
+use crate::join::kept_score::{KeptScore, Seat};
 use crate::join::remembered_ids::RememberedIds;
 use crate::serve::rendezvous::answer::Answer;
 use crate::serve::rendezvous::counts::RendezvousCounts;
@@ -27,6 +27,8 @@ pub enum MailboxEvent<'a> {
         score: &'a Score<'a>,
         /// The number of the score's stream. It is unique in the process.
         stream: u32,
+        /// Whether the scores of the stream may answer.
+        seat: Seat,
     },
     /// All ready input has been read. Answers are given only now, so that scores that
     /// are read together count together.
@@ -196,7 +198,11 @@ impl Mailboxes {
     pub fn step(&mut self, event: MailboxEvent, now: Micros, effects: &mut Vec<MailboxEffect>) {
         match event {
             MailboxEvent::Request(request) => self.request(request, now, effects),
-            MailboxEvent::Score { score, stream } => self.score(score, stream, now, effects),
+            MailboxEvent::Score {
+                score,
+                stream,
+                seat,
+            } => self.score(score, stream, seat, now, effects),
             MailboxEvent::Tick => self.tick(now, effects),
             MailboxEvent::ScoresEnded => {
                 self.scores_ended = true;
@@ -294,10 +300,17 @@ impl Mailboxes {
         }
     }
 
-    fn score(&mut self, score: &Score, stream: u32, now: Micros, effects: &mut Vec<MailboxEffect>) {
+    fn score(
+        &mut self,
+        score: &Score,
+        stream: u32,
+        seat: Seat,
+        now: Micros,
+        effects: &mut Vec<MailboxEffect>,
+    ) {
         self.counts.scores += 1;
         let Some(number) = self.numbers.get(&*score.message_id).copied() else {
-            return self.hold_early(score, stream, now);
+            return self.hold_early(score, stream, seat, now);
         };
         let limits = self.limits;
         let is_open = self.open.contains_key(&number);
@@ -312,7 +325,7 @@ impl Mailboxes {
         let room = limits.room(mailbox, self.spare_bytes);
         let (bytes, spare_bytes) = (mailbox.bytes(), mailbox.spare_bytes());
         let at = (now - timed.origin).max(Micros(0));
-        let taken = mailbox.take_copy(score, at, room);
+        let taken = mailbox.take_copy(score, at, seat, room);
         self.bytes += mailbox.bytes() - bytes;
         self.spare_bytes += mailbox.spare_bytes() - spare_bytes;
         if let Taken::First { can_matter } = taken {
@@ -337,12 +350,12 @@ impl Mailboxes {
     }
 
     /// Keeps a score that arrived before its request.
-    fn hold_early(&mut self, score: &Score, stream: u32, now: Micros) {
+    fn hold_early(&mut self, score: &Score, stream: u32, seat: Seat, now: Micros) {
         let id = &*score.message_id;
         if self.remembered.contains(id) {
             self.counts.orphaned += 1;
         } else if self.orphans.has_room(id, stream) {
-            let orphan = KeptScore::of(score, now);
+            let orphan = KeptScore::of(score, now, seat);
             self.counts.orphaned += self.orphans.hold(id, stream, orphan);
         } else {
             self.counts.orphaned += 1;

@@ -103,6 +103,7 @@ impl Bench {
             MailboxEvent::Score {
                 score: &score,
                 stream,
+                seat: Seat::Model,
             },
             self.now,
             &mut self.effects,
@@ -519,14 +520,22 @@ fn any_act() -> impl Strategy<Value = Act> {
     prop_oneof![
         3 => (0u8..20, prop_oneof![Just(0i64), -5i64..150])
             .prop_map(|(id, age_ms)| Act::Request { id, age_ms }),
-        5 => (0u8..20, 0u8..4, any_kind())
+        5 => (0u8..20, 0u8..6, any_kind())
             .prop_map(|(id, model, kind)| Act::Score { id, model, kind }),
         4 => prop_oneof![1i64..1000, 1000i64..60_000].prop_map(|us| Act::Wait { us }),
         1 => any::<bool>().prop_map(|which| Act::Policy { which }),
     ]
 }
 
-const MODELS: [(&str, u64); 4] = [("dt", 1), ("lr", 0), ("dt", 2), ("shadow", 7)];
+/// The last two models are in the seats of shadows, and claim the name of another model.
+const MODELS: [(&str, u64, Seat); 6] = [
+    ("dt", 1, Seat::Model),
+    ("lr", 0, Seat::Model),
+    ("dt", 2, Seat::Model),
+    ("other", 7, Seat::Model),
+    ("dt", 1, Seat::Shadow),
+    ("x", 1, Seat::Shadow),
+];
 
 const OTHER_POLICY: &str = r#"
     deadline_ms = 80
@@ -565,8 +574,8 @@ proptest! {
                     requested.insert(id);
                 }
                 Act::Score { id, model, kind } => {
-                    let (name, version) = MODELS[usize::from(*model)];
-                    let result = format!("{{\"modelName\":\"{name}\",\"result\":{}}}", now.0);
+                    let (name, version, seat) = MODELS[usize::from(*model)];
+                    let result = format!("{{\"modelName\":\"{name}\",\"result\":\"{seat:?} {}\"}}", now.0);
                     let refusal = result.replace("\"result\":", "\"status\":422,\"body\":");
                     let outcome = match kind {
                         OutcomeKind::Result => message::Outcome::Result(&result),
@@ -582,7 +591,8 @@ proptest! {
                         timestamp: None,
                         outcome,
                     };
-                    mailboxes.step(MailboxEvent::Score { score: &score, stream: u32::from(*model) }, now, &mut effects);
+                    let score = MailboxEvent::Score { score: &score, stream: u32::from(*model), seat };
+                    mailboxes.step(score, now, &mut effects);
                 }
                 Act::Policy { which } => {
                     let policy = Rc::clone(&policies[usize::from(*which)]);
@@ -622,6 +632,7 @@ proptest! {
                     let id = crate::wire::object::at_pointer(&answer.request, "/messageId").unwrap();
                     let again = answers.insert(id.to_owned(), *answer.clone());
                     prop_assert!(again.is_none(), "answered twice");
+                    prop_assert!(!format!("{:?}", answer.content).contains("Shadow"), "{:?}", answer);
                 }
                 MailboxEffect::Decision(decision) => {
                     let (mailbox, choice) = *decision;

@@ -21,7 +21,7 @@ pub fn run(stage: &mut Stage, args: &RendezvousArgs, responder: &mut Responder) 
         Micros::from_duration(args.replaying.disorder),
         args.bounds.remember as usize,
     );
-    let mut records = MergedStreams::open(args.requests()?, &args.scores, stage)?;
+    let mut records = MergedStreams::open(args.requests()?, &args.scores, &args.shadows, stage)?;
     loop {
         if records.may_wait() {
             responder.flush(stage)?;
