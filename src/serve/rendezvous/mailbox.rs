@@ -171,7 +171,7 @@ impl Mailbox {
         let kind = score.outcome.kind();
         let arrival = self.arrival(&score.model_name, score.model_version, at, kind);
         match self.admit(&arrival, score_text_bytes(score), room) {
-            Ok(admission) => self.insert(admission, KeptScore::of(score, at)),
+            Ok(admission) => self.insert(admission, KeptScore::of_kind(score, at, kind)),
             Err(fate) => Taken::Refused(fate),
         }
     }

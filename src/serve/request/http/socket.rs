@@ -39,13 +39,9 @@ impl AsyncRead for Socket {
     ) -> Poll<io::Result<()>> {
         loop {
             ready!(self.0.poll_read_ready(context))?;
-            match self.0.try_read(room.initialize_unfilled()) {
-                Ok(count) => {
-                    room.advance(count);
-                    return Poll::Ready(Ok(()));
-                }
+            match self.0.try_read_buf(room) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) => return Poll::Ready(Err(error)),
+                read => return Poll::Ready(read.map(drop)),
             }
         }
     }
