@@ -31,8 +31,10 @@ pub struct HttpArgs {
     )]
     pub listen: Option<String>,
 
-    /// Accept only calls that send the bearer token in this file; `/ping` needs no
-    /// token. SIGHUP reads the file again
+    /// Answer calls only if they send the token in FILE, in the header
+    /// `Authorization: Bearer TOKEN`; other calls get 401. FILE holds the token alone.
+    /// The paths that tell whether the service is up (`/ping`, `/health`, `/version`,
+    /// `/v2/health/...`, `/v2/models/NAME/ready`) need no token. SIGHUP reads FILE again
     #[arg(long, value_name = "FILE", requires = "listen")]
     token_file: Option<String>,
 
@@ -51,9 +53,10 @@ pub struct HttpArgs {
     #[arg(long, value_name = "ORIGIN", requires = "listen")]
     cors: Vec<Origin>,
 
-    /// Answer a POST to PATH with the result of the model alone, byte for byte, as a
-    /// plain JSON server does. The body of the call is the model input. PATH may be
-    /// /predict, which then has this form
+    /// Answer a POST to PATH with the result of the model alone, as a plain JSON server
+    /// does. The text of the result is kept; only newlines between its tokens become
+    /// spaces, and the white space around it is dropped. The body of the call is the
+    /// model input. PATH may be /predict, which then has this form
     #[arg(long, value_name = "PATH", requires = "listen", value_parser = path)]
     plain: Option<String>,
 
@@ -76,9 +79,10 @@ pub struct HttpArgs {
     columns: Option<Vec<String>>,
 
     /// Take the message id from this header if a call has it. Each call must have a
-    /// unique id, because the rendezvous answers each id once. The same call with the
-    /// same id gets the same answer at once, while the answer is remembered; any other
-    /// call with a used id gets 409
+    /// unique id, because the rendezvous answers each id once. The rows of a call with a
+    /// table have the ids ID/0, ID/1 and so on. The same call with the same id gets the
+    /// same answer at once, while the answer is remembered; any other call with a used
+    /// id gets 409, and so does a call that is repeated before it is answered
     #[arg(long, value_name = "NAME", requires = "listen")]
     id_header: Option<String>,
 
