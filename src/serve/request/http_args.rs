@@ -10,8 +10,9 @@ use clap::Args;
 use hyper::header::HeaderName;
 
 use crate::serve::request::http::bodies::BodyLimits;
-use crate::serve::request::http::caller_check::{HostName, Origin};
+use crate::serve::request::http::caller_check::{HTTP_PORT, HTTPS_PORT, HostName, Origin};
 use crate::serve::request::http::connection::ClientTimeouts;
+use crate::serve::request::http::tls::TlsFiles;
 use crate::stage::cli::{bytes, duration};
 use crate::stage::streams::OutputArgs;
 use crate::stage::usage;
@@ -37,6 +38,16 @@ pub struct HttpArgs {
     /// `/v2/health/...`, `/v2/models/NAME/ready`) need no token. SIGHUP reads FILE again
     #[arg(long, value_name = "FILE", requires = "listen")]
     token_file: Option<String>,
+
+    /// Serve HTTPS with the certificate in FILE (PEM): first the certificate of the
+    /// service, then those of its authorities. TLS 1.2 and 1.3, HTTP/1.1 only. SIGHUP
+    /// reads FILE and the file of --tls-key again; if they do not fit, the old ones stay
+    #[arg(long, value_name = "FILE", requires_all = ["listen", "tls_key"])]
+    tls_cert: Option<String>,
+
+    /// The private key of the certificate of --tls-cert, in PEM and without a passphrase
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<String>,
 
     /// Accept calls from other machines without a token
     #[arg(long, requires = "listen", conflicts_with = "token_file")]
@@ -158,6 +169,8 @@ pub struct HttpOptions {
     pub is_open: bool,
     /// The file of the bearer token, if calls need one.
     pub token_file: Option<String>,
+    /// The files of the certificate and of its key, if HTTPS is to be served.
+    pub tls: Option<TlsFiles>,
     /// Names that `Host` may have, in addition to the service's own names.
     pub host_names: Vec<HostName>,
     /// Sites whose pages may call.
@@ -188,6 +201,22 @@ impl HttpOptions {
     /// everybody may call. `place` is the name of the address in the message.
     pub fn check_reach(&self, place: &str, address: SocketAddr) -> Result<()> {
         check_reach(place, address, self.is_open)
+    }
+
+    /// The scheme of the addresses of calls.
+    pub fn scheme(&self) -> &'static str {
+        match self.tls {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
+
+    /// The port of an address of calls that names none.
+    pub fn default_port(&self) -> u16 {
+        match self.tls {
+            Some(_) => HTTPS_PORT,
+            None => HTTP_PORT,
+        }
     }
 }
 
@@ -255,6 +284,10 @@ impl HttpArgs {
             },
             is_open: self.token_file.is_some() || self.allow_anonymous,
             token_file: self.token_file,
+            tls: match (self.tls_cert, self.tls_key) {
+                (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
+                _ => None,
+            },
             host_names: self.host,
             origins: self.cors,
         })

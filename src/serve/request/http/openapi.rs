@@ -25,6 +25,8 @@ pub struct ServiceDescription<'a> {
     pub required: &'a RequiredFields,
     /// Whether calls need a token.
     pub needs_token: bool,
+    /// `http` or `https`.
+    pub scheme: &'a str,
 }
 
 /// The additional parts that a description of the second listener depends on.
@@ -59,7 +61,7 @@ impl ServiceDescription<'_> {
             path.map(|path| add(&path, self.call(surface)));
         }
         if let Some(admin) = admin {
-            let server = server_of(admin.calls);
+            let server = server_of(self.scheme, admin.calls);
             for item in paths.values_mut() {
                 item["servers"] = json!([server]);
             }
@@ -444,14 +446,14 @@ impl ServiceDescription<'_> {
 
 /// The server entry of the first listener. An unspecified address has no host name, so
 /// the host is a variable.
-fn server_of(calls: SocketAddr) -> Value {
+fn server_of(scheme: &str, calls: SocketAddr) -> Value {
     if calls.ip().is_unspecified() {
         json!({
-            "url": format!("http://{{host}}:{}", calls.port()),
+            "url": format!("{scheme}://{{host}}:{}", calls.port()),
             "variables": {"host": {"default": "localhost"}},
         })
     } else {
-        json!({"url": format!("http://{calls}")})
+        json!({"url": format!("{scheme}://{calls}")})
     }
 }
 
@@ -512,6 +514,7 @@ mod tests {
             body_bytes_max: 1 << 20,
             required: &RequiredFields::named(fields.collect()),
             needs_token,
+            scheme: "http",
         };
         serde_json::from_slice(&service.describe(admin)).unwrap()
     }
