@@ -120,7 +120,8 @@ def predict(flower: Flower):
     return {"result": int(model.predict(row)[0])}
 PY
   local port
-  port=$(python3 - << 'PY'
+  port=$(
+    python3 - << 'PY'
 import json, pathlib, socket, joblib
 from sklearn.datasets import load_iris
 from sklearn.tree import DecisionTreeClassifier
