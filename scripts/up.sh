@@ -354,12 +354,13 @@ ask() {
 # Records the addresses, so that a restarted front end keeps a port that the system has
 # chosen.
 remember_addresses() {
-  local listen admin
+  local scheme listen admin
   for _ in {1..200}; do
-    listen=$(sed --quiet 's|.*listening at http://||p' logs/front.log | tail --lines=1)
+    scheme=$(sed --quiet 's|.*listening at \(https*\)://.*|\1|p' logs/front.log | tail --lines=1)
+    listen=$(sed --quiet 's|.*listening at https*://||p' logs/front.log | tail --lines=1)
     admin=$(sed --quiet 's|.*admin at http://||p' logs/front.log | tail --lines=1)
     if [[ -n "$listen" && -n "$admin" ]]; then
-      printf 'listen=%q\nadmin=%q\n' "$listen" "$admin" > addresses
+      printf 'scheme=%q\nlisten=%q\nadmin=%q\n' "$scheme" "$listen" "$admin" > addresses
       return
     fi
     # After three restarts the front end will not start, for example because another
@@ -384,7 +385,7 @@ up() {
       # shellcheck disable=SC1091
       source ./addresses
       trap - EXIT
-      echo "up at http://$listen, in $dir; admin at http://$admin"
+      echo "up at $scheme://$listen, in $dir; admin at http://$admin"
       return
     fi
     sleep 0.05

@@ -36,12 +36,18 @@ pub struct KeptScore {
 impl KeptScore {
     /// A copy of a score that arrived at `at` on a stream with this seat.
     pub fn of(score: &Score, at: Micros, seat: Seat) -> KeptScore {
+        KeptScore::of_kind(score, at, seat, score.outcome.kind())
+    }
+
+    /// A copy of a score whose outcome is of this kind. Finding the kind of an error parses
+    /// the error.
+    pub fn of_kind(score: &Score, at: Micros, seat: Seat, kind: OutcomeKind) -> KeptScore {
         KeptScore {
             model_name: Text::from(&*score.model_name),
             model_version: score.model_version,
             model_hash: score.model_hash.as_deref().map(Text::from),
             at,
-            kind: score.outcome.kind(),
+            kind,
             outcome: score.outcome.text().into(),
             seat,
         }

@@ -3,6 +3,8 @@
 
 use sha2::{Digest, Sha256};
 
+use crate::wire::sha256::hex;
+
 /// The member and the header with the ids of the trace and of the calling span.
 pub const TRACEPARENT: &str = "traceparent";
 
@@ -69,10 +71,7 @@ pub fn span_id(message_id: &str, model: &str) -> String {
         .chain_update([0])
         .chain_update(model)
         .finalize();
-    digest[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex(&digest[..8])
 }
 
 fn is_parent(text: &str) -> bool {

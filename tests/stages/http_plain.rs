@@ -100,6 +100,30 @@ fn a_plain_answer_is_the_result_byte_for_byte() {
 }
 
 #[test]
+fn a_refusal_without_a_body_stays_without_one() {
+    let workdir = pipes();
+    let (_running, address) = front_end(&workdir, &["--plain", "/classify"]);
+    let (_pipeline, _came) = start_pipeline(&workdir, |request| {
+        Some(match request["modelInput"].as_u64() {
+            Some(status) if status >= 400 => format!(
+                r#""modelInput":0,"modelResult":null,"modelError":{{"modelName":"m","status":{status},"body":""}}"#
+            ),
+            _ => result("1"),
+        })
+    });
+    let mut client = Client::connect(&address);
+    await_pipeline(&mut client);
+    // hyper itself answers with these statuses and no body, too.
+    for status in [400, 414, 431, 422] {
+        let reply = client.call("POST", "/classify", "", &status.to_string());
+        assert_eq!((reply.status, reply.body.as_str()), (status, ""));
+        assert_eq!(client.call("POST", "/classify", "", "1").body, "1");
+    }
+    client.send("no HTTP\r\n\r\n");
+    assert!(client.reply().json()["error"].is_string());
+}
+
+#[test]
 fn predict_itself_may_be_plain_and_a_path_must_be_one() {
     let workdir = pipes();
     let (running, address) = front_end(&workdir, &["--plain", "/predict"]);
@@ -210,6 +234,23 @@ fn a_header_lowers_the_deadline_of_its_call() {
     let reply = client.call("POST", "/predict", "x-rv-deadline-ms: soon\r\n", "1");
     assert_eq!(reply.status, 400);
     assert!(reply.body.contains("x-rv-deadline-ms"), "{}", reply.body);
+}
+
+#[test]
+fn the_upload_of_a_body_takes_no_time_from_the_deadline() {
+    let workdir = pipes();
+    let (_running, address) = front_end(&workdir, &["--timeout", "20s"]);
+    let (_pipeline, _came) = start_pipeline(&workdir, |_| Some(result("1")));
+    let mut client = Client::connect(&address);
+    await_pipeline(&mut client);
+    client.send(format!(
+        "POST /predict HTTP/1.1\r\nhost: {address}\r\nx-rv-deadline-ms: 2000\r\n\
+         content-length: 3\r\n\r\n\"a"
+    ));
+    // Longer than the deadline. The rest of the body is late, and the answer is not.
+    std::thread::sleep(Duration::from_millis(2500));
+    client.send("\"");
+    assert_eq!(client.reply().status, 200);
 }
 
 #[test]

@@ -108,6 +108,55 @@ fn an_inference_call_is_one_request_a_row() {
 }
 
 #[test]
+fn a_call_that_repeats_an_open_one_gets_409_even_if_rows_are_answered() {
+    let workdir = pipes();
+    let flags = ["--id-header", "x-id", "--timeout", "60s"];
+    let (_running, address) = front_end(&workdir, &flags);
+    let came = start_echoing(&workdir);
+    let mut client = Client::connect(&address);
+    await_pipeline(&mut client);
+    while came.try_recv().is_ok() {}
+    let body = json!({"instances": [1, 2, "never"]}).to_string();
+    let length = body.len();
+    let mut waiting = Client::connect(&address);
+    waiting.send(format!(
+        "POST /invocations HTTP/1.1\r\nhost: {address}\r\nx-id: r\r\ncontent-length: {length}\r\n\r\n{body}"
+    ));
+    assert_eq!(ids(&came, 3), ["r/0", "r/1", "r/2"]);
+    // A later request was answered, so the first two rows are answered, too.
+    assert_eq!(client.predict("1").status, 200);
+    assert_eq!(ids(&came, 1).len(), 1);
+    for (path, id, body) in [
+        ("/invocations", "r", json!({"instances": [1, 2, "never"]})),
+        ("/invocations", "r", json!({"instances": [1]})),
+        ("/predict", "r", json!(1)),
+        ("/predict", "r/0", json!(1)),
+        ("/predict", "r/2", json!(1)),
+    ] {
+        let reply = post(&address, path, &format!("x-id: {id}\r\n"), &body);
+        assert_eq!(reply.status, 409, "{path} {id} {}", reply.body);
+        assert!(reply.body.contains("is open"), "{}", reply.body);
+    }
+    assert_eq!(
+        post(&address, "/predict", "x-id: r/3\r\n", &json!(1)).status,
+        200
+    );
+    // The rows of a call that has ended are used, too.
+    let two = json!({"instances": [1, 2]});
+    assert_eq!(
+        post(&address, "/invocations", "x-id: s\r\n", &two).status,
+        200
+    );
+    let row = post(&address, "/predict", "x-id: s/1\r\n", &json!(2));
+    assert!(
+        row.status == 409 && row.body.contains("earlier"),
+        "{} {}",
+        row.status,
+        row.body
+    );
+}
+
+#[test]
 fn the_server_and_its_model_describe_themselves() {
     let workdir = pipes();
     workdir.write("token", "secret");

@@ -29,6 +29,7 @@ mod http_load;
 mod http_plain;
 mod http_sites;
 mod http_tables;
+mod http_tls;
 mod pipelines;
 mod readme;
 mod records;

@@ -164,6 +164,8 @@ fn a_refusal_becomes_an_error_score_with_its_status_and_body() {
         (302, "moved".to_owned()),
         (401, "who?".to_owned()),
         (503, format!("{{\"long\":\"{}\"}}", "x".repeat(100_000))),
+        (404, "\"no such \\u00e9\"\n".to_owned()),
+        (400, String::new()),
     ];
     let shared = replies.clone();
     let server = ModelServer::start(move |call| {
@@ -189,6 +191,9 @@ fn a_refusal_becomes_an_error_score_with_its_status_and_body() {
     assert!(lines[3].contains("redirects are not followed"));
     assert!(lines[4].contains("--token-file"));
     assert_eq!(error(lines[5])["body"].as_str().unwrap().len(), 4096);
+    // A JSON string keeps its quotes, so a front end can send the bytes of the server.
+    assert_eq!(error(lines[6])["body"], replies[6].1.as_str());
+    assert_eq!(error(lines[7])["body"], "");
     // No call was repeated, and no redirect was followed.
     assert_eq!(server.calls().len(), replies.len());
     assert_eq!(stat(&workdir, "stats", "repeated"), 0);

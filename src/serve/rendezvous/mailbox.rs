@@ -183,13 +183,13 @@ impl Mailbox {
         if seat == Seat::Shadow {
             let model = (&*score.model_name, score.model_version);
             return match self.admit_shadow(model, at, kind, score_text_bytes(score), room) {
-                Ok(first) => self.insert_shadow(first, KeptScore::of(score, at, seat)),
+                Ok(first) => self.insert_shadow(first, KeptScore::of_kind(score, at, seat, kind)),
                 Err(fate) => Taken::Refused(fate),
             };
         }
         let arrival = self.arrival(&score.model_name, score.model_version, at, kind);
         match self.admit(&arrival, score_text_bytes(score), room) {
-            Ok(admission) => self.insert(admission, KeptScore::of(score, at, seat)),
+            Ok(admission) => self.insert(admission, KeptScore::of_kind(score, at, seat, kind)),
             Err(fate) => Taken::Refused(fate),
         }
     }

@@ -52,7 +52,8 @@ pub struct RequestArgs {
         value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_in_flight: u32,
 
-    /// Wait this long for a response. Make it longer than the policy's deadline
+    /// Wait this long for a response, from when the request is sent. Make it longer than
+    /// the policy's deadline
     #[arg(long, value_name = "DURATION", default_value = "10s", requires = "responses",
         value_parser = duration)]
     timeout: Duration,
@@ -64,7 +65,7 @@ pub struct RequestArgs {
 
     /// With --responses and --id or --id-header: remember at least the last N ids. An
     /// input whose id is one of them is set aside, and a call gets 409 or its remembered
-    /// answer. Takes up to 80 bytes for each of the N ids
+    /// answer. Each row of a table has an id. Takes up to 80 bytes for each of the N ids
     #[arg(long, value_name = "N", default_value_t = 2_000_000, requires = "responses",
         value_parser = clap::value_parser!(u32).range(..=1_000_000_000))]
     remember_ids: u32,

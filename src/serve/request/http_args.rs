@@ -10,8 +10,9 @@ use clap::Args;
 use hyper::header::HeaderName;
 
 use crate::serve::request::http::bodies::BodyLimits;
-use crate::serve::request::http::caller_check::{HostName, Origin};
+use crate::serve::request::http::caller_check::{HTTP_PORT, HTTPS_PORT, HostName, Origin};
 use crate::serve::request::http::connection::ClientTimeouts;
+use crate::serve::request::http::tls::TlsFiles;
 use crate::stage::cli::{bytes, duration};
 use crate::stage::streams::OutputArgs;
 use crate::stage::usage;
@@ -31,10 +32,22 @@ pub struct HttpArgs {
     )]
     pub listen: Option<String>,
 
-    /// Accept only calls that send the bearer token in this file; `/ping` needs no
-    /// token. SIGHUP reads the file again
+    /// Answer calls only if they send the token in FILE, in the header
+    /// `Authorization: Bearer TOKEN`; other calls get 401. FILE holds the token alone.
+    /// The paths that tell whether the service is up (`/ping`, `/health`, `/version`,
+    /// `/v2/health/...`, `/v2/models/NAME/ready`) need no token. SIGHUP reads FILE again
     #[arg(long, value_name = "FILE", requires = "listen")]
     token_file: Option<String>,
+
+    /// Serve HTTPS with the certificate in FILE (PEM): first the certificate of the
+    /// service, then those of its authorities. TLS 1.2 and 1.3, HTTP/1.1 only. SIGHUP
+    /// reads FILE and the file of --tls-key again; if they do not fit, the old ones stay
+    #[arg(long, value_name = "FILE", requires_all = ["listen", "tls_key"])]
+    tls_cert: Option<String>,
+
+    /// The private key of the certificate of --tls-cert, in PEM and without a passphrase
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<String>,
 
     /// Accept calls from other machines without a token
     #[arg(long, requires = "listen", conflicts_with = "token_file")]
@@ -51,9 +64,10 @@ pub struct HttpArgs {
     #[arg(long, value_name = "ORIGIN", requires = "listen")]
     cors: Vec<Origin>,
 
-    /// Answer a POST to PATH with the result of the model alone, byte for byte, as a
-    /// plain JSON server does. The body of the call is the model input. PATH may be
-    /// /predict, which then has this form
+    /// Answer a POST to PATH with the result of the model alone, as a plain JSON server
+    /// does. The text of the result is kept; only newlines between its tokens become
+    /// spaces, and the white space around it is dropped. The body of the call is the
+    /// model input. PATH may be /predict, which then has this form
     #[arg(long, value_name = "PATH", requires = "listen", value_parser = path)]
     plain: Option<String>,
 
@@ -76,9 +90,10 @@ pub struct HttpArgs {
     columns: Option<Vec<String>>,
 
     /// Take the message id from this header if a call has it. Each call must have a
-    /// unique id, because the rendezvous answers each id once. The same call with the
-    /// same id gets the same answer at once, while the answer is remembered; any other
-    /// call with a used id gets 409
+    /// unique id, because the rendezvous answers each id once. The rows of a call with a
+    /// table have the ids ID/0, ID/1 and so on. The same call with the same id gets the
+    /// same answer at once, while the answer is remembered; any other call with a used
+    /// id gets 409, and so does a call that is repeated before it is answered
     #[arg(long, value_name = "NAME", requires = "listen")]
     id_header: Option<String>,
 
@@ -154,6 +169,8 @@ pub struct HttpOptions {
     pub is_open: bool,
     /// The file of the bearer token, if calls need one.
     pub token_file: Option<String>,
+    /// The files of the certificate and of its key, if HTTPS is to be served.
+    pub tls: Option<TlsFiles>,
     /// Names that `Host` may have, in addition to the service's own names.
     pub host_names: Vec<HostName>,
     /// Sites whose pages may call.
@@ -184,6 +201,22 @@ impl HttpOptions {
     /// everybody may call. `place` is the name of the address in the message.
     pub fn check_reach(&self, place: &str, address: SocketAddr) -> Result<()> {
         check_reach(place, address, self.is_open)
+    }
+
+    /// The scheme of the addresses of calls.
+    pub fn scheme(&self) -> &'static str {
+        match self.tls {
+            Some(_) => "https",
+            None => "http",
+        }
+    }
+
+    /// The port of an address of calls that names none.
+    pub fn default_port(&self) -> u16 {
+        match self.tls {
+            Some(_) => HTTPS_PORT,
+            None => HTTP_PORT,
+        }
     }
 }
 
@@ -251,6 +284,10 @@ impl HttpArgs {
             },
             is_open: self.token_file.is_some() || self.allow_anonymous,
             token_file: self.token_file,
+            tls: match (self.tls_cert, self.tls_key) {
+                (Some(cert), Some(key)) => Some(TlsFiles { cert, key }),
+                _ => None,
+            },
             host_names: self.host,
             origins: self.cors,
         })

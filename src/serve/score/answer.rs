@@ -30,7 +30,8 @@ pub struct ModelError {
     /// A short description of the fault.
     pub message: String,
     /// The status and the body of the reply if a server has refused the request. The
-    /// body is JSON text on one line. A body that is not JSON becomes a JSON string.
+    /// body is JSON text on one line. A body that is not JSON, or is a JSON string,
+    /// becomes a JSON string with the text of the body.
     pub reply: Option<(u16, String)>,
 }
 

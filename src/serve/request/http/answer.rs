@@ -8,7 +8,7 @@ use hyper::header::{
 use hyper::{HeaderMap, Response, StatusCode};
 
 use crate::wire::message::{self, Field, Record};
-use crate::wire::object::{Object, ObjectWriter, decode_string, value_of};
+use crate::wire::object::{Object, ObjectWriter, decode_string, parse_value, value_of};
 
 /// The answer to a call.
 pub type HttpAnswer = Response<Full<Bytes>>;
@@ -22,12 +22,21 @@ const X_RV_REASON: HeaderName = HeaderName::from_static("x-rv-reason");
 
 /// An answer with JSON text as its body.
 pub fn json(status: StatusCode, body: Bytes) -> HttpAnswer {
-    let mut answer = HttpAnswer::new(Full::new(body));
-    *answer.status_mut() = status;
+    with_headers(status, body, json_headers())
+}
+
+/// The headers of an answer with JSON text as its body.
+fn json_headers() -> HeaderMap {
     // Reserves space for all headers that may be added later, so that the map grows
     // only once.
     let mut headers = HeaderMap::with_capacity(8);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers
+}
+
+fn with_headers(status: StatusCode, body: Bytes, headers: HeaderMap) -> HttpAnswer {
+    let mut answer = HttpAnswer::new(Full::new(body));
+    *answer.status_mut() = status;
     *answer.headers_mut() = headers;
     answer
 }
@@ -121,22 +130,16 @@ impl PipelineAnswer {
     /// response without an answer becomes a 504. A refusal has the status and the body
     /// that the model gave it.
     pub fn new(record: &Record, response: &message::Response, form: Form) -> PipelineAnswer {
-        let refusal = match response.has_answer {
-            true => None,
-            false => Refusal::read(record),
-        };
-        let mut answer = match (&refusal, form) {
-            (Some(refusal), _) => refusal.answer(),
+        let refusal = response.refusal.filter(|_| !response.has_answer);
+        let refusal = refusal.and_then(|error| Object::parse(error).ok());
+        let mut answer = match (refusal, form) {
+            (Some(error), _) => of_refusal(&error),
             (None, Form::Record) => of_record(record, response.has_answer),
             (None, Form::Result) => of_result(record, response.has_answer),
         };
-        let refuser = refusal.and_then(|refusal| refusal.model);
         for (name, value) in [
             (&X_RV_MESSAGE_ID, Some(&*response.message_id)),
-            (
-                &X_RV_MODEL,
-                response.model.as_deref().or(refuser.as_deref()),
-            ),
+            (&X_RV_MODEL, response.model.as_deref()),
             (&X_RV_REASON, response.reason.as_deref()),
         ] {
             // If a header cannot hold a value, the header is left out.
@@ -148,21 +151,17 @@ impl PipelineAnswer {
     }
 
     fn of_json(verdict: Verdict, status: StatusCode, body: Bytes) -> PipelineAnswer {
-        let (parts, _) = json(status, Bytes::new()).into_parts();
         PipelineAnswer {
             verdict,
             status,
             body,
-            headers: parts.headers,
+            headers: json_headers(),
         }
     }
 
     /// The answer to the call.
     pub fn into_http(self) -> HttpAnswer {
-        let mut answer = HttpAnswer::new(Full::new(self.body));
-        *answer.status_mut() = self.status;
-        *answer.headers_mut() = self.headers;
-        answer
+        with_headers(self.status, self.body, self.headers)
     }
 }
 
@@ -194,60 +193,31 @@ fn of_result(record: &Record, has_answer: bool) -> PipelineAnswer {
     }
 }
 
-/// The refusal of a request by the model that was to answer it.
-struct Refusal {
-    status: StatusCode,
-    body: Bytes,
-    is_json: bool,
-    model: Option<String>,
-}
-
-impl Refusal {
-    /// The refusal in a response; `None` if the response has none. The reply of a server
-    /// that was not JSON is a JSON string in the record.
-    fn read(record: &Record) -> Option<Refusal> {
-        let error = Object::parse(record.object().get("modelError")?).ok()?;
-        let status = error.get("status").and_then(|raw| raw.parse().ok());
-        let status = status.filter(|status| (400..500).contains(status));
-        let status = status.and_then(|status| StatusCode::from_u16(status).ok());
-        let text = |name| error.get(name).and_then(decode_string);
-        let (body, is_json) = match (error.get("body"), text("body")) {
-            (_, Some(text)) => (Bytes::copy_from_slice(text.as_bytes()), false),
-            (Some(json), None) => (Bytes::copy_from_slice(json.as_bytes()), true),
-            (None, None) => {
-                let message = text("message").unwrap_or("the model refused the request".into());
-                (error_body(&message).into(), true)
-            }
-        };
-        let name = text("modelName").filter(|name| message::is_model_name(name));
-        let version = version_of(record);
-        Some(Refusal {
-            status: status.unwrap_or(StatusCode::UNPROCESSABLE_ENTITY),
-            body,
-            is_json,
-            model: name.map(|name| match version {
-                Some(version) => format!("{name}@{version}"),
-                None => name.into_owned(),
-            }),
-        })
-    }
-
-    fn answer(&self) -> PipelineAnswer {
-        let mut answer = PipelineAnswer::of_json(Verdict::Refused, self.status, self.body.clone());
-        if !self.is_json {
-            let text = HeaderValue::from_static("text/plain; charset=utf-8");
-            answer.headers.insert(CONTENT_TYPE, text);
+/// The answer to a request that a model has refused with this `modelError`. A JSON string
+/// as the `body` holds the text of the reply: text that is not JSON, or a JSON string.
+fn of_refusal(error: &Object) -> PipelineAnswer {
+    let status = error.get("status").and_then(|raw| raw.parse().ok());
+    let status = status.filter(|status| (400..500).contains(status));
+    let status = status.and_then(|status| StatusCode::from_u16(status).ok());
+    let text = |name| error.get(name).and_then(decode_string);
+    let (body, is_json) = match (error.get("body"), text("body")) {
+        (_, Some(text)) => {
+            let is_json = parse_value(&text).is_ok();
+            (text.into_owned().into(), is_json)
         }
-        answer
+        (Some(json), None) => (Bytes::copy_from_slice(json.as_bytes()), true),
+        (None, None) => {
+            let message = text("message").unwrap_or("the model refused the request".into());
+            (error_body(&message).into(), true)
+        }
+    };
+    let status = status.unwrap_or(StatusCode::UNPROCESSABLE_ENTITY);
+    let mut answer = PipelineAnswer::of_json(Verdict::Refused, status, body);
+    if !is_json {
+        let text = HeaderValue::from_static("text/plain; charset=utf-8");
+        answer.headers.insert(CONTENT_TYPE, text);
     }
-}
-
-/// The version of the model that the rendezvous names.
-fn version_of(record: &Record) -> Option<u64> {
-    let provenance = record.provenance().ok()??;
-    value_of(provenance.get("rendezvous")?, "modelVersion")?
-        .parse()
-        .ok()
+    answer
 }
 
 /// Adds the headers of a call with several rows: the id of the call, and the model and
@@ -326,6 +296,18 @@ mod tests {
                 404,
                 "text/plain; charset=utf-8",
                 "<p>caf\u{e9}\n",
+            ),
+            (
+                r#"{"modelName":"m","status":400,"body":""}"#,
+                400,
+                "text/plain; charset=utf-8",
+                "",
+            ),
+            (
+                r#"{"modelName":"m","status":400,"body":"\"no such user\"\n"}"#,
+                400,
+                "application/json",
+                "\"no such user\"\n",
             ),
             (
                 r#"{"modelName":"m","message":"no"}"#,

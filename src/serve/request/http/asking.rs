@@ -2,7 +2,7 @@
 
 use std::cell::RefCell;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HeaderName, HeaderValue};
@@ -21,7 +21,9 @@ use crate::serve::request::http::front_end::FrontEnd;
 use crate::serve::request::http::open_calls::{OpenCall, SendError};
 use crate::serve::request::http::open_inference::InferCall;
 use crate::serve::request::http::open_table::{OpenTable, Table, TableAnswer};
-use crate::serve::request::http::remembered_answers::{Fingerprint, Known, RememberedAnswers};
+use crate::serve::request::http::remembered_answers::{
+    CallIds, Ended, Fingerprint, Known, RememberedAnswers,
+};
 use crate::serve::request::http::routes::Surface;
 use crate::serve::request::http::table::TableFault;
 use crate::serve::request::http::{json_body, mlflow};
@@ -68,7 +70,6 @@ impl Asking {
         request: Request<Incoming>,
         surface: Surface,
     ) -> HttpAnswer {
-        let begun = Instant::now();
         let trace = self.headers.trace_of(request.headers());
         let (parts, body) = request.into_parts();
         let mut answer = match self
@@ -76,7 +77,7 @@ impl Asking {
             .await
         {
             Ok(Begun::Answered(answer)) => *answer,
-            Ok(Begun::Asked(asked)) => self.finish(begun, asked).await,
+            Ok(Begun::Asked(asked)) => self.finish(asked).await,
             Err(refusal) => *refusal,
         };
         if let Some(trace) = &trace {
@@ -104,27 +105,36 @@ impl Asking {
         let (body, _reservation) = self.bodies.read(connection, headers, body).await?;
         let text = json_body::one_line(&body).map_err(|fault| surface.refuse_body(&fault))?;
         let question = self.read(surface, &text)?;
-        let repeatable = match id {
+        let fingerprint = id.is_some().then(|| {
+            let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
+            let authorization = authorization.unwrap_or_default();
+            Fingerprint::new(parts.uri.path(), authorization, text.as_bytes())
+        });
+        let id = id.unwrap_or_else(|| self.front_end.open_calls.next_id());
+        let ids = CallIds::new(id, question.row_count());
+        if ids
+            .rows
+            .last()
+            .is_some_and(|id| id.len() > MESSAGE_ID_BYTES_MAX)
+        {
+            return Err(bad_request("the id is too long for the ids of the rows"));
+        }
+        let repeatable = match fingerprint {
             None => None,
-            Some(id) => {
-                let authorization = headers.get(AUTHORIZATION).map(HeaderValue::as_bytes);
-                let authorization = authorization.unwrap_or_default();
-                let path = parts.uri.path();
-                let fingerprint = Fingerprint::new(path, authorization, text.as_bytes());
-                match self.remembered.borrow().find(&id, fingerprint) {
-                    Known::New => Some((id, fingerprint)),
-                    Known::Answered(answer) => return Ok(Begun::Answered(answer)),
-                    Known::Used => return Err(id_is_used()),
-                }
-            }
+            Some(fingerprint) => match self.remembered.borrow().find(&ids, fingerprint) {
+                Known::New => Some((ids.clone(), fingerprint)),
+                Known::Open => return Err(id_is_open()),
+                Known::Answered(answer) => return Ok(Begun::Answered(answer)),
+                Known::Used => return Err(id_is_used()),
+            },
         };
-        let id = match &repeatable {
-            Some((id, _)) => id.clone(),
-            None => self.front_end.open_calls.next_id(),
-        };
+        let open = self.send(question, ids, trace)?;
+        if let Some((ids, _)) = &repeatable {
+            self.remembered.borrow_mut().begin(ids);
+        }
         Ok(Begun::Asked(Asked {
-            open: self.send(question, id, trace)?,
-            timeout,
+            open,
+            end: Instant::now() + timeout,
             repeatable,
         }))
     }
@@ -162,62 +172,48 @@ impl Asking {
         Ok(Question::Rows(rows, answer))
     }
 
-    /// Sends the requests of a call. The rows of a table get the ids ID/0, ID/1, ...
+    /// Sends the requests of a call.
     fn send(
         &self,
         question: Question,
-        id: String,
+        ids: CallIds,
         trace: Option<&TraceContext>,
     ) -> Result<Open, Box<HttpAnswer>> {
         let open_calls = &self.front_end.open_calls;
-        match question {
+        Ok(match question {
             Question::One(input, form) => {
-                let call = open_calls
-                    .send(id, input, trace, form)
-                    .map_err(send_error)?;
-                Ok(Open::One(call))
+                let call = open_calls.send(ids.call, input, trace, form);
+                Open::One(call.map_err(send_error)?)
             }
             Question::Rows(rows, answer) => {
-                let ids: Vec<String> = (0..rows.len()).map(|row| format!("{id}/{row}")).collect();
-                if ids.last().is_some_and(|id| id.len() > MESSAGE_ID_BYTES_MAX) {
-                    return Err(bad_request("the id is too long for the ids of the rows"));
-                }
-                let calls = open_calls.send_all(ids, &rows, trace).map_err(send_error)?;
-                Ok(Open::Rows(OpenTable {
-                    id,
-                    calls,
+                let calls = open_calls.send_all(ids.rows, &rows, trace);
+                Open::Rows(OpenTable {
+                    id: ids.call,
+                    calls: calls.map_err(send_error)?,
                     answer,
                     table: Rc::clone(&self.table),
-                }))
+                })
             }
-        }
+        })
     }
 
     /// Waits for the response to a call. A call with an id goes on if its client leaves,
     /// because the client may repeat the call, and gets the answer then.
-    async fn finish(&self, begun: Instant, asked: Asked) -> HttpAnswer {
-        let end = begun + asked.timeout;
-        let mut open = asked.open;
-        let Some((id, fingerprint)) = asked.repeatable else {
+    async fn finish(&self, asked: Asked) -> HttpAnswer {
+        let (end, mut open) = (asked.end, asked.open);
+        let Some((ids, fingerprint)) = asked.repeatable else {
             return answer_before(end, &mut open).await.unwrap_or_else(|it| *it);
         };
         let remembered = Rc::clone(&self.remembered);
         let task = spawn_local(async move {
             let answer = answer_before(end, &mut open).await;
-            let mut remembered = remembered.borrow_mut();
-            match answer {
-                Ok(answer) => {
-                    remembered.insert(&id, fingerprint, &answer);
-                    answer
-                }
-                Err(failure) => {
-                    // After the pipeline was lost, the client may try again.
-                    if failure.status() != StatusCode::SERVICE_UNAVAILABLE {
-                        remembered.insert_id(&id);
-                    }
-                    *failure
-                }
-            }
+            let ended = match &answer {
+                Ok(answer) => Ended::Answered(fingerprint, answer),
+                Err(failure) if failure.status() == StatusCode::SERVICE_UNAVAILABLE => Ended::Lost,
+                Err(_) => Ended::Unanswered,
+            };
+            remembered.borrow_mut().end(&ids, ended);
+            answer.unwrap_or_else(|it| *it)
         });
         let gone = |_| unavailable("the front end has ended the call");
         task.await.unwrap_or_else(gone)
@@ -235,10 +231,11 @@ enum Begun {
 #[derive(Debug)]
 struct Asked {
     open: Open,
-    /// The longest time from the headers of the call to the answer.
-    timeout: Duration,
-    /// The id that the client gave, and the fingerprint of the call.
-    repeatable: Option<(String, Fingerprint)>,
+    /// The time by which the response must arrive. The upload of the body, which has a
+    /// time-out of its own, does not count.
+    end: Instant,
+    /// If the client gave an id: the ids, and the fingerprint of the call.
+    repeatable: Option<(CallIds, Fingerprint)>,
 }
 
 /// The model inputs of a call.
@@ -247,6 +244,16 @@ enum Question<'t> {
     One(&'t str, Form),
     /// An input for each row of a table.
     Rows(Vec<String>, TableAnswer),
+}
+
+impl Question<'_> {
+    /// The number of rows of a table; 0 for one input.
+    fn row_count(&self) -> usize {
+        match self {
+            Question::One(..) => 0,
+            Question::Rows(rows, _) => rows.len(),
+        }
+    }
 }
 
 /// The open requests of a call.
@@ -277,6 +284,11 @@ async fn answer_before(end: Instant, open: &mut Open) -> Result<HttpAnswer, Box<
     }
 }
 
+fn id_is_open() -> Box<HttpAnswer> {
+    let reason = "a call with this id is open";
+    Box::new(error(StatusCode::CONFLICT, reason))
+}
+
 fn id_is_used() -> Box<HttpAnswer> {
     Box::new(error(
         StatusCode::CONFLICT,
@@ -287,13 +299,13 @@ fn id_is_used() -> Box<HttpAnswer> {
 
 /// The answer to a call whose request cannot be sent.
 fn send_error(send_error: SendError) -> Box<HttpAnswer> {
-    Box::new(match send_error {
-        SendError::IdInUse => error(StatusCode::CONFLICT, "a call with this id is open"),
-        SendError::Full => unavailable("too many calls are open"),
-        SendError::PipelineGone(why) => {
-            unavailable(&format!("the pipeline of this front end is gone: {why}"))
-        }
-    })
+    match send_error {
+        SendError::IdInUse => id_is_open(),
+        SendError::Full => Box::new(unavailable("too many calls are open")),
+        SendError::PipelineGone(why) => Box::new(unavailable(&format!(
+            "the pipeline of this front end is gone: {why}"
+        ))),
+    }
 }
 
 /// The answer to a call with a table that is refused.

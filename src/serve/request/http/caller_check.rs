@@ -21,8 +21,11 @@ use hyper::{HeaderMap, Method, Request, StatusCode, Uri, Version};
 use crate::serve::request::http::answer::{HttpAnswer, bad_request, error};
 use crate::stage::report::shown;
 
-/// The port if `Host` has none.
-const HTTP_PORT: u16 = 80;
+/// The port of HTTP.
+pub const HTTP_PORT: u16 = 80;
+
+/// The port of HTTPS.
+pub const HTTPS_PORT: u16 = 443;
 
 /// The headers that pages of other sites may send, apart from the one of the message id.
 const CORS_HEADERS: &str = "authorization, content-encoding, content-type, traceparent, \
@@ -101,6 +104,8 @@ pub struct CallerCheck {
     origins: Vec<Origin>,
     /// The headers that pages of other sites may send, with commas between them.
     cors_headers: HeaderValue,
+    /// The port if `Host` has none.
+    default_port: u16,
 }
 
 /// The caller of an accepted call.
@@ -132,6 +137,16 @@ impl CallerCheck {
             origins: origins.to_vec(),
             cors_headers: HeaderValue::from_str(&cors_headers)
                 .unwrap_or(HeaderValue::from_static(CORS_HEADERS)),
+            default_port: HTTP_PORT,
+        }
+    }
+
+    /// The same check for a listener of another protocol, whose port is this one if
+    /// `Host` has none.
+    pub fn with_default_port(self, default_port: u16) -> CallerCheck {
+        CallerCheck {
+            default_port,
+            ..self
         }
     }
 
@@ -203,7 +218,7 @@ impl CallerCheck {
             return true;
         };
         let host = host_of(called);
-        let port = called.port_u16().unwrap_or(HTTP_PORT);
+        let port = called.port_u16().unwrap_or(self.default_port);
         let own_ip = self.own_address.ip().to_canonical();
         let is_own = || {
             let address = host.parse::<IpAddr>().map(|ip| ip.to_canonical());

@@ -52,7 +52,8 @@ impl CallService {
                 &options.host_names,
                 &options.origins,
                 id_header,
-            ),
+            )
+            .with_default_port(options.default_port()),
             routes: Routes {
                 plain: options.plain.clone(),
                 served_name: table.served_name.clone(),

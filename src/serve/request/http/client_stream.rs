@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::serve::request::http::connection::{ClientConnection, Phase};
 use crate::serve::request::http::parse_error::{find_own_answer, with_body};
-use crate::serve::request::http::socket::Socket;
+use crate::serve::request::http::transport::Transport;
 
 /// After the last answer, the bytes that a client still sends are discarded for at most
 /// this long.
@@ -21,7 +21,7 @@ const DRAIN_MAX: Duration = Duration::from_secs(10);
 /// answers. Otherwise the answers to a client that only sends would accumulate.
 #[derive(Debug)]
 pub struct ClientStream {
-    stream: Socket,
+    stream: Transport,
     connection: Rc<ClientConnection>,
     /// Whether a read waits until the client has read its answers.
     read_is_held_back: bool,
@@ -34,7 +34,7 @@ pub struct ClientStream {
 
 impl ClientStream {
     /// Wraps `stream`, which belongs to `connection`.
-    pub fn new(stream: Socket, connection: Rc<ClientConnection>) -> ClientStream {
+    pub fn new(stream: Transport, connection: Rc<ClientConnection>) -> ClientStream {
         ClientStream {
             stream,
             connection,
@@ -44,29 +44,22 @@ impl ClientStream {
         }
     }
 
-    fn check_open(&self, context: &Context<'_>) -> io::Result<()> {
-        if self.connection.is_closed() {
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
-        self.connection.wake_when_closed(context);
-        Ok(())
-    }
-
     fn poll_write_stream(
         &mut self,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
-        if written.is_pending() {
-            self.connection.write_blocked(Instant::now());
-        } else {
-            self.connection.write_progressed();
-            if std::mem::take(&mut self.read_is_held_back) {
-                context.waker().wake_by_ref();
-            }
-        }
+        self.go_on_reading(context);
         written
+    }
+
+    /// Wakes the reading if it waits, and the client has read its answers.
+    fn go_on_reading(&mut self, context: &mut Context<'_>) {
+        if self.read_is_held_back && !self.connection.is_write_blocked() {
+            self.read_is_held_back = false;
+            context.waker().wake_by_ref();
+        }
     }
 
     /// Sends the rest of the answer to invalid headers.
@@ -90,7 +83,7 @@ impl AsyncRead for ClientStream {
         context: &mut Context<'_>,
         room: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        self.check_open(context)?;
+        self.connection.check_open(context)?;
         if self.connection.is_write_blocked() {
             self.read_is_held_back = true;
             return Poll::Pending;
@@ -110,7 +103,7 @@ impl AsyncWrite for ClientStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.check_open(context)?;
+        self.connection.check_open(context)?;
         match find_own_answer(bytes) {
             // The next flush sends the answer.
             Some((0, status)) => {
@@ -130,15 +123,18 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.connection.check_open(context)?;
         ready!(self.poll_parse_error(context))?;
-        Pin::new(&mut self.stream).poll_flush(context)
+        let flushed = Pin::new(&mut self.stream).poll_flush(context);
+        self.go_on_reading(context);
+        flushed
     }
 
     /// After the last answer, reads until the client closes or the time is over. If
     /// the stream closed while the client still sends, the connection would be reset,
     /// and the client might lose the answer.
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.check_open(context)?;
+        self.connection.check_open(context)?;
         ready!(self.poll_parse_error(context))?;
         let end = match self.drain_end {
             Some(end) => end,
@@ -170,6 +166,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::serve::request::http::socket::Socket;
 
     #[tokio::test(flavor = "current_thread")]
     async fn nothing_is_read_while_the_client_has_answers_to_take() {
@@ -179,7 +176,8 @@ mod tests {
         client.write_all(b"next call").unwrap();
         stream.readable().await.unwrap();
         let connection = Rc::new(ClientConnection::new(Instant::now(), 0));
-        let mut client_stream = ClientStream::new(Socket::new(stream), Rc::clone(&connection));
+        let transport = Transport::Plain(Socket::new(stream, Rc::clone(&connection)));
+        let mut client_stream = ClientStream::new(transport, Rc::clone(&connection));
         let mut bytes = [0; 16];
         connection.write_blocked(Instant::now());
         let read = client_stream.read(&mut bytes);

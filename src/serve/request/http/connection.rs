@@ -1,6 +1,7 @@
 //! One connection: its phase, its time-outs, and its eviction rank.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -126,8 +127,12 @@ impl ClientConnection {
         self.closed.get()
     }
 
-    /// Remembers the task of `context`, to wake it when the connection is closed.
-    pub fn wake_when_closed(&self, context: &Context<'_>) {
+    /// Fails if the connection was evicted or has timed out. Otherwise remembers the task
+    /// of `context`, to wake it when the connection is closed.
+    pub fn check_open(&self, context: &Context<'_>) -> io::Result<()> {
+        if self.is_closed() {
+            return Err(io::ErrorKind::ConnectionAborted.into());
+        }
         let mut waker = self.waker.borrow_mut();
         if !waker
             .as_ref()
@@ -135,6 +140,7 @@ impl ClientConnection {
         {
             *waker = Some(context.waker().clone());
         }
+        Ok(())
     }
 
     /// Closes the connection: its task is woken, and its stream fails.

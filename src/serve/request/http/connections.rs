@@ -29,6 +29,12 @@ impl ConnectionSlot {
         let malformed = &self.connections.malformed;
         malformed.set(malformed.get() + 1);
     }
+
+    /// Counts the connection as one whose TLS handshake has failed.
+    pub fn count_failed_handshake(&self) {
+        let failed = &self.connections.failed_handshakes;
+        failed.set(failed.get() + 1);
+    }
 }
 
 impl Drop for ConnectionSlot {
@@ -52,6 +58,7 @@ pub struct Connections {
     evicted: Cell<u64>,
     timed_out: Cell<u64>,
     malformed: Cell<u64>,
+    failed_handshakes: Cell<u64>,
 }
 
 impl Connections {
@@ -68,6 +75,7 @@ impl Connections {
             evicted: Cell::new(0),
             timed_out: Cell::new(0),
             malformed: Cell::new(0),
+            failed_handshakes: Cell::new(0),
         })
     }
 
@@ -89,6 +97,11 @@ impl Connections {
     /// The number of connections that ended with invalid headers.
     pub fn malformed(&self) -> u64 {
         self.malformed.get()
+    }
+
+    /// The number of TLS handshakes that have failed.
+    pub fn failed_handshakes(&self) -> u64 {
+        self.failed_handshakes.get()
     }
 
     /// Waits for a slot. At the limit, the connection that has waited longest for its

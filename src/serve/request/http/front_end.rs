@@ -8,6 +8,7 @@ use crate::serve::request::http::connections::Connections;
 use crate::serve::request::http::counts::CallCounts;
 use crate::serve::request::http::open_calls::OpenCalls;
 use crate::serve::request::http::reports::Reports;
+use crate::serve::request::http::tls::Tls;
 use crate::serve::request::http::token::Access;
 use crate::serve::request::http_args::HttpOptions;
 use crate::serve::request::request_writer::RequestWriter;
@@ -21,6 +22,8 @@ pub struct FrontEnd {
     started: Instant,
     /// The check of the bearer token.
     pub access: Access,
+    /// The certificate of the first listener; `None` without HTTPS.
+    pub tls: Option<Rc<Tls>>,
     /// The pipeline that answers the calls.
     pub open_calls: Rc<OpenCalls>,
     /// The connections of the clients.
@@ -40,6 +43,7 @@ impl FrontEnd {
         options: &HttpOptions,
         writer: RequestWriter,
         access: Access,
+        tls: Option<Rc<Tls>>,
         connections_max: usize,
     ) -> Rc<FrontEnd> {
         let reports = Rc::new(Reports::new());
@@ -48,6 +52,7 @@ impl FrontEnd {
             program,
             started: Instant::now(),
             access,
+            tls,
             open_calls: Rc::new(OpenCalls::new(
                 writer,
                 options.in_flight_max,

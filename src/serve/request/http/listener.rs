@@ -2,15 +2,16 @@
 
 use std::convert::Infallible;
 use std::future::Future;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::{Request, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use listenfd::ListenFd;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -18,13 +19,15 @@ use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::sleep;
 
-use crate::serve::request::http::answer::HttpAnswer;
+use crate::serve::request::http::answer::{HttpAnswer, close_connection_after, error};
 use crate::serve::request::http::client_stream::ClientStream;
 use crate::serve::request::http::connection::ClientConnection;
 use crate::serve::request::http::connections::{ConnectionSlot, Connections};
 use crate::serve::request::http::parse_error::HEADERS_BYTES_MAX;
 use crate::serve::request::http::reports::Reports;
 use crate::serve::request::http::socket::Socket;
+use crate::serve::request::http::tls::Tls;
+use crate::serve::request::http::transport::Transport;
 
 /// The number of connections that may wait in the kernel until they are accepted.
 const BACKLOG: u32 = 4096;
@@ -65,12 +68,14 @@ pub fn inherited() -> Result<Option<TcpListener>> {
 }
 
 /// Accepts connections until `stop` is notified, and calls `answer` for each call.
-/// Connections that wait in the kernel at that time are still served.
+/// Connections that wait in the kernel at that time are still served. With `tls`, only
+/// calls through TLS are answered.
 pub async fn accept<Handler, Answering>(
     listener: TcpListener,
     connections: Rc<Connections>,
     reports: Rc<Reports>,
     stop: Rc<Notify>,
+    tls: Option<Rc<Tls>>,
     answer: Handler,
 ) where
     Handler: Fn(Rc<ClientConnection>, Request<Incoming>) -> Answering + Clone + 'static,
@@ -78,7 +83,8 @@ pub async fn accept<Handler, Answering>(
 {
     let begin = async |stream| {
         let slot = connections.acquire_slot().await;
-        spawn_local(serve(stream, slot, Rc::clone(&reports), answer.clone()));
+        let (reports, tls) = (Rc::clone(&reports), tls.clone());
+        spawn_local(serve(stream, slot, reports, tls, answer.clone()));
     };
     loop {
         let accepted = tokio::select! {
@@ -110,17 +116,34 @@ async fn serve<Handler, Answering>(
     stream: TcpStream,
     slot: ConnectionSlot,
     reports: Rc<Reports>,
+    tls: Option<Rc<Tls>>,
     answer: Handler,
 ) where
     Handler: Fn(Rc<ClientConnection>, Request<Incoming>) -> Answering,
     Answering: Future<Output = HttpAnswer>,
 {
     let _ = stream.set_nodelay(true);
-    let socket = Socket::new(stream);
-    let client_stream = ClientStream::new(socket.clone(), Rc::clone(&slot.connection));
+    let socket = Socket::new(stream, Rc::clone(&slot.connection));
+    let transport = match &tls {
+        None => Transport::Plain(socket.clone()),
+        Some(tls) => match tls.accept(socket.clone(), &slot.connection).await {
+            Ok(transport) => transport,
+            Err(error) => return report_handshake(&error, &slot, &reports),
+        },
+    };
+    let needs_tls = tls.is_some() && matches!(transport, Transport::Plain(_));
+    let client_stream = ClientStream::new(transport, Rc::clone(&slot.connection));
     let service = service_fn(|request| {
-        let answering = answer(Rc::clone(&slot.connection), request);
-        async move { Ok::<_, Infallible>(answering.await) }
+        let answering = match needs_tls {
+            true => None,
+            false => Some(answer(Rc::clone(&slot.connection), request)),
+        };
+        async move {
+            Ok::<_, Infallible>(match answering {
+                Some(answering) => answering.await,
+                None => https_only(),
+            })
+        }
     });
     let http = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -140,8 +163,26 @@ async fn serve<Handler, Answering>(
         ended = http => ended.is_err_and(|error| error.is_parse()),
         () = socket.reset() => false,
     };
-    if is_parse_error || slot.connection.is_malformed() {
+    if is_parse_error || needs_tls || slot.connection.is_malformed() {
         slot.count_malformed();
         reports.note_count();
+    }
+}
+
+/// The answer to a call without TLS.
+fn https_only() -> HttpAnswer {
+    let reason = "this address speaks HTTPS only; call it with https://";
+    let mut answer = error(StatusCode::BAD_REQUEST, reason);
+    close_connection_after(&mut answer);
+    answer
+}
+
+/// Counts a handshake that has failed. A client that leaves or is closed before the
+/// handshake is not reported.
+fn report_handshake(error: &io::Error, slot: &ConnectionSlot, reports: &Reports) {
+    if error.kind() == io::ErrorKind::InvalidData {
+        slot.count_failed_handshake();
+        reports.note_count();
+        reports.warn("handshake", format!("a TLS handshake has failed: {error}"));
     }
 }

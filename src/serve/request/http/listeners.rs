@@ -50,6 +50,7 @@ impl Listeners {
             body_bytes_max: options.bodies.body_bytes_max,
             required,
             needs_token,
+            scheme: options.scheme(),
         };
         let describe = |_| service.describe(None);
         let calls = match inherited()? {
@@ -116,7 +117,10 @@ fn start_calls(
     columns: Option<Vec<String>>,
 ) -> AcceptTask {
     let address = listener.address;
-    stage.report.info(&format!("listening at http://{address}"));
+    let scheme = options.scheme();
+    stage
+        .report
+        .info(&format!("listening at {scheme}://{address}"));
     let connections = &front_end.connections;
     spawn_local(Rc::clone(connections).keep_closing_expired());
     let service = Rc::new(CallService::new(
@@ -132,6 +136,7 @@ fn start_calls(
         Rc::clone(connections),
         Rc::clone(&front_end.reports),
         Rc::clone(&stop),
+        front_end.tls.clone(),
         move |connection, request| Rc::clone(&service).answer(connection, request),
     ));
     AcceptTask { task, stop }
@@ -156,6 +161,7 @@ fn start_admin(stage: &Stage, options: &HttpOptions, front_end: &Rc<FrontEnd>, l
         connections,
         Rc::clone(&front_end.reports),
         Rc::new(Notify::new()),
+        None,
         move |connection, request| Rc::clone(&service).answer(connection, request),
     ));
 }

@@ -1,7 +1,8 @@
 //! The HTTP front end: calls -> requests, responses -> answers.
 //!
 //! All tasks run on one thread. `listeners` binds the addresses, and `listener` accepts
-//! connections. `connections` limits them by time-outs, eviction and shutdown. `calls`
+//! connections, through `tls` if HTTPS is served. `connections` limits them by time-outs,
+//! eviction and shutdown. `calls`
 //! answers a call: it checks the caller (`caller_check`, `token`), reads the body
 //! (`bodies`), and sends a request into the `pipeline`. The pipeline appends the request
 //! to the `request_buffer` and wakes the writer of `request_pipe`. The writer first lets
@@ -47,7 +48,9 @@ mod routes;
 mod served_model;
 mod socket;
 mod table;
+pub mod tls;
 mod token;
+mod transport;
 
 use std::rc::Rc;
 use std::time::Instant;
@@ -59,6 +62,7 @@ use tokio::time::{sleep_until, timeout_at};
 
 use crate::serve::request::http::front_end::FrontEnd;
 use crate::serve::request::http::listeners::{AcceptTask, Listeners};
+use crate::serve::request::http::tls::Tls;
 use crate::serve::request::http::token::Access;
 use crate::serve::request::http_args::HttpOptions;
 use crate::serve::request::request_writer::RequestWriter;
@@ -69,6 +73,7 @@ use crate::stream::output::Output;
 /// Serves calls until a signal ends the program.
 pub fn run(stage: &mut Stage, options: &HttpOptions, writer: RequestWriter) -> Result<()> {
     let access = Access::new(options.token_file.as_deref())?;
+    let tls = load_tls(stage, options)?;
     let requests = Output::open(&options.output.output)?;
     let responses = response_pipe::open(&options.responses)?;
     let connections_max = open_files::allow_connections(stage, options.connections_max)?;
@@ -80,7 +85,7 @@ pub fn run(stage: &mut Stage, options: &HttpOptions, writer: RequestWriter) -> R
     let (outcome, snapshot) = local.block_on(&runtime, async {
         let listeners = Listeners::bind(options, writer.required(), access.needs_token())?;
         let program = stage.report.program();
-        let front_end = FrontEnd::new(program, options, writer, access, connections_max);
+        let front_end = FrontEnd::new(program, options, writer, access, tls, connections_max);
         let outcome = serve(stage, options, &front_end, listeners, requests, responses).await;
         Ok::<_, anyhow::Error>((outcome, front_end.snapshot()))
     })?;
@@ -159,6 +164,7 @@ async fn serve_until_signal(
         });
         if stage.signals.take_hangup() {
             reload_token(stage, &front_end.access);
+            reload_tls(stage, front_end.tls.as_deref());
         }
         if stage.signals.stop().is_some() {
             return Ok(());
@@ -219,6 +225,40 @@ fn reload_token(stage: &Stage, access: &Access) {
         Ok(None) => {}
         Err(error) => {
             let message = format!("{error:#}; the old token stays valid");
+            stage.report.warn(&message);
+        }
+    }
+}
+
+/// Reads the certificate and the key, if HTTPS is to be served.
+fn load_tls(stage: &Stage, options: &HttpOptions) -> Result<Option<Rc<Tls>>> {
+    let Some(files) = &options.tls else {
+        return Ok(None);
+    };
+    let (tls, warnings) = Tls::load(files)?;
+    for warning in warnings {
+        stage.report.warn(&warning);
+    }
+    Ok(Some(Rc::new(tls)))
+}
+
+/// Reads the certificate and the key again. If that fails, the old ones stay. Open
+/// connections keep theirs.
+fn reload_tls(stage: &Stage, tls: Option<&Tls>) {
+    let Some(tls) = tls else {
+        return;
+    };
+    match tls.reload() {
+        Ok(warnings) => {
+            let files = tls.files();
+            let message = format!("{} and {}: read again", files.cert, files.key);
+            stage.report.info(&message);
+            for warning in warnings {
+                stage.report.warn(&warning);
+            }
+        }
+        Err(error) => {
+            let message = format!("{error:#}; the old certificate and key stay in use");
             stage.report.warn(&message);
         }
     }

@@ -52,6 +52,9 @@ pub struct OpenCalls {
     /// The requests that are not written to the pipe yet.
     pub requests: RequestBuffer,
     in_flight_max: usize,
+    /// The number of [`OpenCall`]s. A row that is answered counts until its call ends,
+    /// because its answer takes memory.
+    in_flight: Cell<usize>,
     waiting: RefCell<HashMap<String, WaitingCall>>,
     /// The number of the last call that was sent.
     last_number: Cell<u64>,
@@ -76,6 +79,7 @@ impl OpenCalls {
             writer: RefCell::new(writer),
             requests: RequestBuffer::new(unwritten_bytes_max),
             in_flight_max,
+            in_flight: Cell::new(0),
             waiting: RefCell::default(),
             last_number: Cell::new(0),
             requests_have_reader: Cell::new(false),
@@ -131,13 +135,14 @@ impl OpenCalls {
 
     /// Whether requests with these ids may be sent now.
     fn check_room(&self, ids: &[String]) -> Result<(), SendError> {
-        let open_calls = self.waiting.borrow();
-        if open_calls.len() + ids.len() > self.in_flight_max || self.requests.is_full() {
+        let in_flight = self.in_flight.get() + ids.len();
+        if in_flight > self.in_flight_max || self.requests.is_full() {
             return Err(SendError::Full);
         }
         if let Some(why) = self.missing_end() {
             return Err(SendError::PipelineGone(why));
         }
+        let open_calls = self.waiting.borrow();
         match ids.iter().any(|id| open_calls.contains_key(id)) {
             true => Err(SendError::IdInUse),
             false => Ok(()),
@@ -160,6 +165,7 @@ impl OpenCalls {
             answer: sender,
         };
         self.waiting.borrow_mut().insert(id.clone(), waiting);
+        self.in_flight.set(self.in_flight.get() + 1);
         let writer = self.writer.borrow();
         self.requests
             .append(|out| writer.write(&id, model_input, trace, out));
@@ -270,6 +276,8 @@ impl OpenCall {
 
 impl Drop for OpenCall {
     fn drop(&mut self) {
+        let in_flight = &self.open_calls.in_flight;
+        in_flight.set(in_flight.get() - 1);
         let mut open_calls = self.open_calls.waiting.borrow_mut();
         let waiting = open_calls.get(&self.id);
         if waiting.is_some_and(|waiting| waiting.number == self.number) {
@@ -353,6 +361,28 @@ mod tests {
             );
             open_calls.requests.finish_batch(batch.into_bytes());
         }
+    }
+
+    #[test]
+    fn a_row_that_is_answered_is_in_flight_until_its_call_ends() {
+        let open_calls = open_calls(3);
+        let rows = ["a/0".to_owned(), "a/1".to_owned()];
+        let inputs = ["1".to_owned(), "2".to_owned()];
+        let table = open_calls.send_all(rows.to_vec(), &inputs, None).unwrap();
+        let line = Line {
+            bytes: b"{\"messageId\":\"a/0\",\"modelResult\":null}",
+            number: 1,
+            offset: 0,
+            oversized: None,
+        };
+        open_calls.take_response("responses", &line);
+        let third = send(&open_calls, "3").unwrap();
+        assert_eq!(send(&open_calls, "4").unwrap_err(), SendError::Full);
+        drop(table);
+        let fourth = send(&open_calls, "4").unwrap();
+        assert!(send(&open_calls, "5").is_ok());
+        drop((third, fourth));
+        assert_eq!(open_calls.in_flight.get(), 0);
     }
 
     #[test]

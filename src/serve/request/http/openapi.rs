@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use hyper::body::Bytes;
 use serde_json::{Map, Value, json};
 
+use crate::serve::request::http::routes::Surface;
 use crate::serve::request::required_fields::RequiredFields;
 use crate::stage::cli::VERSION;
 use crate::wire::message::MESSAGE_ID_BYTES_MAX;
@@ -24,6 +25,8 @@ pub struct ServiceDescription<'a> {
     pub required: &'a RequiredFields,
     /// Whether calls need a token.
     pub needs_token: bool,
+    /// `http` or `https`.
+    pub scheme: &'a str,
 }
 
 /// The additional parts that a description of the second listener depends on.
@@ -41,13 +44,24 @@ impl ServiceDescription<'_> {
     pub fn describe(&self, admin: Option<AdminDescription>) -> Bytes {
         let mut paths = Map::new();
         let mut add = |path: &str, item: Value| paths.insert(path.to_owned(), item);
-        add("/ping", self.ping());
-        add("/predict", self.predict());
-        for (path, item) in self.other_surfaces() {
+        for (path, item) in self.states() {
             add(&path, item);
         }
+        // The path of --plain may replace /predict.
+        let surfaces = [
+            (Surface::Predict, Some("/predict".to_owned())),
+            (
+                Surface::Infer,
+                Some(format!("/v2/models/{}/infer", self.served_name)),
+            ),
+            (Surface::Invocations, Some("/invocations".to_owned())),
+            (Surface::Plain, self.plain.map(str::to_owned)),
+        ];
+        for (surface, path) in surfaces {
+            path.map(|path| add(&path, self.call(surface)));
+        }
         if let Some(admin) = admin {
-            let server = server_of(admin.calls);
+            let server = server_of(self.scheme, admin.calls);
             for item in paths.values_mut() {
                 item["servers"] = json!([server]);
             }
@@ -84,114 +98,200 @@ impl ServiceDescription<'_> {
         }
     }
 
-    fn ping(&self) -> Value {
+    /// The paths that tell the state of the service and of its model.
+    fn states(&self) -> Vec<(String, Value)> {
+        let model = format!("/v2/models/{}", self.served_name);
+        let object = || json!({"type": "object"});
         let pong = json!({
             "type": "object",
             "required": ["ping"],
             "properties": {"ping": {"const": "pong"}},
         });
-        json!({"get": {
-            "operationId": "ping",
-            "summary": "Whether the front end answers",
-            "security": [],
-            "responses": {"200": answer("It does", pong)},
-        }})
+        let get = |id: &str, summary: &str, needs_token: bool, responses: Value| {
+            json!({"get": {
+                "operationId": id,
+                "summary": summary,
+                "security": self.security(needs_token),
+                "responses": responses,
+            }})
+        };
+        let answers = |schema| json!({"200": answer("The front end answers", schema)});
+        let ready = || {
+            json!({
+                "200": answer("The service can answer calls", object()),
+                "503": unavailable("The service cannot answer calls now"),
+            })
+        };
+        let known = |needs_token| with_unauthorized(needs_token, answer("The metadata", object()));
+        let version = json!({"200": {
+            "description": "The version",
+            "content": {"text/plain": {"schema": {"type": "string"}}},
+        }});
+        let is_up = "Whether the front end answers";
+        let is_ready = "Whether calls can be answered";
+        let token = self.needs_token;
+        [
+            ("/ping", get("ping", is_up, false, answers(pong.clone()))),
+            ("/health", get("health", is_up, false, answers(pong))),
+            (
+                "/version",
+                get("version", "The version of rv-request", false, version),
+            ),
+            (
+                "/v2",
+                get("server", "The metadata of the server", token, known(token)),
+            ),
+            (
+                "/v2/health/live",
+                get("live", is_up, false, answers(object())),
+            ),
+            ("/v2/health/ready", get("ready", is_ready, false, ready())),
+            (
+                &*model,
+                get("model", "The metadata of the model", token, known(token)),
+            ),
+            (
+                &*format!("{model}/ready"),
+                get("modelReady", is_ready, false, ready()),
+            ),
+        ]
+        .map(|(path, item)| (path.to_owned(), item))
+        .into()
     }
 
-    fn predict(&self) -> Value {
-        let mut parameters = Vec::new();
-        if let Some(name) = self.id_header {
-            parameters.push(json!({
-                "name": name,
-                "in": "header",
-                "required": false,
-                "description": "The id of the message, instead of one that is made",
-                "schema": {
-                    "type": "string",
-                    "minLength": 1,
-                    "maxLength": MESSAGE_ID_BYTES_MAX,
-                    "pattern": "^[\\x21-\\x7e]([\\x20-\\x7e]*[\\x21-\\x7e])?$",
-                },
-            }));
-        }
-        let mut operation = json!({
-            "operationId": "predict",
-            "summary": "The answer of a model to a model input",
+    /// A path whose calls the pipeline answers.
+    fn call(&self, surface: Surface) -> Value {
+        let any = || json!({"description": "Any JSON"});
+        let object = || json!({"type": "object"});
+        let input = || of_schema("ModelInput");
+        let (id, summary, input, output) = match surface {
+            Surface::Predict => (
+                "predict",
+                "The answer of a model to a model input",
+                input(),
+                of_schema("Response"),
+            ),
+            Surface::Plain => ("plain", "The result of a model alone", input(), any()),
+            Surface::Infer => (
+                "infer",
+                "The answers to the rows of tensors, by the Open Inference Protocol",
+                object(),
+                object(),
+            ),
+            Surface::Invocations => (
+                "invocations",
+                "The answers to the rows of a table, by MLflow's protocol",
+                object(),
+                object(),
+            ),
+        };
+        json!({"post": {
+            "operationId": id,
+            "summary": summary,
             "security": self.security(self.needs_token),
+            "parameters": self.parameters(),
             "requestBody": {
                 "required": true,
                 "description": format!(
-                    "The model input, {} bytes at most", self.body_bytes_max
+                    "{} bytes at most, also after the decoding of gzip", self.body_bytes_max
                 ),
-                "content": {"application/json": {
-                    "schema": {"$ref": "#/components/schemas/ModelInput"},
-                }},
+                "content": {"application/json": {"schema": input}},
             },
-            "responses": self.responses_of_predict(),
-        });
-        if !parameters.is_empty() {
-            operation["parameters"] = Value::Array(parameters);
-        }
-        json!({"post": operation})
+            "responses": self.responses(surface, output),
+        }})
     }
 
-    /// The paths for clients of other servers. `--plain` may replace `/predict`.
-    fn other_surfaces(&self) -> Vec<(String, Value)> {
-        let any = json!({"description": "Any JSON"});
-        let object = json!({"type": "object"});
-        let (infer, invoke) = (
-            "The answers to the rows of tensors, by the Open Inference Protocol",
-            "The answers to the rows of a table, by MLflow's protocol",
-        );
-        let mut surfaces = vec![
-            (
-                format!("/v2/models/{}/infer", self.served_name),
-                self.surface("infer", infer, &object, &object),
+    /// The headers of a call.
+    fn parameters(&self) -> Vec<Value> {
+        let parameter = |name: &str, description: &str, schema: Value| {
+            json!({
+                "name": name,
+                "in": "header",
+                "required": false,
+                "description": description,
+                "schema": schema,
+            })
+        };
+        let id = self.id_header.map(|name| {
+            let schema = json!({
+                "type": "string",
+                "minLength": 1,
+                "maxLength": MESSAGE_ID_BYTES_MAX,
+                "pattern": "^[\\x21-\\x7e]([\\x20-\\x7e]*[\\x21-\\x7e])?$",
+            });
+            parameter(
+                name,
+                "The id of the message, instead of one that is made",
+                schema,
+            )
+        });
+        let text = || json!({"type": "string"});
+        let others = [
+            parameter(
+                "X-Rv-Deadline-Ms",
+                "Lowers the time-out of this call, in milliseconds from the end of its body",
+                json!({"type": "integer", "minimum": 1}),
             ),
-            (
-                "/invocations".to_owned(),
-                self.surface("invocations", invoke, &object, &object),
-            ),
+            parameter("traceparent", "The trace of the call (W3C)", text()),
+            parameter("tracestate", "The state of the trace (W3C)", text()),
         ];
-        if let Some(plain) = self.plain {
-            let summary = "The result of a model alone";
-            let input = of_schema("ModelInput");
-            surfaces.push((
-                plain.to_owned(),
-                self.surface("plain", summary, &input, &any),
-            ));
-        }
-        surfaces
+        id.into_iter().chain(others).collect()
     }
 
-    /// A path whose calls have the statuses of `/predict`.
-    fn surface(&self, id: &str, summary: &str, input: &Value, output: &Value) -> Value {
-        let mut item = self.predict();
-        let operation = &mut item["post"];
-        operation["operationId"] = json!(id);
-        operation["summary"] = json!(summary);
-        operation["requestBody"]["content"]["application/json"]["schema"] = input.clone();
-        let answered = &mut operation["responses"]["200"];
-        answered["content"]["application/json"]["schema"] = output.clone();
-        item
-    }
-
-    fn responses_of_predict(&self) -> Value {
-        let mut responses = Map::new();
-        let mut add = |status: &str, answer: Value| responses.insert(status.to_owned(), answer);
-        let of_policy = json!({
-            "X-Rv-Message-Id": header("The id of the message"),
-            "X-Rv-Model": header("The model that answered, as in dt@1"),
-            "X-Rv-Reason": header("The rule of the policy that chose the answer"),
+    /// The answers to a call. `output` is the schema of the answer of the models.
+    fn responses(&self, surface: Surface, output: Value) -> Value {
+        let has_rows = matches!(surface, Surface::Infer | Surface::Invocations);
+        let is_plain = surface == Surface::Plain;
+        let of_policy = match has_rows {
+            true => json!({
+                "X-Rv-Message-Id": header("The id of the call; its rows have ID/0, ID/1, ..."),
+                "X-Rv-Model": header("The model, if it answered all rows"),
+                "X-Rv-Reason": header("The rule of the policy, if it chose all answers"),
+            }),
+            false => json!({
+                "X-Rv-Message-Id": header("The id of the message"),
+                "X-Rv-Model": header("The model that answered, as in dt@1"),
+                "X-Rv-Reason": header("The rule of the policy that chose the answer"),
+            }),
+        };
+        let mut answered = answer("The answer", output);
+        let nothing = match surface {
+            Surface::Predict => json!({"anyOf": [of_schema("Error"), of_schema("Response")]}),
+            _ => of_schema("Error"),
+        };
+        let mut late = answer(
+            "No response arrived in time, or the policy has no answer",
+            nothing,
+        );
+        let mut refused = json!({
+            "description": "A model has refused the model input: the status and body are the model's",
         });
-        let mut answered = answer("The answer", of_schema("Response"));
-        answered["headers"] = of_policy.clone();
-        add("200", answered);
+        if has_rows {
+            refused = error("A model has refused a row: the status is the model's");
+        }
+        for answer in [&mut answered, &mut late, &mut refused] {
+            answer["headers"] = of_policy.clone();
+        }
+        let mut responses = self.errors(has_rows, is_plain);
+        responses.insert("200".to_owned(), answered);
+        responses.insert("504".to_owned(), late);
+        responses.insert("4XX".to_owned(), refused);
+        Value::Object(responses)
+    }
+
+    /// The errors of the front end itself.
+    fn errors(&self, has_rows: bool, is_plain: bool) -> Map<String, Value> {
+        let mut errors = Map::new();
+        let mut add = |status: &str, answer: Value| errors.insert(status.to_owned(), answer);
         add(
             "400",
-            error(
-                "The body is not JSON, the message id is not valid, or the head is not valid HTTP/1.1",
-            ),
+            error(match (has_rows, is_plain) {
+                (true, _) => {
+                    "The body is not a valid call of the protocol, or a header is not valid"
+                }
+                (_, true) => "A header is not valid, or the body is cut or not valid gzip",
+                _ => "The body is not JSON, cut or not valid gzip, or a header is not valid",
+            }),
         );
         if self.needs_token {
             let mut refused = error("The token is missing or wrong");
@@ -201,38 +301,36 @@ impl ServiceDescription<'_> {
         add("403", error("The call comes from a page of another site"));
         add("408", error("The body took too long"));
         if self.id_header.is_some() {
-            add(
-                "409",
-                error("A call with this id is open, or an earlier call has used the id"),
-            );
+            let used = "A call with this id, or with the id of a row, is open, or an earlier \
+                        call has used the id";
+            add("409", error(used));
         }
-        add("413", error("The body is too long"));
+        add(
+            "413",
+            error(match has_rows {
+                true => "The body is too long, or has too many rows",
+                false => "The body is too long",
+            }),
+        );
         add(
             "415",
-            error("The encoding or the type of the body is not known"),
+            error(match is_plain {
+                true => "The encoding of the body is not known, or the body is not JSON",
+                false => "The encoding or the type of the body is not known",
+            }),
         );
         if !self.required.fields().is_empty() {
-            add(
-                "422",
-                error(
-                    "A field of the model input is missing or is not a number, or the model refuses it",
-                ),
-            );
+            let invalid = "A field of the model input is missing or is not a number, or a model \
+                           refuses the input";
+            add("422", error(invalid));
         }
-        add(
-            "421",
-            error("The call names a host that is not this service"),
-        );
+        let misdirected = "The call names a host that is not this service";
+        add("421", error(misdirected));
         add("431", error("The head is too long"));
-        add("503", unavailable());
-        let either = json!({"anyOf": [of_schema("Error"), of_schema("Response")]});
-        let mut late = answer(
-            "No response arrived in time, or the policy has no answer",
-            either,
-        );
-        late["headers"] = of_policy;
-        add("504", late);
-        Value::Object(responses)
+        let now =
+            "The pipeline cannot answer now, or a limit of open calls or of bodies is reached";
+        add("503", unavailable(now));
+        errors
     }
 
     fn admin_paths(&self, needs_token: bool) -> [(&'static str, Value); 3] {
@@ -329,7 +427,11 @@ impl ServiceDescription<'_> {
                     "modelInput": of_schema("ModelInput"),
                     "modelResult": {
                         "description": "The answer of the model, or the policy's default; \
-                                        null where it has none",
+                                        null for a refusal, or if there is no default",
+                    },
+                    "modelError": {
+                        "type": "object",
+                        "description": "Only for a refusal: the error of the model",
                     },
                 },
             },
@@ -344,14 +446,14 @@ impl ServiceDescription<'_> {
 
 /// The server entry of the first listener. An unspecified address has no host name, so
 /// the host is a variable.
-fn server_of(calls: SocketAddr) -> Value {
+fn server_of(scheme: &str, calls: SocketAddr) -> Value {
     if calls.ip().is_unspecified() {
         json!({
-            "url": format!("http://{{host}}:{}", calls.port()),
+            "url": format!("{scheme}://{{host}}:{}", calls.port()),
             "variables": {"host": {"default": "localhost"}},
         })
     } else {
-        json!({"url": format!("http://{calls}")})
+        json!({"url": format!("{scheme}://{calls}")})
     }
 }
 
@@ -375,9 +477,8 @@ fn header(description: &str) -> Value {
 }
 
 /// The answer to a call that the service cannot answer now.
-fn unavailable() -> Value {
-    let mut unavailable =
-        error("The pipeline cannot answer now, or the limit of open calls is reached");
+fn unavailable(description: &str) -> Value {
+    let mut unavailable = error(description);
     unavailable["headers"] = json!({"Retry-After": {
         "description": "The number of seconds after which to try again",
         "required": true,
@@ -413,6 +514,7 @@ mod tests {
             body_bytes_max: 1 << 20,
             required: &RequiredFields::named(fields.collect()),
             needs_token,
+            scheme: "http",
         };
         serde_json::from_slice(&service.describe(admin)).unwrap()
     }
@@ -429,10 +531,21 @@ mod tests {
         assert_eq!(
             statuses(&plain),
             [
-                "200", "400", "403", "408", "413", "415", "421", "431", "503", "504"
+                "200", "400", "403", "408", "413", "415", "421", "431", "4XX", "503", "504"
             ]
         );
         assert!(plain["components"].get("securitySchemes").is_none());
+        for path in [
+            "/health",
+            "/version",
+            "/v2",
+            "/v2/health/live",
+            "/v2/health/ready",
+            "/v2/models/iris",
+            "/v2/models/iris/ready",
+        ] {
+            assert!(plain["paths"][path]["get"].is_object(), "{path}");
+        }
         assert!(plain["paths"].get("/metrics").is_none());
 
         let full = description(&["a", "b \"c\""], Some("x-id"), true, None);

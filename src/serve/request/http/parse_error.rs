@@ -14,9 +14,12 @@ pub const HEADERS_BYTES_MAX: usize = 64 * 1024;
 
 const NO_BODY: &[u8] = b"\r\ncontent-length: 0\r\n";
 
+/// Every answer of the front end has this header, and hyper's own answer has not.
+const CONTENT_TYPE: &[u8] = b"\r\ncontent-type:";
+
 /// Finds hyper's own answer at the end of `bytes`, which are about to be written. Returns
-/// its start and its status. No other answer consists only of headers, has one of these
-/// statuses, and has an empty body.
+/// its start and its status. No other answer has one of these statuses, an empty body,
+/// and no content type. The refusal of a model may have such a status and an empty body.
 pub fn find_own_answer(bytes: &[u8]) -> Option<(usize, StatusCode)> {
     if !bytes.ends_with(b"\r\n\r\n") {
         return None;
@@ -31,8 +34,9 @@ pub fn find_own_answer(bytes: &[u8]) -> Option<(usize, StatusCode)> {
             | StatusCode::URI_TOO_LONG
             | StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
     );
-    let is_empty = memchr::memmem::find(headers, NO_BODY).is_some();
-    (follows_an_answer && is_parse_error && is_empty).then_some((start, status))
+    let has = |header| memchr::memmem::find(headers, header).is_some();
+    let is_own = is_parse_error && has(NO_BODY) && !has(CONTENT_TYPE);
+    (follows_an_answer && is_own).then_some((start, status))
 }
 
 /// Adds a JSON body with an `error` to hyper's own answer, which consists of `headers`
@@ -87,6 +91,7 @@ mod tests {
             before,
             "HTTP/1.1 204 No Content\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n",
+            "HTTP/1.1 400 Bad Request\r\ncontent-type: text/plain\r\ncontent-length: 0\r\n\r\n",
             "x: HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n",
             "HTTP/1.1 100 Continue\r\n\r\n",
             "HTTP/1.\r\n\r\n",

@@ -348,10 +348,15 @@ fn read_reply(
     }
 }
 
-/// The body of a reply with an error status, as JSON text on one line.
+/// The body of a reply with an error status, as JSON text on one line. A text that is not
+/// JSON becomes a JSON string. So does a JSON string, quotes and all: whoever decodes a
+/// string gets the text of the reply.
 fn error_body(body: &[u8], is_cut: bool) -> String {
     let text = String::from_utf8_lossy(body);
-    if !is_cut && let Ok(json) = parse_value(&text) {
+    if !is_cut
+        && let Ok(json) = parse_value(&text)
+        && !json.starts_with('"')
+    {
         return one_line(json).into_owned();
     }
     let mut string = Vec::new();
