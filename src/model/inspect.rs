@@ -8,7 +8,7 @@ use crate::model::feature::Feature;
 use crate::model::loaded::Model;
 use crate::model::prediction::Names;
 use crate::model::profile::{MeasuredOn, Profile, Quantiles, TargetProfile, Values};
-use crate::model::text_table::{aligned, six_significant_digits};
+use crate::model::text_table::{aligned, cut, six_significant_digits};
 use crate::stage::Stage;
 use crate::stream::address::Address;
 use crate::stream::output::Output;
@@ -257,15 +257,6 @@ fn share_lines(name: &str, mut counts: Vec<(&str, u64)>) -> Vec<String> {
 
 fn percent(share: f64) -> String {
     format!("{:.1} %", share * 100.0)
-}
-
-/// A text, cut to `chars` characters.
-fn cut(text: &str, chars: usize) -> String {
-    if text.chars().count() <= chars {
-        return text.to_owned();
-    }
-    let head: String = text.chars().take(chars - 3).collect();
-    head + "..."
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::model::bounds::at_most_classes;
-use crate::model::text_table::{aligned, six_significant_digits};
+use crate::model::text_table::{aligned, cut, six_significant_digits};
 
 /// The largest confusion matrix that is printed whole, in classes.
 const SHOWN_CLASSES_MAX: usize = 12;
@@ -170,7 +170,7 @@ impl ClassMetrics {
         }
         let labels: Vec<String> = classes
             .iter()
-            .map(|label| shortened(label, SHOWN_LABEL_CHARS))
+            .map(|label| cut(label, SHOWN_LABEL_CHARS))
             .collect();
         if labels.len() > SHOWN_CLASSES_MAX {
             lines.push(self.most_confused(&labels));
@@ -180,7 +180,7 @@ impl ClassMetrics {
         let first_column = labels.iter().map(|label| label.chars().count()).max();
         let room = SHOWN_CHARS.saturating_sub(first_column.unwrap_or(0) + 2);
         let column_chars = (room / labels.len().max(1)).saturating_sub(2).max(4);
-        let heads = labels.iter().map(|label| shortened(label, column_chars));
+        let heads = labels.iter().map(|label| cut(label, column_chars));
         let cells = |line: &Vec<u64>| line.iter().map(u64::to_string).collect::<Vec<_>>();
         let rows = self.confusion.iter().zip(&labels);
         let mut table = vec![[vec![String::new()], heads.collect()].concat()];
@@ -271,16 +271,6 @@ fn mean_and_interval(numbers: impl Iterator<Item = f64> + Clone) -> (f64, [f64; 
         false => 0.0,
     };
     (mean, [(mean - half).max(0.0), mean + half])
-}
-
-/// A label, cut to `chars` characters.
-fn shortened(label: &str, chars: usize) -> String {
-    if label.chars().count() <= chars {
-        return label.to_owned();
-    }
-    let dots = if chars > 6 { "..." } else { "~" };
-    let head: String = label.chars().take(chars - dots.len()).collect();
-    head + dots
 }
 
 #[cfg(test)]

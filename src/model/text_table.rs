@@ -38,3 +38,13 @@ pub fn six_significant_digits(number: f64) -> String {
     let (plain, scientific) = (rounded.to_string(), format!("{rounded:e}"));
     if plain.len() <= 12 { plain } else { scientific }
 }
+
+/// A text, cut to `chars` characters.
+pub fn cut(text: &str, chars: usize) -> String {
+    if text.chars().count() <= chars {
+        return text.to_owned();
+    }
+    let dots = if chars > 6 { "..." } else { "~" };
+    let head = text.chars().take(chars.saturating_sub(dots.len()));
+    head.chain(dots.chars()).collect()
+}

@@ -5,6 +5,11 @@ use anyhow::{Result, bail};
 use crate::model::metrics::{ClassMetrics, Metrics, NumberMetrics, log_loss};
 use crate::model::prediction::Prediction;
 
+/// The largest absolute value of a number to predict, and of a prediction that is
+/// measured. The interval of the root mean squared error needs the fourth power of an
+/// error, which could overflow for larger numbers.
+pub const NUMBER_MAX: f64 = 1e70;
+
 /// The true answer for a row.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Truth {
@@ -48,7 +53,7 @@ impl Answers {
         }
     }
 
-    /// Adds the answer for one row.
+    /// Adds the answer for one row. The error says why it cannot be measured.
     pub fn push(
         &mut self,
         truth: Truth,
@@ -64,6 +69,11 @@ impl Answers {
                     of_actual: probabilities[actual],
                     of_last: probabilities.last().copied().unwrap_or_default(),
                 });
+            }
+            (Answers::Numbers(_), _, Prediction::Number(predicted))
+                if predicted.abs() > NUMBER_MAX =>
+            {
+                bail!("the prediction {predicted:e} is too large to be measured");
             }
             (Answers::Numbers(pairs), Truth::Number(actual), Prediction::Number(predicted)) => {
                 pairs.push((actual, predicted));

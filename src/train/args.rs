@@ -10,6 +10,7 @@ use crate::stream::address::Address;
 use crate::train::fit_args::{FitArgs, FitOptions};
 use crate::train::options::{ColumnNames, Impute, TableOptions, Task};
 use crate::train::source::Format;
+use crate::train::syntax_args::SyntaxArgs;
 
 /// Train a model on a table
 #[derive(Args, Clone, Debug)]
@@ -62,15 +63,8 @@ pub struct TrainArgs {
     #[arg(long, value_name = "COLUMN,...", value_delimiter = ',')]
     numeric: Vec<String>,
 
-    /// Texts or numbers that stand for a missing value, in all columns. Without this
-    /// flag, NA, N/A, NaN, null, None, ? and - do so in CSV columns of numbers
-    #[arg(
-        long,
-        value_name = "MARKER,...",
-        value_delimiter = ',',
-        allow_hyphen_values = true
-    )]
-    missing: Vec<String>,
+    #[command(flatten)]
+    syntax: SyntaxArgs,
 
     /// How a missing feature is filled in, in training and at scoring: `median`,
     /// `mean`, `most-frequent`, or a value. A missing category is filled in with the
@@ -82,15 +76,6 @@ pub struct TrainArgs {
         allow_hyphen_values = true
     )]
     impute: String,
-
-    /// The separator of CSV fields: one character, or `tab`. Default: by the name of
-    /// the file (`.tsv`) and by the header
-    #[arg(long, value_name = "CHARACTER", value_parser = parse_delimiter)]
-    delimiter: Option<u8>,
-
-    /// The decimal separator of numbers in CSV: `.` or `,`
-    #[arg(long, value_name = "CHARACTER", default_value = ".", value_parser = [".", ","])]
-    decimal: String,
 
     /// The name of the model in policies and scores: letters, digits, `.`, `-`,
     /// `_`
@@ -150,9 +135,7 @@ impl TrainArgs {
                 format: self.format,
                 skip_bad_rows: self.skip_bad_rows,
                 labels: self.labels,
-                delimiter: self.delimiter,
-                decimal_comma: self.decimal == ",",
-                missing: self.missing,
+                syntax: self.syntax.into(),
                 impute: Impute::from(self.impute.as_str()),
                 task: self.task.or(fit.only_task()),
             },
@@ -161,17 +144,6 @@ impl TrainArgs {
             name: self.name,
             version: self.model_version,
         })
-    }
-}
-
-/// Parses the separator of CSV fields.
-pub fn parse_delimiter(text: &str) -> Result<u8, String> {
-    match (text, text.as_bytes()) {
-        ("tab" | "\\t", _) => Ok(b'\t'),
-        (_, [byte]) if byte.is_ascii_graphic() && *byte != b'"' || matches!(byte, b' ' | b'\t') => {
-            Ok(*byte)
-        }
-        _ => Err("must be one ASCII character, such as `;`, or `tab`".to_owned()),
     }
 }
 

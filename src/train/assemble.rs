@@ -7,8 +7,8 @@ use crate::model::feature::{Domain, Feature, Missing, Unseen};
 use crate::stage::report::shown;
 use crate::stage::usage;
 use crate::train::categories::Categories;
-use crate::train::cell::{Cell, CellKind};
-use crate::train::column::Column;
+use crate::train::cell::{Cell, CellKind, CellSyntax};
+use crate::train::column::{Column, Text};
 use crate::train::column_report;
 use crate::train::columns::{Columns, Unused};
 use crate::train::label::Labels;
@@ -114,7 +114,8 @@ struct LabelReader {
     labels: Labels,
     /// For each text of the column, by its index: the index of its label.
     indices: Vec<Option<u32>>,
-    is_csv: bool,
+    /// How CSV fields are read; `None` if the labels are JSON.
+    fields: Option<CellSyntax>,
     /// The index of each row's label.
     label_of: Vec<u32>,
     /// For each row, the number to predict.
@@ -127,7 +128,9 @@ impl LabelReader {
             role,
             labels: Labels::default(),
             indices: vec![None; columns.columns[0].texts.len()],
-            is_csv: columns.origin.has_csv_targets(),
+            fields: { columns.origin }
+                .has_csv_targets()
+                .then(|| columns.syntax.clone()),
             label_of: Vec::new(),
             targets: Vec::new(),
         }
@@ -144,13 +147,25 @@ impl LabelReader {
         };
         let label = match self.indices[index] {
             Some(label) => label,
-            None if self.is_csv => self.labels.field(&text.text)?,
-            None if text.kind == CellKind::Word => self.labels.string(&text.text)?,
-            None => self.labels.json(&text.text)?,
+            None => self.label(text)?,
         };
         self.indices[index] = Some(label);
         self.label_of.push(label);
         Ok(())
+    }
+
+    /// The index of the label that a text is.
+    fn label(&mut self, text: &Text) -> Result<u32, String> {
+        match &self.fields {
+            // A number with a decimal comma is a number in JSON, too.
+            Some(syntax) if self.role == TargetRole::NumberClasses => {
+                let number = syntax.json_number(&text.text);
+                self.labels.field(number.as_deref().unwrap_or(&text.text))
+            }
+            Some(_) => self.labels.field(&text.text),
+            None if text.kind == CellKind::Word => self.labels.string(&text.text),
+            None => self.labels.json(&text.text),
+        }
     }
 }
 
@@ -246,7 +261,6 @@ struct FeatureColumn {
     /// For each text of the column, by its index: the value of its category, or its
     /// number.
     values: Vec<f64>,
-    missing: u64,
 }
 
 impl FeatureColumn {
@@ -271,7 +285,7 @@ impl FeatureColumn {
                 (Domain::Numbers, Vec::new())
             }
             Some(categories) => {
-                let (categories, values) = categories.finish(column, impute);
+                let (categories, values) = categories.finish(column, impute, &columns.syntax);
                 if categories.is_empty() {
                     return Err(format!(
                         "column {} has no value in the rows that can be used; leave it out with --drop",
@@ -291,7 +305,6 @@ impl FeatureColumn {
             },
             index,
             values,
-            missing: 0,
         })
     }
 
@@ -324,7 +337,7 @@ fn check_fill(column: &Column, impute: &Impute) -> Result<(), String> {
 /// the other, to save memory.
 fn fill_table(
     mut columns: Columns,
-    mut features: Vec<FeatureColumn>,
+    features: Vec<FeatureColumn>,
     labels: LabelReader,
     is_bad: &[bool],
     options: &TableOptions,
@@ -339,11 +352,9 @@ fn fill_table(
             if bad.next() == Some(&true) {
                 continue;
             }
-            for feature in &mut features {
+            for feature in &features {
                 let cell = row.get(feature.index).copied().unwrap_or(Cell::MISSING);
-                let value = feature.value(&columns.columns[feature.index], cell);
-                feature.missing += u64::from(value.is_nan());
-                values.push(value);
+                values.push(feature.value(&columns.columns[feature.index], cell));
             }
         }
     }
@@ -362,7 +373,6 @@ fn fill_table(
         },
         numbers: numbers.map(|(place, _)| place.number).collect(),
         left_out: columns.left_out,
-        missing: features.iter().map(|feature| feature.missing).collect(),
         features: features
             .into_iter()
             .map(|feature| feature.feature)

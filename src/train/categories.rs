@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::train::cell::{Cell, CellKind};
+use crate::train::cell::{Cell, CellKind, CellSyntax};
 use crate::train::column::{Column, Form, Text};
 use crate::train::options::Impute;
 
@@ -34,7 +34,12 @@ impl Categories {
     /// Returns the categories in the order of their bytes, and for each text, by its
     /// index, the index of its category. Several texts can be one category. If a value
     /// is missing, the fill value is a category, too.
-    pub fn finish(&self, column: &Column, impute: &Impute) -> (Vec<String>, Vec<f64>) {
+    pub fn finish(
+        &self,
+        column: &Column,
+        impute: &Impute,
+        syntax: &CellSyntax,
+    ) -> (Vec<String>, Vec<f64>) {
         let used = || {
             column
                 .texts
@@ -43,7 +48,7 @@ impl Categories {
                 .filter(|(_, is_used)| **is_used)
         };
         let names = Names {
-            are_numbers: used().all(|(text, _)| is_json_number(&text.text)),
+            are_numbers: used().all(|(text, _)| is_json_number(text, syntax)),
             are_booleans: used()
                 .all(|(text, _)| matches!(text.kind, CellKind::True | CellKind::False)),
         };
@@ -94,7 +99,8 @@ impl Names {
     }
 }
 
-/// Whether a text is a number in JSON. `01` is not a number in JSON.
-fn is_json_number(text: &str) -> bool {
-    serde_json::from_str::<f64>(text).is_ok()
+/// Whether JSON can write the text as a number. `01` is not a number in JSON.
+fn is_json_number(text: &Text, syntax: &CellSyntax) -> bool {
+    text.kind == CellKind::Number
+        && (text.form == Form::Json || syntax.json_number(&text.text).is_some())
 }

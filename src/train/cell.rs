@@ -1,6 +1,8 @@
 //! One cell of a table as it is read. What a cell means is decided later, when all
 //! cells of its column are known.
 
+use std::borrow::Cow;
+
 /// What a cell looks like, without regard to the other cells of its column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -17,8 +19,9 @@ pub enum CellKind {
     Infinite,
     /// A text that stands for a missing value in a column of numbers, such as `NA`.
     Marker,
-    /// A number with a decimal comma in a file whose numbers have a decimal point.
-    DecimalComma,
+    /// A number with a decimal comma in a file whose numbers have a decimal point, or
+    /// the other way round.
+    OtherDecimal,
     /// Any other text.
     Word,
     /// An object or an array.
@@ -40,7 +43,7 @@ impl CellKind {
         CellKind::False,
         CellKind::Infinite,
         CellKind::Marker,
-        CellKind::DecimalComma,
+        CellKind::OtherDecimal,
         CellKind::Word,
         CellKind::Nested,
         CellKind::NotUnicode,
@@ -161,12 +164,40 @@ impl CellSyntax {
             CellKind::False
         } else if DEFAULT_MARKERS.iter().any(|marker| is(marker)) {
             CellKind::Marker
-        } else if has_decimal_comma(text) {
-            CellKind::DecimalComma
+        } else if self.has_other_decimal(text) {
+            CellKind::OtherDecimal
         } else {
             CellKind::Word
         };
         (kind, f64::NAN)
+    }
+
+    /// The number in a CSV field as JSON writes it. `None` if JSON has no number that is
+    /// written like the field, such as `01`, `+1` or `.5`.
+    pub fn json_number<'t>(&self, text: &'t str) -> Option<Cow<'t, str>> {
+        let number = match self.decimal_comma {
+            false => Cow::Borrowed(text),
+            true if text.contains('.') => return None,
+            true => Cow::Owned(text.replacen(',', ".", 1)),
+        };
+        is_json_number(&number).then_some(number)
+    }
+
+    /// Whether a text is a number with the decimal separator that the numbers of the
+    /// file do not have.
+    fn has_other_decimal(&self, text: &str) -> bool {
+        let other = if self.decimal_comma { '.' } else { ',' };
+        let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+        let is_digits =
+            |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
+        unsigned
+            .split_once(other)
+            .is_some_and(|(integer, decimals)| is_digits(integer) && is_digits(decimals))
+    }
+
+    /// Whether --missing names any marker.
+    pub fn has_markers(&self) -> bool {
+        !self.markers.is_empty()
     }
 
     /// Returns the kind of a number in JSON, and its value. The value is NaN if the
@@ -195,13 +226,47 @@ impl CellSyntax {
     }
 }
 
-/// Whether a text is a number with a decimal comma.
-fn has_decimal_comma(text: &str) -> bool {
-    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
-    let is_digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    unsigned
-        .split_once(',')
-        .is_some_and(|(integer, decimals)| is_digits(integer) && is_digits(decimals))
+/// What the numbers of the kind [`OtherDecimal`](CellKind::OtherDecimal) have, and how
+/// they are read as numbers. `text` is one of them.
+pub fn other_decimal(text: &str) -> (&'static str, &'static str) {
+    match text.contains(',') {
+        true => ("decimal comma", "--decimal , reads decimal commas"),
+        false => (
+            "decimal point",
+            "without --decimal , a number has a decimal point",
+        ),
+    }
+}
+
+/// Whether a text is a number as JSON writes it.
+fn is_json_number(text: &str) -> bool {
+    let bytes = text.strip_prefix('-').unwrap_or(text).as_bytes();
+    let digits = |bytes: &[u8]| {
+        bytes
+            .iter()
+            .take_while(|byte| byte.is_ascii_digit())
+            .count()
+    };
+    let whole = digits(bytes);
+    if whole == 0 || (whole > 1 && bytes[0] == b'0') {
+        return false;
+    }
+    let mut rest = &bytes[whole..];
+    if let Some((b'.', fraction)) = rest.split_first() {
+        let count = digits(fraction);
+        if count == 0 {
+            return false;
+        }
+        rest = &fraction[count..];
+    }
+    if let Some((b'e' | b'E', exponent)) = rest.split_first() {
+        let exponent = match exponent.split_first() {
+            Some((b'+' | b'-', digits)) => digits,
+            _ => exponent,
+        };
+        return !exponent.is_empty() && digits(exponent) == exponent.len();
+    }
+    rest.is_empty()
 }
 
 #[cfg(test)]
@@ -234,8 +299,19 @@ mod tests {
             let (plain, comma) = (CellSyntax::new(&[], false), CellSyntax::new(&[], true));
             let with_comma = text.replace('.', ",");
             prop_assert_eq!(comma.of_field(&with_comma), plain.of_field(&text));
-            prop_assert_eq!(plain.of_field(&with_comma).0, CellKind::DecimalComma);
-            prop_assert_eq!(comma.of_field(&text).0, CellKind::Word);
+            prop_assert_eq!(plain.of_field(&with_comma).0, CellKind::OtherDecimal);
+            prop_assert_eq!(comma.of_field(&text).0, CellKind::OtherDecimal);
+            prop_assert_eq!(comma.json_number(&with_comma), plain.json_number(&text));
+            prop_assert_eq!(comma.json_number(&text), None);
+        }
+    }
+
+    #[test]
+    fn numbers_are_recognised_as_a_json_parser_recognises_them() {
+        let texts = "0 -0 10 01 1. .5 1.5 -1.5e3 1e 1e+ 1E-07 1e5x - +1 1_0 0x1 inf NaN 1.2.3 00.5";
+        for text in texts.split(' ').chain([""]) {
+            let is_json = serde_json::from_str::<serde_json::Value>(text).is_ok();
+            assert_eq!(is_json_number(text), is_json, "{text}");
         }
     }
 
@@ -258,8 +334,8 @@ mod tests {
             ("NaN", CellKind::Marker),
             ("n/A", CellKind::Marker),
             ("?", CellKind::Marker),
-            ("1,5", CellKind::DecimalComma),
-            ("-1,5", CellKind::DecimalComma),
+            ("1,5", CellKind::OtherDecimal),
+            ("-1,5", CellKind::OtherDecimal),
             ("1,5,6", CellKind::Word),
             (",5", CellKind::Word),
             ("5 kg", CellKind::Word),

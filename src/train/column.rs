@@ -199,7 +199,7 @@ impl Column {
     pub fn words(&self) -> u64 {
         self.count(CellKind::Word)
             + self.count(CellKind::Infinite)
-            + self.count(CellKind::DecimalComma)
+            + self.count(CellKind::OtherDecimal)
     }
 
     /// The number of cells that are texts of any kind, markers included.

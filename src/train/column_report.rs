@@ -1,6 +1,6 @@
 //! Tells the user what each column was taken for.
 
-use crate::model::text_table::six_significant_digits;
+use crate::model::text_table::{cut, six_significant_digits};
 use crate::stage::report::{escaped, shown};
 use crate::train::cell::CellKind;
 use crate::train::column::{Column, Form, Text};
@@ -62,7 +62,7 @@ fn lines(columns: &Columns, roles: &Roles) -> Vec<String> {
         TargetRole::NumberClasses => most_frequent(target.number_texts()),
         TargetRole::TextClasses => most_frequent(target.texts.iter()),
     };
-    let mut table = vec![[cut(&target.name), what, String::new(), shown_values]];
+    let mut table = vec![[cut_escaped(&target.name), what, String::new(), shown_values]];
     for (index, role) in &roles.features {
         let column = &columns.columns[*index];
         let is_numbers = *role == Role::Numbers;
@@ -82,12 +82,12 @@ fn lines(columns: &Columns, roles: &Roles) -> Vec<String> {
             true => range(column),
             false => most_frequent(column.texts.iter()),
         };
-        table.push([cut(&column.name), what, missing, shown_values]);
+        table.push([cut_escaped(&column.name), what, missing, shown_values]);
     }
     for unused in &columns.unused {
         let reason = escaped(&unused.reason);
         table.push([
-            cut(&unused.name),
+            cut_escaped(&unused.name),
             "not used".to_owned(),
             String::new(),
             reason,
@@ -139,7 +139,7 @@ fn most_frequent<'t>(texts: impl Iterator<Item = &'t Text>) -> String {
     texts.sort_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(b.1)));
     let listed = texts.iter().take(LISTED_CATEGORIES);
     let listed: Vec<String> = listed
-        .map(|(count, text)| format!("{} {count}", cut(text)))
+        .map(|(count, text)| format!("{} {count}", cut_escaped(text)))
         .collect();
     let more = match texts.len() > LISTED_CATEGORIES {
         true => ", ...",
@@ -149,15 +149,8 @@ fn most_frequent<'t>(texts: impl Iterator<Item = &'t Text>) -> String {
 }
 
 /// A name or a text from the data, escaped and not too long.
-fn cut(text: &str) -> String {
-    let text = escaped(text);
-    if text.chars().count() <= SHOWN_CHARS {
-        return text;
-    }
-    text.chars()
-        .take(SHOWN_CHARS - 3)
-        .chain("...".chars())
-        .collect()
+fn cut_escaped(text: &str) -> String {
+    cut(&escaped(text), SHOWN_CHARS)
 }
 
 /// Says how the target was understood, if there is another way to understand it.

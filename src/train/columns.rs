@@ -14,7 +14,7 @@ use crate::wire::lines::Line;
 
 /// The largest number of rows in a table. Up to this number, CART compares splits
 /// exactly.
-const ROWS_MAX: usize = 1 << 26;
+pub const ROWS_MAX: usize = 1 << 26;
 
 /// The largest number of values in a table. They take 2 GiB of memory.
 const VALUES_MAX: usize = 1 << 28;
@@ -123,7 +123,7 @@ impl Columns {
             origin,
             columns: vec![Column::new(&options.columns.target)],
             unused: Vec::new(),
-            syntax: CellSyntax::new(&options.missing, options.decimal_comma),
+            syntax: options.syntax.cells.clone(),
             chunks: Vec::new(),
             places: Vec::new(),
             kept: HashMap::new(),

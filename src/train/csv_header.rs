@@ -2,6 +2,7 @@
 //! columns.
 
 use anyhow::{Result, anyhow, bail};
+use csv::ByteRecord;
 
 use crate::stage::report::shown;
 use crate::stage::usage;
@@ -9,6 +10,7 @@ use crate::train::columns::Unused;
 use crate::train::csv_text::CsvRecords;
 use crate::train::options::ColumnNames;
 use crate::train::source::Source;
+use crate::train::table::RowFault;
 
 /// How many records are searched for the header if the first record is not a header.
 const PREAMBLE_MAX: usize = 20;
@@ -69,6 +71,9 @@ fn delimiter_name(delimiter: u8) -> String {
 #[derive(Clone, Debug)]
 pub struct Header {
     names: Vec<Option<String>>,
+    /// The number of columns up to the last one with a name. Spreadsheets write fields
+    /// without a name behind the last column.
+    named_width: usize,
 }
 
 /// The columns of a table, by their positions in a record.
@@ -104,22 +109,17 @@ impl Header {
                 names.len()
             );
         }
-        Ok(Header { names })
+        let is_named = |name: &Option<String>| name.as_deref() != Some("");
+        let last = names.iter().rposition(is_named);
+        Ok(Header {
+            named_width: last.map_or(0, |last| last + 1),
+            names,
+        })
     }
 
     /// The number of columns.
-    pub fn width(&self) -> usize {
+    fn width(&self) -> usize {
         self.names.len()
-    }
-
-    /// The number of columns up to the last one with a name. Spreadsheets write fields
-    /// without a name behind the last column.
-    pub fn named_width(&self) -> usize {
-        let is_named = |name: &Option<String>| name.as_deref() != Some("");
-        self.names
-            .iter()
-            .rposition(is_named)
-            .map_or(0, |last| last + 1)
     }
 
     /// The positions of the columns with a name.
@@ -128,17 +128,24 @@ impl Header {
         names.filter_map(move |(index, one)| (one.as_deref() == Some(name)).then_some(index))
     }
 
-    /// The position of a column that a flag names. The error describes the fault.
-    pub fn position(&self, name: &str, flag: Option<&str>) -> Result<usize, String> {
+    /// The position of a column; `None` if there is no such column. A name that occurs
+    /// twice is an error.
+    pub fn find_one(&self, name: &str) -> Result<Option<usize>, String> {
         let mut positions = self.positions(name);
         let first = positions.next();
-        if positions.next().is_some() {
-            return Err(format!(
+        match positions.next() {
+            None => Ok(first),
+            Some(_) => Err(format!(
                 "column {} occurs twice; give each column its own name",
                 shown(name)
-            ));
+            )),
         }
-        first.ok_or_else(|| {
+    }
+
+    /// The position of a column that must exist. `flag` is the flag that names it. The
+    /// error describes the fault.
+    pub fn position(&self, name: &str, flag: Option<&str>) -> Result<usize, String> {
+        self.find_one(name)?.ok_or_else(|| {
             format!(
                 "has no column {}{}; its columns are {}",
                 shown(name),
@@ -159,6 +166,44 @@ impl Header {
         names.join(", ") + more
     }
 
+    /// The position of the target. The error gives the probable reason why it is not in
+    /// the header.
+    pub fn target(&self, name: &str, input: &str, records: &mut CsvRecords) -> Result<usize> {
+        match self.position(name, Some("--target")) {
+            Ok(position) => Ok(position),
+            Err(fault) => {
+                let cause = match self.positions(name).next() {
+                    None => self.cause(name, records, input)?,
+                    Some(_) => String::new(),
+                };
+                Err(usage(format!("{input}: {fault}{cause}")))
+            }
+        }
+    }
+
+    /// Checks that a record has a field for each column with a name, and no more fields
+    /// than the header. `number` is the number of the row, counted from 1. Surplus
+    /// fields that are empty are no fault, because spreadsheets write them.
+    pub fn check_width(&self, number: u64, record: &ByteRecord) -> Result<(), RowFault> {
+        let (width, found) = (self.width(), record.len());
+        let has_surplus = record.iter().skip(width).any(|field| !field.is_empty());
+        if found >= self.named_width && !has_surplus {
+            return Ok(());
+        }
+        // R writes the name of each row into a first field, and gives this field no name
+        // in the header.
+        let cause = match number == 1 && found == width + 1 {
+            true => {
+                "if the first field is the name of the row, as R writes it, add a name for it to \
+                 the header, or write the file with row.names = FALSE"
+            }
+            false => "look for a stray comma or quote",
+        };
+        Err(format!(
+            "has {found} fields, but the header has {width}; {cause}"
+        ))
+    }
+
     /// Finds the target and the features. The columns that no flag names are features,
     /// unless there is a reason against it.
     pub fn find(
@@ -168,17 +213,7 @@ impl Header {
         records: &mut CsvRecords,
     ) -> Result<FoundColumns> {
         let place = |fault: String| usage(format!("{input}: {fault}"));
-        if self.positions(&names.target).next().is_none() {
-            let fault = self
-                .position(&names.target, Some("--target"))
-                .err()
-                .unwrap_or_default();
-            let cause = self.cause(&names.target, records, input)?;
-            return Err(place(fault + &cause));
-        }
-        let target = self
-            .position(&names.target, Some("--target"))
-            .map_err(place)?;
+        let target = self.target(&names.target, input, records)?;
         for (flag, list) in [
             ("--drop", &names.drop),
             ("--categorical", &names.categorical),

@@ -17,7 +17,8 @@ use crate::wire::reject::Reject;
 /// Reads all rows.
 pub fn read(source: &mut Source, options: &TableOptions) -> Result<Columns> {
     let name = source.name().to_owned();
-    let delimiter = csv_header::delimiter(source, options.delimiter, options.input.as_str())?;
+    let delimiter =
+        csv_header::delimiter(source, options.syntax.delimiter, options.input.as_str())?;
     let mut columns = Columns::new(Origin::Csv, options);
     let mut records = CsvRecords::new(source, delimiter);
     let header = Header::read(&mut records, &name)?;
@@ -43,8 +44,6 @@ struct RowReader {
     header: Header,
     /// The position of each column of the table in a record. The target is the first.
     positions: Vec<usize>,
-    /// The smallest number of fields that a record must have.
-    fields_min: usize,
 }
 
 impl RowReader {
@@ -63,11 +62,7 @@ impl RowReader {
             positions.push(position);
         }
         columns.unused = found.unused;
-        Ok(RowReader {
-            fields_min: header.named_width(),
-            header,
-            positions,
-        })
+        Ok(RowReader { header, positions })
     }
 
     /// Reads a record into `row`. The error is the reason why the record cannot be used.
@@ -78,22 +73,7 @@ impl RowReader {
         row: &mut Vec<Cell>,
         columns: &mut Columns,
     ) -> Result<(), RowFault> {
-        let (width, found) = (self.header.width(), record.len());
-        let has_surplus = record.iter().skip(width).any(|field| !field.is_empty());
-        if found < self.fields_min || has_surplus {
-            // R writes the name of each row into a first field, and gives this field no
-            // name in the header.
-            let cause = match number == 1 && found == width + 1 {
-                true => {
-                    "if the first field is the name of the row, as R writes it, add a name for it \
-                     to the header, or write the file with row.names = FALSE"
-                }
-                false => "look for a stray comma or quote",
-            };
-            return Err(format!(
-                "has {found} fields, but the header has {width}; {cause}"
-            ));
-        }
+        self.header.check_width(number, record)?;
         self.check_target(record, columns)?;
         row.clear();
         for (column, position) in self.positions.iter().enumerate() {
@@ -275,7 +255,10 @@ mod tests {
                 format!("a,b,y\n{}1,\"2,no\n", ROWS),
                 "look for a stray comma or quote",
             ),
-            ("a,b\u{0},y\n".to_owned() + ROWS, ""),
+            (
+                format!("a,b\u{0},y\n{ROWS}1,x,no\n"),
+                "row 7: column \"b\\0\": \"x\" is not a number",
+            ),
         ] {
             let message = train_on("bad.csv", data.as_bytes(), TREE).message();
             assert!(message.contains(reason), "{message}");

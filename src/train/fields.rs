@@ -14,7 +14,6 @@ use crate::train::cell::{Cell, CellKind, CellSyntax};
 use crate::train::column::Form;
 use crate::train::columns::{Columns, Unused};
 use crate::train::options::ColumnNames;
-use crate::train::table::RowFault;
 use crate::wire::object::{Object, at_pointer, decode_string};
 
 /// The kind of a JSON value, its number or NaN, and its text.
@@ -71,23 +70,23 @@ impl Fields {
     }
 
     /// Reads the features of an object into `row`. The first cell of `row` belongs to
-    /// the target and is not set. The error is the reason why the row cannot be used.
+    /// the target and is not set.
     pub fn read(
         &mut self,
         object: &Object,
         text: &str,
         row: &mut Vec<Cell>,
         columns: &mut Columns,
-    ) -> Result<(), RowFault> {
-        // A row that cannot be used must not count in any column, so all columns are
-        // found before the first cell is added.
+    ) {
+        // The row has a cell for each column, so all columns are found before the first
+        // cell is added.
         let mut found = Vec::with_capacity(object.members.len());
         for (position, member) in object.members.iter().enumerate() {
             let column = match self.expected.get(position) {
                 Some((name, column)) if member.is(name) => *column,
                 _ => {
                     let name = member.name();
-                    let column = self.column(&name, columns)?;
+                    let column = self.column(&name, columns);
                     self.expected.truncate(position);
                     self.expected.push((name.into_owned(), column));
                     column
@@ -111,21 +110,20 @@ impl Fields {
             let (kind, value, form, text) = kind_of_json(raw, &columns.syntax);
             row[column] = columns.add_cell(column, (kind, value), form, &text);
         }
-        Ok(())
     }
 
     /// The column of a member, which is added if it is new.
-    fn column(&mut self, name: &str, columns: &mut Columns) -> Result<Option<usize>, RowFault> {
+    fn column(&mut self, name: &str, columns: &mut Columns) -> Option<usize> {
         if let Some(column) = self.indices.get(name) {
-            return Ok(*column);
+            return *column;
         }
         if name == self.names.target || self.names.features.is_some() {
-            return Ok(None);
+            return None;
         }
         if self.indices.len() > FEATURES_MAX + 1 {
             // The table has too many columns. This fault is reported for the whole
             // input.
-            return Ok(None);
+            return None;
         }
         let unused = |reason: &str| Unused {
             name: name.to_owned(),
@@ -147,7 +145,7 @@ impl Fields {
             Some(columns.add_column(name))
         };
         self.indices.insert(name.to_owned(), column);
-        Ok(column)
+        column
     }
 
     /// Checks that the flags name only fields that exist. Call it after the last row.

@@ -14,9 +14,14 @@ use crate::train::table::{Rows, Table};
 pub fn features(table: &Table, training: &[usize]) -> Result<Vec<Feature>> {
     let mut features = table.features.clone();
     let all: Vec<usize> = (0..table.rows.len()).collect();
+    let mut has_gap = vec![false; features.len()];
+    for row in &all {
+        for (has_gap, value) in has_gap.iter_mut().zip(table.rows.row(*row)) {
+            *has_gap |= value.is_nan();
+        }
+    }
     for (index, feature) in features.iter_mut().enumerate() {
-        let is_missing = |row: &usize| table.rows.row(*row)[index].is_nan();
-        if table.missing[index] == 0 && !all.iter().any(is_missing) {
+        if !has_gap[index] {
             continue;
         }
         let fill = [training, &all]
@@ -118,7 +123,6 @@ mod tests {
             left_out: 0,
             impute: Impute::Median,
             sha256: None,
-            missing: vec![0; 2],
             rows: Rows {
                 width: 2,
                 targets: vec![0.0; values.len() / 2],

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::model::bounds::LABEL_BYTES_MAX;
 use crate::model::scalar::ScalarType;
-use crate::wire::object::{decode_string, write_string};
+use crate::wire::object::{decode_string, json_string};
 
 /// The type of the labels of a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,13 +134,6 @@ impl Labels {
         }
         (classes, class_of)
     }
-}
-
-/// `text` as a JSON string.
-fn json_string(text: &str) -> String {
-    let mut out = Vec::with_capacity(text.len() + 2);
-    write_string(&mut out, text);
-    String::from_utf8(out).unwrap_or_default()
 }
 
 /// A label that is a number. `1` and `1.0` are one class. Two different integers of 20

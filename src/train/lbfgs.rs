@@ -110,7 +110,7 @@ fn downhill(gradient: &[f64], history: &VecDeque<Step>) -> Vec<f64> {
     let mut factors = Vec::with_capacity(history.len());
     for step in history.iter().rev() {
         let factor = step.inverse * dot(&step.point, &direction);
-        add(&mut direction, -factor, &step.gradient);
+        add_scaled(&mut direction, -factor, &step.gradient);
         factors.push(factor);
     }
     if let Some(last) = history.back() {
@@ -119,12 +119,13 @@ fn downhill(gradient: &[f64], history: &VecDeque<Step>) -> Vec<f64> {
     }
     for (step, factor) in history.iter().zip(factors.into_iter().rev()) {
         let back = step.inverse * dot(&step.gradient, &direction);
-        add(&mut direction, factor - back, &step.point);
+        add_scaled(&mut direction, factor - back, &step.point);
     }
     direction
 }
 
-fn add(to: &mut [f64], factor: f64, other: &[f64]) {
+/// Adds `other`, multiplied by `factor`.
+pub fn add_scaled(to: &mut [f64], factor: f64, other: &[f64]) {
     for (part, other) in to.iter_mut().zip(other) {
         *part += factor * other;
     }

@@ -7,7 +7,7 @@ use anyhow::{Result, anyhow};
 use crate::model::description::Hyperparameters;
 use crate::model::logistic::Logistic;
 use crate::model::prediction::Predictor;
-use crate::train::lbfgs::{SearchLimits, dot, minimise};
+use crate::train::lbfgs::{SearchLimits, add_scaled, dot, minimise};
 use crate::train::standardise::Scaling;
 use crate::train::trainer::{Trainer, TrainingData};
 
@@ -214,12 +214,6 @@ struct Block {
     end: usize,
     loss: f64,
     gradient: Vec<f64>,
-}
-
-fn add_scaled(to: &mut [f64], factor: f64, other: &[f64]) {
-    for (part, other) in to.iter_mut().zip(other) {
-        *part += factor * other;
-    }
 }
 
 /// The loss of a row of two classes. Replaces the score by the derivative.

@@ -14,17 +14,15 @@ use crate::model::prediction::Predictor;
 use crate::model::profile::FeatureProfile;
 use crate::stage::report::shown;
 use crate::stage::usage;
+use crate::train::answers::NUMBER_MAX;
 use crate::train::args::TrainOptions;
-use crate::train::eval::labels::same_label;
+use crate::train::eval::truths::same_label;
 use crate::train::fill;
 use crate::train::fit_args::Holdout;
 use crate::train::measure::{feature_profiles, measure};
 use crate::train::split::Split;
 use crate::train::table::{Rows, Table};
 use crate::train::trainer::{Trainer, TrainingData};
-
-/// The largest absolute value of a target. The squares of larger numbers could overflow.
-const TARGET_MAX: f64 = 1e100;
 
 /// The rows of the file of `--holdout-file`.
 #[derive(Debug, Default)]
@@ -54,10 +52,11 @@ impl Prepared {
             .rows
             .targets
             .iter()
-            .any(|number| number.abs() > TARGET_MAX)
+            .any(|number| number.abs() > NUMBER_MAX)
         {
             bail!(
-                "the values of column {} are too large; scale that column down",
+                "column {} has values beyond {NUMBER_MAX:e}, which are too large to predict; scale \
+                 the column down",
                 shown(target)
             );
         }

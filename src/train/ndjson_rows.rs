@@ -54,16 +54,21 @@ fn take_text(
     columns: &mut Columns,
 ) -> Result<(), RowFault> {
     let object = Object::parse(text)?;
-    let target = &columns.columns[0].name;
-    let mut values = object.members.iter().filter(|member| member.is(target));
-    let raw = values.next().map(|member| member.value);
-    if values.next().is_some() {
-        return Err(format!("field {} occurs twice", shown(target)));
-    }
+    let raw = only_value(&object, &columns.columns[0].name)?;
     let cell = target_cell(raw, &object, columns)?;
-    fields.read(&object, text, row, columns)?;
+    fields.read(&object, text, row, columns);
     row[0] = cell;
     Ok(())
+}
+
+/// The value of a member that may occur only once; `None` if it is absent.
+pub fn only_value<'a>(object: &Object<'a>, name: &str) -> Result<Option<&'a str>, RowFault> {
+    let mut values = object.members.iter().filter(|member| member.is(name));
+    let value = values.next().map(|member| member.value);
+    match values.next() {
+        None => Ok(value),
+        Some(_) => Err(format!("field {} occurs twice", shown(name))),
+    }
 }
 
 /// The cell of the target. The error is the reason why the row cannot be used.

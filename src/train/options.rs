@@ -5,6 +5,7 @@ use clap::ValueEnum;
 use crate::stage::report::escaped;
 use crate::stream::address::Address;
 use crate::train::source::Format;
+use crate::train::syntax_args::RowSyntax;
 
 /// What a model predicts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -93,12 +94,8 @@ pub struct TableOptions {
     pub skip_bad_rows: bool,
     /// The file of labels, if the rows are recorded requests.
     pub labels: Option<String>,
-    /// The separator of CSV fields; guessed from the header if `None`.
-    pub delimiter: Option<u8>,
-    /// Whether numbers in CSV have a decimal comma.
-    pub decimal_comma: bool,
-    /// Further texts that stand for a missing value, in all columns.
-    pub missing: Vec<String>,
+    /// How rows are cut into fields, and how cells are read.
+    pub syntax: RowSyntax,
     /// How missing values are filled in.
     pub impute: Impute,
     /// What the model predicts. If `None`, the values of the target decide.

@@ -4,7 +4,8 @@ use anyhow::Result;
 
 use crate::stage::Stage;
 use crate::train::assemble::assemble;
-use crate::train::joined_rows::{self, LabelsById};
+use crate::train::joined_rows;
+use crate::train::label_file::LabelsById;
 use crate::train::options::TableOptions;
 use crate::train::source::{Format, Source};
 use crate::train::table::Table;
@@ -17,13 +18,7 @@ pub fn read_table(stage: &mut Stage, options: &TableOptions) -> Result<Table> {
     }
     let mut source = Source::open(stage, &options.input, options.skip_bad_rows)?;
     source.check_encoding()?;
-    let format = match options
-        .format
-        .or_else(|| Format::of_path(options.input.as_str()))
-    {
-        Some(format) => format,
-        None => source.format()?,
-    };
+    let format = source.format(options.format, options.input.as_str())?;
     let columns = match format {
         Format::Csv => csv_rows::read(&mut source, options)?,
         Format::Ndjson => ndjson_rows::read(&mut source, options)?,
@@ -35,9 +30,10 @@ pub fn read_table(stage: &mut Stage, options: &TableOptions) -> Result<Table> {
 
 /// Joins recorded requests with a file of labels into a table.
 fn read_joined(stage: &mut Stage, labels: &str, options: &TableOptions) -> Result<Table> {
-    let (mut labels, is_csv) = LabelsById::read(stage, labels, options)?;
+    let target = &options.columns.target;
+    let mut labels = LabelsById::read(stage, labels, target, &options.syntax)?;
     let mut source = Source::open(stage, &options.input, options.skip_bad_rows)?;
-    let (columns, summary) = joined_rows::read(&mut source, options, (&mut labels, is_csv))?;
+    let (columns, summary) = joined_rows::read(&mut source, options, &mut labels)?;
     source.info(&format!("{}: {summary}", source.name()));
     drop(labels);
     let mut table = assemble(columns, &mut source, options)?;

@@ -7,7 +7,7 @@
 //! nobody would know why. Any other column has texts.
 
 use crate::stage::report::shown;
-use crate::train::cell::CellKind;
+use crate::train::cell::{CellKind, other_decimal};
 use crate::train::column::{Column, TEXTS_MAX};
 use crate::train::options::Task;
 
@@ -78,7 +78,7 @@ enum Found {
 fn of_values(column: &Column, numbers: u64) -> Result<Found, String> {
     let nested = column.count(CellKind::Nested);
     let faulty = nested + column.count(CellKind::NotUnicode) + column.count(CellKind::Twice);
-    let commas = column.count(CellKind::DecimalComma);
+    let decimals = column.count(CellKind::OtherDecimal);
     let words = column.words() - column.count(CellKind::Infinite);
     if is_numeric(numbers, words + faulty) {
         return Ok(match column.min == column.max {
@@ -89,11 +89,13 @@ fn of_values(column: &Column, numbers: u64) -> Result<Found, String> {
             }
         });
     }
-    if commas > 0 && is_numeric(numbers + commas, words - commas + faulty) {
+    if decimals > 0 && is_numeric(numbers + decimals, words - decimals + faulty) {
+        let example = column.first_text(CellKind::OtherDecimal);
+        let (what, remedy) = other_decimal(example);
         return Err(format!(
-            "has decimal commas, such as {}; --decimal , reads them as numbers, and --categorical \
-             takes them for texts",
-            shown(column.first_text(CellKind::DecimalComma))
+            "has a {what} in values such as {}; {remedy}, and --categorical takes the values for \
+             texts",
+            shown(example)
         ));
     }
     let texts = numbers + column.words();
@@ -151,7 +153,7 @@ fn of_texts(column: &Column) -> Found {
 fn mixed(column: &Column, numbers: u64) -> String {
     let kinds = [
         CellKind::Word,
-        CellKind::DecimalComma,
+        CellKind::OtherDecimal,
         CellKind::Marker,
         CellKind::Infinite,
     ];
@@ -247,14 +249,14 @@ fn not_numbers(column: &Column) -> String {
         CellKind::Word,
         CellKind::True,
         CellKind::False,
-        CellKind::DecimalComma,
+        CellKind::OtherDecimal,
     ]
     .into_iter()
     .filter(|kind| column.count(*kind) > 0);
     let example = kinds.next().map_or("", |kind| column.first_text(kind));
-    let remedy = match column.count(CellKind::DecimalComma) {
+    let remedy = match column.count(CellKind::OtherDecimal) {
         0 => "leave out --task regress",
-        _ => "--decimal , reads decimal commas",
+        _ => other_decimal(column.first_text(CellKind::OtherDecimal)).1,
     };
     format!(
         "has texts, such as {}, where a regression needs numbers; {remedy}",

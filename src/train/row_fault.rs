@@ -1,7 +1,7 @@
 //! Why a row does not fit what its columns are taken for.
 
 use crate::stage::report::shown;
-use crate::train::cell::{Cell, CellKind};
+use crate::train::cell::{Cell, CellKind, other_decimal};
 use crate::train::column::Column;
 use crate::train::columns::Columns;
 use crate::train::options::argument;
@@ -37,7 +37,7 @@ pub fn feature_fault(
                  leaves the column out"
             )
         }
-        CellKind::DecimalComma => "; --decimal , reads decimal commas".to_owned(),
+        CellKind::OtherDecimal => format!("; {}", other_decimal(text_of(column, cell)).1),
         _ => String::new(),
     };
     Some(format!("{place}{fault}{remedy}"))
@@ -91,9 +91,10 @@ fn cell_fault(column: &Column, is_numbers: bool, cell: Cell) -> Option<String> {
             ": {} is not a finite number",
             shown(text_of(column, cell))
         )),
-        CellKind::DecimalComma => Some(format!(
-            ": {} has a decimal comma",
-            shown(text_of(column, cell))
+        CellKind::OtherDecimal => Some(format!(
+            ": {} has a {}",
+            shown(text_of(column, cell)),
+            other_decimal(text_of(column, cell)).0
         )),
         CellKind::Word => Some(number_fault(column, cell)),
     }

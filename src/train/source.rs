@@ -173,8 +173,12 @@ impl<'s> Source<'s> {
         Ok(None)
     }
 
-    /// Detects the format by the first byte that is not white space.
-    pub fn format(&mut self) -> Result<Format> {
+    /// The format of the rows: the given one, or that of the name of the file, or else
+    /// the one that the first byte that is not white space tells.
+    pub fn format(&mut self, given: Option<Format>, path: &str) -> Result<Format> {
+        if let Some(format) = given.or_else(|| Format::of_path(path)) {
+            return Ok(format);
+        }
         let Some(line) = self.first_line()? else {
             return Ok(Format::Csv);
         };

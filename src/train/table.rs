@@ -65,8 +65,6 @@ pub struct Table {
     pub numbers: Vec<u64>,
     /// The number of rows that were left out.
     pub left_out: u64,
-    /// For each feature, the number of rows in which its value is missing.
-    pub missing: Vec<u64>,
     /// How missing values are filled in.
     pub impute: Impute,
     /// The SHA-256 of the data, after decompression.

@@ -7,7 +7,7 @@ use crate::model::feature::{Domain, Feature, Missing, Unseen};
 use crate::stage::Stage;
 use crate::stage::cli::RunArgs;
 use crate::train::TrainArgs;
-use crate::train::options::Impute;
+use crate::train::options::{Impute, TableOptions};
 use crate::train::read_table::read_table;
 use crate::train::table::Table;
 
@@ -20,20 +20,25 @@ struct CommandLine {
 }
 
 /// The table in a file called `name`, or the message of the error.
-fn table(name: &str, data: impl AsRef<[u8]>, flags: &str) -> Result<Table, String> {
+pub fn table(name: &str, data: impl AsRef<[u8]>, flags: &str) -> Result<Table, String> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, data).unwrap();
-    let path = path.to_str().unwrap();
+    let (mut stage, options) = options(path.to_str().unwrap(), flags)?;
+    read_table(&mut stage, &options).map_err(|error| format!("{error:#}"))
+}
+
+/// The options of a training on the file at `path`, and its stage.
+pub fn options(path: &str, flags: &str) -> Result<(Stage, TableOptions), String> {
     let line = format!(
         "rv-score --quiet --input {path} --output - --name m --model-version 1 --target y \
          --algorithm decision-tree {flags}"
     );
     let line =
         CommandLine::try_parse_from(line.split_whitespace()).map_err(|error| error.to_string())?;
-    let mut stage = Stage::new("rv-score", &line.run).unwrap();
+    let stage = Stage::new("rv-score", &line.run).unwrap();
     let options = line.train.check().map_err(|error| format!("{error:#}"))?;
-    read_table(&mut stage, &options.table).map_err(|error| format!("{error:#}"))
+    Ok((stage, options.table))
 }
 
 /// The message of the error of a table that cannot be read.
@@ -84,6 +89,15 @@ fn values(table: &Table, feature: usize) -> Vec<f64> {
         .collect()
 }
 
+/// For each feature, the number of rows in which its value is missing.
+fn missing(table: &Table) -> Vec<usize> {
+    let count = |feature: usize| {
+        let values = (0..table.rows.len()).map(|row| table.rows.row(row)[feature]);
+        values.filter(|value| value.is_nan()).count()
+    };
+    (0..table.features.len()).map(count).collect()
+}
+
 #[test]
 fn csv_columns_become_numbers_or_categories() {
     let data = "n,c,b,mixed,y\n\
@@ -107,7 +121,7 @@ fn csv_columns_become_numbers_or_categories() {
     assert_eq!(values(&table, 1), [1.0, 0.0, 1.0, 0.0, -1.0, 1.0]);
     assert_eq!(values(&table, 2), [1.0, 0.0, 1.0, 0.0, 1.0, -1.0]);
     assert_eq!(values(&table, 3), [5.0, 6.0, -1.0, 7.0, 5.0, 6.0]);
-    assert_eq!(table.missing, [2, 1, 1, 1]);
+    assert_eq!(missing(&table), [2, 1, 1, 1]);
     assert_eq!(table.classes, ["\"no\"", "\"yes\""]);
     assert_eq!(table.rows.class_of, [0, 0, 1, 1, 0, 1]);
     assert_eq!(table.impute, Impute::Median);
@@ -128,14 +142,14 @@ fn markers_in_texts_are_categories_unless_a_flag_names_them() {
         plain.features[0],
         categories("country", &["DE", "FR", "NA", "na"], &[])
     );
-    assert_eq!(plain.missing, [0, 0]);
+    assert_eq!(missing(&plain), [0, 0]);
     let named = table("rows.csv", &data, "--missing NA,-999").unwrap();
     assert_eq!(
         named.features[0],
         categories("country", &["DE", "FR"], &["NA", "na"])
     );
     assert_eq!(named.features[1], numbers("n", &["-999"]));
-    assert_eq!(named.missing, [6, 1]);
+    assert_eq!(missing(&named), [6, 1]);
 }
 
 #[test]
@@ -197,7 +211,7 @@ fn a_few_words_among_numbers_are_faults_of_their_rows() {
         ["a"]
     );
     let named = table("rows.csv", &data, "--missing oops,inf").unwrap();
-    assert_eq!((named.rows.len(), named.missing[1]), (40, 3));
+    assert_eq!((named.rows.len(), missing(&named)[1]), (40, 3));
     let texts = table("rows.csv", &data, "--categorical b").unwrap();
     let found = texts.features[1].categories().unwrap();
     assert_eq!(
@@ -339,10 +353,10 @@ fn all_rows_of_ndjson_decide_and_pointers_lead_inside() {
             Feature::number("flag")
         ]
     );
-    assert_eq!(union.missing, [10, 20, 20]);
+    assert_eq!(missing(&union), [10, 20, 20]);
     let inside = table("rows.ndjson", &data, "--features /in/x/0,b,/in/x/1").unwrap();
     assert_eq!(names(&inside), ["/in/x/0", "b", "/in/x/1"]);
-    assert_eq!(inside.missing, [20, 20, 30]);
+    assert_eq!(missing(&inside), [20, 20, 30]);
     assert_eq!(values(&inside, 0)[..4], [-1.0, 1.0, -1.0, 2.0]);
     for (flags, reason) in [
         (
@@ -398,32 +412,35 @@ fn faults_outside_of_the_used_columns_fault_nothing() {
         }
         bytes
     };
+    let same = Ok(());
     for (replaced, automatic) in [
-        ([("back", &b",,"[..]), ("back", &b",,"[..])], true),
-        ([("back", b",,"), ("back", b"")], true),
-        ([("back", b",,"), ("back", b",x,\xff")], true),
-        ([("", b""), ("back", b",,,")], true),
-        ([("front", b","), ("front", b"7,")], true),
-        ([("front", b"n,"), ("front", b"J\xfcrgen,")], false),
-        ([("front", b"gr\xf6\xdfe,"), ("front", b"1,")], false),
-        ([("back", b",n,n"), ("back", b",1,2")], false),
+        ([("back", &b",,"[..]), ("back", &b",,"[..])], same),
+        ([("back", b",,"), ("back", b"")], same),
+        ([("back", b",,"), ("back", b",x,\xff")], same),
+        ([("", b""), ("back", b",,,")], same),
+        ([("front", b","), ("front", b"7,")], same),
+        // The whole column is not used, because it has no value that can be read.
+        ([("front", b"n,"), ("front", b"J\xfcrgen,")], same),
+        (
+            [("front", b"gr\xf6\xdfe,"), ("front", b"1,")],
+            Err("the name of column 1 is not UTF-8; convert the file, for example with `iconv"),
+        ),
+        (
+            [("back", b",n,n"), ("back", b",1,2")],
+            Err("column \"n\" occurs twice"),
+        ),
     ] {
         let data = with(replaced);
         let used = table("rows.csv", &data, "--features a,b").unwrap();
         assert_eq!(used.rows.values, expected.rows.values);
         let found = table("rows.csv", &data, "");
         match automatic {
-            true => assert_eq!(found.unwrap().rows.values, expected.rows.values),
-            // A name or a text that cannot be read is not silently left out.
-            false => match found {
-                Ok(found) => assert_eq!(names(&found), ["a", "b"]),
-                Err(message) => {
-                    assert!(
-                        message.contains("iconv") || message.contains("occurs twice"),
-                        "{message}"
-                    );
-                }
-            },
+            Ok(()) => assert_eq!(found.unwrap().rows.values, expected.rows.values),
+            // A name that cannot be read is not silently left out.
+            Err(reason) => {
+                let message = found.expect_err("a name cannot be read");
+                assert!(message.contains(reason), "{message}");
+            }
         }
     }
     // The same text in a column that is used is a fault.
@@ -500,11 +517,12 @@ fn separators_and_encodings_are_recognised_or_named() {
         (b"PK\x03\x04rest".to_vec(), "is a ZIP archive"),
         (
             quoted.into_bytes(),
-            "column \"a\" has decimal commas, such as \"0,5\"; --decimal , reads",
+            "column \"a\" has a decimal comma in values such as \"0,5\"; --decimal , reads decimal \
+             commas",
         ),
         (
             semicolons.replace('.', ",").into_bytes(),
-            "--decimal , reads them as numbers",
+            "--decimal , reads decimal commas, and --categorical",
         ),
         (
             format!("# made by a tool\n\n{plain}").into_bytes(),
@@ -530,6 +548,63 @@ fn separators_and_encodings_are_recognised_or_named() {
         let message = fault("rows.csv", data, "");
         assert!(message.contains(reason), "{message}");
     }
+}
+
+#[test]
+fn with_a_decimal_comma_a_point_is_never_a_decimal_point() {
+    let data =
+        |row: fn(usize) -> String| csv("a;b;y", 40, |at| format!("{};{at};{}", row(at), at % 2));
+    let flags = "--delimiter ; --decimal ,";
+    for (row, reason) in [
+        (
+            (|row| format!("{row}.500")) as fn(usize) -> String,
+            "column \"a\" has a decimal point in values such as \"0.500\"; without --decimal , a \
+             number has a decimal point, and --categorical takes the values for texts",
+        ),
+        (
+            |row| {
+                if row == 7 {
+                    "1.234".to_owned()
+                } else {
+                    format!("{row},5")
+                }
+            },
+            "row 8: column \"a\": \"1.234\" has a decimal point; without --decimal , a number has",
+        ),
+    ] {
+        let message = fault("rows.csv", data(row), flags);
+        assert!(message.contains(reason), "{message}");
+    }
+    let texts = table(
+        "rows.csv",
+        data(|row| format!("{}.5", row % 3)),
+        &format!("{flags} --categorical a"),
+    );
+    assert_eq!(
+        texts.unwrap().features[0],
+        categories("a", &["0.5", "1.5", "2.5"], &[])
+    );
+    // Categories and classes that are numbers have a decimal point in the model, as in
+    // JSON.
+    let codes = csv("a;y", 40, |row| format!("{},50;{},0", row % 3, row % 2));
+    let codes = table("rows.csv", codes, &format!("{flags} --categorical a")).unwrap();
+    assert_eq!(
+        codes.features[0],
+        categories("a", &["0.5", "1.5", "2.5"], &[])
+    );
+    assert_eq!(codes.classes, ["0.0", "1.0"]);
+    let message = fault(
+        "rows.csv",
+        data(|row| format!("{row},5"))
+            .replace(";0\n", ";0.5\n")
+            .replace(";1\n", ";1.5\n"),
+        &format!("{flags} --task regress"),
+    );
+    assert!(
+        message.contains("column \"y\" has texts, such as \"0.5\"")
+            && message.contains("without --decimal ,"),
+        "{message}"
+    );
 }
 
 #[test]

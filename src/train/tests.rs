@@ -414,6 +414,70 @@ fn rows_are_held_out_at_the_end_or_from_another_file() {
 }
 
 #[test]
+fn a_held_out_file_is_read_as_the_rows_of_training() {
+    let row = |row: u32| {
+        let code = ["1.0", "2", "3.00"][row as usize % 3];
+        let flag = ["TRUE", "False"][row as usize % 2];
+        let label = row % 3 * 2 + row % 2;
+        format!("{code},{flag},{label}\n")
+    };
+    let data = "code,flag,y\n".to_owned() + &(0..60).map(row).collect::<String>();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.csv");
+    let with_file = format!(
+        "--target y --algorithm decision-tree --categorical code,flag --missing lost,-9 \
+         --holdout-file {}",
+        path.display()
+    );
+    // The same categories in other spellings, and two rows without a label.
+    let others = "code,flag,y\n1,true,0\n2.0,FALSE,3\n3,TRUE,4\n1.00,false,1\n\
+                  1,true,Lost\n1,true,-9.0\n";
+    std::fs::write(&path, others).unwrap();
+    let model = train_on("rows.csv", data.as_bytes(), &with_file).model();
+    let metrics = class_metrics(&model);
+    assert_eq!((metrics.rows, metrics.correct), (4, 4), "{metrics:?}");
+}
+
+#[test]
+fn a_held_out_target_that_is_too_large_is_named() {
+    let data = "x,y\n".to_owned()
+        + &(0..40)
+            .map(|row| format!("{row},{row}.5\n"))
+            .collect::<String>();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("other.csv");
+    std::fs::write(&path, "x,y\n1,1.5\n2,-1e71\n").unwrap();
+    let flags = format!(
+        "--target y --algorithm linear-regression --holdout-file {}",
+        path.display()
+    );
+    let message = train_on("rows.csv", data.as_bytes(), &flags).message();
+    let fault = "other.csv:3: row 2: the label \"-1e71\" is too large; scale the target down";
+    assert!(message.contains(fault), "{message}");
+    let large = data.clone() + "3,1e71\n";
+    let flags_alone = "--target y --algorithm linear-regression";
+    let message = train_on("rows.csv", large.as_bytes(), flags_alone).message();
+    assert!(
+        message.contains("column \"y\" has values beyond 1e70"),
+        "{message}"
+    );
+    // The largest target can be measured.
+    std::fs::write(&path, "x,y\n1,1.5\n2,-1e70\n").unwrap();
+    let model = train_on("rows.csv", data.as_bytes(), &flags).model();
+    let Some(Metrics::Numbers(metrics)) = &model.description().metrics.held_out else {
+        panic!("metrics of numbers");
+    };
+    assert!(
+        metrics.rmse.is_finite() && metrics.rmse > 1e69,
+        "{metrics:?}"
+    );
+    // A prediction can be too large, too.
+    std::fs::write(&path, "x,y\n1e200,1.5\n").unwrap();
+    let message = train_on("rows.csv", data.as_bytes(), &flags).message();
+    assert!(message.contains("is too large to be measured"), "{message}");
+}
+
+#[test]
 fn the_file_names_the_hash_of_its_data() {
     let outcome = train_on(
         "rows.csv",

@@ -304,6 +304,13 @@ pub fn write_string(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("a string is always JSON, and a Vec takes every write");
 }
 
+/// `text` as a JSON string.
+pub fn json_string(text: &str) -> String {
+    let mut out = Vec::with_capacity(text.len() + 2);
+    write_string(&mut out, text);
+    String::from_utf8(out).unwrap_or_default()
+}
+
 /// The text of a JSON string; `None` if `raw` is not a string or contains a lone
 /// surrogate.
 pub fn decode_string(raw: &str) -> Option<Cow<'_, str>> {

@@ -93,6 +93,73 @@ fn recorded_requests_are_measured_by_a_file_of_labels() {
 }
 
 #[test]
+fn labels_are_read_as_in_training() {
+    let workdir = Workdir::new();
+    workdir.train("decision-tree", "dt", 1);
+    let records: String = (0..4).map(|id| request(&format!("r{id}")) + "\n").collect();
+    // The id of the last record is an escape of the first one.
+    let again = request("r0").replacen("r0", "\\u0072\\u0030", 1) + "\n";
+    assert!(again.contains("\\u0072"), "{again}");
+    workdir.write("records.ndjson", records + &again);
+    // An empty label is none, so a later label of the same message is no conflict. `1`
+    // and `1.0` are one label.
+    let rows = [
+        ["r0", "0"],
+        ["r1", ""],
+        ["r1", "1"],
+        ["r1", "1.0"],
+        ["r2", "lost"],
+        ["r3", "-1"],
+    ];
+    let table = |separator: &str| {
+        let rows: String = rows.iter().map(|row| row.join(separator) + "\n").collect();
+        format!("messageId{separator}target\n{rows}")
+    };
+    let json = |row: &[&str; 2]| match row[1] {
+        "" => format!(
+            "{{\"messageId\":\"\\u{:04x}{}\",\"target\":null}}\n",
+            'r' as u32,
+            &row[0][1..]
+        ),
+        "lost" => format!("{{\"messageId\":\"{}\",\"target\":\"LOST\"}}\n", row[0]),
+        label => format!("{{\"messageId\":\"{}\",\"target\":{label}}}\n", row[0]),
+    };
+    for (name, text, flags) in [
+        ("labels.csv", table(","), ""),
+        ("labels.csv", table(";"), ""),
+        ("labels.tsv", table("\t"), ""),
+        ("labels.csv", table(":"), "--delimiter :"),
+        ("labels.ndjson", rows.iter().map(json).collect(), ""),
+    ] {
+        workdir.write(name, text);
+        let run = workdir.run("rv-score").args(["eval", "-m", "dt.json"]);
+        let run = run.args(["-d", "records.ndjson", "--labels", name, "--json"]);
+        let run = run
+            .args(["--missing", "lost,-1"])
+            .args(flags.split_whitespace());
+        let report = crate::harness::json(run.succeeds().stdout());
+        for (count, expected) in [
+            ("rows", 2),
+            ("unlabelled", 2),
+            ("repeated", 1),
+            ("leftOut", 0),
+        ] {
+            assert_eq!(report[count], expected, "{name} {flags}: {count}");
+        }
+    }
+    workdir.write("labels.csv", "messageId,target\nr0,0\nr0,1\n");
+    let run = workdir.run("rv-score").args(["eval", "-m", "dt.json"]);
+    let finished = run
+        .args(["-d", "records.ndjson", "--labels", "labels.csv"])
+        .exits(3);
+    let said = &finished.stderr;
+    assert!(
+        said.contains("labels.csv:3: message \"r0\" has two labels, \"0\" and \"1\""),
+        "{said}"
+    );
+}
+
+#[test]
 fn a_row_that_the_model_cannot_evaluate_is_reported_and_the_others_count() {
     let workdir = Workdir::new();
     workdir.train("decision-tree", "dt", 1);

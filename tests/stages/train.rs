@@ -116,7 +116,15 @@ fn a_missing_target_is_refused_or_set_aside() {
         let finished = train(&workdir, "rows.csv", "--skip-bad-rows");
         finished.assert_status(1);
         assert!(finished.stderr.contains("target: 2 classes"), "{finished}");
-        assert!(["0", "1"].contains(&result(&workdir, "{\"a\":2}").as_str()));
+        // The marker is no class, so only its row is lost.
+        let description = workdir
+            .run("rv-score")
+            .args(["inspect", "--json", "m.json"])
+            .succeeds();
+        let description = json(description.stdout());
+        assert_eq!(description["classes"], serde_json::json!([0, 1]));
+        assert_eq!(description["training"]["leftOut"], 3);
+        assert_eq!(result(&workdir, "{\"a\":2}"), "0");
     }
 }
 
@@ -221,18 +229,40 @@ fn missing_values_and_categories_of_training_are_known_at_scoring() {
     let finished = train(&workdir, "rows.csv", "");
     finished.assert_status(0);
     assert!(finished.stderr.contains("2 missing"), "{finished}");
-    for input in [
-        r#"{"mass":103,"island":"Biscoe"}"#,
+    // The island alone decides, unless it is unknown.
+    let described = workdir
+        .run("rv-score")
+        .args(["inspect", "--json", "m.json"])
+        .succeeds();
+    let features = json(described.stdout())["features"].clone();
+    assert_eq!(features[0]["markers"], serde_json::json!(["NA"]));
+    assert_eq!(
+        features[1]["categories"],
+        serde_json::json!(["Biscoe", "Dream"])
+    );
+    let fill = features[0]["fill"].as_f64().unwrap();
+    for (input, same) in [
+        (r#"{"mass":103,"island":"Biscoe"}"#, r#""adult""#),
+        (r#"{"mass":3,"island":"Dream"}"#, r#""chick""#),
+    ] {
+        assert_eq!(result(&workdir, input), same, "{input}");
+    }
+    // A missing mass is the fill value, and a missing island is the most frequent one.
+    for missing in [
         r#"{"mass":"NA","island":"Biscoe"}"#,
-        r#"{"mass":null,"island":"Nowhere"}"#,
+        r#"{"mass":null,"island":"Biscoe"}"#,
+        r#"{"island":"Biscoe"}"#,
         r#"{}"#,
     ] {
-        let result = result(&workdir, input);
-        assert!(
-            ["\"chick\"", "\"adult\""].contains(&result.as_str()),
-            "{input}: {result}"
+        let filled = format!(r#"{{"mass":{fill},"island":"Biscoe"}}"#);
+        assert_eq!(
+            result(&workdir, missing),
+            result(&workdir, &filled),
+            "{missing}"
         );
     }
+    let nowhere = result(&workdir, r#"{"mass":103,"island":"Nowhere"}"#);
+    assert!(nowhere.starts_with('"'), "{nowhere}");
     assert_eq!(
         result(&workdir, r#"{"mass":"heavy"}"#),
         "feature \"mass\" is not a number"

@@ -4,8 +4,8 @@ use anyhow::Result;
 use clap::Args;
 
 use crate::stream::address::Address;
-use crate::train::args::parse_delimiter;
 use crate::train::source::Format;
+use crate::train::syntax_args::{RowSyntax, SyntaxArgs};
 
 /// Measure a model on rows whose labels are known
 ///
@@ -40,14 +40,8 @@ pub struct EvalArgs {
     #[arg(long, value_enum, value_name = "FORMAT")]
     format: Option<Format>,
 
-    /// The separator of CSV fields: one character, or `tab`. Default: by the name of
-    /// the file (`.tsv`) and by the header
-    #[arg(long, value_name = "CHARACTER", value_parser = parse_delimiter)]
-    delimiter: Option<u8>,
-
-    /// The decimal separator of numbers in CSV: `.` or `,`
-    #[arg(long, value_name = "CHARACTER", default_value = ".", value_parser = [".", ","])]
-    decimal: String,
+    #[command(flatten)]
+    syntax: SyntaxArgs,
 
     /// Print one JSON object
     #[arg(long)]
@@ -68,10 +62,8 @@ pub struct EvalOptions {
     pub labels: Option<String>,
     /// The format of the rows; detected if `None`.
     pub format: Option<Format>,
-    /// The separator of CSV fields; guessed if `None`.
-    pub delimiter: Option<u8>,
-    /// Whether numbers in CSV have a decimal comma.
-    pub decimal_comma: bool,
+    /// How rows are cut into fields, and how cells are read.
+    pub syntax: RowSyntax,
     /// Whether JSON is printed.
     pub json: bool,
 }
@@ -85,8 +77,7 @@ impl EvalArgs {
             target: self.target,
             labels: self.labels,
             format: self.format,
-            delimiter: self.delimiter,
-            decimal_comma: self.decimal == ",",
+            syntax: self.syntax.into(),
             json: self.json,
         })
     }

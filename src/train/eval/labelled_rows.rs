@@ -1,27 +1,26 @@
 //! Reads rows with labels. Each row becomes a `modelInput`, and its label becomes the
-//! true answer.
+//! true answer. A row that training can use can be used here, too.
 
-use std::collections::{HashMap, HashSet};
-
-use anyhow::{Result, bail};
+use anyhow::Result;
 
 use crate::model::feature::Feature;
-use crate::model::features::FeatureReader;
 use crate::stage::Stage;
 use crate::stage::report::shown;
+use crate::stage::usage;
 use crate::stream::address::Address;
 use crate::train::answers::Truth;
-use crate::train::args::TrainOptions;
-use crate::train::eval::csv_cell::{with_point, write_input};
-use crate::train::eval::labels::{Label, Truths};
-use crate::train::eval::row::{CsvHeader, Row, RowForm, each_row, format_of};
-use crate::train::make::{HeldOutFile, Prepared};
+use crate::train::csv_header::{self, Header};
+use crate::train::csv_text::CsvRecords;
+use crate::train::eval::model_input::InputWriter;
+use crate::train::eval::truths::Truths;
+use crate::train::label_file::{Label, LabelsById};
+use crate::train::ndjson_rows::only_value;
 use crate::train::source::{Format, Source};
-use crate::train::table::{Rows, Table};
-use crate::wire::object::decode_string;
-
-/// The member of ids in records and in files of labels.
-const ID: &str = "messageId";
+use crate::train::syntax_args::RowSyntax;
+use crate::train::table::RowFault;
+use crate::wire::message::Record;
+use crate::wire::object::Object;
+use crate::wire::reject::Reject;
 
 /// Which rows are read, and what is read from each of them.
 #[derive(Clone, Copy, Debug)]
@@ -38,16 +37,14 @@ pub struct LabelledRows<'a> {
     pub labels: Option<&'a str>,
     /// Whether a row that cannot be used is left out. Otherwise it ends the reading.
     pub skip_bad_rows: bool,
-    /// The separator of CSV fields; guessed from the header if `None`.
-    pub delimiter: Option<u8>,
-    /// Whether numbers in CSV have a decimal comma.
-    pub decimal_comma: bool,
+    /// How rows are cut into fields, and how cells are read.
+    pub syntax: &'a RowSyntax,
 }
 
 /// The rows by their outcome.
 #[derive(Clone, Debug, Default)]
 pub struct RowCounts {
-    /// All rows, with and without a label.
+    /// All rows: with and without a label, and those that could not be used.
     pub rows: u64,
     /// Rows without a label.
     pub unlabelled: u64,
@@ -59,6 +56,17 @@ pub struct RowCounts {
     pub sha256: Option<String>,
 }
 
+/// Reads the rows of one input, and calls `visit` with the `modelInput` and the truth of
+/// each row that has a label.
+struct Reading<'a, V> {
+    rows: &'a LabelledRows<'a>,
+    writer: InputWriter<'a>,
+    counts: RowCounts,
+    /// The text of the current `modelInput`.
+    text: Vec<u8>,
+    visit: V,
+}
+
 impl LabelledRows<'_> {
     /// Calls `visit` with the `modelInput` and the truth of each row that has a label. An
     /// error of `visit` is the reason why the row cannot be used.
@@ -66,167 +74,173 @@ impl LabelledRows<'_> {
         &self,
         stage: &mut Stage,
         data: &Address,
-        mut visit: impl FnMut(&str, Truth) -> Result<(), String>,
+        visit: impl FnMut(&str, Truth) -> Result<(), String>,
     ) -> Result<RowCounts> {
-        let labels = match self.labels {
-            Some(path) => Some(read_labels(stage, path, self.target)?),
-            None => None,
-        };
+        let labels = self.labels;
+        let labels = labels.map(|path| LabelsById::read(stage, path, self.target, self.syntax));
+        let labels = labels.transpose()?;
         let mut source = Source::open(stage, data, self.skip_bad_rows)?;
-        let path = data.as_str().to_owned();
-        let format = match self.labels {
-            Some(_) => Format::Ndjson,
-            None => format_of(&mut source, self.format, &path)?,
+        let mut reading = Reading {
+            rows: self,
+            writer: InputWriter::new(self.features, &self.syntax.cells),
+            counts: RowCounts::default(),
+            text: Vec::new(),
+            visit,
         };
-        let mut counts = RowCounts::default();
-        let mut text = Vec::new();
-        let mut seen = HashSet::new();
-        let form = RowForm {
-            format,
-            path: &path,
-            delimiter: self.delimiter,
-            required: &[self.target],
-        };
-        let left_out = each_row(&mut source, &form, |row| {
-            counts.rows += 1;
-            let truth = self.truth(labels.as_ref(), row)?;
-            let Some(truth) = truth else {
-                counts.unlabelled += 1;
-                return Ok(());
-            };
-            match row {
-                Row::Json(record) if labels.is_some() => {
-                    // As in training, the first record with an id counts.
-                    if record.get(ID).is_some_and(|id| !seen.insert(id.to_owned())) {
-                        counts.repeated += 1;
-                        return Ok(());
-                    }
-                    let input = record.get("modelInput");
-                    visit(input.ok_or("field \"modelInput\" is missing")?, truth)
-                }
-                Row::Json(object) => visit(object.text(), truth),
-                Row::Csv(header, record) => {
-                    text.clear();
-                    self.write_input(&mut text, header, record);
-                    let input = std::str::from_utf8(&text).map_err(|fault| fault.to_string())?;
-                    visit(input, truth)
+        match labels {
+            Some(mut labels) => reading.read_lines(&mut source, |reading, text| {
+                reading.take_record(text, &mut labels)
+            })?,
+            None => {
+                source.check_encoding()?;
+                match source.format(self.format, data.as_str())? {
+                    Format::Csv => reading.read_csv(&mut source, data.as_str())?,
+                    Format::Ndjson => reading.read_lines(&mut source, Reading::take_object)?,
                 }
             }
-        })?;
-        counts.left_out = left_out;
+        }
+        let mut counts = reading.counts;
         counts.sha256 = Some(source.sha256());
         Ok(counts)
     }
-
-    /// What the label of a row means; `None` if it has none.
-    fn truth(
-        &self,
-        labels: Option<&HashMap<String, Label>>,
-        row: &Row,
-    ) -> Result<Option<Truth>, String> {
-        let label = match (labels, row) {
-            (Some(labels), Row::Json(record)) => {
-                let id = record.get(ID).and_then(decode_string);
-                let id = id.ok_or("field \"messageId\" is missing or not a string")?;
-                labels.get(&*id).cloned()
-            }
-            _ => row.label(self.target),
-        };
-        match label {
-            Some(Label::Field(text)) if self.decimal_comma && self.truths.are_numbers() => {
-                self.truths.of(&Label::Field(with_point(&text)))
-            }
-            Some(label) => self.truths.of(&label),
-            None => Ok(None),
-        }
-    }
-
-    fn write_input(&self, out: &mut Vec<u8>, header: &CsvHeader, record: &csv::ByteRecord) {
-        let features = self.features.iter();
-        let fields = features.map(|feature| (feature, header.field(record, &feature.name)));
-        write_input(out, self.decimal_comma, fields);
-    }
 }
 
-/// Reads a file of labels: CSV if its name says so, else NDJSON.
-fn read_labels(stage: &mut Stage, path: &str, target: &str) -> Result<HashMap<String, Label>> {
-    let format = Format::of_path(path).unwrap_or(Format::Ndjson);
-    let mut source = Source::open(stage, &Address::from(path), false)?;
-    let mut labels: HashMap<String, Label> = HashMap::new();
-    let form = RowForm {
-        format,
-        path,
-        delimiter: None,
-        required: &[ID, target],
-    };
-    each_row(&mut source, &form, |row| {
-        let id = match row.label(ID) {
-            Some(Label::Field(id)) if !id.is_empty() => id,
-            Some(Label::Json(raw)) => match decode_string(&raw) {
-                Some(id) => id.into_owned(),
-                None => return Err("field \"messageId\" is not a string".to_owned()),
-            },
-            _ => return Err("\"messageId\" is missing".to_owned()),
-        };
-        let Some(label) = row.label(target) else {
-            return Err(format!("field {} is missing", shown(target)));
-        };
-        match labels.insert(id.clone(), label.clone()) {
-            Some(earlier) if earlier != label => {
-                Err(format!("message {} has two different labels", shown(&id)))
-            }
-            _ => Ok(()),
+impl<'a, V: FnMut(&str, Truth) -> Result<(), String>> Reading<'a, V> {
+    fn read_csv(&mut self, source: &mut Source, path: &str) -> Result<()> {
+        let name = source.name().to_owned();
+        let delimiter = csv_header::delimiter(source, self.rows.syntax.delimiter, path)?;
+        let mut records = CsvRecords::new(source, delimiter);
+        let header = Header::read(&mut records, &name)?;
+        let target = header.target(self.rows.target, &name, &mut records)?;
+        let mut positions = Vec::with_capacity(self.rows.features.len());
+        for feature in self.rows.features {
+            let position = header.find_one(&feature.name);
+            positions.push(position.map_err(|fault| usage(format!("{name}: {fault}")))?);
         }
-    })?;
-    if labels.is_empty() {
-        bail!("{path}: has no label");
+        let mut read = 0;
+        while records.advance()? {
+            read += 1;
+            let outcome = header
+                .check_width(read, &records.record)
+                .and_then(|()| self.take_csv(&records.record, target, &positions));
+            if let Err(fault) = outcome {
+                self.counts.left_out += 1;
+                records.leave_out(&Reject::Row(format!("row {read}: {fault}")))?;
+            }
+        }
+        // Lines that are too long are no records.
+        let too_long = records.left_out() - self.counts.left_out;
+        self.counts.left_out += too_long;
+        self.counts.rows = read + too_long;
+        Ok(())
     }
-    Ok(labels)
-}
 
-/// Reads the rows of the file of `--holdout-file`, as the trained model will read them.
-pub fn read_held_out(
-    stage: &mut Stage,
-    address: &Address,
-    options: &TrainOptions,
-    prepared: &Prepared,
-    table: &Table,
-) -> Result<HeldOutFile> {
-    let labels: Vec<&str> = table.classes.iter().map(String::as_str).collect();
-    let truths = Truths::new(&labels);
-    let reader = FeatureReader::new(prepared.features.clone(), false);
-    let mut rows = Rows {
-        width: prepared.features.len(),
-        ..Rows::default()
-    };
-    let mut row = Vec::new();
-    let labelled = LabelledRows {
-        features: &prepared.features,
-        target: &options.table.columns.target,
-        truths: &truths,
-        format: None,
-        labels: None,
-        skip_bad_rows: options.table.skip_bad_rows,
-        delimiter: options.table.delimiter,
-        decimal_comma: options.table.decimal_comma,
-    };
-    let counts = labelled.read(stage, address, |model_input, truth| {
-        reader.read(model_input, &mut row)?;
-        rows.values.extend_from_slice(&row);
-        match truth {
-            Truth::Class(class) => rows.class_of.push(class as u32),
-            Truth::Number(number) => rows.targets.push(number),
+    /// Takes a CSV record. `positions` has the position of each feature's column.
+    fn take_csv(
+        &mut self,
+        record: &csv::ByteRecord,
+        target: usize,
+        positions: &[Option<usize>],
+    ) -> Result<(), RowFault> {
+        let field = |position: usize, name: &str| {
+            let field = record.get(position).unwrap_or_default();
+            let text = std::str::from_utf8(field);
+            text.map_err(|_| format!("column {} is not UTF-8", shown(name)))
+        };
+        let label = field(target, self.rows.target)?;
+        let mut fields = Vec::with_capacity(positions.len());
+        for (position, feature) in positions.iter().zip(self.rows.features) {
+            let text = position.map(|position| field(position, &feature.name));
+            fields.push(text.transpose()?);
+        }
+        let Some(truth) = self.truth(&Label::Field(label.to_owned()))? else {
+            return Ok(());
+        };
+        self.text.clear();
+        self.writer.write_fields(&mut self.text, fields.into_iter());
+        self.visit_text(truth)
+    }
+
+    /// Calls `take` with the text of each line.
+    fn read_lines(
+        &mut self,
+        source: &mut Source,
+        mut take: impl FnMut(&mut Self, &str) -> Result<(), RowFault>,
+    ) -> Result<()> {
+        while source.advance()? {
+            let line = source.line();
+            let record = match line.record() {
+                Ok(None) => continue,
+                Ok(Some(record)) => std::str::from_utf8(record).map_err(Reject::not_utf8),
+                Err(reject) => Err(reject),
+            };
+            self.counts.rows += 1;
+            let number = self.counts.rows;
+            let outcome = record.and_then(|text| {
+                let taken = take(self, text);
+                taken.map_err(|fault| Reject::Row(format!("row {number}: {fault}")))
+            });
+            if let Err(reject) = outcome {
+                self.counts.left_out += 1;
+                source.leave_out_line(&reject)?;
+            }
         }
         Ok(())
-    })?;
-    if rows.is_empty() {
-        bail!(
-            "{}: has no row with a label that can be used, for --holdout-file",
-            address.as_str()
-        );
     }
-    Ok(HeldOutFile {
-        rows,
-        sha256: counts.sha256,
-    })
+
+    /// Takes an object whose members are the features and the target.
+    fn take_object(&mut self, text: &str) -> Result<(), RowFault> {
+        let object = Object::parse(text)?;
+        let label = match only_value(&object, self.rows.target)? {
+            Some(raw) => self.truth(&Label::Json(raw.to_owned()))?,
+            None => {
+                self.counts.unlabelled += 1;
+                None
+            }
+        };
+        match label {
+            Some(truth) => self.visit_json(object.text(), truth),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a recorded request. As in training, the first record with an id counts.
+    fn take_record(&mut self, text: &str, labels: &mut LabelsById) -> Result<(), RowFault> {
+        let record = Record::of_text(text)?;
+        let id = record.message_id()?;
+        let input = record.model_input()?;
+        match labels.take(&id) {
+            None => self.counts.unlabelled += 1,
+            Some((_, true)) => self.counts.repeated += 1,
+            Some((label, false)) => {
+                if let Some(truth) = self.truth(&label)? {
+                    return self.visit_json(input, truth);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// What a label means. A label that is missing is counted.
+    fn truth(&mut self, label: &Label) -> Result<Option<Truth>, RowFault> {
+        let truth = self.rows.truths.of(label, &self.rows.syntax.cells)?;
+        self.counts.unlabelled += u64::from(truth.is_none());
+        Ok(truth)
+    }
+
+    fn visit_json(&mut self, input: &str, truth: Truth) -> Result<(), RowFault> {
+        if !self.rows.syntax.cells.has_markers() {
+            return (self.visit)(input, truth);
+        }
+        self.text.clear();
+        let written = self.writer.write_members(&mut self.text, input);
+        written.map_err(|fault| format!("modelInput is {fault}"))?;
+        self.visit_text(truth)
+    }
+
+    /// Visits the row whose `modelInput` is in `text`.
+    fn visit_text(&mut self, truth: Truth) -> Result<(), RowFault> {
+        let input = std::str::from_utf8(&self.text).map_err(|fault| fault.to_string())?;
+        (self.visit)(input, truth)
+    }
 }

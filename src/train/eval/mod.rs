@@ -5,11 +5,10 @@
 //! `report` computes and prints what was measured.
 
 pub mod args;
-mod csv_cell;
 pub mod labelled_rows;
-pub mod labels;
+mod model_input;
 mod report;
-mod row;
+pub mod truths;
 
 use anyhow::{Result, bail};
 
@@ -20,8 +19,8 @@ use crate::stream::output::Output;
 use crate::train::answers::Answers;
 use crate::train::eval::args::EvalArgs;
 use crate::train::eval::labelled_rows::LabelledRows;
-use crate::train::eval::labels::Truths;
 use crate::train::eval::report::Report;
+use crate::train::eval::truths::Truths;
 
 /// Measures the model and prints the report on standard output.
 pub fn run(args: EvalArgs, stage: &mut Stage) -> Result<()> {
@@ -39,8 +38,7 @@ pub fn run(args: EvalArgs, stage: &mut Stage) -> Result<()> {
         format: options.format,
         labels: options.labels.as_deref(),
         skip_bad_rows: true,
-        delimiter: options.delimiter,
-        decimal_comma: options.decimal_comma,
+        syntax: &options.syntax,
     };
     let counts = rows.read(stage, &options.data, |model_input, truth| {
         model.read_input(model_input, &mut row)?;

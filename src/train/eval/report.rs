@@ -5,7 +5,8 @@ use serde_json::value::RawValue;
 
 use crate::model::Model;
 use crate::model::metrics::{ClassMetrics, Metrics};
-use crate::model::text_table::{aligned, six_significant_digits};
+use crate::model::profile::Quantiles;
+use crate::model::text_table::{aligned, cut, six_significant_digits};
 use crate::train::answers::{Answers, ClassAnswer};
 use crate::train::eval::labelled_rows::RowCounts;
 
@@ -182,7 +183,7 @@ impl ClassReport {
         ];
         let figure = |figure: Option<f64>| figure.map_or("-".to_owned(), |it| format!("{it:.4}"));
         table.extend(self.per_class.iter().map(|one| {
-            let label = one.label.get().chars().take(SHOWN_LABEL_CHARS).collect();
+            let label = cut(one.label.get(), SHOWN_LABEL_CHARS);
             let counts = [one.rows, one.predicted].map(|count| count.to_string());
             let figures = [one.precision, one.recall, one.f1].map(figure);
             [vec![label], counts.to_vec(), figures.to_vec()].concat()
@@ -286,12 +287,9 @@ fn roc_auc(answers: &[ClassAnswer]) -> Option<f64> {
 
 impl ErrorQuantiles {
     fn new(pairs: &[(f64, f64)]) -> ErrorQuantiles {
-        let mut errors: Vec<f64> = pairs
-            .iter()
-            .map(|(actual, predicted)| predicted - actual)
-            .collect();
-        errors.sort_unstable_by(f64::total_cmp);
-        let at = |percent: usize| errors[(errors.len() * percent).div_ceil(100).max(1) - 1];
+        let errors = pairs.iter().map(|(actual, predicted)| predicted - actual);
+        let quantiles = Quantiles::of(errors.collect());
+        let at = |percent| quantiles.at(percent).unwrap_or_default();
         ErrorQuantiles {
             min: at(0),
             p05: at(5),

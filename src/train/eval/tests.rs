@@ -1,8 +1,14 @@
 use clap::Parser;
+use proptest::prelude::*;
 
 use super::*;
+use crate::model::feature::Missing;
+use crate::model::features::FeatureReader;
 use crate::stage::cli::RunArgs;
+use crate::train::answers::Truth;
 use crate::train::eval::labelled_rows::RowCounts;
+use crate::train::syntax_args::RowSyntax;
+use crate::train::table_tests::{options, table};
 use crate::train::tests::train_on;
 
 #[derive(Parser)]
@@ -13,15 +19,20 @@ struct CommandLine {
     eval: EvalArgs,
 }
 
+/// A stage that prints nothing.
+fn stage() -> Stage {
+    let line = ["rv-score", "--quiet", "--model", "m", "--data", "d"];
+    let line = CommandLine::try_parse_from(line).unwrap();
+    assert!(!line.eval.check().unwrap().json);
+    Stage::new("rv-score", &line.run).unwrap()
+}
+
 /// Measures a model on the rows of a file.
 fn report(model: &Model, name: &str, data: &[u8]) -> (serde_json::Value, RowCounts) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
     std::fs::write(&path, data).unwrap();
-    let line = ["rv-score", "--quiet", "--model", "m", "--data", "d"];
-    let line = CommandLine::try_parse_from(line).unwrap();
-    assert!(!line.eval.check().unwrap().json);
-    let mut stage = Stage::new("rv-score", &line.run).unwrap();
+    let mut stage = stage();
     let truths = Truths::new(&model.description().labels());
     let rows = LabelledRows {
         features: model.features(),
@@ -30,8 +41,7 @@ fn report(model: &Model, name: &str, data: &[u8]) -> (serde_json::Value, RowCoun
         format: None,
         labels: None,
         skip_bad_rows: true,
-        delimiter: None,
-        decimal_comma: false,
+        syntax: &RowSyntax::default(),
     };
     let mut answers = Answers::new(model.description().classes.len());
     let (mut row, mut probabilities) = (Vec::new(), Vec::new());
@@ -124,4 +134,205 @@ fn csv_and_ndjson_give_the_same_figures() {
     ] {
         assert_eq!(report(&model, name, data.as_bytes()).0, expected, "{name}");
     }
+}
+
+/// What eval reads from the rows of a file: the values of each row that it can use, and
+/// its truth.
+fn read_rows(
+    name: &str,
+    data: &[u8],
+    table: &crate::train::table::Table,
+    flags: &str,
+) -> (Vec<Vec<f64>>, Vec<Truth>, RowCounts) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, data).unwrap();
+    let (_, options) = options(path.to_str().unwrap(), flags).unwrap();
+    let labels: Vec<&str> = table.classes.iter().map(String::as_str).collect();
+    let truths = Truths::new(&labels);
+    let mut features = table.features.clone();
+    // A missing value stays one, so that it can be compared.
+    features
+        .iter_mut()
+        .for_each(|feature| feature.missing = Missing::Pass);
+    let reader = FeatureReader::new(features.clone(), false);
+    let rows = LabelledRows {
+        features: &features,
+        target: "y",
+        truths: &truths,
+        format: options.format,
+        labels: None,
+        skip_bad_rows: true,
+        syntax: &options.syntax,
+    };
+    let (mut row, mut values, mut found) = (Vec::new(), Vec::new(), Vec::new());
+    let address = Address::from(path.to_str().unwrap());
+    let visit = |input: &str, truth| {
+        reader.read(input, &mut row)?;
+        values.push(row.clone());
+        found.push(truth);
+        Ok(())
+    };
+    let counts = rows.read(&mut stage(), &address, visit).unwrap();
+    (values, found, counts)
+}
+
+/// The rows of a table in the form of [`read_rows`].
+fn trained_rows(table: &crate::train::table::Table) -> (Vec<Vec<f64>>, Vec<Truth>) {
+    let rows = &table.rows;
+    let values = (0..rows.len()).map(|row| rows.row(row).to_vec());
+    let classes = rows.class_of.iter();
+    let classes = classes.map(|class| Truth::Class(*class as usize));
+    let numbers = rows.targets.iter().map(|number| Truth::Number(*number));
+    (values.collect(), classes.chain(numbers).collect())
+}
+
+/// Whether two lists of rows have the same values. A missing value equals another one.
+fn are_same(one: &[Vec<f64>], other: &[Vec<f64>]) -> bool {
+    let bits = |rows: &[Vec<f64>]| -> Vec<Vec<Option<u64>>> {
+        let bits = |value: &f64| (!value.is_nan()).then(|| (value + 0.0).to_bits());
+        let row = |row: &Vec<f64>| row.iter().map(bits).collect();
+        rows.iter().map(row).collect()
+    };
+    bits(one) == bits(other)
+}
+
+/// The fields of a generated CSV row: a number, two categories, and the target.
+fn fields(comma: bool) -> impl Strategy<Value = [String; 4]> {
+    let point = if comma { "," } else { "." };
+    let number = move || {
+        prop_oneof![
+            6 => (-50i32..50).prop_map(|one| one.to_string()),
+            4 => (-50i32..50, 0u32..100).prop_map(move |(one, part)| format!("{one}{point}{part}")),
+            1 => prop_oneof![
+                Just("+7"), Just("007"), Just("1e2"), Just("-0"), Just(""), Just("NA"), Just("?"),
+                Just("lost"), Just("LOST"), Just("-999"), Just("TRUE"), Just("false"), Just("1e999"),
+                Just("inf"), Just("oops"), Just("1,5"), Just("1.5"), Just("12345678901234567890"),
+            ]
+            .prop_map(str::to_owned),
+        ]
+    };
+    let code = prop_oneof![
+        6 => (0u32..4).prop_map(|one| one.to_string()),
+        3 => (0u32..4).prop_map(move |one| format!("{one}{point}0")),
+        1 => prop_oneof![Just(""), Just("lost"), Just("-999")].prop_map(str::to_owned),
+    ];
+    let flag = prop_oneof![
+        Just("TRUE"),
+        Just("true"),
+        Just("False"),
+        Just("false"),
+        Just(""),
+        Just("Lost"),
+    ];
+    let target = prop_oneof![
+        8 => (0u32..3).prop_map(|one| one.to_string()),
+        4 => (0u32..3).prop_map(move |one| format!("{one}{point}0")),
+        1 => prop_oneof![Just(""), Just("LOST"), Just("-999"), Just("NA"), Just("oops")]
+            .prop_map(str::to_owned),
+    ];
+    (number(), code, flag, target)
+        .prop_map(|(number, code, flag, target)| [number, code, flag.to_owned(), target])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// However the cells are written, evaluation reads the rows that training reads, and
+    /// reads the same values from them.
+    #[test]
+    fn a_row_is_read_in_evaluation_as_in_training(
+        (comma, rows) in proptest::bool::ANY.prop_flat_map(|comma| {
+            (Just(comma), proptest::collection::vec(fields(comma), 30..80))
+        }),
+        task in prop_oneof![Just("classify"), Just("regress")],
+    ) {
+        let lines: Vec<String> = rows.iter().map(|row| row.join(";") + "\n").collect();
+        let data = "x;code;flag;y\n".to_owned() + &lines.concat();
+        let flags = format!(
+            "--skip-bad-rows --missing lost,-999 --numeric x --categorical code,flag \
+             --features x,code,flag --task {task} --delimiter ; --decimal {}",
+            if comma { ',' } else { '.' },
+        );
+        let trained = table("rows.csv", &data, &flags);
+        prop_assume!(trained.is_ok());
+        let trained = trained.unwrap();
+        let (values, truths, counts) = read_rows("rows.csv", data.as_bytes(), &trained, &flags);
+        let (expected, expected_truths) = trained_rows(&trained);
+        prop_assert_eq!(truths, expected_truths);
+        prop_assert!(are_same(&values, &expected), "{:?}\n{:?}", values, expected);
+        prop_assert_eq!(counts.rows, rows.len() as u64);
+        prop_assert_eq!(counts.unlabelled + counts.left_out, trained.left_out);
+    }
+}
+
+#[test]
+fn tables_that_training_accepts_are_accepted() {
+    let plain: String = (0..20)
+        .map(|row| format!("{row},{},{}\n", row % 5, ["no", "yes"][row % 2]))
+        .collect();
+    let with = |header: &str, end: &[u8]| {
+        let mut bytes = format!("{header}\n").into_bytes();
+        for line in plain.lines() {
+            bytes.extend_from_slice(line.as_bytes());
+            bytes.extend_from_slice(end);
+            bytes.push(b'\n');
+        }
+        bytes
+    };
+    for (data, flags) in [
+        (with("a,b,y", b""), ""),
+        // Spreadsheets write separators behind the table, or only in the header.
+        (with("a,b,y", b",,"), ""),
+        (with("a,b,y,,", b""), ""),
+        // Columns that are not used may be in another encoding or occur twice.
+        (with("a,b,y,n", b",J\xfcrgen"), "--features a,b"),
+        (with("a,b,y,n,n", b",1,2"), "--features a,b"),
+        (
+            [b"a,b,y,gr\xf6".to_vec(), with("", b",1")].concat(),
+            "--features a,b",
+        ),
+    ] {
+        let flags = format!("--skip-bad-rows {flags}");
+        let trained = table("rows.csv", &data, &flags).unwrap();
+        assert_eq!(trained.rows.len(), 20);
+        let (values, truths, counts) = read_rows("rows.csv", &data, &trained, &flags);
+        let (expected, expected_truths) = trained_rows(&trained);
+        assert_eq!((values, truths), (expected, expected_truths));
+        assert_eq!((counts.rows, counts.left_out), (20, 0));
+    }
+    let trained = table("rows.csv", with("a,b,y", b""), "").unwrap();
+    let wide = with("a,b,y", b"")
+        .into_iter()
+        .chain(*b"1,2,no,4\n1\n3,3,yes\n")
+        .collect::<Vec<u8>>();
+    let (values, _, counts) = read_rows("rows.csv", &wide, &trained, "");
+    assert_eq!((values.len(), counts.rows, counts.left_out), (21, 23, 2));
+}
+
+#[test]
+fn markers_count_in_json_rows_and_their_labels() {
+    let row = |x: &str, y: &str| format!("{{\"x\":{x},\"in\":{{\"z\":{x}}},\"y\":{y}}}\n");
+    let data: String = (0..30)
+        .map(|one| row(&one.to_string(), &format!("{one}.5")))
+        .collect();
+    let flags = "--features x,/in/z --missing -999,lost --skip-bad-rows";
+    let trained = table("rows.ndjson", &data, flags).unwrap();
+    let other = row("5", "1.5")
+        + &row("-999.0", "2.5")
+        + &row("\"Lost\"", "3")
+        + &row("1", "-999")
+        + &row("1", "\"lost\"")
+        + "{\"x\":1}\n"
+        + &row("1", "\"4\"")
+        + &row("1", "1e200");
+    let (values, truths, counts) = read_rows("rows.ndjson", other.as_bytes(), &trained, flags);
+    assert_eq!(truths, [1.5, 2.5, 3.0].map(Truth::Number));
+    let gap = f64::NAN;
+    assert!(
+        are_same(&values, &[vec![5.0, 5.0], vec![gap, gap], vec![gap, gap]]),
+        "{values:?}"
+    );
+    // A string is no number, and a number whose square overflows cannot be measured.
+    assert_eq!((counts.rows, counts.unlabelled, counts.left_out), (8, 3, 2));
 }

@@ -1,21 +1,14 @@
-//! The labels of rows, compared with the classes of a model.
+//! What the labels of rows mean for a model: one of its classes, or a number.
 
 use std::collections::HashMap;
 
 use crate::model::scalar::ScalarType;
 use crate::stage::report::shown;
-use crate::train::answers::Truth;
-use crate::train::eval::csv_cell::is_marker;
+use crate::train::answers::{NUMBER_MAX, Truth};
+use crate::train::cell::{CellKind, CellSyntax, other_decimal};
+use crate::train::fields::kind_of_json;
+use crate::train::label_file::Label;
 use crate::wire::object::decode_string;
-
-/// A label as it is written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Label {
-    /// A field of a CSV file.
-    Field(String),
-    /// A JSON value.
-    Json(String),
-}
 
 /// The true answers that labels can mean for a model.
 #[derive(Debug)]
@@ -44,30 +37,29 @@ impl Truths {
         }
     }
 
-    /// Whether the labels are numbers, as classes or as the numbers to predict.
-    pub fn are_numbers(&self) -> bool {
-        self.are_numbers || self.classes.is_empty()
-    }
-
     /// The true answer that a label means; `None` if the label is missing. The error is
     /// the reason why the label cannot be used.
-    pub fn of(&self, label: &Label) -> Result<Option<Truth>, String> {
-        let text = match label {
-            Label::Json(raw) if raw == "null" => return Ok(None),
-            Label::Json(raw) => decode_string(raw).map_or(raw.as_str().into(), |text| text),
-            Label::Field(text) => text.as_str().into(),
+    pub fn of(&self, label: &Label, syntax: &CellSyntax) -> Result<Option<Truth>, String> {
+        let (kind, value, text) = match label {
+            Label::Field(text) => {
+                let (kind, value) = syntax.of_field(text);
+                let number = self.are_numbers.then(|| syntax.json_number(text)).flatten();
+                (kind, value, number.unwrap_or(text.as_str().into()))
+            }
+            Label::Json(raw) => {
+                let (kind, value, _, text) = kind_of_json(raw, syntax);
+                (kind, value, text)
+            }
         };
-        if text.is_empty() && matches!(label, Label::Field(_)) {
-            return Ok(None);
-        }
-        if self.are_numbers() && matches!(label, Label::Field(_)) && is_marker(&text) {
-            return Ok(None);
-        }
-        if self.classes.is_empty() {
-            return match text.parse::<f64>() {
-                Ok(number) if number.is_finite() => Ok(Some(Truth::Number(number))),
-                _ => Err(format!("the label {} is not a number", shown(&text))),
-            };
+        match kind {
+            CellKind::Missing => return Ok(None),
+            CellKind::Marker if self.are_numbers || self.classes.is_empty() => return Ok(None),
+            CellKind::Nested => {
+                return Err("a label must be a string, a number or a boolean".to_owned());
+            }
+            CellKind::NotUnicode => return Err("the label is not valid Unicode".to_owned()),
+            _ if self.classes.is_empty() => return number(kind, value, &text).map(Some),
+            _ => {}
         }
         match self.classes.get(&key(&text, self.are_numbers)) {
             Some(class) => Ok(Some(Truth::Class(*class))),
@@ -76,6 +68,23 @@ impl Truths {
                 shown(&text)
             )),
         }
+    }
+}
+
+/// The number that a label is.
+fn number(kind: CellKind, value: f64, text: &str) -> Result<Truth, String> {
+    let text = shown(text);
+    match kind {
+        CellKind::Number if value.abs() <= NUMBER_MAX => Ok(Truth::Number(value)),
+        CellKind::Number => Err(format!(
+            "the label {text} is too large; scale the target down, and train again"
+        )),
+        CellKind::Infinite => Err(format!("the label {text} is not a finite number")),
+        CellKind::OtherDecimal => {
+            let (what, remedy) = other_decimal(&text);
+            Err(format!("the label {text} has a {what}; {remedy}"))
+        }
+        _ => Err(format!("the label {text} is not a number")),
     }
 }
 
@@ -92,7 +101,7 @@ fn key(text: &str, is_number: bool) -> String {
 pub fn same_label(label: &str, text: &str) -> bool {
     let truths = Truths::new(&[label]);
     let field = Label::Field(text.to_owned());
-    truths.of(&field) == Ok(Some(Truth::Class(0)))
+    truths.of(&field, &CellSyntax::default()) == Ok(Some(Truth::Class(0)))
 }
 
 #[cfg(test)]
@@ -101,6 +110,7 @@ mod tests {
 
     #[test]
     fn a_label_means_the_class_with_its_value() {
+        let plain = CellSyntax::default();
         let field = |text: &str| Label::Field(text.to_owned());
         let json = |text: &str| Label::Json(text.to_owned());
         let words = Truths::new(&["\"no\"", "\"yes\"", "\"NA\""]);
@@ -120,16 +130,25 @@ mod tests {
             (&flags, json("true"), Some(1)),
             (&flags, field("false"), Some(0)),
         ] {
-            assert_eq!(truths.of(&label), Ok(class.map(Truth::Class)), "{label:?}");
+            assert_eq!(
+                truths.of(&label, &plain),
+                Ok(class.map(Truth::Class)),
+                "{label:?}"
+            );
         }
         for label in [field("maybe"), json("\"\""), json("1")] {
-            assert!(words.of(&label).is_err(), "{label:?}");
+            assert!(words.of(&label, &plain).is_err(), "{label:?}");
         }
-        assert!(numbers.of(&field("12345678901234567891")).is_err());
+        assert!(numbers.of(&field("12345678901234567891"), &plain).is_err());
         let numbers = Truths::new(&[]);
-        assert_eq!(numbers.of(&field("1e3")), Ok(Some(Truth::Number(1000.0))));
-        assert_eq!(numbers.of(&field("?")), Ok(None));
-        assert!(numbers.of(&field("inf")).is_err() && numbers.of(&field("x")).is_err());
+        assert_eq!(
+            numbers.of(&field("1e3"), &plain),
+            Ok(Some(Truth::Number(1000.0)))
+        );
+        assert_eq!(numbers.of(&field("?"), &plain), Ok(None));
+        assert!(
+            numbers.of(&field("inf"), &plain).is_err() && numbers.of(&field("x"), &plain).is_err()
+        );
         assert!(same_label("\"yes\"", "yes") && same_label("1.0", "1"));
         assert!(!same_label("\"yes\"", "no"));
     }
