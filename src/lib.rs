@@ -38,6 +38,7 @@ mod stream;
 mod train;
 mod wire;
 
+pub use bridge::BridgeArgs;
 pub use compare::CompareArgs;
 pub use observe::archive::ArchiveArgs;
 pub use observe::es_sink::EsSinkArgs;

@@ -52,6 +52,13 @@ impl Gate {
         (records > 0 && bytes > 0).then_some((records, bytes))
     }
 
+    /// Whether a client that has stopped should begin again: it can take many messages
+    /// at once.
+    pub fn is_mostly_empty(&self) -> bool {
+        let room = self.room();
+        room.is_some_and(|(records, _)| records >= self.records_max.div_ceil(16))
+    }
+
     /// A message was consumed.
     pub fn consumed(&self, bytes: usize) {
         self.records_on_the_way.fetch_add(1, Ordering::AcqRel);
@@ -69,8 +76,7 @@ impl Gate {
         self.records.store(records, Ordering::Release);
         self.bytes.store(bytes, Ordering::Release);
         self.is_closed.store(is_closed, Ordering::Release);
-        // A client that waits is woken when it can take many messages at once.
-        if self.room().is_some_and(|(room, _)| room >= self.records_max / 4) {
+        if self.is_mostly_empty() {
             self.opened.notify_one();
         }
     }

@@ -53,7 +53,14 @@ pub enum Event {
     /// The broker has stored a record.
     Published(OutputKey),
     /// The broker will never store this record.
-    Refused(OutputKey, String),
+    Refused {
+        /// The record.
+        key: OutputKey,
+        /// Its bytes.
+        payload: Vec<u8>,
+        /// Why.
+        reason: String,
+    },
     /// Something went wrong, and the client tries again.
     Trouble(String),
     /// What was wrong is over.

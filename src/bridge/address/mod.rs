@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 pub use crate::bridge::address::pattern::Pattern;
-pub use crate::bridge::address::security::{Sasl, Security};
+pub use crate::bridge::address::security::{Sasl, Security, read_secret};
 pub use crate::bridge::address::template::Template;
 
 use crate::bridge::address::options::Options;

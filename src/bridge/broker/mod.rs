@@ -1,5 +1,7 @@
 //! The clients of the brokers. One file or folder for each; the loop sees only this one.
 
+pub mod check;
+pub mod clients;
 #[cfg(feature = "kafka")]
 mod kafka;
 #[cfg(feature = "nats")]
@@ -10,15 +12,10 @@ mod net;
 mod pulsar;
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use anyhow::Result;
-
-use crate::bridge::address::{Broker, Cluster, FromAddress, ToAddress};
+use crate::bridge::address::FromAddress;
 use crate::bridge::gate::Gate;
-use crate::bridge::inbox::Inbox;
-use crate::bridge::ledger::{AckMode, OutputKey};
-use crate::stage::usage;
+use crate::bridge::ledger::OutputKey;
 
 /// What a client needs to acknowledge one message.
 #[derive(Clone, Debug)]
@@ -32,9 +29,6 @@ pub enum Handle {
     /// The message, and the consumer that has received it.
     #[cfg(feature = "pulsar")]
     Pulsar(Box<pulsar::MessageHandle>),
-    /// The input is a file or a pipe.
-    #[allow(dead_code, reason = "a build without brokers makes only this one")]
-    None,
 }
 
 /// A record on its way to a broker.

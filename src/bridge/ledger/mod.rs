@@ -155,6 +155,8 @@ pub struct InputCounts {
     pub redelivered: u64,
     /// Finished messages.
     pub finished: u64,
+    /// Messages that went to another consumer before they were finished.
+    pub revoked: u64,
     /// Messages that were finished to make room, before their age.
     pub finished_early: u64,
 }
@@ -236,6 +238,7 @@ impl<H: Clone> Ledger<H> {
         for key in own.entries.of_partition(topic, partition) {
             let own = &mut self.inputs[input];
             if own.waiting.remove(&key) {
+                own.counts.revoked += 1;
                 self.remove(input, key);
             } else if let Some(entry) = own.entries.get_mut(key) {
                 entry.revoked = true;
@@ -425,6 +428,7 @@ impl<H: Clone> Ledger<H> {
                     continue;
                 };
                 if entry.revoked {
+                    own.counts.revoked += 1;
                     self.remove(input, key);
                     continue;
                 }
@@ -441,10 +445,25 @@ impl<H: Clone> Ledger<H> {
         in_hand
     }
 
+    /// Forgets the messages of an input that were not given. Returns their handles.
+    pub fn release_waiting(&mut self, input: usize) -> Vec<H> {
+        let waiting: Vec<Key> = self.inputs[input].waiting.iter().copied().collect();
+        let released = waiting.into_iter().filter_map(|key| {
+            self.inputs[input].counts.revoked += 1;
+            self.remove(input, key).map(|entry| entry.handle)
+        });
+        released.collect()
+    }
+
     /// The newest handle of each open message of an input, to keep the messages from
     /// being delivered again.
     pub fn open_handles(&self, input: usize) -> Vec<H> {
         self.inputs[input].entries.handles()
+    }
+
+    /// The size of the open messages of an input, in bytes.
+    pub fn open_bytes(&self, input: usize) -> usize {
+        self.inputs[input].entries.bytes()
     }
 
     /// The number of open messages of an input.
@@ -479,10 +498,11 @@ impl<H: Clone> Ledger<H> {
             return;
         };
         let own = &mut self.inputs[input];
-        own.counts.finished += 1;
         if entry.revoked {
+            own.counts.revoked += 1;
             return;
         }
+        own.counts.finished += 1;
         if own.rules.acknowledge == AckMode::Single {
             own.finished.insert(entry.position);
         }
@@ -546,7 +566,7 @@ impl<H: Clone> Ledger<H> {
             .get(key)
             .is_some_and(|entry| entry.revoked);
         if is_lost {
-            self.remove(input, key);
+            self.finish(input, key);
             return;
         }
         let output = self.bind(input, key, None);

@@ -86,6 +86,11 @@ impl<H: Clone> Ledger<H> {
         self.bind(input, key, id.map(|id| (output, id)))
     }
 
+    /// The bridge itself has found that a message cannot be worked on.
+    pub fn bad_message(&mut self, input: usize, key: Key) -> OutputKey {
+        self.bind(input, key, None)
+    }
+
     /// The input that a record finishes: the index of its stream, its line and its
     /// partition, which may decide where the record goes.
     pub fn origin(&self, output: OutputKey) -> Option<(usize, &[u8], i32)> {
