@@ -198,11 +198,6 @@ impl LineReader {
             Source::Standard(input) => input.readiness(),
         }
     }
-
-    /// Whether a read may return something without a wait for a descriptor.
-    pub fn is_file(&self) -> bool {
-        matches!(&self.source, Source::Standard(input) if input.readiness().is_none())
-    }
 }
 
 fn is_not_now(error: &io::Error) -> bool {

@@ -33,8 +33,6 @@ pub struct Plan {
     pub publishing_max: usize,
     /// The largest size of the records on their way.
     pub publishing_bytes_max: usize,
-    /// Deaths of the program without an output between, until the bridge gives up.
-    pub deaths_max: u32,
 }
 
 /// One input.
@@ -81,7 +79,6 @@ impl Plan {
             program: (!args.program.is_empty()).then(|| args.program.clone()),
             publishing_max: args.max_publishing as usize,
             publishing_bytes_max: bytes(args.max_in_flight_bytes),
-            deaths_max: args.max_deaths.saturating_mul(2),
         })
     }
 

@@ -270,6 +270,11 @@ impl FromStr for FromAddress {
             Some(text) if text == "redelivered" => true,
             Some(text) => return Err(format!("mark={text} must be mark=redelivered")),
         };
+        if marks_repeats && parts.broker == Broker::Pulsar {
+            return Err(
+                "mark= is unknown: the client of Pulsar does not say what comes again".to_owned(),
+            );
+        }
         let security = Security::take(&mut parts.options, parts.broker, parts.tls)?;
         parts.options.finish(
             "group, from, partitions, done and mark",
@@ -462,6 +467,8 @@ mod tests {
             ("rejects=kafka://b:9092/x", "kept for {rejects}"),
             ("kafka://b:9092/x?user=me", "password-file"),
             ("nats://b:4222/S/x?sasl=plain", "only for Kafka"),
+            ("pulsar://b:6650/a/b/c?mark=redelivered", "mark= is unknown"),
+            ("pulsar+ssl://b:6650/a/b/c?cert=a&key=b", "only for Kafka and NATS"),
         ] {
             let refused = text.parse::<FromAddress>().unwrap_err();
             assert!(refused.contains(fault), "{text}: {refused}");

@@ -39,11 +39,11 @@ impl<'a> Options<'a> {
         match self.given.first() {
             None => Ok(()),
             Some((name, _)) => Err(format!(
-                "the option {name:?} is unknown; here the options are {own}, and for the login to \
-                 {broker} ca, cert, key{}",
+                "the option {name:?} is unknown; here the options are {own}, and for TLS and the \
+                 login to {broker} ca{}",
                 match broker {
-                    Broker::Kafka => ", sasl, user and password-file",
-                    Broker::Nats => ", user, password-file, token-file and creds-file",
+                    Broker::Kafka => ", cert, key, sasl, user and password-file",
+                    Broker::Nats => ", cert, key, user, password-file, token-file and creds-file",
                     Broker::Pulsar => " and token-file",
                 }
             )),

@@ -96,7 +96,10 @@ impl Security {
         }
         match broker {
             Broker::Kafka => only(self.token_file.is_some(), "token-file", "NATS and Pulsar")?,
-            Broker::Pulsar => only(self.login.is_some(), "user", "Kafka and NATS")?,
+            Broker::Pulsar => {
+                only(self.login.is_some(), "user", "Kafka and NATS")?;
+                only(self.client.is_some(), "cert", "Kafka and NATS")?;
+            }
             Broker::Nats => {}
         }
         if !self.tls && (self.ca.is_some() || self.client.is_some()) {

@@ -21,6 +21,8 @@ pub struct Clients {
     net: Option<crate::bridge::broker::net::Net>,
     #[cfg(feature = "nats")]
     nats: Vec<(Cluster, Arc<crate::bridge::broker::nats::Connection>)>,
+    #[cfg(feature = "pulsar")]
+    pulsar: Vec<(Cluster, Arc<crate::bridge::broker::pulsar::Connection>)>,
     #[cfg(feature = "kafka")]
     kafka_sinks: Vec<(Cluster, crate::bridge::broker::kafka::sink::KafkaSink)>,
 }
@@ -45,6 +47,8 @@ impl Clients {
             net: None,
             #[cfg(feature = "nats")]
             nats: Vec::new(),
+            #[cfg(feature = "pulsar")]
+            pulsar: Vec::new(),
             #[cfg(feature = "kafka")]
             kafka_sinks: Vec::new(),
         }
@@ -265,6 +269,37 @@ impl Clients {
 
     fn nats_sink(&mut self, _: &ToAddress, _: usize) -> Result<Sink> {
         Err(not_built(Broker::Nats))
+    }
+}
+
+#[cfg(feature = "pulsar")]
+impl Clients {
+    fn pulsar(&mut self, cluster: &Cluster) -> Arc<crate::bridge::broker::pulsar::Connection> {
+        use crate::bridge::broker::pulsar::Connection;
+        if let Some((_, known)) = self.pulsar.iter().find(|(it, _)| it == cluster) {
+            return Arc::clone(known);
+        }
+        let new = Arc::new(Connection::new(cluster.clone(), Arc::clone(&self.inbox)));
+        self.pulsar.push((cluster.clone(), Arc::clone(&new)));
+        new
+    }
+
+    fn consume_pulsar(&mut self, input: SourceInput) -> Result<()> {
+        use crate::bridge::broker::pulsar::source::PulsarSource;
+        let connection = self.pulsar(&input.address.cluster);
+        let runtime = self.runtime()?;
+        let source = PulsarSource::start(&runtime, connection, Arc::clone(&self.inbox), input);
+        self.sources.push(Source::Pulsar(source));
+        Ok(())
+    }
+
+    fn pulsar_sink(&mut self, to: &ToAddress, records_max: usize) -> Result<Sink> {
+        use crate::bridge::broker::pulsar::sink::PulsarSink;
+        let connection = self.pulsar(&to.cluster);
+        let runtime = self.runtime()?;
+        let inbox = Arc::clone(&self.inbox);
+        let sink = PulsarSink::start(&runtime, connection, inbox, to.clone(), records_max);
+        Ok(Sink::Pulsar(sink))
     }
 }
 

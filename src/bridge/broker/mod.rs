@@ -28,7 +28,7 @@ pub enum Handle {
     Nats(async_nats::Subject),
     /// The message, and the consumer that has received it.
     #[cfg(feature = "pulsar")]
-    Pulsar(Box<pulsar::MessageHandle>),
+    Pulsar(Box<pulsar::source::MessageHandle>),
 }
 
 /// A record on its way to a broker.

@@ -471,16 +471,6 @@ impl<H: Clone> Ledger<H> {
         self.inputs[input].entries.len()
     }
 
-    /// The number of messages that the program has in hand.
-    pub fn in_hand(&self) -> usize {
-        self.inputs.iter().map(|own| own.by_line.len()).sum()
-    }
-
-    /// Whether a message of an input waits to be given.
-    pub fn has_waiting(&self, input: usize) -> bool {
-        !self.inputs[input].waiting.is_empty()
-    }
-
     /// Whether the message may have been given before, to this program or another.
     pub fn is_repeat(&self, input: usize, key: Key) -> bool {
         let entry = self.inputs[input].entries.get(key);

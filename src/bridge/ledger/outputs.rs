@@ -12,12 +12,12 @@ pub struct OutputKey(pub u64);
 /// The records on their way.
 #[derive(Debug, Default)]
 pub struct Outputs {
-    on_the_way: HashMap<OutputKey, OnTheWay>,
+    pub(super) on_the_way: HashMap<OutputKey, OnTheWay>,
     next: u64,
 }
 
 #[derive(Debug)]
-struct OnTheWay {
+pub(super) struct OnTheWay {
     /// The input that the record finishes.
     bound: Option<(usize, Key)>,
     /// The output that the record counts for, and its id.
@@ -86,6 +86,11 @@ impl<H: Clone> Ledger<H> {
         self.bind(input, key, id.map(|id| (output, id)))
     }
 
+    /// A record that came of no input.
+    pub fn loose(&mut self) -> OutputKey {
+        self.begin(None, None)
+    }
+
     /// The bridge itself has found that a message cannot be worked on.
     pub fn bad_message(&mut self, input: usize, key: Key) -> OutputKey {
         self.bind(input, key, None)
@@ -121,11 +126,6 @@ impl<H: Clone> Ledger<H> {
                 self.finish(input, key);
             }
         }
-    }
-
-    /// The number of records that are on their way.
-    pub fn on_the_way(&self) -> usize {
-        self.outputs.on_the_way.len()
     }
 
     /// Finishes the inputs that were given before `key` and have no output.

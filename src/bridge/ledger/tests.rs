@@ -619,8 +619,8 @@ impl Model {
         prop_assert!(missing.is_empty(), "never acknowledged: {missing:?}");
         prop_assert_eq!(self.ledger.open(0), 0);
         prop_assert!(self.ledger.open_by_id.is_empty());
-        prop_assert_eq!(self.ledger.on_the_way(), 0);
-        prop_assert_eq!(self.ledger.in_hand(), 0);
+        prop_assert_eq!(self.ledger.outputs.on_the_way.len(), 0);
+        prop_assert_eq!(self.ledger.inputs[0].by_line.len(), 0);
         prop_assert_eq!(self.ledger.inputs[0].partitions.widest(), 0);
         Ok(())
     }

@@ -43,7 +43,9 @@ impl Bridge<'_> {
                 payload,
                 reason,
             } => {
-                self.landed(key);
+                if self.landed(key) {
+                    bail!("the topic of --rejects-to takes no such record: {reason}");
+                }
                 self.reject(Rejected {
                     key,
                     input: None,

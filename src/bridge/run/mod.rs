@@ -58,8 +58,8 @@ pub struct Bridge<'s> {
     rejects: Rejects,
     program: Option<Program>,
     deaths: Deaths,
-    /// The sizes of the records that are on their way.
-    publishing: HashMap<OutputKey, usize>,
+    /// The records that are on their way.
+    publishing: HashMap<OutputKey, Publishing>,
     publishing_bytes: usize,
     /// Records that their client had no room for.
     unsent: VecDeque<(usize, Outgoing)>,
@@ -87,6 +87,14 @@ struct OutputState {
     sink: Option<usize>,
     reader: Option<LineReader>,
     name: String,
+}
+
+/// A record on its way to a broker.
+#[derive(Clone, Copy, Debug)]
+struct Publishing {
+    bytes: usize,
+    /// Whether it goes to the topic of the rejects.
+    is_reject: bool,
 }
 
 /// The place of what cannot be worked on.
@@ -150,7 +158,12 @@ impl<'s> Bridge<'s> {
         let rules = plan.inputs.iter().map(|it| it.rules.clone()).collect();
         Ok(Bridge {
             ledger: Ledger::new(plan.rules.clone(), rules),
-            deaths: Deaths::new(plan.deaths_max),
+            deaths: Deaths::new(match rejects {
+                // Without a place for the deadly message, the bridge ends with its
+                // program.
+                Rejects::Nowhere => plan.rules.deaths_max - 1,
+                _ => plan.rules.deaths_max.saturating_mul(2),
+            }),
             stage,
             clients,
             inbox,

@@ -6,8 +6,8 @@ use crate::bridge::broker::Outgoing;
 use crate::bridge::frame::id_of;
 use crate::bridge::ledger::OutputKey;
 use crate::bridge::run::rejecting::Rejected;
-use crate::bridge::run::{Bridge, LINES_MAX};
-use crate::wire::lines::KeptLine;
+use crate::bridge::run::{Bridge, LINES_MAX, Publishing, Rejects};
+use crate::wire::lines::{KeptLine, Line};
 use crate::wire::message::Record;
 use crate::wire::reject::Reject;
 
@@ -63,15 +63,28 @@ impl Bridge<'_> {
         };
         let record = match record {
             Ok(record) => record,
-            Err(reject) => {
-                let name = self.outputs[output].name.clone();
-                return self.stage.report.reject(&name, &line, &reject);
-            }
+            Err(reject) => return self.reject_line(output, &line, reject),
         };
         self.deaths.program_worked();
         let id = id_of(&record);
         let key = self.ledger.output(output, id.as_deref());
         self.publish_record(output, key, record.text().as_bytes().to_vec())
+    }
+
+    /// Sets a line of an output aside that is no record. It finishes nothing.
+    fn reject_line(&mut self, output: usize, line: &Line, reject: Reject) -> Result<()> {
+        if !matches!(self.rejects, Rejects::Topic { .. }) {
+            let name = self.outputs[output].name.clone();
+            return self.stage.report.reject(&name, line, &reject);
+        }
+        let key = self.ledger.loose();
+        self.reject(Rejected {
+            key,
+            input: None,
+            position: None,
+            raw: line.bytes,
+            reject,
+        })
     }
 
     /// Sends a record of an output on its way.
@@ -125,7 +138,9 @@ impl Bridge<'_> {
     /// Hands a record to its client.
     pub(super) fn send(&mut self, sink: usize, record: Outgoing) {
         let bytes = record.payload.len();
-        if self.publishing.insert(record.key, bytes).is_none() {
+        let is_reject = matches!(self.rejects, Rejects::Topic { sink: it, .. } if it == sink);
+        let publishing = Publishing { bytes, is_reject };
+        if self.publishing.insert(record.key, publishing).is_none() {
             self.publishing_bytes += bytes;
         }
         if !self.unsent.is_empty() {
@@ -145,10 +160,12 @@ impl Bridge<'_> {
         }
     }
 
-    /// A record is no longer on its way.
-    pub(super) fn landed(&mut self, key: OutputKey) {
-        if let Some(bytes) = self.publishing.remove(&key) {
-            self.publishing_bytes -= bytes;
-        }
+    /// A record is no longer on its way. Returns whether it was one of the rejects.
+    pub(super) fn landed(&mut self, key: OutputKey) -> bool {
+        let Some(record) = self.publishing.remove(&key) else {
+            return false;
+        };
+        self.publishing_bytes -= record.bytes;
+        record.is_reject
     }
 }

@@ -226,7 +226,7 @@ async fn deliver_batch(
         };
         let is_repeat = info.delivered > 1;
         lag = Some(info.pending);
-        let (message, _) = message.split();
+        let message = message.message;
         let Some(subject) = message.reply else {
             continue;
         };
