@@ -36,7 +36,11 @@ pub fn run(plan: &Plan, stage: &mut Stage) -> Result<()> {
 
 fn describe_input(text: &mut String, plan: &Plan, input: &PlannedInput) -> Result<()> {
     let address = &input.address;
-    writeln!(text, "input {}: {address}", name(address.name.as_deref(), "<stdin>"))?;
+    writeln!(
+        text,
+        "input {}: {address}",
+        name(address.name.as_deref(), "<stdin>")
+    )?;
     for line in checked_input(address)? {
         writeln!(text, "  {line}")?;
     }
@@ -53,7 +57,10 @@ fn describe_input(text: &mut String, plan: &Plan, input: &PlannedInput) -> Resul
     }
     if let Some(partitions) = &address.partitions {
         let (first, last) = (partitions.start(), partitions.end());
-        writeln!(text, "  partitions {first} to {last}, whoever else reads them")?;
+        writeln!(
+            text,
+            "  partitions {first} to {last}, whoever else reads them"
+        )?;
     }
     writeln!(text, "  {}", acknowledges(plan, input))?;
     let rules = &input.rules;
@@ -83,7 +90,10 @@ fn acknowledges(plan: &Plan, input: &PlannedInput) -> String {
             let outputs = plan.outputs.iter().enumerate();
             let names = outputs.filter(|(index, _)| mask & (1 << index) != 0);
             let names: Vec<&str> = names.filter_map(|(_, it)| it.name.as_deref()).collect();
-            format!("when a record with its id is stored in {}", names.join(" and "))
+            format!(
+                "when a record with its id is stored in {}",
+                names.join(" and ")
+            )
         }
         DoneRule::Age(age) => format!("{age:?} after the program was given it"),
         DoneRule::Written => {
@@ -94,7 +104,11 @@ fn acknowledges(plan: &Plan, input: &PlannedInput) -> String {
 }
 
 fn describe_output(text: &mut String, kind: &str, to: &ToAddress) -> Result<()> {
-    writeln!(text, "{kind} {}: {to}", name(to.name.as_deref(), "<stdout>"))?;
+    writeln!(
+        text,
+        "{kind} {}: {to}",
+        name(to.name.as_deref(), "<stdout>")
+    )?;
     for line in checked_output(to)? {
         writeln!(text, "  {line}")?;
     }
@@ -104,4 +118,3 @@ fn describe_output(text: &mut String, kind: &str, to: &ToAddress) -> Result<()> 
 fn name<'n>(name: Option<&'n str>, unnamed: &'n str) -> &'n str {
     name.unwrap_or(unnamed)
 }
-

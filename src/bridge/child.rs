@@ -79,7 +79,9 @@ impl Program {
             };
             held.extend(reader);
             rustix::fs::fcntl_setfl(&writer, OFlags::WRONLY | OFlags::NONBLOCK)?;
-            pipes.inputs.push(Output::of_pipe(&input.address.to_string(), writer));
+            pipes
+                .inputs
+                .push(Output::of_pipe(&input.address.to_string(), writer));
         }
         for output in &plan.outputs {
             let (reader, writer) = match &output.name {
@@ -106,9 +108,7 @@ impl Program {
             paths.push(("rejects", path));
             pipes.rejects = Some(reader);
         }
-        let mut command = Command::new(&words[0]);
-        command.args(words[1..].iter().map(|word| with_paths(word, &paths)));
-        command.stdin(stdin).stdout(stdout).process_group(0);
+        let command = command(words, &paths, stdin, stdout);
         Ok((Program::spawn(command, held, folder, &words[0])?, pipes))
     }
 
@@ -183,6 +183,13 @@ fn with_paths(word: &str, paths: &[(&str, String)]) -> String {
     word
 }
 
+fn command(words: &[String], paths: &[(&str, String)], stdin: Stdio, stdout: Stdio) -> Command {
+    let mut command = Command::new(&words[0]);
+    command.args(words[1..].iter().map(|word| with_paths(word, paths)));
+    command.stdin(stdin).stdout(stdout).process_group(0);
+    command
+}
+
 fn anonymous() -> Result<(OwnedFd, OwnedFd)> {
     let flags = rustix::pipe::PipeFlags::CLOEXEC;
     rustix::pipe::pipe_with(flags).context("cannot make a pipe")
@@ -239,7 +246,11 @@ impl PipeFolder {
 fn remove_left_over(parent: &Path) {
     let entries = fs::read_dir(parent).into_iter().flatten().flatten();
     for entry in entries {
-        if !entry.file_name().to_string_lossy().starts_with(FOLDER_PREFIX) {
+        if !entry
+            .file_name()
+            .to_string_lossy()
+            .starts_with(FOLDER_PREFIX)
+        {
             continue;
         }
         let Ok(lock) = fs::File::open(entry.path().join("lock")) else {
@@ -258,7 +269,12 @@ mod tests {
     #[test]
     fn the_folder_of_a_killed_bridge_goes_and_that_of_a_living_one_stays() {
         let parent = tempfile::tempdir().unwrap();
-        for name in ["rv-bridge-dead", "rv-bridge-alive", "rv-bridge-new", "other"] {
+        for name in [
+            "rv-bridge-dead",
+            "rv-bridge-alive",
+            "rv-bridge-new",
+            "other",
+        ] {
             fs::create_dir(parent.path().join(name)).unwrap();
         }
         let lock = |name: &str| fs::File::create(parent.path().join(name).join("lock")).unwrap();

@@ -57,7 +57,10 @@ mod tests {
     #[test]
     fn a_payload_becomes_one_line_and_keeps_its_bytes() {
         for (payload, line) in [
-            ("{\"messageId\":\"a\",\"x\":1.10}", "{\"messageId\":\"a\",\"x\":1.10}"),
+            (
+                "{\"messageId\":\"a\",\"x\":1.10}",
+                "{\"messageId\":\"a\",\"x\":1.10}",
+            ),
             ("{\"messageId\":\"a\"}\n", "{\"messageId\":\"a\"}"),
             ("{\"messageId\":\"a\"}\r\n", "{\"messageId\":\"a\"}"),
             ("{\r\n \"messageId\":\n\"a\"}", "{   \"messageId\": \"a\"}"),
@@ -80,7 +83,11 @@ mod tests {
     #[test]
     fn a_record_without_a_valid_id_has_none() {
         for payload in ["{}", "{\"messageId\":7}", "{\"messageId\":\"\"}"] {
-            assert_eq!(framed(payload.as_bytes(), 1000).unwrap().id, None, "{payload}");
+            assert_eq!(
+                framed(payload.as_bytes(), 1000).unwrap().id,
+                None,
+                "{payload}"
+            );
         }
     }
 

@@ -151,9 +151,7 @@ impl LineReader {
         let progress = match &mut self.source {
             Source::Standard(input) => input.read_up_to(&mut self.lines, BLOCK_BYTES)?,
             Source::Pipe(fd) => {
-                let read = self
-                    .lines
-                    .fill(|room| Ok(rustix::io::read(&*fd, room)?));
+                let read = self.lines.fill(|room| Ok(rustix::io::read(&*fd, room)?));
                 match read {
                     Ok(0) => Progress::End,
                     Ok(count) => Progress::Bytes(count),

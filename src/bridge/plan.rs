@@ -103,8 +103,14 @@ fn check_names(args: &StreamArgs) -> Result<()> {
         }
     }
     for (flag, unnamed) in [
-        ("--from", args.from.iter().filter(|it| it.name.is_none()).count()),
-        ("--to", args.to.iter().filter(|it| it.name.is_none()).count()),
+        (
+            "--from",
+            args.from.iter().filter(|it| it.name.is_none()).count(),
+        ),
+        (
+            "--to",
+            args.to.iter().filter(|it| it.name.is_none()).count(),
+        ),
     ] {
         if unnamed > 1 {
             return Err(usage(format!(
@@ -127,7 +133,10 @@ fn check_names(args: &StreamArgs) -> Result<()> {
 
 fn check_program(args: &StreamArgs, has_rejects_file: bool) -> Result<()> {
     let from = args.from.iter().map(|it| &it.name);
-    let names: Vec<_> = from.chain(args.to.iter().map(|it| &it.name)).flatten().collect();
+    let names: Vec<_> = from
+        .chain(args.to.iter().map(|it| &it.name))
+        .flatten()
+        .collect();
     if args.program.is_empty() {
         if args.from.len() > 1 || args.to.len() > 1 || !names.is_empty() {
             return Err(usage(
@@ -262,7 +271,10 @@ fn check_rules(
         if let DoneRule::Age(age) = input.rules.done
             && age == Duration::ZERO
         {
-            return Err(usage(format!("{}: done=age: must be more than 0", input.address)));
+            return Err(usage(format!(
+                "{}: done=age: must be more than 0",
+                input.address
+            )));
         }
     }
     Ok(())

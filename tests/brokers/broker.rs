@@ -80,7 +80,9 @@ impl Broker {
     /// Makes the stream of NATS, by a request as the client sends it.
     fn make_stream(&self) {
         let stream = TcpStream::connect(&self.address).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(10)))
+            .unwrap();
         let mut from = BufReader::new(stream.try_clone().unwrap());
         let mut to = stream;
         let body = format!(r#"{{"name":"{STREAM}","subjects":["{STREAM}.>"],"storage":"file"}}"#);
@@ -165,7 +167,12 @@ impl Broker {
         std::thread::sleep(Duration::from_secs(5));
         signal(&bridge, Signal::TERM);
         let mut text = String::new();
-        bridge.stdout.take().unwrap().read_to_string(&mut text).unwrap();
+        bridge
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
         bridge.wait().unwrap();
         text.lines().map(str::to_owned).collect()
     }

@@ -125,7 +125,11 @@ fn kill_at_random(
             _ => {
                 kills[2] += 1;
                 broker.kill();
-                thread::sleep(if kills[2] == 1 { outage } else { Duration::ZERO });
+                thread::sleep(if kills[2] == 1 {
+                    outage
+                } else {
+                    Duration::ZERO
+                });
                 broker.start();
             }
         }
@@ -169,7 +173,9 @@ fn every_request_gets_its_score_while_bridge_program_and_broker_are_killed() {
         *published.lock().unwrap() = true;
     });
     let mut dice = Dice(seed);
-    let kills = kill_at_random(&broker, &supervisor, &mut dice, || *is_published.lock().unwrap());
+    let kills = kill_at_random(&broker, &supervisor, &mut dice, || {
+        *is_published.lock().unwrap()
+    });
     publishing.join().unwrap();
     let mut seen = std::collections::HashSet::new();
     let mut taken = 0;

@@ -35,9 +35,16 @@ fn check_says_in_words_what_the_bridge_would_do_and_changes_nothing() {
             assert!(said.contains(part), "{part} is missing:\n{said}");
         }
     }
-    let running = Running::start(bridge(&workdir, &["--from", &from, "--to", &broker.topic("checked-out")]));
+    let running = Running::start(bridge(
+        &workdir,
+        &["--from", &from, "--to", &broker.topic("checked-out")],
+    ));
     let lines = broker.read(&workdir, "checked-out", 3);
-    assert_eq!(counted(&lines, "messageId").len(), 3, "the check has read nothing");
+    assert_eq!(
+        counted(&lines, "messageId").len(),
+        3,
+        "the check has read nothing"
+    );
     assert_eq!(running.end(), 0);
 }
 
@@ -47,17 +54,26 @@ fn a_missing_topic_is_named_with_its_remedy() {
     let broker = Broker::running();
     let workdir = Workdir::new();
     let (address, remedy) = match broker.kind.as_str() {
-        "nats" => (broker.topic("x").replace("/RV/RV.x", "/NONE/none.x"), "nats stream add NONE"),
+        "nats" => (
+            broker.topic("x").replace("/RV/RV.x", "/NONE/none.x"),
+            "nats stream add NONE",
+        ),
         "kafka" => (broker.topic("nowhere"), "kafka-topics.sh --create"),
         // Pulsar makes a missing topic, but no missing namespace.
-        _ => (broker.topic("x").replace("/default/", "/nowhere/"), "nowhere"),
+        _ => (
+            broker.topic("x").replace("/default/", "/nowhere/"),
+            "nowhere",
+        ),
     };
     let mut check = bridge(&workdir, &["check", "--from"]);
-    check.arg(format!("{address}?group=x")).args(["--", "rv-decoy"]);
+    check
+        .arg(format!("{address}?group=x"))
+        .args(["--", "rv-decoy"]);
     let (status, _, said) = finished(check);
     assert!(status == 3 && said.contains(remedy), "{status}: {said}");
     let mut run = bridge(&workdir, &["--from"]);
-    run.arg(format!("{address}?group=x")).args(["--", "rv-decoy"]);
+    run.arg(format!("{address}?group=x"))
+        .args(["--", "rv-decoy"]);
     let (status, _, said) = finished(run);
     assert!(status == 3 && said.contains(remedy), "{status}: {said}");
 }
@@ -92,14 +108,20 @@ fn the_status_of_the_program_is_that_of_the_bridge() {
     broker.publish(&workdir, "status", &requests("e", 0..2));
     let from = format!("{}?group=x&from=earliest", broker.topic("status"));
     let program = |words: &[&str]| {
-        let mut command = bridge(&workdir, &["--from", &from, "--to", &broker.topic("status-out")]);
+        let mut command = bridge(
+            &workdir,
+            &["--from", &from, "--to", &broker.topic("status-out")],
+        );
         command.arg("--").args(words);
         finished(command)
     };
     assert_eq!(program(&["rv-score", "--no-such-flag"]).0, 2);
     assert_eq!(program(&["sh", "-c", "exit 41"]).0, 41);
     let (status, _, said) = program(&["no-such-program"]);
-    assert!(status == 3 && said.contains("cannot start no-such-program"), "{said}");
+    assert!(
+        status == 3 && said.contains("cannot start no-such-program"),
+        "{said}"
+    );
     assert_eq!(program(&["true"]).0, 0);
 }
 
@@ -108,12 +130,20 @@ fn the_status_of_the_program_is_that_of_the_bridge() {
 fn a_record_over_the_limit_of_the_broker_is_set_aside() {
     let broker = Broker::running();
     let workdir = Workdir::new();
-    let long = format!("{{\"messageId\":\"long\",\"x\":\"{}\"}}\n", "y".repeat(6_000_000));
+    let long = format!(
+        "{{\"messageId\":\"long\",\"x\":\"{}\"}}\n",
+        "y".repeat(6_000_000)
+    );
     let lines = requests("l", 0..1) + &long + &requests("l", 1..2);
     workdir.write("lines", lines);
     let mut command = bridge(
         &workdir,
-        &["--to", &broker.topic("limit"), "--rejects-to", &broker.topic("limit-rejects")],
+        &[
+            "--to",
+            &broker.topic("limit"),
+            "--rejects-to",
+            &broker.topic("limit-rejects"),
+        ],
     );
     command.stdin(std::fs::File::open(workdir.path("lines")).unwrap());
     let output = command.output().unwrap();
@@ -121,7 +151,10 @@ fn a_record_over_the_limit_of_the_broker_is_set_aside() {
     // The record does not fit in the topic of rejects either, so the bridge says so and
     // ends. With a file, the record is kept.
     assert_eq!(output.status.code(), Some(3), "{said}");
-    let mut command = bridge(&workdir, &["--to", &broker.topic("limit2"), "--rejects", "rejects"]);
+    let mut command = bridge(
+        &workdir,
+        &["--to", &broker.topic("limit2"), "--rejects", "rejects"],
+    );
     command.stdin(std::fs::File::open(workdir.path("lines")).unwrap());
     assert_eq!(command.output().unwrap().status.code(), Some(1));
     assert!(workdir.read("rejects").contains("\"messageId\\\":\\\"long"));

@@ -37,7 +37,10 @@ fn what_is_no_record_and_what_the_program_rejects_go_to_the_topic_of_rejects() {
     assert_eq!(counted(&scores, "messageId").len(), 5);
     let rejects = broker.read(&workdir, "bad-rejects", 1);
     assert!(rejects[0].contains("no-timestamp"), "{rejects:?}");
-    assert_eq!(counted(&rejects, "program").keys().collect::<Vec<_>>(), ["rv-score"]);
+    assert_eq!(
+        counted(&rejects, "program").keys().collect::<Vec<_>>(),
+        ["rv-score"]
+    );
     running.end();
     assert_eq!(broker.unread(&workdir, "bad-requests", "dt").len(), 0);
 }
@@ -77,7 +80,10 @@ fn a_message_that_kills_the_program_is_set_aside_and_the_others_go_through() {
     let ids = counted(&broker.read(&workdir, "poison-out", count), "messageId");
     assert_eq!(ids.len(), count);
     let rejects = broker.read(&workdir, "poison-rejects", 1);
-    assert!(rejects[0].contains("poison") && rejects[0].contains("--max-deaths"), "{rejects:?}");
+    assert!(
+        rejects[0].contains("poison") && rejects[0].contains("--max-deaths"),
+        "{rejects:?}"
+    );
     running.end();
     assert_eq!(broker.unread(&workdir, "poison-in", "x").len(), 0);
 }
@@ -94,7 +100,10 @@ fn a_swallowed_message_is_set_aside_in_time_or_finished_by_the_order() {
     };
     let to = broker.topic("swallow-out");
     let program = ["--", "grep", "--line-buffered", "--invert-match", "w-7\""];
-    let mut ordered = bridge(&workdir, &["--from", &from("ordered"), "--to", &to, "--ordered"]);
+    let mut ordered = bridge(
+        &workdir,
+        &["--from", &from("ordered"), "--to", &to, "--ordered"],
+    );
     ordered.args(program);
     let ordered = Running::start(ordered);
     broker.read(&workdir, "swallow-out", 19);
@@ -102,10 +111,15 @@ fn a_swallowed_message_is_set_aside_in_time_or_finished_by_the_order() {
     assert_eq!(broker.unread(&workdir, "swallow-in", "ordered").len(), 0);
     let rejects = broker.topic("swallow-rejects");
     let mut timed = bridge(&workdir, &["--from", &from("timed"), "--to", &to]);
-    timed.args(["--unanswered", "2s", "--rejects-to", &rejects]).args(program);
+    timed
+        .args(["--unanswered", "2s", "--rejects-to", &rejects])
+        .args(program);
     let timed = Running::start(timed);
     let rejects = broker.read(&workdir, "swallow-rejects", 1);
-    assert!(rejects[0].contains("w-7") && rejects[0].contains("--unanswered"), "{rejects:?}");
+    assert!(
+        rejects[0].contains("w-7") && rejects[0].contains("--unanswered"),
+        "{rejects:?}"
+    );
     timed.end();
     assert_eq!(broker.unread(&workdir, "swallow-in", "timed").len(), 0);
 }
@@ -117,8 +131,18 @@ fn without_a_place_for_rejects_the_bridge_ends_and_acknowledges_nothing() {
     let workdir = Workdir::new();
     broker.publish(&workdir, "placeless", &requests("n", 0..1));
     let from = format!("{}?group=x&from=earliest", broker.topic("placeless"));
-    let mut command = bridge(&workdir, &["--from", &from, "--to", &broker.topic("placeless-out")]);
-    command.args(["--unanswered", "1s", "--", "grep", "--line-buffered", "nothing"]);
+    let mut command = bridge(
+        &workdir,
+        &["--from", &from, "--to", &broker.topic("placeless-out")],
+    );
+    command.args([
+        "--unanswered",
+        "1s",
+        "--",
+        "grep",
+        "--line-buffered",
+        "nothing",
+    ]);
     let mut running = Running::start(command);
     assert_eq!(running.wait(), 3);
     let wait = match broker.kind.as_str() {

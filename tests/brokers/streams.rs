@@ -17,12 +17,24 @@ fn a_rendezvous_between_topics_answers_every_request_once_in_both_outputs() {
     let from_requests = format!("{}?group=dt&from=earliest", topic("requests"));
     let stage = Running::start(bridge(
         &workdir,
-        &["--from", &from_requests, "--to", &topic("scores"), "--", "rv-score", "--model", &model],
+        &[
+            "--from",
+            &from_requests,
+            "--to",
+            &topic("scores"),
+            "--",
+            "rv-score",
+            "--model",
+            &model,
+        ],
     ));
     broker.read(&workdir, "rendezvous-scores", count);
     let from = [
         format!("requests={}?group=rv&from=earliest", topic("requests")),
-        format!("scores={}?group=rv&from=earliest&done=age:2s", topic("scores")),
+        format!(
+            "scores={}?group=rv&from=earliest&done=age:2s",
+            topic("scores")
+        ),
     ];
     let to = [
         format!("responses={}", topic("responses")),
@@ -30,10 +42,30 @@ fn a_rendezvous_between_topics_answers_every_request_once_in_both_outputs() {
     ];
     let mut command = bridge(&workdir, &["--from", &from[0], "--from", &from[1]]);
     command
-        .args(["--to", &to[0], "--to", &to[1], "--done", "responses,decisions"])
+        .args([
+            "--to",
+            &to[0],
+            "--to",
+            &to[1],
+            "--done",
+            "responses,decisions",
+        ])
         .args(["--stats", "stats.json"])
-        .args(["--", "rv-rendezvous", "--requests", "{requests}", "--scores", "{scores}"])
-        .args(["-o", "{responses}", "--decisions", "{decisions}", "--decisions-block"])
+        .args([
+            "--",
+            "rv-rendezvous",
+            "--requests",
+            "{requests}",
+            "--scores",
+            "{scores}",
+        ])
+        .args([
+            "-o",
+            "{responses}",
+            "--decisions",
+            "{decisions}",
+            "--decisions-block",
+        ])
         .args(["--prefer", "dt@1", "--deadline", "2s", "--linger", "200ms"]);
     let rendezvous = Running::start(command);
     for output in ["rendezvous-responses", "rendezvous-decisions"] {
@@ -50,7 +82,10 @@ fn a_rendezvous_between_topics_answers_every_request_once_in_both_outputs() {
     assert_eq!(stats["in"], stats["acknowledged"]);
     assert_eq!((rendezvous.end(), stage.end()), (0, 0));
     for group in ["rv", "dt"] {
-        assert_eq!(broker.unread(&workdir, "rendezvous-requests", group).len(), 0);
+        assert_eq!(
+            broker.unread(&workdir, "rendezvous-requests", group).len(),
+            0
+        );
     }
 }
 
@@ -73,7 +108,10 @@ fn a_field_of_the_record_names_the_topic_if_that_is_allowed() {
     ));
     for number in ["1", "2"] {
         let lines = broker.read(&workdir, &format!("named-front-{number}"), 1);
-        assert_eq!(counted(&lines, "messageId").keys().collect::<Vec<_>>(), [number]);
+        assert_eq!(
+            counted(&lines, "messageId").keys().collect::<Vec<_>>(),
+            [number]
+        );
     }
     let rejected = eventually(|| {
         let text = std::fs::read_to_string(workdir.path("rejects")).ok()?;
@@ -97,7 +135,9 @@ fn two_replicas_of_one_group_share_the_messages() {
     let from = format!("{}?group=shared&from=earliest", broker.topic("shared"));
     let to = broker.topic("shared-out");
     let start = |stats: &str| {
-        let args = ["--from", &from, "--to", &to, "--stats", stats, "--", "rv-decoy"];
+        let args = [
+            "--from", &from, "--to", &to, "--stats", stats, "--", "rv-decoy",
+        ];
         let mut command = bridge(&workdir, &args);
         command.stdin(Stdio::null());
         Running::start(command)

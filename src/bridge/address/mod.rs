@@ -1,6 +1,7 @@
 //! The addresses of topics, as `--from` and `--to` give them:
 //! `[NAME=]SCHEME://SERVER[,SERVER]/TOPIC[?OPTION=VALUE&...]`.
 
+mod broker_kind;
 mod options;
 mod pattern;
 mod security;
@@ -11,6 +12,7 @@ use std::ops::RangeInclusive;
 use std::str::FromStr;
 use std::time::Duration;
 
+pub use crate::bridge::address::broker_kind::Broker;
 pub use crate::bridge::address::pattern::Pattern;
 pub use crate::bridge::address::security::{Sasl, Security, read_secret};
 pub use crate::bridge::address::template::Template;
@@ -20,38 +22,6 @@ use crate::stage::cli::duration;
 
 /// The longest name of a stream.
 const NAME_BYTES_MAX: usize = 64;
-
-/// A kind of broker.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Broker {
-    /// Apache Kafka.
-    Kafka,
-    /// NATS with JetStream.
-    Nats,
-    /// Apache Pulsar.
-    Pulsar,
-}
-
-impl Broker {
-    /// The scheme of its addresses, which is also the name of its cargo feature.
-    pub fn scheme(self) -> &'static str {
-        match self {
-            Broker::Kafka => "kafka",
-            Broker::Nats => "nats",
-            Broker::Pulsar => "pulsar",
-        }
-    }
-}
-
-impl fmt::Display for Broker {
-    fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        formatter.write_str(match self {
-            Broker::Kafka => "Kafka",
-            Broker::Nats => "NATS",
-            Broker::Pulsar => "Pulsar",
-        })
-    }
-}
 
 /// The servers of a broker, and the login.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -137,11 +107,9 @@ struct Parts<'a> {
 impl<'a> Parts<'a> {
     fn parse(text: &'a str) -> Result<Parts<'a>, String> {
         let Some(scheme_end) = text.find("://") else {
-            return Err(
-                "has no scheme; an address is kafka://SERVER:PORT/TOPIC, \
+            return Err("has no scheme; an address is kafka://SERVER:PORT/TOPIC, \
                  nats://SERVER:PORT/STREAM/SUBJECT or pulsar://SERVER:PORT/TENANT/NAMESPACE/TOPIC"
-                    .to_owned(),
-            );
+                .to_owned());
         };
         let (before, rest) = (&text[..scheme_end], &text[scheme_end + 3..]);
         let (name, scheme) = match before.split_once('=') {
@@ -191,7 +159,9 @@ impl<'a> Parts<'a> {
                      nats://SERVER:PORT/STREAM/SUBJECT"
                 )),
             },
-            Broker::Pulsar if path.split('/').count() != 3 || path.split('/').any(str::is_empty) => {
+            Broker::Pulsar
+                if path.split('/').count() != 3 || path.split('/').any(str::is_empty) =>
+            {
                 Err(format!(
                     "the path {path:?} does not name a topic; write \
                      pulsar://SERVER:PORT/TENANT/NAMESPACE/TOPIC"
@@ -276,10 +246,9 @@ impl FromStr for FromAddress {
             );
         }
         let security = Security::take(&mut parts.options, parts.broker, parts.tls)?;
-        parts.options.finish(
-            "group, from, partitions, done and mark",
-            parts.broker,
-        )?;
+        parts
+            .options
+            .finish("group, from, partitions, done and mark", parts.broker)?;
         Ok(FromAddress {
             name: parts.name,
             cluster: Cluster {
@@ -345,7 +314,12 @@ impl FromStr for ToAddress {
 
 impl fmt::Display for FromAddress {
     fn fmt(&self, formatter: &mut fmt::Formatter) -> fmt::Result {
-        show(formatter, &self.cluster, self.stream.as_deref(), &self.topic)
+        show(
+            formatter,
+            &self.cluster,
+            self.stream.as_deref(),
+            &self.topic,
+        )
     }
 }
 
@@ -402,9 +376,9 @@ fn done(text: String) -> Result<Done, String> {
     }
     let names = text.split(',').map(stream_name);
     let names: Result<Vec<_>, _> = names.collect();
-    names.map(Done::Outputs).map_err(|_| {
-        format!("done={text} must be age:DURATION, written, or the names of outputs")
-    })
+    names
+        .map(Done::Outputs)
+        .map_err(|_| format!("done={text} must be age:DURATION, written, or the names of outputs"))
 }
 
 #[cfg(test)]
@@ -429,15 +403,19 @@ mod tests {
         assert_eq!(nats.stream.as_deref(), Some("REQUESTS"));
         assert_eq!(nats.topic, "requests.iris");
         assert_eq!(nats.start, Start::Earliest);
-        assert_eq!(nats.to_string(), "nats://a:4222,b:4222/REQUESTS/requests.iris");
+        assert_eq!(
+            nats.to_string(),
+            "nats://a:4222,b:4222/REQUESTS/requests.iris"
+        );
         let kafka = from("kafka://b:9092/r?partitions=0-1&mark=redelivered&done=a,b");
         assert_eq!(kafka.partitions, Some(0..=1));
         assert!(kafka.marks_repeats);
         let names = vec!["a".to_owned(), "b".to_owned()];
         assert_eq!(kafka.done, Some(Done::Outputs(names)));
-        let to: ToAddress = "responses=kafka://b:9092/to-{returnAddress}?allow=front-*&partition=same"
-            .parse()
-            .unwrap();
+        let to: ToAddress =
+            "responses=kafka://b:9092/to-{returnAddress}?allow=front-*&partition=same"
+                .parse()
+                .unwrap();
         assert!(to.same_partition && to.topic.has_fields());
     }
 
@@ -468,7 +446,10 @@ mod tests {
             ("kafka://b:9092/x?user=me", "password-file"),
             ("nats://b:4222/S/x?sasl=plain", "only for Kafka"),
             ("pulsar://b:6650/a/b/c?mark=redelivered", "mark= is unknown"),
-            ("pulsar+ssl://b:6650/a/b/c?cert=a&key=b", "only for Kafka and NATS"),
+            (
+                "pulsar+ssl://b:6650/a/b/c?cert=a&key=b",
+                "only for Kafka and NATS",
+            ),
         ] {
             let refused = text.parse::<FromAddress>().unwrap_err();
             assert!(refused.contains(fault), "{text}: {refused}");
@@ -478,7 +459,10 @@ mod tests {
             ("kafka://b:9092/x?allow=*", "needs a topic with {FIELD}"),
             ("kafka://b:9092/x{?allow=*", "`{` has no `}`"),
             ("kafka://b:9092/x?partition=1", "partition=same"),
-            ("kafka://b:9092/x?group=a", "the option \"group\" is unknown"),
+            (
+                "kafka://b:9092/x?group=a",
+                "the option \"group\" is unknown",
+            ),
         ] {
             let refused = text.parse::<ToAddress>().unwrap_err();
             assert!(refused.contains(fault), "{text}: {refused}");

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::bridge::address::Broker;
+use crate::bridge::address::broker_kind::Broker;
 
 /// Options that were not taken yet.
 #[derive(Debug)]
@@ -16,7 +16,9 @@ impl<'a> Options<'a> {
         let mut given: Vec<(&str, String)> = Vec::new();
         for option in query.split('&').filter(|it| !it.is_empty()) {
             let Some((name, value)) = option.split_once('=') else {
-                return Err(format!("the option {option:?} has no value; write {option}=VALUE"));
+                return Err(format!(
+                    "the option {option:?} has no value; write {option}=VALUE"
+                ));
             };
             if given.iter().any(|(other, _)| *other == name) {
                 return Err(format!("the option {name:?} occurs twice"));

@@ -53,7 +53,11 @@ mod tests {
             ("a*b*c", "ac", false),
             ("a*a", "a", false),
         ] {
-            assert_eq!(Pattern::new(pattern).matches(text), expected, "{pattern} {text}");
+            assert_eq!(
+                Pattern::new(pattern).matches(text),
+                expected,
+                "{pattern} {text}"
+            );
         }
     }
 }

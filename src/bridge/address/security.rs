@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::bridge::address::Broker;
+use crate::bridge::address::broker_kind::Broker;
 use crate::bridge::address::options::Options;
 
 /// How a login to Kafka is checked.
@@ -48,7 +48,11 @@ pub struct Security {
 
 impl Security {
     /// Takes the options of TLS and the login.
-    pub(super) fn take(options: &mut Options, broker: Broker, tls: bool) -> Result<Security, String> {
+    pub(super) fn take(
+        options: &mut Options,
+        broker: Broker,
+        tls: bool,
+    ) -> Result<Security, String> {
         let client = match (options.take("cert"), options.take("key")) {
             (Some(cert), Some(key)) => Some((cert, key)),
             (None, None) => None,

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::bridge::address::Pattern;
+use crate::bridge::address::pattern::Pattern;
 use crate::wire::object::{decode_string, value_of};
 
 /// The longest text that a field may add to a topic, in bytes.
@@ -60,7 +60,9 @@ impl Template {
                 Piece::Field(field) => {
                     let value = value_of(record, field)
                         .or_else(|| value_of(origin?, field))
-                        .ok_or_else(|| format!("field {field:?}, which names the topic, is missing"))?;
+                        .ok_or_else(|| {
+                            format!("field {field:?}, which names the topic, is missing")
+                        })?;
                     let value = decode_string(value)
                         .ok_or_else(|| format!("field {field:?} is not a string"))?;
                     check_value(field, &value, allow)?;
@@ -84,9 +86,9 @@ fn check_value(field: &str, value: &str, allow: Option<&Pattern>) -> Result<(), 
         ));
     }
     match allow {
-        Some(pattern) if !pattern.matches(value) => {
-            Err(format!("field {field:?} names a topic that allow= does not allow"))
-        }
+        Some(pattern) if !pattern.matches(value) => Err(format!(
+            "field {field:?} names a topic that allow= does not allow"
+        )),
         _ => Ok(()),
     }
 }

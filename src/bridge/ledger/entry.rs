@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant};
 
-use crate::bridge::ledger::Key;
+/// A message of one input, in the order of delivery.
+pub type Key = u64;
 
 /// A `messageId`.
 pub type Id = Box<str>;

@@ -1,28 +1,9 @@
 //! Records of the program that are on their way to a safe place, and what each finishes.
 
-use std::collections::HashMap;
-
-use crate::bridge::ledger::entry::{Id, State};
-use crate::bridge::ledger::{DoneRule, Key, Ledger};
-
-/// A record on its way to a safe place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct OutputKey(pub u64);
-
-/// The records on their way.
-#[derive(Debug, Default)]
-pub struct Outputs {
-    pub(super) on_the_way: HashMap<OutputKey, OnTheWay>,
-    next: u64,
-}
-
-#[derive(Debug)]
-pub(super) struct OnTheWay {
-    /// The input that the record finishes.
-    bound: Option<(usize, Key)>,
-    /// The output that the record counts for, and its id.
-    counts_for: Option<(usize, Id)>,
-}
+use crate::bridge::ledger::Ledger;
+use crate::bridge::ledger::entry::{Id, Key, State};
+use crate::bridge::ledger::on_the_way::{OnTheWay, OutputKey};
+use crate::bridge::ledger::rules::DoneRule;
 
 impl<H: Clone> Ledger<H> {
     /// The program has written a record to the output with this index. When the record
@@ -99,7 +80,7 @@ impl<H: Clone> Ledger<H> {
     /// The input that a record finishes: the index of its stream, its line and its
     /// partition, which may decide where the record goes.
     pub fn origin(&self, output: OutputKey) -> Option<(usize, &[u8], i32)> {
-        let (input, key) = self.outputs.on_the_way.get(&output)?.bound?;
+        let (input, key) = self.outputs.get(output)?.bound?;
         let entry = self.inputs[input].entries.get(key)?;
         Some((input, &entry.line, entry.position.partition))
     }
@@ -112,7 +93,7 @@ impl<H: Clone> Ledger<H> {
 
     /// A record is in a safe place.
     pub fn safe(&mut self, output: OutputKey) {
-        let Some(record) = self.outputs.on_the_way.remove(&output) else {
+        let Some(record) = self.outputs.remove(output) else {
             return;
         };
         if let Some((input, key)) = record.bound {
@@ -159,16 +140,8 @@ impl<H: Clone> Ledger<H> {
         self.begin(Some((input, key)), counts_for)
     }
 
-    fn begin(
-        &mut self,
-        bound: Option<(usize, Key)>,
-        counts_for: Option<(usize, Id)>,
-    ) -> OutputKey {
-        let output = OutputKey(self.outputs.next);
-        self.outputs.next += 1;
-        let record = OnTheWay { bound, counts_for };
-        self.outputs.on_the_way.insert(output, record);
-        output
+    fn begin(&mut self, bound: Option<(usize, Key)>, counts_for: Option<(usize, Id)>) -> OutputKey {
+        self.outputs.add(OnTheWay { bound, counts_for })
     }
 }
 

@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::bridge::ledger::Key;
-use crate::bridge::ledger::entry::Id;
+use crate::bridge::ledger::entry::{Id, Key};
 use crate::bridge::ledger::recent::Recent;
 
 /// The state of the ids whose inputs are finished by several outputs.
@@ -53,7 +52,10 @@ impl Progress {
         };
         open.safe |= bit;
         let safe = open.safe;
-        let finished = open.inputs.iter().filter(|(_, wanted)| safe & wanted == *wanted);
+        let finished = open
+            .inputs
+            .iter()
+            .filter(|(_, wanted)| safe & wanted == *wanted);
         finished.map(|(input, _)| *input).collect()
     }
 

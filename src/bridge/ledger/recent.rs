@@ -61,7 +61,10 @@ mod tests {
         for value in [1, 2, 1, 3] {
             recent.insert(value);
         }
-        assert_eq!([1, 2, 3].map(|it| recent.contains(&it)), [false, true, true]);
+        assert_eq!(
+            [1, 2, 3].map(|it| recent.contains(&it)),
+            [false, true, true]
+        );
         assert_eq!((recent.order.len(), recent.values.len()), (2, 2));
     }
 }

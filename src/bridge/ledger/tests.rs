@@ -148,7 +148,11 @@ fn another_message_at_a_known_position_is_a_new_message() {
         assert!(matches!(new, Delivered::New(_)), "{new:?}");
         assert!(ledger.give(0, now).is_some());
         answer(&mut ledger, 0, "old");
-        assert_eq!(acknowledged(&mut ledger), NOTHING, "the old message is gone");
+        assert_eq!(
+            acknowledged(&mut ledger),
+            NOTHING,
+            "the old message is gone"
+        );
         answer(&mut ledger, 0, "new");
         assert_eq!(acknowledged(&mut ledger).len(), 1);
     }
@@ -489,9 +493,7 @@ impl Model {
         if self.publishing.is_empty() {
             return;
         }
-        let (output, makes_safe) = self
-            .publishing
-            .swap_remove(choice % self.publishing.len());
+        let (output, makes_safe) = self.publishing.swap_remove(choice % self.publishing.len());
         if self.ordered {
             // The messages before it that have no output by now.
             let own: Vec<_> = makes_safe.iter().skip(1).copied().collect();
@@ -619,7 +621,7 @@ impl Model {
         prop_assert!(missing.is_empty(), "never acknowledged: {missing:?}");
         prop_assert_eq!(self.ledger.open(0), 0);
         prop_assert!(self.ledger.open_by_id.is_empty());
-        prop_assert_eq!(self.ledger.outputs.on_the_way.len(), 0);
+        prop_assert!(self.ledger.outputs.is_empty());
         prop_assert_eq!(self.ledger.inputs[0].by_line.len(), 0);
         prop_assert_eq!(self.ledger.inputs[0].partitions.widest(), 0);
         Ok(())

@@ -84,7 +84,10 @@ mod tests {
         assert_eq!(deaths.restart_at(), None);
         assert!(deaths.program_died(3, 1, now));
         deaths.program_worked();
-        assert!(deaths.program_died(137, 0, now), "it was killed while it was idle");
+        assert!(
+            deaths.program_died(137, 0, now),
+            "it was killed while it was idle"
+        );
         assert!(deaths.program_died(3, 1, now));
         assert!(!deaths.program_died(3, 1, now));
     }
@@ -93,6 +96,9 @@ mod tests {
     fn a_program_that_cannot_work_is_not_started_again() {
         let now = Instant::now();
         assert!(!Deaths::new(2).program_died(2, 7, now), "wrong usage");
-        assert!(!Deaths::new(2).program_died(3, 0, now), "it has died at its start");
+        assert!(
+            !Deaths::new(2).program_died(3, 0, now),
+            "it has died at its start"
+        );
     }
 }

@@ -47,7 +47,7 @@ impl Bridge<'_> {
         if let Some(stop) = self.stage.signals.out_of_time() {
             return Err(EndedEarly::Signal(stop).into());
         }
-        if self.deaths.take_restart(Instant::now()) {
+        if self.phase != Phase::Draining && self.deaths.take_restart(Instant::now()) {
             self.start_program()?;
         }
         let status = match &mut self.program {

@@ -1,6 +1,7 @@
 //! The loop of a bridge: one thread that waits for the brokers, the program, signals and
 //! the time.
 
+mod counts;
 mod deaths;
 mod delivering;
 mod ending;
@@ -25,9 +26,9 @@ use crate::bridge::gate::Gate;
 use crate::bridge::inbox::Inbox;
 use crate::bridge::ledger::{Ledger, OutputKey};
 use crate::bridge::pipes::{LineReader, LineWriter};
-use crate::bridge::plan::Plan;
+use crate::bridge::plan::{Plan, PlannedInput, PlannedOutput};
+use crate::bridge::run::counts::Counts;
 use crate::bridge::run::deaths::Deaths;
-use crate::bridge::run::snapshot::Counts;
 use crate::bridge::run::work_time::WorkTime;
 use crate::stage::Stage;
 use crate::stage::wait::wait;
@@ -123,23 +124,9 @@ impl<'s> Bridge<'s> {
     pub fn open(plan: Plan, stage: &'s mut Stage, has_rejects_file: bool) -> Result<Bridge<'s>> {
         let inbox = Arc::new(Inbox::new()?);
         let mut clients = Clients::new(Arc::clone(&inbox));
-        let mut outputs = Vec::new();
-        for output in &plan.outputs {
-            let sink = match &output.to {
-                Some(to) => Some(clients.publish_to(to, plan.publishing_max)?),
-                None => None,
-            };
-            outputs.push(OutputState {
-                to: output.to.clone(),
-                sink,
-                reader: None,
-                name: match (&output.name, &output.to) {
-                    (Some(name), _) => name.clone(),
-                    (None, Some(to)) => to.to_string(),
-                    (None, None) => "<stdout>".to_owned(),
-                },
-            });
-        }
+        let outputs = plan.outputs.iter();
+        let outputs = outputs.map(|it| OutputState::new(it, &mut clients, plan.publishing_max));
+        let outputs = outputs.collect::<Result<Vec<_>>>()?;
         let rejects = match &plan.rejects_to {
             Some(to) => Rejects::Topic {
                 sink: clients.publish_to(to, plan.publishing_max)?,
@@ -149,11 +136,15 @@ impl<'s> Bridge<'s> {
             None => Rejects::Nowhere,
         };
         let inputs: Vec<InputState> = plan.inputs.iter().map(InputState::new).collect();
-        let sources = plan.inputs.iter().enumerate().map(|(index, input)| SourceInput {
-            input: index,
-            address: input.address.clone(),
-            gate: Arc::clone(&inputs[index].gate),
-        });
+        let sources = plan
+            .inputs
+            .iter()
+            .enumerate()
+            .map(|(index, input)| SourceInput {
+                input: index,
+                address: input.address.clone(),
+                gate: Arc::clone(&inputs[index].gate),
+            });
         clients.consume(sources.collect())?;
         let rules = plan.inputs.iter().map(|it| it.rules.clone()).collect();
         Ok(Bridge {
@@ -290,7 +281,9 @@ impl<'s> Bridge<'s> {
     fn wait(&mut self) -> Result<()> {
         let now = Instant::now();
         let mut times = vec![
-            self.ledger.next_wake().map(|at| self.work_time.real(at)),
+            self.ledger
+                .next_wake()
+                .and_then(|at| self.work_time.real(at)),
             self.stage.stats.due(),
             self.stage.signals.grace_end(),
             self.deaths.restart_at(),
@@ -320,7 +313,11 @@ impl<'s> Bridge<'s> {
 
     fn show_stats(&mut self) {
         // The counts are taken before the stage is borrowed.
-        let is_due = self.stage.stats.due().is_some_and(|due| due <= Instant::now());
+        let is_due = self
+            .stage
+            .stats
+            .due()
+            .is_some_and(|due| due <= Instant::now());
         if self.stage.signals.take_print_stats() {
             let text = self
                 .snapshot()
@@ -334,8 +331,31 @@ impl<'s> Bridge<'s> {
     }
 }
 
+impl OutputState {
+    fn new(
+        output: &PlannedOutput,
+        clients: &mut Clients,
+        records_max: usize,
+    ) -> Result<OutputState> {
+        let sink = match &output.to {
+            Some(to) => Some(clients.publish_to(to, records_max)?),
+            None => None,
+        };
+        Ok(OutputState {
+            to: output.to.clone(),
+            sink,
+            reader: None,
+            name: match (&output.name, &output.to) {
+                (Some(name), _) => name.clone(),
+                (None, Some(to)) => to.to_string(),
+                (None, None) => "<stdout>".to_owned(),
+            },
+        })
+    }
+}
+
 impl InputState {
-    fn new(input: &crate::bridge::plan::PlannedInput) -> InputState {
+    fn new(input: &PlannedInput) -> InputState {
         InputState {
             name: input.address.to_string(),
             gate: Arc::new(Gate::new(input.rules.records_max, input.rules.bytes_max)),

@@ -39,9 +39,9 @@ impl WorkTime {
         now.checked_sub(self.stalled).unwrap_or(self.started)
     }
 
-    /// When the clock will show `at`, if it is not stopped until then.
-    pub fn real(&self, at: Instant) -> Instant {
-        at + self.stalled
+    /// When the clock will show `at`; `None` while it is stopped.
+    pub fn real(&self, at: Instant) -> Option<Instant> {
+        self.stalled_since.is_none().then(|| at + self.stalled)
     }
 }
 
@@ -58,8 +58,9 @@ mod tests {
         clock.set_stalled(true, at(5));
         clock.set_stalled(true, at(6));
         assert_eq!(clock.at(at(9)), at(5));
+        assert_eq!(clock.real(at(7)), None);
         clock.set_stalled(false, at(10));
         assert_eq!(clock.at(at(12)), at(7));
-        assert_eq!(clock.real(at(7)), at(12));
+        assert_eq!(clock.real(at(7)), Some(at(12)));
     }
 }

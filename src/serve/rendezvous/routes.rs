@@ -111,9 +111,9 @@ impl Routes {
     /// Returns an error if decisions were lost that must not be.
     pub fn check_decisions(&self) -> Result<()> {
         match &self.decisions {
-            Some(queue) if self.decisions_block && queue.dropped > 0 => bail!(
-                "the decisions cannot be written, and --decisions-block allows no loss"
-            ),
+            Some(queue) if self.decisions_block && queue.dropped > 0 => {
+                bail!("the decisions cannot be written, and --decisions-block allows no loss")
+            }
             _ => Ok(()),
         }
     }

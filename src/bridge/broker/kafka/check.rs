@@ -45,7 +45,9 @@ pub fn input(address: &FromAddress) -> Result<Vec<String>> {
                 lag += end - offset.max(start);
             }
         }
-        said.push(format!("the group has {lag} messages to read after its commits"));
+        said.push(format!(
+            "the group has {lag} messages to read after its commits"
+        ));
     }
     Ok(said)
 }
@@ -62,7 +64,10 @@ pub fn output(to: &ToAddress) -> Result<Vec<String>> {
         )]);
     }
     let partitions = partitions(&consumer, &to.to_string(), &to.topic.to_string())?;
-    Ok(vec![format!("the topic has {} partitions", partitions.len())])
+    Ok(vec![format!(
+        "the topic has {} partitions",
+        partitions.len()
+    )])
 }
 
 fn config(cluster: &Cluster) -> Result<ClientConfig> {

@@ -176,18 +176,18 @@ impl Callbacks {
         let settings = consumer_settings(&shared.inputs[0]).map_err(|fault| anyhow!(fault))?;
         let consumer: BaseConsumer<Callbacks> = settings.create_with_context(self)?;
         let topics: Vec<&str> = shared.inputs.iter().map(|it| &*it.address.topic).collect();
-        if shared.inputs.iter().all(|it| it.address.partitions.is_none()) {
+        if shared
+            .inputs
+            .iter()
+            .all(|it| it.address.partitions.is_none())
+        {
             consumer.subscribe(&topics)?;
             return Ok(consumer);
         }
         let mut partitions = TopicPartitionList::new();
         for input in &shared.inputs {
             for partition in input.address.partitions.clone().into_iter().flatten() {
-                partitions.add_partition_offset(
-                    &input.address.topic,
-                    partition,
-                    Offset::Stored,
-                )?;
+                partitions.add_partition_offset(&input.address.topic, partition, Offset::Stored)?;
             }
         }
         consumer.assign(&partitions)?;
@@ -259,7 +259,7 @@ impl Shared {
         is_wanted: impl Fn(&(usize, i32)) -> bool,
     ) {
         let mut commits = std::mem::take(&mut *locked(&self.commits));
-        let later = commits.split_off_where(|it| !is_wanted(it));
+        let later = commits.extract_if(.., |it, _| !is_wanted(it));
         locked(&self.commits).extend(later);
         let assigned = locked(&self.assigned).clone();
         let mut offsets = TopicPartitionList::new();
@@ -277,21 +277,6 @@ impl Shared {
             let reason = format!("cannot commit: {error}");
             self.reporter.fault(&error, &reason);
         }
-    }
-}
-
-/// Splits a map in two.
-trait SplitWhere {
-    /// Removes and returns the entries whose keys `is_split`.
-    fn split_off_where(&mut self, is_split: impl Fn(&(usize, i32)) -> bool) -> Offsets;
-}
-
-impl SplitWhere for Offsets {
-    fn split_off_where(&mut self, is_split: impl Fn(&(usize, i32)) -> bool) -> Offsets {
-        let keys: Vec<_> = self.keys().filter(|it| is_split(it)).copied().collect();
-        keys.into_iter()
-            .filter_map(|key| Some((key, self.remove(&key)?)))
-            .collect()
     }
 }
 
@@ -326,13 +311,18 @@ impl Polling {
         loop {
             if self.committed_at.elapsed() >= COMMIT_EVERY {
                 self.committed_at = Instant::now();
-                self.shared.commit(&self.consumer, CommitMode::Async, |_| true);
+                self.shared
+                    .commit(&self.consumer, CommitMode::Async, |_| true);
             }
             if self.shared.is_reassigned.swap(false, Ordering::AcqRel) {
                 self.take_assignment();
             }
             let waits_for_room = self.update_pauses();
-            let wait = if waits_for_room { FULL_TIME } else { Duration::ZERO };
+            let wait = if waits_for_room {
+                FULL_TIME
+            } else {
+                Duration::ZERO
+            };
             match stop.recv_timeout(wait) {
                 Err(mpsc::RecvTimeoutError::Timeout) => {}
                 Ok(()) | Err(mpsc::RecvTimeoutError::Disconnected) => break,
@@ -348,7 +338,8 @@ impl Polling {
                 Some(Err(error)) => self.report(&error),
             }
         }
-        self.shared.commit(&self.consumer, CommitMode::Sync, |_| true);
+        self.shared
+            .commit(&self.consumer, CommitMode::Sync, |_| true);
     }
 
     /// New partitions are not paused. For inputs that mark repeats, asks where the
@@ -439,7 +430,12 @@ impl Polling {
 
     fn report(&self, error: &KafkaError) {
         if is_missing(error) {
-            let topics: Vec<&str> = self.shared.inputs.iter().map(|it| &*it.address.topic).collect();
+            let topics: Vec<&str> = self
+                .shared
+                .inputs
+                .iter()
+                .map(|it| &*it.address.topic)
+                .collect();
             self.shared.reporter.send(Event::Failed(format!(
                 "a topic of {} does not exist; make it with `kafka-topics.sh --create --topic`: {error}",
                 topics.join(", ")

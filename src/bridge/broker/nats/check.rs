@@ -23,7 +23,10 @@ pub fn input(address: &FromAddress) -> Result<Vec<String>> {
         let name = address.stream.as_deref().unwrap_or_default();
         let stream = get_stream(&context, name).await?;
         let state = &stream.cached_info().state;
-        let mut said = vec![format!("the stream {name} holds {} messages", state.messages)];
+        let mut said = vec![format!(
+            "the stream {name} holds {} messages",
+            state.messages
+        )];
         if let Some(group) = &address.group {
             said.push(match stream.consumer_info(group).await {
                 Ok(info) => format!(

@@ -156,10 +156,7 @@ fn options(security: &Security) -> Result<ConnectOptions, String> {
 }
 
 /// Gets a stream of the server.
-pub async fn get_stream(
-    context: &jetstream::Context,
-    name: &str,
-) -> Result<stream::Stream, Fault> {
+pub async fn get_stream(context: &jetstream::Context, name: &str) -> Result<stream::Stream, Fault> {
     let found = context.get_stream(name).await;
     found.map_err(|error: GetStreamError| match error.kind() {
         GetStreamErrorKind::JetStream(fault)
@@ -173,7 +170,9 @@ pub async fn get_stream(
             Fault::last(format!("{name:?} is not the name of a stream"))
         }
         _ => Fault {
-            message: format!("cannot find the stream {name}: {error}; does the server run with JetStream (-js)?"),
+            message: format!(
+                "cannot find the stream {name}: {error}; does the server run with JetStream (-js)?"
+            ),
             is_final: false,
         },
     })

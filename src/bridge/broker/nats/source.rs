@@ -108,6 +108,7 @@ impl NatsSource {
     pub fn reply(&self, handles: impl IntoIterator<Item = Handle>, reply: Reply) {
         let subjects = handles.into_iter().filter_map(|handle| match handle {
             Handle::Nats(subject) => Some((subject, reply)),
+            #[allow(unreachable_patterns, reason = "the other clients may not be built")]
             _ => None,
         });
         let replies = self.shared.replies.lock();
@@ -174,7 +175,9 @@ async fn consume(shared: Arc<Shared>) {
             shared.from.gate.opened().await;
             continue;
         };
-        let records = records.min(bytes / message_bytes).clamp(1, BATCH_RECORDS_MAX);
+        let records = records
+            .min(bytes / message_bytes)
+            .clamp(1, BATCH_RECORDS_MAX);
         match deliver_batch(&shared, &consumer, records, &mut message_bytes).await {
             Ok(()) => backoff.reset(),
             Err(message) => {

@@ -151,11 +151,7 @@ impl Producers {
         }
     }
 
-    async fn send_once(
-        &mut self,
-        client: &Client,
-        record: &Outgoing,
-    ) -> Result<SendFuture, Fault> {
+    async fn send_once(&mut self, client: &Client, record: &Outgoing) -> Result<SendFuture, Fault> {
         let message = Message {
             payload: record.payload.clone(),
             partition_key: record.id.as_deref().map(str::to_owned),

@@ -136,11 +136,7 @@ impl Shared {
 
     /// Delivers messages and acknowledges them, until the consumer fails or the bridge
     /// ends.
-    async fn deliver(
-        &self,
-        consumer: &mut PulsarConsumer,
-        retry: &mut Retry,
-    ) -> Result<(), Fault> {
+    async fn deliver(&self, consumer: &mut PulsarConsumer, retry: &mut Retry) -> Result<(), Fault> {
         loop {
             let finished = self.finished.lock();
             let finished = std::mem::take(&mut *finished.unwrap_or_else(PoisonError::into_inner));
