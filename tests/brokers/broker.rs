@@ -150,6 +150,27 @@ impl Broker {
         lines
     }
 
+    /// The lines that a topic with options gives from its start within `time`.
+    pub fn read_for(&self, workdir: &Workdir, topic: &str, time: Duration) -> Vec<String> {
+        let (name, options) = topic.split_once('?').unwrap();
+        let address = format!("{}?from=earliest&{options}", self.topic(name));
+        let mut bridge = bridge(workdir, &["--from", &address])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(time);
+        signal(&bridge, Signal::TERM);
+        let mut text = String::new();
+        bridge
+            .stdout
+            .take()
+            .unwrap()
+            .read_to_string(&mut text)
+            .unwrap();
+        bridge.wait().unwrap();
+        text.lines().map(str::to_owned).collect()
+    }
+
     /// Reads a topic from its start until it has given `count` lines.
     pub fn read(&self, workdir: &Workdir, topic: &str, count: usize) -> Vec<String> {
         let lines = self.read_until(workdir, topic, |lines| lines.len() >= count);

@@ -18,5 +18,7 @@ mod limit;
 mod broker;
 mod chaos;
 mod ends;
+mod only_kafka;
+mod only_nats;
 mod rejects;
 mod streams;
