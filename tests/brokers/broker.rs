@@ -6,6 +6,8 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal};
@@ -126,27 +128,17 @@ impl Broker {
         mut is_done: impl FnMut(&[String]) -> bool,
     ) -> Vec<String> {
         let address = format!("{}?from=earliest", self.topic(topic));
-        let mut bridge = bridge(workdir, &["--from", &address])
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (sender, received) = std::sync::mpsc::channel();
-        let stdout = bridge.stdout.take().unwrap();
-        let reading = std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                let _ = sender.send(line);
-            }
-        });
-        let mut lines = Vec::new();
         let end = Instant::now() + PATIENCE;
+        let mut lines = Vec::new();
         while !is_done(&lines) && Instant::now() < end {
-            let more = received.recv_timeout(Duration::from_millis(200));
-            lines.extend(more.into_iter().chain(received.try_iter()));
+            // The topic may not be there yet. Then the bridge ends, and begins anew.
+            lines.clear();
+            let mut reading = Reading::start(bridge(workdir, &["--from", &address]));
+            while !is_done(&lines) && Instant::now() < end && reading.is_running() {
+                lines.extend(reading.some_lines());
+            }
+            lines.extend(reading.end());
         }
-        signal(&bridge, Signal::TERM);
-        bridge.wait().unwrap();
-        reading.join().unwrap();
-        lines.extend(received.try_iter());
         lines
     }
 
@@ -158,7 +150,7 @@ impl Broker {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        std::thread::sleep(time);
+        thread::sleep(time);
         signal(&bridge, Signal::TERM);
         let mut text = String::new();
         bridge
@@ -185,7 +177,7 @@ impl Broker {
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        std::thread::sleep(Duration::from_secs(5));
+        thread::sleep(Duration::from_secs(5));
         signal(&bridge, Signal::TERM);
         let mut text = String::new();
         bridge
@@ -196,6 +188,47 @@ impl Broker {
             .unwrap();
         bridge.wait().unwrap();
         text.lines().map(str::to_owned).collect()
+    }
+}
+
+/// A bridge that prints a topic.
+struct Reading {
+    bridge: Child,
+    lines: mpsc::Receiver<String>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Reading {
+    fn start(mut command: Command) -> Reading {
+        let mut bridge = command.stdout(Stdio::piped()).spawn().unwrap();
+        let stdout = bridge.stdout.take().unwrap();
+        let (sender, lines) = mpsc::channel();
+        let thread = thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                let _ = sender.send(line);
+            }
+        });
+        Reading {
+            bridge,
+            lines,
+            thread,
+        }
+    }
+
+    fn is_running(&mut self) -> bool {
+        self.bridge.try_wait().unwrap().is_none()
+    }
+
+    fn some_lines(&self) -> Vec<String> {
+        let first = self.lines.recv_timeout(Duration::from_millis(200));
+        first.into_iter().chain(self.lines.try_iter()).collect()
+    }
+
+    fn end(mut self) -> Vec<String> {
+        signal(&self.bridge, Signal::TERM);
+        self.bridge.wait().unwrap();
+        self.thread.join().unwrap();
+        self.lines.try_iter().collect()
     }
 }
 

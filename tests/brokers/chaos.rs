@@ -180,6 +180,10 @@ fn every_request_gets_its_score_while_bridge_program_and_broker_are_killed() {
     let mut seen = std::collections::HashSet::new();
     let mut taken = 0;
     let scores = broker.read_until(&workdir, scores_topic, |lines| {
+        if lines.len() < taken {
+            // The reading has begun anew.
+            (taken, seen) = (0, std::collections::HashSet::new());
+        }
         seen.extend(lines[taken..].iter().map(|line| id_of(line)));
         taken = lines.len();
         seen.len() >= count

@@ -8,6 +8,7 @@ use anyhow::Result;
 use crate::bridge::address::{Broker, Cluster, ToAddress};
 use crate::bridge::broker::{Handle, Outgoing, Sink, Source, SourceInput};
 use crate::bridge::inbox::Inbox;
+#[cfg(not(all(feature = "kafka", feature = "nats", feature = "pulsar")))]
 use crate::stage::usage;
 
 /// The clients. Inputs and outputs of one cluster share a connection where the broker's
@@ -28,6 +29,7 @@ pub struct Clients {
 }
 
 /// The error for a broker whose client was not built in.
+#[cfg(not(all(feature = "kafka", feature = "nats", feature = "pulsar")))]
 pub fn not_built(broker: Broker) -> anyhow::Error {
     usage(format!(
         "this rv-bridge is built without {broker}; build it with `cargo install --path . --features {}` \

@@ -5,6 +5,7 @@ pub mod sink;
 pub mod source;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -69,6 +70,7 @@ impl Connection {
     pub async fn connect_once(&self) -> Result<Client, Fault> {
         let (inbox, name) = (Arc::clone(&self.inbox), self.name());
         let options = options(&self.cluster.security).map_err(Fault::last)?;
+        let is_troubled = AtomicBool::new(false);
         let backoff = Mutex::new(Backoff::new(RETRY_MIN, RETRY_MAX));
         let options = options
             .reconnect_delay_callback(move |attempts| {
@@ -80,10 +82,12 @@ impl Connection {
             })
             .event_callback(move |event| {
                 let message = format!("{name}: {event}");
-                inbox.send(match event {
-                    async_nats::Event::Connected => Event::Recovered(message),
-                    _ => Event::Trouble(message),
-                });
+                if event != async_nats::Event::Connected {
+                    is_troubled.store(true, Ordering::Relaxed);
+                    inbox.send(Event::Trouble(message));
+                } else if is_troubled.swap(false, Ordering::Relaxed) {
+                    inbox.send(Event::Recovered(message));
+                }
                 std::future::ready(())
             });
         options

@@ -228,6 +228,10 @@ async fn deliver_batch(
             ..Position::default()
         };
         let is_repeat = info.delivered > 1;
+        if info.pending == 0 {
+            let messages = 0;
+            shared.inbox.send(Event::Lag { input, messages });
+        }
         lag = Some(info.pending);
         let message = message.message;
         let Some(subject) = message.reply else {
