@@ -31,7 +31,7 @@ cleanup() {
 }
 trap cleanup EXIT
 
-features=(--features brokers,kafka-tls)
+features=(--features 'brokers kafka-tls')
 cargo clippy --locked --all-targets --quiet "${features[@]}" -- --deny warnings
 cargo test --locked --quiet --lib "${features[@]}" bridge::
 cargo test --locked --quiet --test brokers --no-run "${features[@]}"
