@@ -14,12 +14,19 @@
 //! - `model`: models and their files;
 //! - `train`: the training of models on tables;
 //! - `import`: models of other libraries;
-//! - `observe`: archives and search indexes, outside that path.
+//! - `observe`: archives and search indexes, outside that path;
+//! - `bridge`: a program between the topics of a broker.
 //!
 //! Only the programs are public, so the compiler reports all unused code.
 // Unit tests may block; stages may not. clippy.toml gives the reasons.
 #![cfg_attr(test, allow(clippy::disallowed_methods))]
 
+// Without a broker, rv-bridge only says how to get one.
+#[cfg_attr(
+    not(any(feature = "kafka", feature = "nats", feature = "pulsar")),
+    allow(dead_code)
+)]
+mod bridge;
 mod compare;
 mod import;
 mod join;
@@ -31,6 +38,7 @@ mod stream;
 mod train;
 mod wire;
 
+pub use bridge::BridgeArgs;
 pub use compare::CompareArgs;
 pub use observe::archive::ArchiveArgs;
 pub use observe::es_sink::EsSinkArgs;

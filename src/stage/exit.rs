@@ -60,6 +60,14 @@ pub enum EndedEarly {
     /// A signal ended the program before it could finish.
     #[error("cut short by {0}")]
     Signal(Stop),
+    /// The program that this one runs has ended with a status other than 0.
+    #[error("{message}")]
+    Program {
+        /// What has happened.
+        message: String,
+        /// The exit status of that program.
+        status: u8,
+    },
 }
 
 /// An error of usage or configuration: exit status 2.
@@ -73,6 +81,7 @@ pub fn status_of(error: &anyhow::Error) -> u8 {
         Some(EndedEarly::Usage(_)) => USAGE,
         Some(EndedEarly::DownstreamClosed) => DOWNSTREAM_CLOSED,
         Some(EndedEarly::Signal(stop)) => stop.exit_status(),
+        Some(EndedEarly::Program { status, .. }) => *status,
         None => FAILED,
     }
 }

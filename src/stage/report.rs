@@ -2,13 +2,15 @@
 
 use std::collections::HashMap;
 use std::fmt::Write as _;
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{IsTerminal, Write};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use base64::Engine;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::stage::cli::{LogFormat, RunArgs};
 use crate::stage::exit::usage;
@@ -79,18 +81,7 @@ impl Report {
     pub fn new(program: &'static str, args: &RunArgs) -> Result<Report> {
         let rejects = match &args.rejects {
             Some(path) => {
-                // A pipe whose reader has stopped would block the program in a write
-                // that no signal could interrupt.
-                if fs::metadata(path).is_ok_and(|there| there.file_type().is_fifo()) {
-                    return Err(usage(format!(
-                        "--rejects {path}: is a pipe; give a file, and read it with `tail -F`"
-                    )));
-                }
-                // Rejected records may be as secret as accepted ones.
-                let mut options = OpenOptions::new();
-                let file = options.append(true).create(true).mode(0o600).open(path);
-                let file =
-                    file.with_context(|| format!("{path}: cannot open for the rejected records"))?;
+                let file = open_rejects(path)?;
                 Some((path.clone(), Rejects::new(file)))
             }
             None => None,
@@ -264,6 +255,19 @@ impl Report {
             self.warn(&format!("{input}:{}: {reason}{hint}", line.number));
         } else if self.shown == REPORTED_IN_FULL + 1 {
             self.warn("further rejected records are counted but not shown");
+        }
+        Ok(())
+    }
+
+    /// Appends a record that another program has rejected to the file of rejects,
+    /// unchanged. Counts it.
+    pub fn keep_rejected(&mut self, record: &[u8]) -> Result<()> {
+        self.rejected[Reject::Refused(String::new()).label_index()] += 1;
+        if let Some((path, rejects)) = &mut self.rejects {
+            let line = [record, b"\n"].concat();
+            rejects
+                .write(&line)
+                .with_context(|| format!("{path}: cannot write a rejected record"))?;
         }
         Ok(())
     }
@@ -468,6 +472,30 @@ pub fn shown(text: &str) -> String {
     let cut: String = text.chars().take(SHOWN_CHARS_MAX).collect();
     let dots = if cut.len() < text.len() { "..." } else { "" };
     format!("{:?}{dots}", cut)
+}
+
+/// Opens the file of rejects for appending.
+fn open_rejects(path: &str) -> Result<File> {
+    let cannot_open = || format!("{path}: cannot open for the rejected records");
+    if !fs::metadata(path).is_ok_and(|there| there.file_type().is_fifo()) {
+        // Rejected records may be as secret as accepted ones.
+        let mut options = OpenOptions::new();
+        let file = options.append(true).create(true).mode(0o600).open(path);
+        return file.with_context(cannot_open);
+    }
+    // A pipe without a reader would block the program in a write that no signal could
+    // interrupt. rv-bridge gives its program a pipe that it always reads.
+    let flags = OFlags::WRONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+    match rustix::fs::open(path, flags, Mode::empty()) {
+        Ok(fd) => {
+            rustix::fs::fcntl_setfl(&fd, OFlags::WRONLY).with_context(cannot_open)?;
+            Ok(File::from(fd))
+        }
+        Err(Errno::NXIO) => Err(usage(format!(
+            "--rejects {path}: is a pipe; give a file, and read it with `tail -F`"
+        ))),
+        Err(errno) => Err(errno).with_context(cannot_open),
+    }
 }
 
 #[cfg(test)]

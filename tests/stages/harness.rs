@@ -26,6 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub fn program(name: &str) -> PathBuf {
     let path = match name {
         "rv-archive" => env!("CARGO_BIN_EXE_rv-archive"),
+        "rv-bridge" => env!("CARGO_BIN_EXE_rv-bridge"),
         "rv-compare" => env!("CARGO_BIN_EXE_rv-compare"),
         "rv-decoy" => env!("CARGO_BIN_EXE_rv-decoy"),
         "rv-es-sink" => env!("CARGO_BIN_EXE_rv-es-sink"),

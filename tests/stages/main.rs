@@ -16,6 +16,7 @@ mod model_server;
 mod archive;
 mod archive_damage;
 mod archive_pass;
+mod bridge;
 mod compare;
 mod conventions;
 mod es_sink;

@@ -505,6 +505,56 @@ fn two_front_ends_each_get_their_own_responses_and_a_stuck_one_holds_nobody() {
 }
 
 #[test]
+fn with_decisions_block_a_slow_reader_of_decisions_sets_the_pace_and_loses_none() {
+    let policy = POLICY.replace("= 300", "= 5").replace("= 100", "= 5");
+    let workdir = Workdir::new();
+    for pipe in ["requests", "scores", "decisions"] {
+        workdir.fifo(pipe);
+    }
+    workdir.write("policy.toml", policy);
+    let run = workdir.run("rv-rendezvous");
+    let run = run.args(["--requests", "requests", "--scores", "scores"]);
+    let run = run.args(["--policy", "policy.toml", "-o", "responses"]);
+    let run = run.args(["--linger", "0s", "--queue", "100kB", "--stats", "stats.json"]);
+    let running = run
+        .args(["--decisions", "decisions", "--decisions-block"])
+        .start();
+    let mut requests = open_writer(&workdir.path("requests"));
+    let mut decisions = open_reader(&workdir.path("decisions"));
+    // Far more than fits in the pipes, the queue and the bound of waiting decisions.
+    let count = 20_000;
+    let written = Arc::new(AtomicU64::new(0));
+    let written_so_far = Arc::clone(&written);
+    let writing = std::thread::spawn(move || {
+        for number in 0..count {
+            writeln!(requests, "{}", request_at(&format!("r-{number}"), now())).unwrap();
+            written.store(number + 1, Ordering::Relaxed);
+        }
+    });
+    // The program stops reading, since nobody reads the decisions.
+    let mut last = u64::MAX;
+    let stopped = eventually(|| {
+        std::thread::sleep(Duration::from_millis(500));
+        let now = written_so_far.load(Ordering::Relaxed);
+        let stands_still = now == last && now > 0;
+        last = now;
+        stands_still.then_some(now)
+    });
+    assert!(stopped.unwrap() < count, "nothing was held up");
+    let mut ids: Vec<String> = Vec::new();
+    for _ in 0..count {
+        let decision = json(&next_line(&mut decisions));
+        ids.push(decision["messageId"].as_str().unwrap().to_owned());
+    }
+    writing.join().unwrap();
+    running.wait().assert_status(0);
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len() as u64, count);
+    assert_eq!(stat(&workdir, "stats.json", "decisionsDropped"), 0);
+}
+
+#[test]
 fn a_model_joins_and_leaves_while_the_rendezvous_runs() {
     let workdir = Workdir::new();
     std::fs::create_dir(workdir.path("models")).unwrap();

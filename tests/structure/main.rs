@@ -21,13 +21,14 @@ const FUNCTION_LINES_MAX: usize = 60;
 
 /// The layers, from the bottom up. A folder may import itself and the folders before
 /// it.
-const LAYERS: [&str; 10] = [
+const LAYERS: [&str; 11] = [
     "wire", "stream", "stage", "join", "model", "train", "import", "compare", "serve", "observe",
+    "bridge",
 ];
 
 /// The folders of the stages. No stage imports another, and `serve`, `observe` and
 /// `compare` never import each other.
-const STAGES: [&str; 8] = [
+const STAGES: [&str; 9] = [
     "serve::request",
     "serve::tee",
     "serve::score",
@@ -36,6 +37,7 @@ const STAGES: [&str; 8] = [
     "observe::archive",
     "observe::es_sink",
     "compare",
+    "bridge",
 ];
 
 /// Fails the test if there are faults, and prints all of them.

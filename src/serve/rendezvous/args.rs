@@ -70,6 +70,11 @@ pub struct RendezvousArgs {
     #[arg(long, value_name = "PATH")]
     pub decisions: Option<Address>,
 
+    /// If the reader of the decisions is slow, read no further input, as with the reader
+    /// of the responses. No decision is dropped. rv-bridge needs this
+    #[arg(long, requires = "decisions", conflicts_with = "replay")]
+    pub decisions_block: bool,
+
     /// The policy that decides.
     #[command(flatten)]
     pub policy: PolicyArgs,

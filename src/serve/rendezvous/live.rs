@@ -117,6 +117,7 @@ impl Live {
         loop {
             self.write_some()?;
             self.routes.write_some(&mut stage.report);
+            self.routes.check_decisions()?;
             stage.report.flush()?;
             self.report_not_kept(stage);
             if stage.signals.take_hangup() {
@@ -162,7 +163,8 @@ impl Live {
     /// Waits for a stream, a deadline or a signal. Returns which streams are ready:
     /// the requests, then the scores and the folders in their order.
     fn wait(&mut self, stage: &mut Stage) -> Result<Vec<bool>> {
-        let may_read = self.pending.len() < PENDING_BYTES_MAX;
+        let may_read = self.pending.len() < PENDING_BYTES_MAX
+            && self.routes.blocking_bytes() < PENDING_BYTES_MAX;
         let mut streams = Vec::with_capacity(self.scores.len() + 2);
         let mut places = Vec::with_capacity(self.scores.len() + 1);
         let now = self.clock.monotonic();

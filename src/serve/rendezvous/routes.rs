@@ -1,7 +1,7 @@
 //! The outputs of responses and decisions. In service, a stuck reader of a route or of
 //! the decisions does not delay an answer.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 
 use crate::serve::rendezvous::answer::Answer;
 use crate::serve::rendezvous::args::RendezvousArgs;
@@ -24,6 +24,8 @@ pub struct Routes {
     /// The queues of the routes, by return address.
     by_address: Vec<(String, Queue)>,
     decisions: Option<Queue>,
+    /// Whether a slow reader of the decisions holds the program up.
+    decisions_block: bool,
     /// The number of responses whose address has no route.
     unrouted: u64,
 }
@@ -36,9 +38,18 @@ impl Routes {
 
     /// Opens the outputs for a live run. Each queue holds at most `bytes_max` bytes.
     /// A full queue drops its oldest records, so that neither a reader nor a disk
-    /// delays an answer.
+    /// delays an answer. With `--decisions-block`, the queue of the decisions drops
+    /// nothing.
     pub fn open_live(args: &RendezvousArgs, bytes_max: usize) -> Result<Routes> {
-        Routes::open_with(args, |path| Queue::open_with_thread(path, bytes_max))
+        let mut routes = Routes::open_with(args, |path| {
+            let blocks = args.decisions_block && args.decisions.as_ref() == Some(path);
+            match blocks {
+                true => Queue::open(path, usize::MAX),
+                false => Queue::open_with_thread(path, bytes_max),
+            }
+        })?;
+        routes.decisions_block = args.decisions_block;
+        Ok(routes)
     }
 
     fn open_with(
@@ -56,6 +67,7 @@ impl Routes {
         Ok(Routes {
             by_address,
             decisions,
+            decisions_block: false,
             unrouted: 0,
         })
     }
@@ -88,6 +100,22 @@ impl Routes {
             queue.push(|bytes| written = write_decision(mailbox, choice, bytes));
         }
         written
+    }
+
+    /// The number of bytes of decisions that hold the program up.
+    pub fn blocking_bytes(&self) -> usize {
+        let decisions = self.decisions.as_ref().filter(|_| self.decisions_block);
+        decisions.map_or(0, Queue::len)
+    }
+
+    /// Returns an error if decisions were lost that must not be.
+    pub fn check_decisions(&self) -> Result<()> {
+        match &self.decisions {
+            Some(queue) if self.decisions_block && queue.dropped > 0 => {
+                bail!("the decisions cannot be written, and --decisions-block allows no loss")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The number of bytes that wait to be written.
@@ -124,6 +152,9 @@ impl Routes {
 
     /// Writes the remaining records, as long as their readers accept them in time.
     pub fn finish(&mut self, stage: &mut Stage) -> Result<()> {
+        if let Some(decisions) = self.decisions.as_mut().filter(|_| self.decisions_block) {
+            decisions.write_all(stage)?;
+        }
         for queue in self.queues() {
             queue.finish(stage)?;
             stage.has_findings |= queue.dropped > 0;

@@ -1,0 +1,5 @@
+//! Puts a program between the topics of a broker.
+
+fn main() -> std::process::ExitCode {
+    rv::main::<rv::BridgeArgs>()
+}

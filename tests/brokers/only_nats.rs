@@ -1,0 +1,41 @@
+//! What is only for NATS.
+
+use std::process::Command;
+
+use crate::broker::{Broker, Running, counted, requests};
+use crate::harness::{Workdir, checkout};
+
+/// The example needs the packages that scripts/check_brokers.sh installs.
+#[test]
+#[ignore = "needs a real broker: scripts/check_brokers.sh"]
+fn a_model_with_the_brokers_own_client_is_one_of_the_models() {
+    let broker = Broker::running();
+    let workdir = Workdir::new();
+    broker.publish(&workdir, "python-requests", &requests("y", 0..10));
+    let address = broker.topic("python-requests");
+    let server = address.split("/RV/").next().unwrap();
+    let mut command = Command::new("python3");
+    command
+        .arg(checkout().join("examples/model_nats.py"))
+        .args([server, "RV", "RV.python-requests", "RV.python-scores"]);
+    let model = Running::start(command);
+    let scores = broker.read(&workdir, "python-scores", 10);
+    assert_eq!(counted(&scores, "messageId").len(), 10);
+    workdir.write("scores", scores.join("\n") + "\n");
+    workdir.write("requests", requests("y", 0..10));
+    // The policy chooses the model as it chooses any other.
+    let answers = workdir
+        .run("rv-rendezvous")
+        .args(["--replay", "--requests", "requests", "--scores", "scores"])
+        .args(["--prefer", "nearest@1", "--deadline", "1000d"])
+        .finish();
+    assert_eq!(
+        answers
+            .stdout()
+            .matches("\"modelName\":\"nearest\"")
+            .count(),
+        10,
+        "{answers}"
+    );
+    assert_eq!(model.end(), 0);
+}
