@@ -14,7 +14,8 @@
 //! - `model`: models and their files;
 //! - `train`: the training of models on tables;
 //! - `import`: models of other libraries;
-//! - `observe`: archives and search indexes, outside that path.
+//! - `observe`: archives and search indexes, outside that path;
+//! - `up`: all of them under supervision, from one file.
 //!
 //! Only the programs are public, so the compiler reports all unused code.
 // Unit tests may block; stages may not. clippy.toml gives the reasons.
@@ -29,6 +30,7 @@ mod serve;
 mod stage;
 mod stream;
 mod train;
+mod up;
 mod wire;
 
 pub use compare::CompareArgs;
@@ -40,3 +42,4 @@ pub use serve::request::RequestArgs;
 pub use serve::score::ScoreArgs;
 pub use serve::tee::TeeArgs;
 pub use stage::program::main;
+pub use up::UpArgs;

@@ -34,6 +34,9 @@ pub fn main<P: Program>() -> ExitCode {
     }
     let args = P::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let run_args = args.run_args().clone();
+    if run_args.check_flags {
+        return ExitCode::from(exit::DONE);
+    }
     let status = match Stage::new(P::NAME, &run_args) {
         Ok(mut stage) => {
             let outcome = run_in(&mut stage, args);
