@@ -41,12 +41,18 @@ pub fn run(args: &DemoArgs, stage: &mut Stage) -> Result<()> {
         make(&args.folder, args)?;
     }
     let shown = args.folder.display().to_string();
-    let next = NEXT
-        .replace("LISTEN", &args.listen)
-        .replace("FOLDER", &shown);
     let name = super::enter_folder_of(&file)?;
-    start::run(&name, &StartArgs::default(), stage)?;
-    print(&next, stage)
+    let text = start::run(&name, &StartArgs::default(), stage)?.unwrap_or_default();
+    // The system may have chosen the port.
+    let listen = text
+        .split("http://")
+        .nth(1)
+        .and_then(|rest| rest.split(',').next());
+    let next = NEXT.replace("LISTEN", listen.unwrap_or(&args.listen));
+    print(
+        &format!("{text}\n\n{}", next.replace("FOLDER", &shown)),
+        stage,
+    )
 }
 
 fn make(folder: &Path, args: &DemoArgs) -> Result<()> {

@@ -63,14 +63,25 @@ struct Holder {
     fault: Option<String>,
 }
 
-/// Runs until the supervisor says that it is done. `adopts` means that a supervisor has
-/// started this holder, and that standard input is the connection to it.
-pub fn run(stage: &mut Stage, run: &RunFolder, adopts: bool) -> Result<()> {
+/// How a holder was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// By `start`, which does not wait for its end.
+    Background,
+    /// By `start --foreground`, which is this process.
+    Foreground,
+    /// By a supervisor whose holder has died. Standard input is the connection to it.
+    Adopting,
+}
+
+/// Runs until the supervisor says that it is done. In the foreground, a start that fails is
+/// an error.
+pub fn run(stage: &mut Stage, run: &RunFolder, mode: Mode) -> Result<()> {
     let until = Instant::now() + LOCK_PATIENCE;
     let _lock = loop {
         match run.lock("holder.lock")? {
             Some(lock) => break lock,
-            None if adopts && Instant::now() < until => {
+            None if mode == Mode::Adopting && Instant::now() < until => {
                 crate::stage::wait::wait(
                     &[],
                     &mut stage.signals,
@@ -96,14 +107,19 @@ pub fn run(stage: &mut Stage, run: &RunFolder, adopts: bool) -> Result<()> {
         is_done: false,
         fault: None,
     };
-    match adopts {
-        true => holder.channel = Some(Channel::of_stdin()?),
-        false => holder.start_supervisor()?,
+    match mode {
+        Mode::Adopting => holder.channel = Some(Channel::of_stdin()?),
+        Mode::Background | Mode::Foreground => holder.start_supervisor()?,
     }
     let outcome = holder.serve(stage);
     let _ = std::fs::remove_file(crate::up::process::file(&run.dir, HOLDER));
     match holder.fault {
-        Some(fault) => outcome.and(Err(anyhow!("{fault}"))),
+        Some(fault) if mode == Mode::Foreground => outcome.and(Err(anyhow!("{fault}"))),
+        // The supervisor has written it into the log.
+        Some(_) => {
+            stage.has_findings = true;
+            outcome
+        }
         None => outcome,
     }
 }

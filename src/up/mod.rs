@@ -40,6 +40,7 @@ use crate::stage::program::Program;
 use crate::stage::usage;
 pub use crate::up::args::UpArgs;
 use crate::up::args::{Command, StartArgs};
+use crate::up::holder::Mode;
 use crate::up::run_folder::RunFolder;
 
 impl Program for UpArgs {
@@ -49,13 +50,17 @@ impl Program for UpArgs {
         &self.run
     }
 
+    fn become_program(&self) -> Result<()> {
+        match &self.command {
+            Some(Command::Launch(args)) => launch::run(args),
+            _ => Ok(()),
+        }
+    }
+
     fn run(self, stage: &mut Stage) -> Result<()> {
         let Some(command) = self.command else {
             return Err(usage("no command is given; see rv-up --help"));
         };
-        if let Command::Launch(args) = command {
-            return launch::run(&args);
-        }
         if let Command::Demo(args) = command {
             return demo::run(&args, stage);
         }
@@ -69,7 +74,10 @@ impl Program for UpArgs {
         let callers_folder = std::env::current_dir().context("cannot find the present folder")?;
         let file = enter_folder_of(&given)?;
         match command {
-            Command::Start(args) => start::run(&file, &args, stage),
+            Command::Start(args) => match start::run(&file, &args, stage)? {
+                Some(text) => commands::print(&format!("{text}\n"), stage),
+                None => Ok(()),
+            },
             Command::Check => start::check(&file, stage),
             Command::Stop => commands::stop(&run_folder(&file), stage),
             Command::Status(args) => commands::status(&run_folder(&file), args.json, stage),
@@ -77,7 +85,13 @@ impl Program for UpArgs {
             Command::Remove(args) => commands::remove(&run_folder(&file), args.name, stage),
             Command::Reload => commands::reload(&run_folder(&file), stage),
             Command::Logs(args) => commands::logs(&run_folder(&file), &args, stage),
-            Command::Hold(args) => holder::run(stage, &run_folder(&file), args.adopt),
+            Command::Hold(args) => {
+                let mode = match args.adopt {
+                    true => Mode::Adopting,
+                    false => Mode::Background,
+                };
+                holder::run(stage, &run_folder(&file), mode)
+            }
             Command::Supervise => supervisor::run(stage, &run_folder(&file)),
             Command::Demo(_) | Command::Launch(_) => Ok(()),
         }

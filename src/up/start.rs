@@ -14,7 +14,7 @@ use crate::up::checks::{CheckedPolicy, check_addresses, check_all};
 use crate::up::commands::{print, succeeded};
 use crate::up::config::{Config, DIR, LISTEN, parse};
 use crate::up::control::{Request, ask};
-use crate::up::holder::{self, HOLDER, SUPERVISOR};
+use crate::up::holder::{self, HOLDER, Mode, SUPERVISOR};
 use crate::up::process::{self, Process};
 use crate::up::programs::Programs;
 use crate::up::run_folder::RunFolder;
@@ -26,8 +26,9 @@ const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(30);
 /// How long a stage that an earlier run has left may take to end after SIGTERM.
 const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Runs `start`.
-pub fn run(file: &str, args: &StartArgs, stage: &mut Stage) -> Result<()> {
+/// Runs `start`. Returns the addresses in words; nothing if everything has ended, because it
+/// ran in the foreground.
+pub fn run(file: &str, args: &StartArgs, stage: &mut Stage) -> Result<Option<String>> {
     let written = written_file(file, args)?;
     let text = match &written {
         Some(text) => text.clone(),
@@ -59,20 +60,15 @@ pub fn run(file: &str, args: &StartArgs, stage: &mut Stage) -> Result<()> {
     let outcome = match args.foreground {
         true => {
             drop(lock);
-            return holder::run(stage, &run, false);
+            return holder::run(stage, &run, Mode::Foreground).map(|()| None);
         }
         false => start_and_wait(&run, &programs, stage),
     };
-    match outcome {
-        Ok(text) => print(&format!("{text}\n"), stage),
-        Err(error) => {
-            // A start that has failed leaves nothing.
-            if written.is_some() {
-                let _ = fs::remove_file(file);
-            }
-            Err(error)
-        }
+    // A start that has failed leaves nothing.
+    if outcome.is_err() && written.is_some() {
+        let _ = fs::remove_file(file);
     }
+    outcome.map(Some)
 }
 
 /// Runs `check`.

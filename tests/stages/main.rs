@@ -49,3 +49,4 @@ mod tee;
 mod tee_load;
 mod train;
 mod up;
+mod up_script;

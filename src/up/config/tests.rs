@@ -64,7 +64,7 @@ fn the_file_of_the_design_is_read() {
     assert_eq!(flags, ["--batch=64", "--probabilities"]);
     let archive = config.archive.unwrap();
     assert_eq!(archive.flags[0].arguments(), ["--keep-bytes=10GiB"]);
-    assert_eq!(config.elasticsearch.unwrap().line, 18);
+    assert_eq!(config.elasticsearch.unwrap().line, 19);
     assert_eq!(config.supervision.stuck_after, Duration::from_secs(10));
 }
 

@@ -13,6 +13,7 @@ mod scores;
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -51,6 +52,9 @@ pub const STOPPING: &str = "stopping";
 /// How often the stages are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
+/// How long the last answers may take.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(1);
+
 /// The largest number of commands that wait for their turn.
 const WAITING_CALLS_MAX: usize = 16;
 
@@ -88,6 +92,8 @@ struct Supervisor {
     job: Option<Job>,
     stopping: Option<Stopping>,
     published: Arc<Published>,
+    /// The number of commands that are not answered yet.
+    unanswered: Arc<AtomicUsize>,
     look_at: Instant,
     journal: LogFile,
 }
@@ -132,7 +138,8 @@ impl Supervisor {
         };
         let wake = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
         let (sender, calls) = bounded(WAITING_CALLS_MAX);
-        serve_commands(&run.dir, sender, Arc::clone(&wake), Arc::clone(&published))?;
+        let unanswered =
+            serve_commands(&run.dir, sender, Arc::clone(&wake), Arc::clone(&published))?;
         let now = Instant::now();
         let mut supervisor = Supervisor {
             seats: identities(&config).unwrap_or_default(),
@@ -151,6 +158,7 @@ impl Supervisor {
             job: None,
             stopping: None,
             published,
+            unanswered,
             look_at: now,
             journal: LogFile::open(&run.path("logs/rv-up.log"))?,
             config,
@@ -199,13 +207,25 @@ impl Supervisor {
             self.take_calls(now);
             self.advance_job(now);
             if self.advance_stop(now) {
-                return Ok(());
+                return self.wait_for_answers(stage);
             }
             if self.look_at <= now {
                 self.look_at = now + LOOK_EVERY;
                 self.look(now);
             }
         }
+    }
+
+    /// Waits until the threads of commands have written their last answers.
+    fn wait_for_answers(&self, stage: &mut Stage) -> Result<()> {
+        let until = Instant::now() + ANSWER_PATIENCE;
+        while self.unanswered.load(Ordering::Relaxed) > 0 && Instant::now() < until {
+            // A command that came too late gets the answer that this process has ended.
+            while self.calls.try_recv().is_ok() {}
+            let soon = Instant::now() + Duration::from_millis(2);
+            crate::stage::wait::wait(&[], &mut stage.signals, Some(soon))?;
+        }
+        Ok(())
     }
 
     fn wait(&self, stage: &mut Stage) -> Result<()> {
@@ -356,7 +376,7 @@ fn serve_commands(
     sender: Sender<Call>,
     wake: Arc<OwnedFd>,
     published: Arc<Published>,
-) -> Result<()> {
+) -> Result<Arc<AtomicUsize>> {
     control::serve(dir, move |call: Call| {
         if let Request::Status = call.request {
             let report = published.report();
