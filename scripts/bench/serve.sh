@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154
-# Measures HTTP calls through the whole architecture (front end, tee, two models, decoy,
+# Measures HTTP calls through the whole architecture (front end, tee, two models,
 # archive, rendezvous, decisions). The peers are the same front end with an echo behind
 # it, and FastAPI with scikit-learn, which serves one of the models. Needs wrk, perl,
 # and python3 with venv, into which it fetches FastAPI and scikit-learn from PyPI.
@@ -27,8 +27,8 @@ LUA
   # The fields are: calls a second, p50 and p99 in ms, failed calls.
   local -A address=()
 
-  "$here/scripts/up.sh" --dir chain up --listen 127.0.0.1:0 --admin 127.0.0.1:0 > up.log
-  address[chain]=$(sed 's|.*http://\([^,]*\), in.*|\1|' up.log)
+  rv-up demo chain --listen 127.0.0.1:0 --admin 127.0.0.1:0 > up.log
+  address[chain]=$(sed --quiet 's|^up at http://\([^,]*\), in.*|\1|p' up.log)
 
   mkfifo echo.requests echo.responses
   # shellcheck disable=SC2016
@@ -80,7 +80,7 @@ PY
       done
     done
   done
-  "$here/scripts/up.sh" --dir chain down > up.log
+  rv-up --file chain/rv.toml stop > up.log
   kill "${jobs_started[@]}"
   wait "${jobs_started[@]}" 2> /dev/null || true
   jobs_started=()

@@ -310,6 +310,11 @@ pub fn identities(config: &Config) -> Result<Identities> {
         .collect()
 }
 
+/// Refuses a file whose shadows would answer under a policy that is in effect.
+pub fn check_shadows(config: &Config, named: &NamedModels) -> Result<()> {
+    refuse_answering_shadows(&identities(config)?, named, &config.policy)
+}
+
 /// Refuses a policy or a model under which the scores of a shadow would be answers.
 fn refuse_answering_shadows(seats: &Identities, named: &NamedModels, policy: &str) -> Result<()> {
     for (name, role, id) in seats {

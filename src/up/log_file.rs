@@ -99,9 +99,8 @@ impl StageLog {
     /// its lines, because a full disk must not stop the stages.
     pub fn advance(&mut self) {
         let mut block = vec![0; READ_BYTES_MAX];
-        let count = match rustix::io::read(&self.pipe, &mut block[..]) {
-            Ok(count) => count,
-            Err(_) => return,
+        let Ok(count) = rustix::io::read(&self.pipe, &mut block[..]) else {
+            return;
         };
         self.begun.extend_from_slice(&block[..count]);
         while let Some(end) = self.line_end() {

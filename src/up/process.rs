@@ -147,12 +147,14 @@ mod tests {
             ("kill -9 $$", "was ended by signal 9"),
         ] {
             let mut command = std::process::Command::new("sh");
-            let child = command.args(["-c", script]).spawn().unwrap();
+            let mut child = command.args(["-c", script]).spawn().unwrap();
             let process = Process::open(Pid::from_child(&child)).unwrap();
             let mut fds = [PollFd::new(&process.exit, PollFlags::IN)];
             poll(&mut fds, None).unwrap();
             assert!(process.has_ended());
             assert_eq!(process.reap(), expected);
+            // The status was taken already.
+            assert!(child.wait().is_err());
         }
     }
 }

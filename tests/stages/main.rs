@@ -8,6 +8,7 @@
     clippy::unwrap_used
 )]
 
+mod callers;
 mod es;
 mod harness;
 mod limit;
@@ -49,4 +50,3 @@ mod tee;
 mod tee_load;
 mod train;
 mod up;
-mod up_script;

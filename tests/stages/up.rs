@@ -8,13 +8,16 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Finished, Run, Workdir, dt_then_lr, eventually, json};
+use crate::callers::{Callers, Dice, at_work_in, setting};
+use crate::harness::{Finished, Run, Workdir, checkout, dt_then_lr, eventually, json, program};
 use crate::http::{Client, Reply};
 use crate::model_server::{ModelServer, Reaction};
-use crate::up_script::{Callers, Dice, at_work_in, setting};
 
 /// The front end and the listener of operators on free ports.
 pub const PORTS: &str = "[front]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";
+
+/// A flower, which both models call 2.
+const FLOWER: &str = "{\"sepalLength\":9,\"sepalWidth\":10,\"petalLength\":11,\"petalWidth\":12}";
 
 /// Both models of the demo.
 pub const MODELS: &str = "[model.dt]\nfile = \"dt.json\"\n[model.lr]\nfile = \"lr.json\"\n";
@@ -126,8 +129,9 @@ impl Up {
         let answered = eventually(|| {
             let mut client = Client::try_connect(&self.address).ok()?;
             let call = format!(
-                "POST /predict HTTP/1.1\r\nhost: {}\r\ncontent-length: 2\r\n\r\n{{}}",
-                self.address
+                "POST /predict HTTP/1.1\r\nhost: {}\r\ncontent-length: {}\r\n\r\n{FLOWER}",
+                self.address,
+                FLOWER.len()
             );
             client.try_call(&call).ok()
         });
@@ -535,6 +539,21 @@ fn what_was_added_and_removed_is_the_same_after_a_stop_and_a_start() {
         after,
         before.replace("[model.lr]\nfile = \"lr.json\"\n", "")
     );
+}
+
+#[test]
+fn a_second_model_does_not_change_who_answers_after_a_start() {
+    let workdir = Workdir::new();
+    workdir.train_iris_models();
+    let mut up = Up::start_in(workdir, &format!("{PORTS}[model.dt]\nfile = \"dt.json\"\n"));
+    up.run(&["add", "lr", "--model", "lr.json"]);
+    up.run(&["stop"]);
+    up.start_again(&[]);
+    assert_eq!(up.answer().header("x-rv-model"), Some("dt@1"));
+    let policy = up.workdir.read("policy.toml");
+    assert!(policy.contains("models = [\"dt@1\"]"), "{policy}");
+    let names = up.run(&["status"]);
+    assert!(names.stdout().contains("\nlr "), "{names}");
 }
 
 #[test]
@@ -1084,7 +1103,7 @@ fn each_line_of_a_log_has_its_time_and_a_healthy_log_has_no_fault() {
 #[test]
 fn a_program_that_writes_scores_is_restarted_with_a_new_line() {
     let workdir = Workdir::new();
-    let model = crate::harness::checkout().join("examples/model.py");
+    let model = checkout().join("examples/model.py");
     let command_line = format!("python3 '{}'", model.display());
     let file = format!("{PORTS}[model.nearest]\ncommand = \"{command_line}\"\n");
     let up = Up::start_in(workdir, &file);
@@ -1128,4 +1147,77 @@ fn the_demo_is_one_command() {
     workdir.write("other", "");
     let refused = command(&workdir, &["demo", "."]).exits(2);
     assert!(refused.stderr.contains("is not empty"), "{refused}");
+}
+
+#[test]
+fn the_folder_of_the_file_may_have_any_name() {
+    let workdir = Workdir::new();
+    let folder = format!("--a 'run' {}", "x".repeat(120));
+    fs::create_dir(workdir.path(&folder)).unwrap();
+    workdir.write(
+        &format!("{folder}/rv.toml"),
+        format!("dir = \"my run\"\n{PORTS}[model.a]\nexec = \"cat\"\n"),
+    );
+    let file = format!("--file={folder}/rv.toml");
+    command(&workdir, &[&file, "start"]).succeeds();
+    let added = [
+        "add",
+        "next",
+        "--shadow",
+        "--exec",
+        "cat",
+        "--model-version",
+        "2",
+    ];
+    command(&workdir, &[&[&*file][..], &added].concat()).succeeds();
+    command(&workdir, &[&file, "status"]).succeeds();
+    command(&workdir, &[&file, "stop"]).succeeds();
+    assert!(fs::exists(workdir.path(&format!("{folder}/my run/stats"))).unwrap());
+    assert_nothing_is_left(&workdir);
+}
+
+#[test]
+fn the_demo_runs_from_any_folder_and_cargo_may_build_elsewhere() {
+    let workdir = Workdir::new();
+    // Copies the checkout, and makes a `cargo` that reports programs as already built.
+    let top = workdir.path("--check out");
+    fs::create_dir(&top).unwrap();
+    for folder in ["scripts", "fixtures"] {
+        let run = workdir.shell("cp --recursive -- \"$0\" \"$1\"");
+        let run = run.arg(checkout().join(folder));
+        run.arg(&top).succeeds();
+    }
+    let bin = program("rv-score").parent().unwrap().to_owned();
+    fs::create_dir(workdir.path("tools")).unwrap();
+    workdir.write(
+        "tools/cargo",
+        "#!/usr/bin/env bash\n\
+         target=$(realpath --canonicalize-missing -- \"${CARGO_TARGET_DIR:-target}\")\n\
+         mkdir --parents -- \"$target\"\n\
+         ln --symbolic --force --no-target-directory -- \"$BUILT\" \"$target/release\"\n\
+         echo '{\"reason\":\"build-finished\",\"success\":true}'\n\
+         echo \"{\\\"reason\\\":\\\"compiler-artifact\\\",\\\"executable\\\":\\\"$target/release/rv-score\\\",\\\"fresh\\\":true}\"\n",
+    );
+    for (target, script) in [
+        (None, "cd -- '--check out'; bash scripts/demo.sh"),
+        (
+            Some(workdir.path("elsewhere and more")),
+            "bash -- '--check out/scripts/demo.sh'",
+        ),
+    ] {
+        let mut run = workdir.shell(&format!(
+            "chmod +x tools/cargo; PATH=$PWD/tools:$PATH; {script}"
+        ));
+        run.command
+            .env("BUILT", &bin)
+            .env_remove("RV_BIN")
+            .env_remove("CARGO_TARGET_DIR");
+        if let Some(target) = target {
+            run.command.env("CARGO_TARGET_DIR", target);
+        }
+        let finished = run.succeeds();
+        assert!(!finished.stderr.contains(".sh: line "), "{finished}");
+    }
+    assert!(fs::exists(workdir.path("elsewhere and more/release/rv-score")).unwrap());
+    assert_nothing_is_left(&workdir);
 }

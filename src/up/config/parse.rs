@@ -239,12 +239,15 @@ fn read_seats<'t>(
     Ok(())
 }
 
+/// Makes what runs in a seat of its text.
+type MakeRuns = fn(String) -> Runs;
+
 fn read_seat(mut keys: Keys, role: Role, name: &str) -> Result<Seat, FileFault> {
     let at = keys.at();
     let line = keys.line();
     let place = format!("[{}.{name}]", role.table());
     let mut found = Vec::new();
-    let kinds: [(&str, fn(String) -> Runs); 4] = [
+    let kinds: [(&str, MakeRuns); 4] = [
         ("file", Runs::File),
         ("exec", Runs::Exec),
         ("url", Runs::Url),

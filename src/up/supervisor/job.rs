@@ -13,7 +13,7 @@ use crossbeam_channel::Sender;
 use rustix::process::Signal;
 
 use crate::stage::usage;
-use crate::up::checks::{CheckedPolicy, check_policy, check_seat, identities};
+use crate::up::checks::{CheckedPolicy, check_policy, check_seat, check_shadows, identities};
 use crate::up::config::{Config, Role, parse, with_seat, without_seat};
 use crate::up::control::{Reply, Request};
 use crate::up::plan::{self, StagePlan, end_order};
@@ -163,7 +163,7 @@ impl Supervisor {
         let config = parse(&text, file)?;
         let seat = config.seat(&name).context("the seat is missing")?;
         check_seat(&config, seat, file, &self.around.programs)?;
-        check_policy(&config, file, &self.around.programs)?;
+        check_shadows(&config, &self.policy)?;
         let starts = vec![plan::seat_stage(&config, seat)];
         let change = Change::Add {
             role,
@@ -384,6 +384,9 @@ impl Supervisor {
             } => {
                 let text = with_seat(&read(&run.file)?, &run.file, *role, name, section)?;
                 let running = with_seat(&self.running_text()?, &run.file, *role, name, section)?;
+                if *role == Role::Model {
+                    self.keep_policy()?;
+                }
                 replace(file, &text)?;
                 run.replace(RUNNING, &running)?;
                 self.config = parse(&running, &run.file)?;
@@ -421,6 +424,16 @@ impl Supervisor {
         }
         self.seats = identities(&self.config)?;
         Ok(true)
+    }
+
+    /// Writes the policy that is in effect beside the file, if there is none. A policy that
+    /// rv-up has made up for one model cannot be made up for several.
+    fn keep_policy(&self) -> Result<()> {
+        let path = Path::new(&self.config.policy);
+        if path.exists() {
+            return Ok(());
+        }
+        replace(path, &read(&self.around.run.path("policy.toml"))?)
     }
 
     fn running_text(&self) -> Result<String> {

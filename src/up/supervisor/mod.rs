@@ -95,6 +95,8 @@ struct Supervisor {
     /// The number of commands that are not answered yet.
     unanswered: Arc<AtomicUsize>,
     look_at: Instant,
+    /// The next attempt to start a holder, if the old one has died.
+    holder_at: Instant,
     journal: LogFile,
 }
 
@@ -160,6 +162,7 @@ impl Supervisor {
             published,
             unanswered,
             look_at: now,
+            holder_at: now,
             journal: LogFile::open(&run.path("logs/rv-up.log"))?,
             config,
             policy,
@@ -196,7 +199,7 @@ impl Supervisor {
             for stage in &mut self.stages {
                 stage.advance(&self.around, now);
             }
-            self.replace_dead_holder();
+            self.replace_dead_holder(now);
             if stage.signals.stop().is_some() && self.stopping.is_none() {
                 self.stop(None, None);
             }
@@ -229,10 +232,10 @@ impl Supervisor {
     }
 
     fn wait(&self, stage: &mut Stage) -> Result<()> {
-        let mut streams = vec![
-            (self.wake.as_fd(), PollFlags::IN),
-            (self.holder.readiness(), PollFlags::IN),
-        ];
+        let mut streams = vec![(self.wake.as_fd(), PollFlags::IN)];
+        if self.holder_at <= Instant::now() {
+            streams.push((self.holder.readiness(), PollFlags::IN));
+        }
         for running in &self.stages {
             streams.extend(running.readiness().map(|fd| (fd, PollFlags::IN)));
         }
@@ -250,22 +253,26 @@ impl Supervisor {
 
     /// Starts a new holder if the old one has died. While there is none, the stages keep
     /// running, because they hold each other's pipes open.
-    fn replace_dead_holder(&mut self) {
+    fn replace_dead_holder(&mut self, now: Instant) {
+        if self.holder_at > now {
+            return;
+        }
         let mut fds = [rustix::event::PollFd::from_borrowed_fd(
             self.holder.readiness(),
             PollFlags::IN,
         )];
-        let now = rustix::event::Timespec {
+        let at_once = rustix::event::Timespec {
             tv_sec: 0,
             tv_nsec: 0,
         };
         // The holder sends answers only, so a message that nobody asked for is an end.
-        if !rustix::event::poll(&mut fds, Some(&now)).is_ok_and(|count| count > 0) {
+        if !rustix::event::poll(&mut fds, Some(&at_once)).is_ok_and(|count| count > 0) {
             return;
         }
         self.say("the holder has ended; starting it again");
         if let Err(error) = self.holder.start_holder() {
             self.say(&format!("cannot start the holder: {error:#}"));
+            self.holder_at = now + LOOK_EVERY;
         }
     }
 
@@ -316,8 +323,9 @@ impl Supervisor {
             let path = stage.plan.stats(&self.around.run.dir);
             let counts = metrics::counts(&fs::read_to_string(path).unwrap_or_default());
             let count = |name: &str| counts.get(name).copied().unwrap_or(0);
-            let run = self.error_runs.entry(stage.name().to_owned()).or_default();
-            let failing = stage.plan.is_seat && run.observe(count("out"), count("errors"));
+            let run = self.error_runs.entry(stage.name().to_owned());
+            let run = run.or_insert_with(|| ErrorRun::new(now));
+            let failing = run.observe(now, count("out"), count("errors")) && stage.plan.is_seat;
             let seat = self.seats.iter().find(|(name, _, _)| name == stage.name());
             let health = stage.health(stuck_after);
             stages.push(StageReport {
