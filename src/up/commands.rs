@@ -4,21 +4,17 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, anyhow, bail};
-use rustix::process::Signal;
-
 use crate::stage::{Stage, usage};
 use crate::stream::address::Address;
 use crate::stream::output::Output;
 use crate::up::args::{AddArgs, LogsArgs};
 use crate::up::config::{Flag, FlagValue, Role, Runs, Seat, Section, section_of};
 use crate::up::control::{Reply, Request, ask};
-use crate::up::holder::HOLDER;
 use crate::up::log_file::last_lines;
 use crate::up::names::check_seat_name;
-use crate::up::process;
 use crate::up::run_folder::RunFolder;
 use crate::up::start::{end_leftovers, is_held};
+use anyhow::{Result, anyhow, bail};
 
 /// How long `stop` tries to reach a supervisor that is being started again.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
@@ -63,34 +59,38 @@ pub fn remove(run: &RunFolder, name: String, stage: &mut Stage) -> Result<()> {
 
 /// Runs `stop`.
 pub fn stop(run: &RunFolder, stage: &mut Stage) -> Result<()> {
-    let until = Instant::now() + STOP_PATIENCE;
-    while is_held(run) {
-        // The supervisor may have died. Then the holder starts it again.
-        match ask(&run.dir, &Request::Stop) {
-            Ok(Some(reply)) => {
-                succeeded(reply)?;
-                break;
-            }
-            Ok(None) | Err(_) if Instant::now() < until => {
-                pause(Duration::from_millis(50), stage)?;
-            }
-            Ok(None) | Err(_) => {
-                if let Some(holder) = process::noted(&process::file(&run.dir, HOLDER)) {
-                    holder.signal(Signal::KILL);
-                }
-                break;
-            }
-        }
+    if Path::new(&run.dir).is_dir() {
+        end_everything(run, stage)?;
     }
-    let until = Instant::now() + HOLDER_PATIENCE;
-    while is_held(run) && Instant::now() < until {
-        pause(Duration::from_millis(5), stage)?;
-    }
-    end_leftovers(run, stage)?;
     print(
         &format!("down; all files are still in {}\n", run.dir),
         stage,
     )
+}
+
+fn end_everything(run: &RunFolder, stage: &mut Stage) -> Result<()> {
+    let until = Instant::now() + STOP_PATIENCE;
+    loop {
+        // The supervisor may have died. Then the holder starts it again.
+        if let Ok(Some(reply)) = ask(&run.dir, &Request::Stop) {
+            succeeded(reply)?;
+            let until = Instant::now() + HOLDER_PATIENCE;
+            while is_held(run) && Instant::now() < until {
+                pause(Duration::from_millis(5), stage)?;
+            }
+            return Ok(());
+        }
+        // The lock belongs to a start that is under way, and will soon obey.
+        if let Some(_lock) = run.lock("lock")? {
+            let is_held = is_held(run);
+            if !is_held || Instant::now() >= until {
+                // Nobody supervises the stages, if there are any.
+                end_leftovers(run, stage)?;
+                return Ok(());
+            }
+        }
+        pause(Duration::from_millis(20), stage)?;
+    }
 }
 
 /// Waits for a short time, or until a signal arrives.

@@ -81,7 +81,8 @@ pub fn run(stage: &mut Stage, run: &RunFolder, mode: Mode) -> Result<()> {
     let _lock = loop {
         match run.lock("holder.lock")? {
             Some(lock) => break lock,
-            None if mode == Mode::Adopting && Instant::now() < until => {
+            // `stop` takes the lock for a moment, to see whether somebody has it.
+            None if Instant::now() < until => {
                 crate::stage::wait::wait(
                     &[],
                     &mut stage.signals,

@@ -4,7 +4,7 @@
 //! exec. So no code runs between fork and exec, where little is allowed.
 
 use std::io::Write;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, IntoRawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
@@ -67,21 +67,36 @@ pub fn run(args: &LaunchArgs) -> Result<()> {
     let Some((program, arguments)) = args.command.split_first() else {
         bail!("no program is given");
     };
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .env_remove("LISTEN_PID")
-        .env_remove("LISTEN_FDS");
-    if args.socket {
-        let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), LISTEN_FD)?;
-        if socket.as_raw_fd() != LISTEN_FD {
-            bail!("the descriptor {LISTEN_FD} is in use, so the listening socket has no place");
+    let mut command = match args.socket {
+        true => with_socket(program)?,
+        false => {
+            let mut command = Command::new(program);
+            command.env_remove("LISTEN_FDS");
+            command
         }
-        rustix::io::fcntl_setfd(&socket, FdFlags::empty())?;
-        command.stdin(Stdio::null()).env("LISTEN_FDS", "1");
-        set_parent_process_death_signal(None)?;
-        return Err(command.exec()).with_context(|| format!("{program}: cannot start"));
-    }
+    };
+    command.args(arguments).env_remove("LISTEN_PID");
     set_parent_process_death_signal(None)?;
     Err(command.exec()).with_context(|| format!("{program}: cannot start"))
+}
+
+/// A command that gets standard input, a listening socket, as the descriptor 3.
+fn with_socket(program: &str) -> Result<Command> {
+    let socket = rustix::io::fcntl_dupfd_cloexec(rustix::stdio::stdin(), LISTEN_FD)?;
+    let mut command = if socket.as_raw_fd() == LISTEN_FD {
+        rustix::io::fcntl_setfd(&socket, FdFlags::empty())?;
+        // The descriptor stays open until exec.
+        let _ = socket.into_raw_fd();
+        let mut command = Command::new(program);
+        command.stdin(Stdio::null());
+        command
+    } else {
+        // This process has inherited a descriptor 3, which only a shell can replace without
+        // unsafe code.
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec 3<&0 < /dev/null; exec \"$@\"", "sh", program]);
+        command
+    };
+    command.env("LISTEN_FDS", "1");
+    Ok(command)
 }

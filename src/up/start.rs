@@ -46,7 +46,7 @@ pub fn run(file: &str, args: &StartArgs, stage: &mut Stage) -> Result<Option<Str
     let Some(lock) = run.lock("lock")? else {
         bail!("{}: another rv-up is starting it", run.dir);
     };
-    if run.lock("holder.lock")?.is_none() {
+    if is_held(&run) {
         bail!("{} is up already; stop it with `rv-up stop`", run.dir);
     }
     check_addresses(&config, file)?;
@@ -263,8 +263,13 @@ fn end_processes(processes: &[&Process], stage: &mut Stage) -> Result<()> {
     }
 }
 
-/// Whether a holder runs for this folder.
+/// Whether a holder runs for this folder. Another command may have the lock for a moment,
+/// because it looks, too; so one refusal is no proof.
 pub fn is_held(run: &RunFolder) -> bool {
+    (0..3).all(|_| has_lock(run))
+}
+
+fn has_lock(run: &RunFolder) -> bool {
     Path::new(&run.path("holder.lock")).exists()
         && run.lock("holder.lock").is_ok_and(|it| it.is_none())
 }
