@@ -26,8 +26,8 @@ use tokio::task::{LocalSet, spawn_local};
 
 use crate::stage::http::secret::secret;
 use crate::up::metrics::merge;
+use crate::up::published::Published;
 use crate::up::run_folder::RunFolder;
-use crate::up::supervisor::Published;
 
 /// The largest number of connections. A service has few operators.
 const CONNECTIONS_MAX: usize = 64;

@@ -128,6 +128,7 @@ pub(super) struct AddArgs {
     #[arg(long)]
     pub shadow: bool,
 
+    /// What runs in the seat.
     #[command(flatten)]
     pub runs: RunsArgs,
 

@@ -38,6 +38,12 @@ pub fn check_all(config: &Config, file: &str, programs: &Programs) -> Result<Che
             "{file}: no model may answer; add [model.NAME] with file, exec, url or command"
         )));
     }
+    let same = |path: &str| Path::new(path).canonicalize().ok();
+    if same(&config.dir).is_some() && same(&config.dir) == same(".") {
+        return Err(usage(format!(
+            "{file}: the run folder is the folder of the file; give dir another name"
+        )));
+    }
     for seat in &config.seats {
         check_seat(config, seat, file, programs)?;
     }

@@ -5,39 +5,21 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use crate::stage::{Stage, usage};
-use crate::stream::address::Address;
-use crate::stream::output::Output;
+use crate::up::answers::{print, succeeded};
 use crate::up::args::{AddArgs, LogsArgs};
 use crate::up::config::{Flag, FlagValue, Role, Runs, Seat, Section, section_of};
-use crate::up::control::{Reply, Request, ask};
+use crate::up::control::{Request, ask};
+use crate::up::leftovers::{end_leftovers, is_held};
 use crate::up::log_file::last_lines;
 use crate::up::names::check_seat_name;
 use crate::up::run_folder::RunFolder;
-use crate::up::start::{end_leftovers, is_held};
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, bail};
 
 /// How long `stop` tries to reach a supervisor that is being started again.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long the holder may take to end after the supervisor.
 const HOLDER_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Writes a text to standard output.
-pub fn print(text: &str, stage: &mut Stage) -> Result<()> {
-    let mut bytes = text.as_bytes().to_vec();
-    let mut output = Output::open(&Address::Standard)?;
-    stage.write_all(&mut output, &mut bytes)?;
-    stage.close(&mut output)
-}
-
-/// The text of an answer; the fault if the command has failed.
-pub fn succeeded(reply: Reply) -> Result<String> {
-    match (reply.ok, reply.usage) {
-        (true, _) => Ok(reply.text),
-        (false, true) => Err(usage(reply.text)),
-        (false, false) => Err(anyhow!("{}", reply.text)),
-    }
-}
 
 /// Asks the supervisor, and prints its answer.
 fn ask_and_print(run: &RunFolder, request: &Request, stage: &mut Stage) -> Result<()> {

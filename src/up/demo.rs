@@ -7,9 +7,10 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::stage::{Stage, usage};
+use crate::up::answers::print;
 use crate::up::args::{DemoArgs, StartArgs};
-use crate::up::commands::print;
 use crate::up::programs::Programs;
+use crate::up::run_folder::enter_folder_of;
 use crate::up::start;
 
 /// The table on which the models are trained: 150 flowers.
@@ -41,7 +42,7 @@ pub fn run(args: &DemoArgs, stage: &mut Stage) -> Result<()> {
         make(&args.folder, args)?;
     }
     let shown = args.folder.display().to_string();
-    let name = super::enter_folder_of(&file)?;
+    let name = enter_folder_of(&file)?;
     let text = start::run(&name, &StartArgs::default(), stage)?.unwrap_or_default();
     // The system may have chosen the port.
     let listen = text

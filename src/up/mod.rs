@@ -7,6 +7,7 @@
 //! process dies.
 
 mod admin;
+mod answers;
 mod args;
 mod channel;
 mod checks;
@@ -17,6 +18,7 @@ mod demo;
 mod holder;
 mod holder_link;
 mod launch;
+mod leftovers;
 mod log_file;
 mod metrics;
 mod names;
@@ -25,12 +27,11 @@ mod plan;
 mod policy;
 mod process;
 mod programs;
+mod published;
 mod report;
 mod run_folder;
 mod start;
 mod supervisor;
-
-use std::path::Path;
 
 use anyhow::{Context, Result};
 
@@ -41,7 +42,7 @@ use crate::stage::usage;
 pub use crate::up::args::UpArgs;
 use crate::up::args::{Command, StartArgs};
 use crate::up::holder::Mode;
-use crate::up::run_folder::RunFolder;
+use crate::up::run_folder::{RunFolder, enter_folder_of};
 
 impl Program for UpArgs {
     const NAME: &'static str = "rv-up";
@@ -75,7 +76,7 @@ impl Program for UpArgs {
         let file = enter_folder_of(&given)?;
         match command {
             Command::Start(args) => match start::run(&file, &args, stage)? {
-                Some(text) => commands::print(&format!("{text}\n"), stage),
+                Some(text) => answers::print(&format!("{text}\n"), stage),
                 None => Ok(()),
             },
             Command::Check => start::check(&file, stage),
@@ -96,25 +97,6 @@ impl Program for UpArgs {
             Command::Demo(_) | Command::Launch(_) => Ok(()),
         }
     }
-}
-
-/// Makes the folder of a file the working folder, so that every path in the file is
-/// relative to it. Returns the name of the file.
-fn enter_folder_of(path: &Path) -> Result<String> {
-    let shown = path.display();
-    let name = path.file_name().and_then(|name| name.to_str());
-    let name = name.with_context(|| format!("{shown}: is no name of a file"));
-    let name = name
-        .map_err(|error| usage(format!("{error:#}")))?
-        .to_owned();
-    if let Some(folder) = path
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-    {
-        std::env::set_current_dir(folder)
-            .map_err(|error| usage(format!("{}: {error}", folder.display())))?;
-    }
-    Ok(name)
 }
 
 /// The run folder of a file. The file may have faults, because `stop` must work then, too.

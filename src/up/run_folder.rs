@@ -8,7 +8,17 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rustix::fs::FlockOperation;
 
+use crate::stage::usage;
 use crate::up::plan::{FOLDERS, PIPE_FOLDERS};
+
+/// The copy of the file that is in effect.
+pub const RUNNING: &str = "running.toml";
+
+/// The file that says that the start has succeeded.
+pub const STARTED: &str = "started";
+
+/// The file that says that everything is ending.
+pub const STOPPING: &str = "stopping";
 
 /// The file of `rv-up` and its run folder. The program works in the folder of the file,
 /// so every path of the file is relative to it.
@@ -80,6 +90,25 @@ impl RunFolder {
     pub fn replace(&self, name: &str, text: &str) -> Result<()> {
         replace(Path::new(&self.path(name)), text)
     }
+}
+
+/// Makes the folder of a file the working folder, so that every path in the file is
+/// relative to it. Returns the name of the file.
+pub fn enter_folder_of(path: &Path) -> Result<String> {
+    let shown = path.display();
+    let name = path.file_name().and_then(|name| name.to_str());
+    let name = name.with_context(|| format!("{shown}: is no name of a file"));
+    let name = name
+        .map_err(|error| usage(format!("{error:#}")))?
+        .to_owned();
+    if let Some(folder) = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
+        std::env::set_current_dir(folder)
+            .map_err(|error| usage(format!("{}: {error}", folder.display())))?;
+    }
+    Ok(name)
 }
 
 /// Replaces a file whole. The file keeps its permissions.

@@ -1,30 +1,24 @@
 //! `rv-up start`: checks everything, then starts the holder.
 
 use std::fs;
-use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use rustix::process::Signal;
 
 use crate::stage::{Stage, usage};
+use crate::up::answers::{print, succeeded};
 use crate::up::args::StartArgs;
 use crate::up::checks::{CheckedPolicy, check_addresses, check_all};
-use crate::up::commands::{print, succeeded};
 use crate::up::config::{Config, DIR, LISTEN, parse};
 use crate::up::control::{Request, ask};
-use crate::up::holder::{self, HOLDER, Mode, SUPERVISOR};
-use crate::up::process::{self, Process};
+use crate::up::holder::{self, Mode};
+use crate::up::leftovers::{end_leftovers, is_held};
 use crate::up::programs::Programs;
-use crate::up::run_folder::RunFolder;
-use crate::up::supervisor::{RUNNING, STARTED, STOPPING};
+use crate::up::run_folder::{RUNNING, RunFolder, STARTED, STOPPING};
 
 /// How long the supervisor may take until it listens for commands.
 const SUPERVISOR_PATIENCE: Duration = Duration::from_secs(30);
-
-/// How long a stage that an earlier run has left may take to end after SIGTERM.
-const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Runs `start`. Returns the addresses in words; nothing if everything has ended, because it
 /// ran in the foreground.
@@ -191,6 +185,8 @@ fn start_and_wait(run: &RunFolder, programs: &Programs, stage: &mut Stage) -> Re
         }
         let has_ended = holder.try_wait().is_ok_and(|ended| ended.is_some());
         if has_ended || Instant::now() >= until {
+            // A start that has failed leaves nothing.
+            end_leftovers(run, stage)?;
             let said = crate::up::log_file::last_lines(&log, 1).unwrap_or_default();
             return Err(anyhow!("it does not start: {}; see {log}", said.trim_end()));
         }
@@ -201,77 +197,6 @@ fn start_and_wait(run: &RunFolder, programs: &Programs, stage: &mut Stage) -> Re
         let soon = Instant::now() + Duration::from_millis(10);
         crate::stage::wait::wait(&[], &mut stage.signals, Some(soon))?;
     }
-}
-
-/// Ends the processes that an earlier run has left because its supervisor and its holder
-/// were killed.
-pub fn end_leftovers(run: &RunFolder, stage: &mut Stage) -> Result<bool> {
-    let mut left = Vec::new();
-    let notes = fs::read_dir(run.path("processes"));
-    for note in notes.into_iter().flatten().flatten() {
-        let name = note.file_name().to_string_lossy().into_owned();
-        if let Some(process) = note.path().to_str().and_then(process::noted) {
-            left.push((name, process));
-        }
-    }
-    let found = !left.is_empty();
-    for (name, process) in &left {
-        if [HOLDER, SUPERVISOR].contains(&name.as_str()) {
-            process.signal(Signal::KILL);
-        }
-    }
-    // The front end first, the archives last, as in an orderly end.
-    let order = |name: &str| match name {
-        HOLDER | SUPERVISOR => 0,
-        "front" => 1,
-        "tee" => 2,
-        "rendezvous" => 4,
-        "decided" | "decisions" | "archive" | "elasticsearch" => 5,
-        _ => 3,
-    };
-    for turn in 1..=5 {
-        let these = left.iter().filter(|(name, _)| order(name) == turn);
-        let these: Vec<&Process> = these.map(|(_, process)| process).collect();
-        end_processes(&these, stage)?;
-    }
-    Ok(found)
-}
-
-/// Ends processes with SIGTERM, and by force those that have not ended in time.
-fn end_processes(processes: &[&Process], stage: &mut Stage) -> Result<()> {
-    for process in processes {
-        process.signal_group(Signal::TERM);
-    }
-    let until = Instant::now() + LEFTOVER_PATIENCE;
-    loop {
-        let open: Vec<_> = { processes.iter() }.filter(|it| !it.has_ended()).collect();
-        if open.is_empty() {
-            return Ok(());
-        }
-        if Instant::now() >= until {
-            for process in open {
-                process.signal_group(Signal::KILL);
-            }
-            return Ok(());
-        }
-        let streams = open.iter().map(|process| {
-            let flags = rustix::event::PollFlags::IN;
-            (process.readiness(), flags)
-        });
-        let streams: Vec<_> = streams.collect();
-        crate::stage::wait::wait(&streams, &mut stage.signals, Some(until))?;
-    }
-}
-
-/// Whether a holder runs for this folder. Another command may have the lock for a moment,
-/// because it looks, too; so one refusal is no proof.
-pub fn is_held(run: &RunFolder) -> bool {
-    (0..3).all(|_| has_lock(run))
-}
-
-fn has_lock(run: &RunFolder) -> bool {
-    Path::new(&run.path("holder.lock")).exists()
-        && run.lock("holder.lock").is_ok_and(|it| it.is_none())
 }
 
 #[cfg(test)]

@@ -34,7 +34,8 @@ impl Up {
     pub fn start(more: &str) -> Up {
         let workdir = Workdir::new();
         workdir.train_iris_models();
-        workdir.write("policy.toml", dt_then_lr(1000, 500));
+        let policy = fs::read_to_string(checkout().join("fixtures/policy.toml")).unwrap();
+        workdir.write("policy.toml", policy);
         Up::start_in(workdir, &format!("{PORTS}{more}\n[archive]\n{MODELS}"))
     }
 
@@ -323,6 +324,12 @@ fn what_cannot_be_is_refused_before_anything_starts() {
             &policy,
             2,
             "no model may answer",
+        ),
+        (
+            "dir = \".\"\n[model.a]\nfile = \"dt.json\"\n",
+            &policy,
+            2,
+            "rv.toml: the run folder is the folder of the file",
         ),
         (MODELS, "nonsense", 2, "policy.toml:1: "),
         (
@@ -743,6 +750,29 @@ fn a_front_end_that_is_killed_refuses_no_connection() {
 }
 
 #[test]
+fn an_inherited_descriptor_does_not_take_the_place_of_the_listening_socket() {
+    let workdir = Workdir::new();
+    workdir.train_iris_models();
+    workdir.write(
+        "rv.toml",
+        format!("{PORTS}[model.dt]\nfile = \"dt.json\"\n"),
+    );
+    let start = workdir.shell("exec rv-up start 3< /dev/null").succeeds();
+    let address = start.stdout().split("http://").nth(1).unwrap().to_owned();
+    let up = Up {
+        workdir,
+        address: address.split(',').next().unwrap().to_owned(),
+        admin: String::new(),
+    };
+    for _ in 0..2 {
+        assert_eq!(up.answer().header("x-rv-model"), Some("dt@1"));
+        up.signal("front", Signal::KILL);
+        // A refused connection would be an error.
+        drop(Client::connect(&up.address));
+    }
+}
+
+#[test]
 fn everything_goes_on_while_the_supervisor_and_the_holder_are_dead() {
     let up = Up::start("");
     let callers = Callers::start(&up.address, 2);
@@ -933,7 +963,7 @@ fn without_a_policy_the_production_model_alone_answers() {
     );
     let counted = std::sync::Arc::clone(&seen);
     let server = ModelServer::start(move |call| {
-        assert!(call.head.starts_with("post /classify"), "{}", call.head);
+        assert!(call.head.starts_with("POST /classify"), "{}", call.head);
         counted.fetch_add(1, Ordering::Relaxed);
         Reaction::Slow(slow, "{\"label\":\"spam\"}".to_owned())
     });

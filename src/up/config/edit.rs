@@ -3,8 +3,9 @@
 use anyhow::Result;
 
 use crate::stage::usage;
+use crate::up::config::content::{Config, Role, Runs, Seat};
+use crate::up::config::flag::FlagValue;
 use crate::up::config::parse::parse;
-use crate::up::config::{FlagValue, Role, Runs, Seat};
 
 /// The text of one seat's table.
 pub fn section_of(seat: &Seat) -> String {
@@ -88,7 +89,7 @@ pub fn without_seat(text: &str, file: &str, name: &str) -> Result<String> {
     let kept = cut(text, seat.line);
     let after = parse(&kept, file).ok();
     let is_removed = after.is_some_and(|after| {
-        let names = |config: &crate::up::config::Config| -> Vec<(Role, String)> {
+        let names = |config: &Config| -> Vec<(Role, String)> {
             let seats = config.seats.iter();
             seats.map(|seat| (seat.role, seat.name.clone())).collect()
         };

@@ -7,10 +7,10 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::stage::usage;
-use crate::up::config::section::{FileFault, Keys, Source};
-use crate::up::config::{
+use crate::up::config::content::{
     Admin, Config, Front, POLICY, Role, Runs, SEATS_MAX, Seat, Section, Supervision,
 };
+use crate::up::config::section::{FileFault, Keys, Source};
 use crate::up::names::check_seat_name;
 
 /// The default of `dir`.

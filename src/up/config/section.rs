@@ -7,7 +7,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use crate::stage::cli::duration;
-use crate::up::config::Section;
+use crate::up::config::content::Section;
 use crate::up::config::flag::{Flag, read_value};
 
 /// A fault of the file: its place in the text, in bytes, and the message.

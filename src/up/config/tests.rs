@@ -1,5 +1,7 @@
 //! Tests of the file: what it may hold, what is refused, and how it is edited.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -16,10 +16,11 @@ use crate::stage::usage;
 use crate::up::checks::{CheckedPolicy, check_policy, check_seat, check_shadows, identities};
 use crate::up::config::{Config, Role, parse, with_seat, without_seat};
 use crate::up::control::{Reply, Request};
-use crate::up::plan::{self, StagePlan, end_order};
-use crate::up::run_folder::replace;
+use crate::up::plan::{self, StagePlan};
+use crate::up::run_folder::{RUNNING, STARTED, replace};
+use crate::up::supervisor::change::{Change, Job, Phase};
 use crate::up::supervisor::running::RunningStage;
-use crate::up::supervisor::{RUNNING, STARTED, STOPPING, Supervisor};
+use crate::up::supervisor::state::Supervisor;
 use crate::wire::sha256::short_hash;
 
 /// How long stages may take to begin their work.
@@ -27,74 +28,6 @@ const START_PATIENCE: Duration = Duration::from_secs(60);
 
 /// How long the rendezvous may take to put a policy into effect.
 const POLICY_PATIENCE: Duration = Duration::from_secs(5);
-
-/// A change that is being made.
-pub struct Job {
-    /// What the change is.
-    change: Change,
-    /// Who waits for the outcome.
-    reply: Option<Sender<Reply>>,
-    /// The stages that end.
-    ends: Vec<String>,
-    /// The stages that start when the others have ended.
-    starts: Vec<StagePlan>,
-    /// The stages that were started.
-    started: Vec<String>,
-    phase: Phase,
-    since: Instant,
-}
-
-/// What a job changes.
-enum Change {
-    /// The first start of all stages.
-    Start,
-    Add {
-        role: Role,
-        name: String,
-        section: String,
-    },
-    Remove {
-        name: String,
-    },
-    Reload {
-        text: String,
-        config: Box<Config>,
-        policy: Box<CheckedPolicy>,
-    },
-}
-
-enum Phase {
-    /// Stages end.
-    Ending,
-    /// Stages start.
-    Starting,
-    /// The rendezvous reads the policy with this hash.
-    Confirming { hash: String },
-    /// A stage did not start, so all that were started end.
-    Undoing(anyhow::Error),
-}
-
-/// The end of everything.
-pub struct Stopping {
-    waiting: Vec<Sender<Reply>>,
-    /// Why the start has failed, if it has.
-    fault: Option<anyhow::Error>,
-}
-
-impl Job {
-    /// The first start of all stages, which were prepared.
-    pub fn start(stages: &[RunningStage], now: Instant) -> Job {
-        Job {
-            change: Change::Start,
-            reply: None,
-            ends: Vec::new(),
-            starts: Vec::new(),
-            started: stages.iter().map(|it| it.name().to_owned()).collect(),
-            phase: Phase::Starting,
-            since: now,
-        }
-    }
-}
 
 impl Supervisor {
     /// Begins a change. A change that cannot be made is answered at once.
@@ -451,79 +384,6 @@ impl Supervisor {
             None => None,
         };
         Ok((text, running))
-    }
-
-    /// Begins the end of everything, or waits for it with the others.
-    pub(super) fn stop(&mut self, reply: Option<Sender<Reply>>, fault: Option<anyhow::Error>) {
-        // If this supervisor dies, the next one goes on with the end.
-        let _ = fs::write(self.around.run.path(STOPPING), "");
-        let stopping = self.stopping.get_or_insert_with(|| Stopping {
-            waiting: Vec::new(),
-            fault: None,
-        });
-        stopping.waiting.extend(reply);
-        if stopping.fault.is_none() {
-            stopping.fault = fault;
-        }
-        if let Some(reply) = self.job.take().and_then(|job| job.reply) {
-            let _ = reply.send(Reply::failed(&anyhow!("everything is ending")));
-        }
-    }
-
-    /// Ends the stages whose turn it is. Returns true when all have ended.
-    pub(super) fn advance_stop(&mut self, now: Instant) -> bool {
-        if self.stopping.is_none() {
-            return false;
-        }
-        let dir = self.around.run.dir.clone();
-        let open = self.stages.iter().filter(|stage| !stage.has_ended());
-        if let Some(turn) = open.map(|stage| end_order(&stage.plan)).min() {
-            for stage in &mut self.stages {
-                if end_order(&stage.plan) == turn && !stage.is_ending() {
-                    stage.end(&mut self.holder, &dir, now);
-                }
-            }
-            return false;
-        }
-        for stage in &mut self.stages {
-            stage.release(&mut self.holder, &dir);
-        }
-        let run = &self.around.run;
-        for name in [STARTED, STOPPING, "control.sock", "processes/supervisor"] {
-            let _ = fs::remove_file(run.path(name));
-        }
-        self.say("all stages have ended");
-        let fault = self.stopping.as_ref().and_then(|it| it.fault.as_ref());
-        self.holder
-            .bye(fault.map(|fault| format!("{fault:#}")).as_deref());
-        if let Some(stopping) = self.stopping.take() {
-            let reply = match &stopping.fault {
-                Some(fault) => Reply::failed(fault),
-                None => Reply::done("down"),
-            };
-            for waiting in &stopping.waiting {
-                let _ = waiting.send(reply.clone());
-            }
-        }
-        true
-    }
-}
-
-impl Job {
-    /// The change in words.
-    fn text(&self) -> String {
-        match &self.change {
-            Change::Start => "start".to_owned(),
-            Change::Add { name, role, .. } => format!("added {}.{name}", role.table()),
-            Change::Remove { name } => format!("removed {name}"),
-            Change::Reload { policy, .. } => {
-                let mut text = "reloaded".to_owned();
-                for warning in &policy.warnings {
-                    text += &format!("\nwarning: {warning}");
-                }
-                text
-            }
-        }
     }
 }
 
