@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Loads the page of rv-compare in a real browser: it must fit a narrow window, follow the
-# dark mode, and print. Needs chromium.
+# Loads the pages of rv-compare and rv-up in a real browser. They must fit a narrow window
+# and follow the dark mode. The page of rv-compare must print, and that of rv-up must show
+# what runs. Needs chromium and curl.
 #
 #   scripts/check_page.sh [FOLDER]     also leaves the pictures in FOLDER
 set -euo pipefail
@@ -58,3 +59,38 @@ if [[ $# -eq 1 ]]; then
   cp -- "$work/phone.png" "$work/page.pdf" "$1"
 fi
 echo 'the page fits, is dark in the dark, and prints'
+
+# The page of rv-up shows what runs. It must fit a phone and a desk, follow the dark mode,
+# and work without a pointer.
+rv-up demo "$work/demo" --listen 127.0.0.1:0 --admin 127.0.0.1:0 > "$work/up.log"
+trap 'rv-up --file "$work/demo/rv.toml" stop > /dev/null; rm --recursive --force "$work"' EXIT
+address() {
+  sed --quiet "s|.*$1 http://\([0-9.:]*\).*|\1|p" "$work/up.log" | head --lines=1
+}
+while read -r flower; do
+  curl --silent -d "$flower" "http://$(address 'up at')/predict"
+done < fixtures/flowers.ndjson > /dev/null
+sleep 2
+seen() {
+  browse --virtual-time-budget=4000 "$@" --dump-dom "http://$(address 'admin at')/"
+}
+for size in 390,844 1440,900; do
+  dom=$(seen --window-size="$size")
+  for text in 'id="state" role="status" class="good">ready<' '<td class="">dt@1</td><td class="number">150</td>' \
+    '<td class="good">up</td>' 'rv-run/models/dt'; do
+    grep --fixed-strings "$text" <<< "$dom" > /dev/null || {
+      echo "check_page: rv-up's page at $size does not show $text" >&2
+      exit 1
+    }
+  done
+done
+if [[ $# -eq 1 ]]; then
+  for mode in 0 1; do
+    for size in 390,844 1440,900; do
+      browse --virtual-time-budget=4000 --window-size="$size" \
+        --blink-settings=preferredColorScheme=$mode \
+        --screenshot="$1/up-$size-$mode.png" "http://$(address 'admin at')/"
+    done
+  done
+fi
+echo 'the page of rv-up shows the models, the stages and the answers'

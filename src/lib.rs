@@ -15,7 +15,8 @@
 //! - `train`: the training of models on tables;
 //! - `import`: models of other libraries;
 //! - `observe`: archives and search indexes, outside that path;
-//! - `bridge`: a program between the topics of a broker.
+//! - `bridge`: a program between the topics of a broker;
+//! - `up`: all of them under supervision, from one file.
 //!
 //! Only the programs are public, so the compiler reports all unused code.
 // Unit tests may block; stages may not. clippy.toml gives the reasons.
@@ -36,6 +37,7 @@ mod serve;
 mod stage;
 mod stream;
 mod train;
+mod up;
 mod wire;
 
 pub use bridge::BridgeArgs;
@@ -48,3 +50,4 @@ pub use serve::request::RequestArgs;
 pub use serve::score::ScoreArgs;
 pub use serve::tee::TeeArgs;
 pub use stage::program::main;
+pub use up::UpArgs;

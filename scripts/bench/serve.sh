@@ -74,12 +74,15 @@ print_medians() {
         connections, $1, $2, $2 / rate, $3, $3 / p50, $4, $4 / p99, $5 }'
 }
 
-# A whole architecture in the folder NAME: whole NAME FLAGS OF up.sh up...
+# A whole architecture with two models in the folder NAME.
 whole() {
-  local name=$1
-  shift
-  "$here/scripts/up.sh" --dir "$name" up --listen 127.0.0.1:0 --admin 127.0.0.1:0 "$@" > "$name.log"
-  address[$name]=$(sed 's|.*http://\([^,]*\), in.*|\1|' "$name.log")
+  rv-up demo "$1" --listen 127.0.0.1:0 --admin 127.0.0.1:0 > "$1.log"
+  note_address "$1"
+}
+
+# The address of the architecture in the folder NAME, from what rv-up has printed.
+note_address() {
+  address[$1]=$(sed --quiet 's|^up at http://\([^,]*\), in.*|\1|p' "$1.log")
 }
 
 # The front end alone: its requests come back as responses.
@@ -163,7 +166,6 @@ serve_frontends() {
       measure calls MLServer $connections "http://${address[mlserver]}/v2/models/iris/infer" mlserver
     done
   done
-  echo '-- the whole architecture with two models, and servers of one model; in brackets: relative to the front end that echoes'
   for connections in 1 64; do
     print_medians calls $connections echo whole FastAPI MLServer
   done
@@ -176,7 +178,7 @@ serve_models() {
     while ((count < models)); do
       count=$((count + 1))
       train --algorithm decision-tree --name "m$count" --model-version 1 --output "m$count.json"
-      "$here/scripts/up.sh" --dir chain add "m$count" rv-score --model "$PWD/m$count.json" > add.log
+      rv-up --file chain/rv.toml add "m$count" --shadow --model "$PWD/m$count.json" > add.log
     done
     for ((run = 0; run < runs; run++)); do
       measure models $models-models 64 "http://${address[chain]}/predict"
@@ -184,7 +186,7 @@ serve_models() {
   done
   echo '-- by number of models'
   print_medians models 64 2-models 4-models 8-models 16-models
-  "$here/scripts/up.sh" --dir chain down > down.log
+  rv-up --file chain/rv.toml stop > stop.log
 }
 
 serve_sizes() {
@@ -197,22 +199,28 @@ serve_sizes() {
   done
   echo '-- by size of a call'
   print_medians sizes 64 0.2KB 2KB 20KB
-  "$here/scripts/up.sh" --dir sizes down > down.log
+  rv-up --file sizes/rv.toml stop > stop.log
 }
 
-# A policy in which the server answers, and an architecture without other models.
+# An architecture in the folder NAME in which the server at ADDRESS answers: with_server NAME ADDRESS.
 with_server() {
-  cat > server.toml << 'TOML'
-deadline_ms = 2000
-[versions]
-server = 1
-[[prefer]]
-after_ms = 0
-models = ["server"]
+  mkdir "$1"
+  cat > "$1/rv.toml" << TOML
+[front]
+listen = "127.0.0.1:0"
+plain = "/predict"
+[model.server]
+url = "http://$2/predict"
+in_flight = 64
+[archive]
 TOML
-  whole "$1" --no-models --policy "$PWD/server.toml" -- --plain /predict
-  "$here/scripts/up.sh" --dir "$1" add server rv-score --url "http://$2/predict" --protocol json \
-    --in-flight 64 --name server --model-version 1 > add.log
+  rv-up --file "$1/rv.toml" start > "$1.log"
+  note_address "$1"
+}
+
+# Adds the server at ADDRESS as a shadow: add_shadow NAME ADDRESS.
+add_shadow() {
+  rv-up --file "$1/rv.toml" add shadow --shadow --url "http://$2/predict" -- --in-flight 64 > add.log
 }
 
 # FastAPI called directly, and through the architecture.
@@ -229,7 +237,7 @@ serve_plain() {
   for connections in 1 64; do
     print_medians plain $connections direct through-rv
   done
-  "$here/scripts/up.sh" --dir plain down > down.log
+  rv-up --file plain/rv.toml stop > stop.log
 }
 
 # Two servers that answer at once, and one that takes connections and never answers. nginx
@@ -278,10 +286,8 @@ CONF
   with_server alone "127.0.0.1:${ports[0]}"
   with_server healthy "127.0.0.1:${ports[0]}"
   with_server hangs "127.0.0.1:${ports[0]}"
-  "$here/scripts/up.sh" --dir healthy add shadow rv-score --url "http://127.0.0.1:${ports[1]}/predict" \
-    --protocol json --in-flight 64 --name shadow --model-version 1 > add.log
-  "$here/scripts/up.sh" --dir hangs add shadow rv-score --url "http://127.0.0.1:$silent/predict" \
-    --protocol json --in-flight 64 --name shadow --model-version 1 > add.log
+  add_shadow healthy "127.0.0.1:${ports[1]}"
+  add_shadow hangs "127.0.0.1:$silent"
   for ((run = 0; run < runs; run++)); do
     measure mirror server-directly 64 "http://127.0.0.1:${ports[0]}/predict"
     measure mirror nginx-mirror 64 "http://127.0.0.1:${ports[2]}/predict"
@@ -293,7 +299,7 @@ CONF
   echo '-- servers that answer at once: directly, behind nginx with mirror, behind rv with a shadow'
   print_medians mirror 64 server-directly nginx-mirror nginx-mirror-hangs rv-no-shadow rv-shadow rv-shadow-hangs
   for run in alone healthy hangs; do
-    "$here/scripts/up.sh" --dir $run down > down.log
+    rv-up --file "$run/rv.toml" stop > stop.log
   done
 }
 

@@ -75,9 +75,31 @@ pub struct RunArgs {
     /// Print the manual page in roff and exit
     #[arg(long, exclusive = true)]
     pub man: bool,
+
+    /// Check the command line and exit: status 0 or 2. rv-up checks its file with it
+    #[arg(global = true, long, hide = true)]
+    pub check_flags: bool,
 }
 
 impl RunArgs {
+    /// The flags of a program that has none of these: rv-up, which handles no records.
+    pub fn of_supervision() -> RunArgs {
+        RunArgs {
+            rejects: None,
+            strict: false,
+            max_line_bytes: ByteSize::b(LINE_BYTES_MAX_DEFAULT as u64),
+            // All stages end within this time, each within its own.
+            grace: Duration::from_secs(3600),
+            stats: None,
+            verbose: false,
+            quiet: false,
+            log_format: LogFormat::Text,
+            completions: None,
+            man: false,
+            check_flags: false,
+        }
+    }
+
     /// The longest line that is accepted, in bytes.
     pub fn line_bytes_max(&self) -> usize {
         bytes(self.max_line_bytes)

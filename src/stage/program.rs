@@ -20,6 +20,12 @@ pub trait Program: Parser {
     /// The flags that all programs share.
     fn run_args(&self) -> &RunArgs;
 
+    /// Becomes another program with exec, if the arguments ask for it. This happens before
+    /// the program has threads and descriptors of its own. Returns an error if exec fails.
+    fn become_program(&self) -> Result<()> {
+        Ok(())
+    }
+
     /// Does the work.
     fn run(self, stage: &mut Stage) -> Result<()>;
 }
@@ -34,6 +40,12 @@ pub fn main<P: Program>() -> ExitCode {
     }
     let args = P::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let run_args = args.run_args().clone();
+    if run_args.check_flags {
+        return ExitCode::from(exit::DONE);
+    }
+    if let Err(error) = args.become_program() {
+        return ExitCode::from(status_of::<P>(Err(error), &run_args));
+    }
     let status = match Stage::new(P::NAME, &run_args) {
         Ok(mut stage) => {
             let outcome = run_in(&mut stage, args);

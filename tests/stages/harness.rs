@@ -34,6 +34,7 @@ pub fn program(name: &str) -> PathBuf {
         "rv-request" => env!("CARGO_BIN_EXE_rv-request"),
         "rv-score" => env!("CARGO_BIN_EXE_rv-score"),
         "rv-tee" => env!("CARGO_BIN_EXE_rv-tee"),
+        "rv-up" => env!("CARGO_BIN_EXE_rv-up"),
         _ => panic!("no program {name}"),
     };
     PathBuf::from(path)

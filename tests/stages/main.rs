@@ -8,6 +8,7 @@
     clippy::unwrap_used
 )]
 
+mod callers;
 mod es;
 mod harness;
 mod limit;

@@ -99,15 +99,16 @@ fn type_in(page: &str) -> (Workdir, Finished) {
         .replace("\ncargo test\n", "\n")
         // Another program may use the port.
         .replace(
-            "scripts/up.sh up\n",
-            &format!("scripts/up.sh up --listen 127.0.0.1:{front} --admin 127.0.0.1:0\n"),
+            "rv-up demo\n",
+            &format!("rv-up demo --listen 127.0.0.1:{front} --admin 127.0.0.1:0\n"),
         )
         .replace("127.0.0.1:8000", &format!("127.0.0.1:{front}"));
     // The script stops the pipeline at its end, even after a failure.
-    let cleanup = "trap '[ ! -e rv-run/stages ] || scripts/up.sh down > /dev/null 2>&1' EXIT\n";
+    let cleanup = "here=$PWD; trap 'for file in \"$here\"{,/rv-demo}/rv.toml; do \
+        [ ! -e \"$file\" ] || rv-up --file \"$file\" stop > /dev/null 2>&1; done' EXIT\n";
     let mut run = workdir.shell(&format!("{cleanup}{commands}"));
     let programs = program("rv-score").parent().unwrap().to_owned();
-    run.command.env("RV_BIN", programs).env_remove("RV_RUN");
+    run.command.env("RV_BIN", programs);
     let finished = run.succeeds();
     (workdir, finished)
 }
@@ -122,9 +123,9 @@ fn free_port() -> u16 {
 fn every_command_of_the_readme_works() {
     let (workdir, finished) = type_in("README.md");
     assert!(finished.stdout().contains("== all answered"), "{finished}");
-    let answer = workdir.read("answer.json");
+    let answer = workdir.read("rv-demo/answer.json");
     assert!(answer.contains(r#""modelName":"dt""#), "{answer}");
-    for said in ["dt@1 answers, preferred", "nearest@1 says 1 (unused)"] {
+    for said in ["dt@1 answers, preferred", "next@1 says 1 (unused)"] {
         assert!(finished.stdout().contains(said), "{said}: {finished}");
     }
 }
