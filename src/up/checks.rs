@@ -135,7 +135,7 @@ pub fn check_seat(config: &Config, seat: &Seat, file: &str, programs: &Programs)
         }
         Runs::Url(_) => {}
     }
-    let stage = plan::seat_stage(config, seat);
+    let stage = plan::seat_stage(config, seat, &NamedModels::default());
     match seat.runs {
         Runs::Command(_) => Ok(()),
         _ => check_flags(&stage, &seat.section, file, programs),
@@ -250,7 +250,6 @@ pub fn check_policy(config: &Config, file: &str, programs: &Programs) -> Result<
     let named = NamedModels::read(&text).map_err(|fault| usage(format!("{path}: {fault}")))?;
     let mut warnings = checked;
     let seats = identities(config)?;
-    refuse_answering_shadows(&seats, &named, path)?;
     warnings.extend(absent_models(&seats, &named, path));
     Ok(CheckedPolicy {
         text,
@@ -316,46 +315,25 @@ pub fn identities(config: &Config) -> Result<Identities> {
         .collect()
 }
 
-/// Refuses a file whose shadows would answer under a policy that is in effect.
-pub fn check_shadows(config: &Config, named: &NamedModels) -> Result<()> {
-    refuse_answering_shadows(&identities(config)?, named, &config.policy)
-}
-
-/// Refuses a policy or a model under which the scores of a shadow would be answers.
-fn refuse_answering_shadows(seats: &Identities, named: &NamedModels, policy: &str) -> Result<()> {
-    for (name, role, id) in seats {
-        if *role != Role::Shadow {
-            continue;
-        }
-        let Some(id) = id else {
-            return Err(usage(format!(
-                "[shadow.{name}]: give name and version, so that its scores never answer"
-            )));
-        };
-        if named.may_answer(id) {
-            return Err(usage(format!(
-                "{policy}: lets {id} answer, and [shadow.{name}] is {id}; a shadow never answers: \
-                 give it another version, or make it a [model.{name}]"
-            )));
-        }
-        let twin = { seats.iter() }
-            .find(|(_, role, other)| *role == Role::Model && other.as_ref() == Some(id));
-        if let Some((twin, _, _)) = twin {
-            return Err(usage(format!(
-                "[shadow.{name}] and [model.{twin}] are both {id}; give one of them another version"
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Warns of models that the policy names and that no seat runs.
+/// Warns of models that the policy names and that no seat of a model runs. A shadow neither
+/// answers nor counts as a report.
 fn absent_models(seats: &Identities, named: &NamedModels, policy: &str) -> Vec<String> {
-    let unknown = seats.iter().any(|(_, _, id)| id.is_none());
-    let has = |id: &ModelId| seats.iter().any(|(_, _, seat)| seat.as_ref() == Some(id));
+    let models = || seats.iter().filter(|(_, role, _)| *role == Role::Model);
+    let unknown = models().any(|(_, _, id)| id.is_none());
+    let has = |id: &ModelId| models().any(|(_, _, seat)| seat.as_ref() == Some(id));
     let wanted = named.answering.union(&named.expected);
     let absent = wanted.filter(|id| !unknown && !has(id));
+    let shadow_of = |id: &ModelId| {
+        let shadows = { seats.iter() }.filter(|(_, role, _)| *role == Role::Shadow);
+        { shadows.filter(|(_, _, seat)| seat.as_ref() == Some(id)) }.next()
+    };
     let warn = |id: &ModelId| {
+        if let Some((name, _, _)) = shadow_of(id) {
+            return format!(
+                "{policy}: names {id}, but only [shadow.{name}] runs it, and a shadow never \
+                 answers; to promote it, write [model.{name}]"
+            );
+        }
         let relatives = { seats.iter() }.filter_map(|(_, _, seat)| seat.as_ref());
         let relatives: Vec<String> = { relatives.filter(|other| other.name == id.name) }
             .map(ModelId::to_string)
@@ -399,26 +377,6 @@ mod tests {
     }
 
     #[test]
-    fn a_shadow_that_could_answer_is_refused() {
-        let all = seats(&[("p", Role::Model, "dt@1"), ("s", Role::Shadow, "dt@2")]);
-        refuse_answering_shadows(&all, &named(&["dt@1"]), "policy.toml").unwrap();
-        let error = refuse_answering_shadows(&all, &named(&["dt@2"]), "policy.toml").unwrap_err();
-        assert!(
-            error
-                .to_string()
-                .contains("lets dt@2 answer, and [shadow.s] is dt@2")
-        );
-        let any = NamedModels {
-            any: true,
-            ..named(&[])
-        };
-        assert!(refuse_answering_shadows(&all, &any, "policy.toml").is_err());
-        let twins = seats(&[("p", Role::Model, "dt@1"), ("s", Role::Shadow, "dt@1")]);
-        let error = refuse_answering_shadows(&twins, &named(&[]), "policy.toml").unwrap_err();
-        assert!(error.to_string().contains("are both dt@1"), "{error}");
-    }
-
-    #[test]
     fn a_model_that_only_the_policy_knows_is_warned_of() {
         let all = seats(&[("p", Role::Model, "dt@1")]);
         assert!(absent_models(&all, &named(&["dt@1"]), "p.toml").is_empty());
@@ -428,6 +386,15 @@ mod tests {
                 "p.toml: names dt@2, and no model of this name and version runs; dt@1 runs, and is \
               not wanted"
             ]
+        );
+        // A shadow may claim the identity of a model, and then the model is not absent.
+        let twins = seats(&[("p", Role::Model, "dt@1"), ("s", Role::Shadow, "dt@1")]);
+        assert!(absent_models(&twins, &named(&["dt@1"]), "p.toml").is_empty());
+        let shadow = seats(&[("p", Role::Model, "dt@1"), ("s", Role::Shadow, "dt@2")]);
+        let warnings = absent_models(&shadow, &named(&["dt@2"]), "p.toml");
+        assert!(
+            warnings[0].contains("names dt@2, but only [shadow.s] runs it"),
+            "{warnings:?}"
         );
     }
 

@@ -4,16 +4,19 @@
 //!
 //! ```text
 //! front -> pipes/requests -> tee -> models/SEAT -> SEAT -> scores/SEAT -> rendezvous
+//!                                   (a shadow writes shadows/SEAT)
 //!                                -> keep/rendezvous -> rendezvous -> pipes/responses -> front
 //!                                -> keep/archive -> archive
 //! rendezvous -> pipes/decided -> decisions, elasticsearch, or both (through `decided`)
 //! ```
 
-use crate::up::config::{Config, Flag, Runs, Seat, Section};
+use crate::up::config::{Config, Flag, Role, Runs, Seat, Section};
 use crate::up::policy::NamedModels;
 
 /// The folders of the run folder that hold pipes.
-pub const PIPE_FOLDERS: [&str; 6] = ["pipes", "models", "scores", "keep", "decided", "stderr"];
+pub const PIPE_FOLDERS: [&str; 7] = [
+    "pipes", "models", "scores", "shadows", "keep", "decided", "stderr",
+];
 
 /// The other folders of the run folder.
 pub const FOLDERS: [&str; 5] = ["policies", "stats", "logs", "processes", "spill"];
@@ -87,7 +90,7 @@ pub fn plan(config: &Config, policy: &NamedModels) -> Vec<StagePlan> {
         stages.push(archive_of(config, archive, "archive", "keep/archive"));
     }
     stages.push(rendezvous(config));
-    stages.extend(config.seats.iter().map(|seat| seat_stage(config, seat)));
+    stages.extend({ config.seats.iter() }.map(|seat| seat_stage(config, seat, policy)));
     stages.push(tee(config, policy));
     stages.push(front(config, policy));
     stages
@@ -207,6 +210,7 @@ fn rendezvous(config: &Config) -> StagePlan {
     let mut given = arguments([
         ("requests", &requests),
         ("scores", &format!("{dir}/scores")),
+        ("shadows", &format!("{dir}/shadows")),
         ("policy", &format!("{dir}/policy.toml")),
         ("keep-policies", &format!("{dir}/policies")),
         ("output", &responses),
@@ -282,10 +286,15 @@ fn decision_stages(config: &Config) -> Vec<StagePlan> {
 }
 
 /// The stage of a seat.
-pub fn seat_stage(config: &Config, seat: &Seat) -> StagePlan {
+pub fn seat_stage(config: &Config, seat: &Seat, policy: &NamedModels) -> StagePlan {
+    let (dir, name) = (&config.dir, &seat.name);
+    let folder = match seat.role {
+        Role::Model => "scores",
+        Role::Shadow => "shadows",
+    };
     let (reads, writes) = (
-        format!("{}/models/{}", config.dir, seat.name),
-        format!("{}/scores/{}", config.dir, seat.name),
+        format!("{dir}/models/{name}"),
+        format!("{dir}/{folder}/{name}"),
     );
     let common = StagePlan {
         reads: reads.clone(),
@@ -304,6 +313,7 @@ pub fn seat_stage(config: &Config, seat: &Seat) -> StagePlan {
     }
     let mut given = arguments([("input", &reads), ("output", &writes)]);
     given.extend(model_arguments(seat));
+    given.extend(skip_older(seat, policy));
     given.extend(arguments_of(&seat.section));
     given.extend(common.arguments);
     StagePlan {
@@ -311,6 +321,15 @@ pub fn seat_stage(config: &Config, seat: &Seat) -> StagePlan {
         resume: Some("--resume"),
         ..common
     }
+}
+
+/// Keeps a program or a server from working on requests whose answers would come too late.
+/// A little of the deadline is left for the way back.
+fn skip_older(seat: &Seat, policy: &NamedModels) -> Option<String> {
+    let may_be_slow = matches!(seat.runs, Runs::Exec(_) | Runs::Url(_));
+    let limit_ms = (policy.deadline_ms * 0.95).floor() as u64;
+    let is_wanted = may_be_slow && limit_ms > 0 && seat.section.flag("skip-older").is_none();
+    is_wanted.then(|| format!("--skip-older={limit_ms}ms"))
 }
 
 fn model_arguments(seat: &Seat) -> Vec<String> {
@@ -427,10 +446,12 @@ mod tests {
         );
         assert_eq!(
             of("b"),
-            "--input=rv-run/models/b --output=rv-run/scores/b --exec=b -x --name=b \
-             --model-version=1 --batch=3 --stats=rv-run/stats/b.prom"
+            "--input=rv-run/models/b --output=rv-run/shadows/b --exec=b -x --name=b \
+             --model-version=1 --skip-older=237ms --batch=3 --stats=rv-run/stats/b.prom"
         );
-        assert!(of("c").contains("--url=http://c --protocol=json --name=n --model-version=7"));
+        assert!(of("c").contains(
+            "--url=http://c --protocol=json --name=n --model-version=7 --skip-older=237ms"
+        ));
         let d = find(&stages, "d");
         assert_eq!((d.program, d.streams), ("sh", Streams::Standard));
         assert_eq!(d.arguments, ["-c", "d e"]);

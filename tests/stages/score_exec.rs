@@ -558,6 +558,13 @@ fn a_request_that_waited_too_long_is_not_evaluated() {
     assert!((1..=6).contains(&results), "{finished}");
     assert_eq!(workdir.read("seen").lines().count(), results);
     assert!(finished.stdout().contains("older than 700ms"));
+    // The third request would be answered after 900 ms, which is too late. It is skipped
+    // although it is younger than 700 ms when its turn comes.
+    for line in finished.lines().into_iter().map(json) {
+        let elapsed = &line["provenance"]["model"]["elapsedTimeAfterRequest"];
+        let is_late = line.get("result").is_some() && elapsed.as_f64().unwrap() >= 900.0;
+        assert!(!is_late, "{line}");
+    }
 }
 
 #[test]

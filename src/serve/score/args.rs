@@ -105,7 +105,8 @@ pub(super) struct ScoringArgs {
     #[arg(long)]
     probabilities: bool,
 
-    /// Answer requests older than this with an error instead of evaluating them
+    /// Answer requests older than this with an error instead of evaluating them. With
+    /// --exec and --url, the age includes the expected time of the evaluation
     #[arg(long, value_name = "DURATION", value_parser = duration, conflicts_with = "rescore")]
     skip_older: Option<Duration>,
 

@@ -70,7 +70,7 @@ impl Evaluator {
         let request = Request::parse(record)?;
         let begun = self.scoring.now();
         let age = self.scoring.age(&request);
-        let prediction = match self.scoring.too_old(age) {
+        let prediction = match self.scoring.too_old(age, Micros(0)) {
             Some(error) => Err(error),
             None => self
                 .predict(buffers, request.model_input)

@@ -10,6 +10,7 @@
 mod answer;
 mod args;
 mod engine;
+mod evaluation_time;
 mod evaluator;
 mod exec;
 mod held;

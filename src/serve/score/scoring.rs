@@ -117,15 +117,22 @@ impl Scoring {
         }
     }
 
-    /// The error for a request of this age, if the request is too old to be evaluated.
-    pub fn too_old(&self, age: Micros) -> Option<ModelError> {
-        let limit = self.options.skip_older?;
-        (age > Micros::from_duration(limit)).then(|| {
-            ModelError::new(format!(
-                "not evaluated: the request is older than {}",
-                humantime::format_duration(limit)
-            ))
-        })
+    /// The error for a request of this age, if it would be too old at the end of its
+    /// evaluation. `evaluation` is the expected time of the evaluation.
+    pub fn too_old(&self, age: Micros, evaluation: Micros) -> Option<ModelError> {
+        let skip_older = self.options.skip_older?;
+        let limit = Micros::from_duration(skip_older);
+        // A young request is always evaluated. Otherwise, one slow evaluation could end
+        // all evaluations, and the estimate would stay.
+        let evaluation = evaluation.min(Micros(limit.0 / 2));
+        let what = match () {
+            () if age > limit => "is older than",
+            () if age + evaluation > limit => "would soon be older than",
+            () => return None,
+        };
+        let skip_older = humantime::format_duration(skip_older);
+        let message = format!("not evaluated: the request {what} {skip_older}");
+        Some(ModelError::new(message))
     }
 
     /// Appends the score of a request to `out`. `age` is the age of the request when

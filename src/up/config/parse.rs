@@ -282,13 +282,6 @@ fn read_seat(mut keys: Keys, role: Role, name: &str) -> Result<Seat, FileFault> 
         );
         return Err((at, fault));
     }
-    if role == Role::Shadow && matches!(runs, Runs::Command(_)) {
-        let fault = format!(
-            "{place}: a command could claim any name in its scores, so it cannot be a shadow; \
-             use exec, or [model.{name}] and a policy that does not name it"
-        );
-        return Err((at, fault));
-    }
     Ok(Seat {
         role,
         name: name.to_owned(),

@@ -143,10 +143,6 @@ fn each_fault_names_its_line_and_its_remedy() {
             "rv.toml:1: [model.a]: a command takes no flag",
         ),
         (
-            "[shadow.a]\ncommand = \"a\"",
-            "rv.toml:1: [shadow.a]: a command could claim any name",
-        ),
-        (
             "[admin]\n",
             "rv.toml:1: [admin] needs an address, as in listen = \"127.0.0.1:8001\"",
         ),

@@ -13,7 +13,7 @@ use crossbeam_channel::Sender;
 use rustix::process::Signal;
 
 use crate::stage::usage;
-use crate::up::checks::{CheckedPolicy, check_policy, check_seat, check_shadows, identities};
+use crate::up::checks::{CheckedPolicy, check_policy, check_seat, identities};
 use crate::up::config::{Config, Role, parse, with_seat, without_seat};
 use crate::up::control::{Reply, Request};
 use crate::up::plan::{self, StagePlan};
@@ -96,8 +96,7 @@ impl Supervisor {
         let config = parse(&text, file)?;
         let seat = config.seat(&name).context("the seat is missing")?;
         check_seat(&config, seat, file, &self.around.programs)?;
-        check_shadows(&config, &self.policy)?;
-        let starts = vec![plan::seat_stage(&config, seat)];
+        let starts = vec![plan::seat_stage(&config, seat, &self.policy)];
         let change = Change::Add {
             role,
             name,

@@ -84,6 +84,10 @@ impl Exec {
         if outcomes.iter().any(Result::is_ok) && call.line.is_some() {
             self.proven = call.line;
         }
+        let evaluated = call.batch.requests.first();
+        if let Some(evaluation) = evaluated.map(|request| request.evaluation(&self.scoring)) {
+            self.waiting.evaluation_time.note(evaluation);
+        }
         for (request, outcome) in call.batch.requests.iter().zip(&outcomes) {
             let evaluation = request.evaluation(&self.scoring);
             finish(&self.scoring, request, outcome, evaluation, finished);

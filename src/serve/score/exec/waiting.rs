@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::serve::score::answer::ModelError;
 use crate::serve::score::engine::Finished;
+use crate::serve::score::evaluation_time::EvaluationTime;
 use crate::serve::score::held::finish;
 use crate::serve::score::scoring::{HeldRequest, Scoring};
 use crate::wire::micros::Micros;
@@ -24,6 +25,8 @@ pub struct Waiting {
     /// The largest number of requests in a batch. It is also the largest number of
     /// requests that wait.
     batch_max: usize,
+    /// The time that the program needs for a line.
+    pub evaluation_time: EvaluationTime,
 }
 
 /// Requests that are sent on one line.
@@ -41,6 +44,7 @@ impl Waiting {
             requests: VecDeque::new(),
             bytes: 0,
             batch_max,
+            evaluation_time: EvaluationTime::default(),
         }
     }
 
@@ -86,7 +90,8 @@ impl Waiting {
             let Some(mut request) = self.pop() else {
                 break;
             };
-            if let Some(error) = too_old(&request, scoring) {
+            let expected = self.evaluation_time.expected();
+            if let Some(error) = too_old(&request, expected, scoring) {
                 finish(scoring, &request, &Err(error), Micros(0), finished);
                 continue;
             }
@@ -120,10 +125,10 @@ impl Waiting {
     }
 }
 
-fn too_old(request: &HeldRequest, scoring: &Scoring) -> Option<ModelError> {
+fn too_old(request: &HeldRequest, expected: Micros, scoring: &Scoring) -> Option<ModelError> {
     scoring.options().skip_older?;
     let age = scoring.age(&request.request().ok()?);
-    scoring.too_old(age)
+    scoring.too_old(age, expected)
 }
 
 impl Batch {

@@ -300,7 +300,7 @@ fn read<'l>(
 ) -> Result<Waiting<'l>, Reject> {
     let request = Request::parse(line.head())?;
     let age = scoring.age(&request);
-    let error = scoring.too_old(age).or_else(|| {
+    let error = scoring.too_old(age, Micros(0)).or_else(|| {
         let read = inputs.row.read(request.model_input, cells);
         read.map_err(ModelError::new).err()
     });

@@ -18,6 +18,7 @@ use reqwest::header::{HeaderMap, HeaderValue};
 
 use crate::serve::score::answer::{Answer, ModelError};
 use crate::serve::score::engine::{Engine, Finished, Message};
+use crate::serve::score::evaluation_time::EvaluationTime;
 use crate::serve::score::held::finish;
 use crate::serve::score::identity::Identity;
 use crate::serve::score::scoring::{HeldRequest, Request, Scoring, ScoringOptions};
@@ -73,6 +74,8 @@ pub struct Server {
     /// With `--rescore`, the number of the request whose score is written next.
     next_score: u64,
     repeated: u64,
+    /// The time that the server needs for a call.
+    evaluation_time: EvaluationTime,
     messages: Vec<Message>,
 }
 
@@ -120,6 +123,7 @@ impl Server {
             ready_bytes: 0,
             next_score: 0,
             repeated: 0,
+            evaluation_time: EvaluationTime::default(),
             messages,
         })
     }
@@ -150,7 +154,9 @@ impl Server {
         let parsed = request
             .request()
             .map_err(|reject| anyhow::anyhow!("{reject}"))?;
-        let body = match self.scoring.too_old(self.scoring.age(&parsed)) {
+        let age = self.scoring.age(&parsed);
+        let too_old = (self.scoring).too_old(age, self.evaluation_time.expected());
+        let body = match too_old {
             Some(error) => Err(error),
             None => {
                 let body = self.protocol.body(parsed.model_input);
@@ -197,6 +203,10 @@ impl Server {
     fn end_open(&mut self, id: u64, outcome: Result<Answer, ModelError>, finished: &mut Finished) {
         if let Some(request) = self.open.remove(&id) {
             self.open_bytes -= request.bytes();
+            if outcome.is_ok() {
+                let evaluation = request.evaluation(&self.scoring);
+                self.evaluation_time.note(evaluation);
+            }
             self.end(id, request, outcome, finished);
         }
     }
