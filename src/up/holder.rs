@@ -185,6 +185,7 @@ impl Holder {
             .open(self.run.path("logs/rv-up.log"))?;
         let child = Command::new(std::env::current_exe()?)
             .args(["--file", &self.run.file, "supervise"])
+            .args(["--dir", &self.run.dir])
             .stdin(Stdio::from(other))
             .stdout(Stdio::null())
             .stderr(journal)

@@ -102,6 +102,7 @@ impl HolderLink {
             .open(self.run.path("logs/rv-up.log"))?;
         let child = Command::new(std::env::current_exe()?)
             .args(["--file", &self.run.file, "hold", "--adopt"])
+            .args(["--dir", &self.run.dir])
             .stdin(Stdio::from(other))
             .stdout(Stdio::null())
             .stderr(journal)
