@@ -72,7 +72,7 @@ pub(super) enum Command {
     #[command(hide = true)]
     Hold(HoldArgs),
     #[command(hide = true)]
-    Supervise,
+    Supervise(SuperviseArgs),
     #[command(hide = true)]
     Launch(LaunchArgs),
 }
@@ -210,4 +210,16 @@ pub(super) struct HoldArgs {
     /// Standard input is the connection to a supervisor that runs
     #[arg(long)]
     pub adopt: bool,
+
+    /// The run folder, which the file may name differently by now
+    #[arg(long)]
+    pub dir: String,
+}
+
+/// The flags of the supervisor.
+#[derive(Args, Clone, Debug)]
+pub(super) struct SuperviseArgs {
+    /// The run folder, which the file may name differently by now
+    #[arg(long)]
+    pub dir: String,
 }

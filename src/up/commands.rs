@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use anyhow::{Result, bail};
+
 use crate::stage::{Stage, usage};
 use crate::up::answers::{print, succeeded};
 use crate::up::args::{AddArgs, LogsArgs};
@@ -13,7 +15,6 @@ use crate::up::leftovers::{end_leftovers, is_held};
 use crate::up::log_file::last_lines;
 use crate::up::names::check_seat_name;
 use crate::up::run_folder::RunFolder;
-use anyhow::{Result, bail};
 
 /// How long `stop` tries to reach a supervisor that is being started again.
 const STOP_PATIENCE: Duration = Duration::from_secs(30);

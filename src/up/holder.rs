@@ -184,7 +184,9 @@ impl Holder {
             .create(true)
             .open(self.run.path("logs/rv-up.log"))?;
         let child = Command::new(std::env::current_exe()?)
-            .args(["--file", &self.run.file, "supervise"])
+            .arg(format!("--file={}", self.run.file))
+            .arg("supervise")
+            .arg(format!("--dir={}", self.run.dir))
             .stdin(Stdio::from(other))
             .stdout(Stdio::null())
             .stderr(journal)

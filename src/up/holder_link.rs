@@ -101,7 +101,9 @@ impl HolderLink {
             .create(true)
             .open(self.run.path("logs/rv-up.log"))?;
         let child = Command::new(std::env::current_exe()?)
-            .args(["--file", &self.run.file, "hold", "--adopt"])
+            .arg(format!("--file={}", self.run.file))
+            .args(["hold", "--adopt"])
+            .arg(format!("--dir={}", self.run.dir))
             .stdin(Stdio::from(other))
             .stdout(Stdio::null())
             .stderr(journal)

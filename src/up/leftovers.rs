@@ -17,7 +17,7 @@ const LEFTOVER_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Ends the processes that an earlier run has left because its supervisor and its holder
 /// were killed.
-pub fn end_leftovers(run: &RunFolder, stage: &mut Stage) -> Result<bool> {
+pub fn end_leftovers(run: &RunFolder, stage: &mut Stage) -> Result<()> {
     let mut left = Vec::new();
     let notes = fs::read_dir(run.path("processes"));
     for note in notes.into_iter().flatten().flatten() {
@@ -26,7 +26,6 @@ pub fn end_leftovers(run: &RunFolder, stage: &mut Stage) -> Result<bool> {
             left.push((name, process));
         }
     }
-    let found = !left.is_empty();
     for (name, process) in &left {
         if [HOLDER, SUPERVISOR].contains(&name.as_str()) {
             process.signal(Signal::KILL);
@@ -46,7 +45,7 @@ pub fn end_leftovers(run: &RunFolder, stage: &mut Stage) -> Result<bool> {
         let these: Vec<&Process> = these.map(|(_, process)| process).collect();
         end_processes(&these, stage)?;
     }
-    Ok(found)
+    Ok(())
 }
 
 /// Ends processes with SIGTERM, and by force those that have not ended in time.

@@ -91,9 +91,13 @@ impl Program for UpArgs {
                     true => Mode::Adopting,
                     false => Mode::Background,
                 };
-                holder::run(stage, &run_folder(&file), mode)
+                let dir = args.dir;
+                holder::run(stage, &RunFolder { file, dir }, mode)
             }
-            Command::Supervise => supervisor::run(stage, &run_folder(&file)),
+            Command::Supervise(args) => {
+                let dir = args.dir;
+                supervisor::run(stage, &RunFolder { file, dir })
+            }
             Command::Demo(_) | Command::Launch(_) => Ok(()),
         }
     }

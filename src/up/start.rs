@@ -172,7 +172,9 @@ fn start_and_wait(run: &RunFolder, programs: &Programs, stage: &mut Stage) -> Re
     let journal = options.append(true).create(true).open(&log);
     let journal = journal.with_context(|| format!("{log}: cannot open"))?;
     let mut holder = Command::new(&programs.own)
-        .args(["--file", &run.file, "hold"])
+        .arg(format!("--file={}", run.file))
+        .arg("hold")
+        .arg(format!("--dir={}", run.dir))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(journal)

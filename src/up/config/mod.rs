@@ -12,9 +12,7 @@ mod section;
 #[cfg(test)]
 mod tests;
 
-pub use crate::up::config::content::{
-    Admin, Config, Front, POLICY, Role, Runs, SEATS_MAX, Seat, Section, Supervision,
-};
+pub use crate::up::config::content::{Config, POLICY, Role, Runs, Seat, Section};
 pub use crate::up::config::edit::{section_of, with_seat, without_seat};
 pub use crate::up::config::flag::{Flag, FlagValue};
 pub use crate::up::config::parse::{DIR, LISTEN, parse};

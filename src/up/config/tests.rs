@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::content::SEATS_MAX;
 use super::*;
 
 const DESIGN: &str = r#"

@@ -13,7 +13,7 @@ use crossbeam_channel::Sender;
 use rustix::process::Signal;
 
 use crate::stage::usage;
-use crate::up::checks::{CheckedPolicy, check_policy, check_seat, identities};
+use crate::up::checks::{check_policy, check_seat, identities};
 use crate::up::config::{Config, Role, parse, with_seat, without_seat};
 use crate::up::control::{Reply, Request};
 use crate::up::plan::{self, StagePlan};
