@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::harness::{
-    Run, Running, Workdir, assert_idle, dt_then_lr, json, next_line, now, open_reader, open_writer,
-    request_at, score, stat,
+    Run, Running, Workdir, assert_idle, dt_then_lr, eventually, json, next_line, now, open_reader,
+    open_writer, request_at, score, stat,
 };
 
 static POLICY: LazyLock<String> = LazyLock::new(|| {
@@ -515,7 +515,14 @@ fn with_decisions_block_a_slow_reader_of_decisions_sets_the_pace_and_loses_none(
     let run = workdir.run("rv-rendezvous");
     let run = run.args(["--requests", "requests", "--scores", "scores"]);
     let run = run.args(["--policy", "policy.toml", "-o", "responses"]);
-    let run = run.args(["--linger", "0s", "--queue", "100kB", "--stats", "stats.json"]);
+    let run = run.args([
+        "--linger",
+        "0s",
+        "--queue",
+        "100kB",
+        "--stats",
+        "stats.json",
+    ]);
     let running = run
         .args(["--decisions", "decisions", "--decisions-block"])
         .start();
