@@ -25,7 +25,7 @@
 // Without a broker, rv-bridge only says how to get one.
 #[cfg_attr(
     not(any(feature = "kafka", feature = "nats", feature = "pulsar")),
-    allow(dead_code)
+    allow(dead_code, unused_imports)
 )]
 mod bridge;
 mod compare;

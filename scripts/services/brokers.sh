@@ -96,9 +96,13 @@ pulsar_home() {
     echo "brokers.sh: fetching Pulsar $pulsar_version" >&2
     mkdir --parents "$(dirname "$home")"
     into=$(mktemp --directory "$home-XXXXXX")
-    mvn --batch-mode --quiet org.apache.maven.plugins:maven-dependency-plugin:3.6.1:unpack \
-      "-Dartifact=org.apache.pulsar:pulsar-server-distribution:$pulsar_version:tar.gz:bin" \
-      "-DoutputDirectory=$into" >&2
+    # Maven runs in that folder because it leaves a file behind.
+    (
+      cd "$into"
+      mvn --batch-mode --quiet org.apache.maven.plugins:maven-dependency-plugin:3.6.1:unpack \
+        "-Dartifact=org.apache.pulsar:pulsar-server-distribution:$pulsar_version:tar.gz:bin" \
+        "-DoutputDirectory=$into" >&2
+    )
     mv "$into/apache-pulsar-$pulsar_version" "$home"
     rm --recursive --force "$into"
   fi

@@ -67,9 +67,14 @@ fn stats_never_replace_what_is_no_file() {
 }
 
 #[test]
-fn rejects_do_not_go_to_a_pipe() {
+fn rejects_go_to_a_pipe_only_if_it_has_a_reader() {
     let workdir = Workdir::new();
     workdir.fifo("pipe");
+    let script =
+        "exec 3<> pipe; printf '1\\nno JSON\\n' | rv-request --rejects pipe > requests || true
+        head --lines=1 <&3";
+    let finished = workdir.shell(script).succeeds();
+    assert_eq!(json(finished.stdout())["raw"], "no JSON", "{finished}");
     let finished = workdir.run("rv-decoy").args(["--rejects", "pipe"]).exits(2);
     assert!(
         finished.stderr.contains("--rejects pipe: is a pipe"),

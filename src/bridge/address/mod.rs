@@ -14,7 +14,9 @@ use std::time::Duration;
 
 pub use crate::bridge::address::broker_kind::Broker;
 pub use crate::bridge::address::pattern::Pattern;
-pub use crate::bridge::address::security::{Sasl, Security, read_secret};
+#[cfg_attr(not(feature = "kafka"), allow(unused_imports))]
+pub use crate::bridge::address::security::Sasl;
+pub use crate::bridge::address::security::{Security, read_secret};
 pub use crate::bridge::address::template::Template;
 
 use crate::bridge::address::options::Options;

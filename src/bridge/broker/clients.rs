@@ -64,8 +64,16 @@ impl Clients {
                 Broker::Kafka => {
                     // Inputs of one group are one consumer, so that their partitions are
                     // shared alike.
-                    let group =
-                        |it: &SourceInput| (it.address.cluster.clone(), it.address.group.clone());
+                    let group = |it: &SourceInput| {
+                        let from = &it.address;
+                        let is_claimed = from.partitions.is_some();
+                        (
+                            from.cluster.clone(),
+                            from.group.clone(),
+                            from.start,
+                            is_claimed,
+                        )
+                    };
                     let same = kafka.iter_mut().find(|it| group(&it[0]) == group(&input));
                     match same {
                         Some(inputs) => inputs.push(input),

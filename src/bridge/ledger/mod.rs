@@ -289,8 +289,9 @@ impl<H: Clone> Ledger<H> {
     }
 
     /// The program has ended. All given messages without an output are given to the next
-    /// program, one at a time. Returns the number of these messages.
-    pub fn program_ended(&mut self) -> usize {
+    /// program, one at a time. `blames` says whether one of these messages may have killed
+    /// it. Returns their number.
+    pub fn program_ended(&mut self, blames: bool) -> usize {
         self.open_by_id.clear();
         let mut in_hand = 0;
         for input in 0..self.inputs.len() {
@@ -311,7 +312,7 @@ impl<H: Clone> Ledger<H> {
                     continue;
                 }
                 entry.state = State::Waiting;
-                entry.deaths += 1;
+                entry.deaths += u32::from(blames);
                 entry.is_repeat = true;
                 own.waiting.insert(key);
                 if is_finished_by_output {

@@ -288,13 +288,13 @@ fn after_a_death_the_messages_in_hand_are_given_one_at_a_time_and_the_deadly_one
     let mut ledger = filter(AckMode::Single);
     give_all(&mut ledger, 0, &["a", "b", "c"], now);
     answer(&mut ledger, 0, "b");
-    assert_eq!(ledger.program_ended(), 2);
+    assert_eq!(ledger.program_ended(true), 2);
     for _ in 0..2 {
         let (key, line) = ledger.give(0, now).unwrap();
         assert_eq!(line, b"1 a");
         assert!(ledger.is_repeat(0, key));
         assert_eq!(ledger.give(0, now), None, "one at a time");
-        assert_eq!(ledger.program_ended(), 1);
+        assert_eq!(ledger.program_ended(true), 1);
     }
     let (_, line) = ledger.give(0, now).unwrap();
     assert_eq!(line, b"3 c");
@@ -320,11 +320,22 @@ fn after_a_death_the_messages_in_hand_are_given_one_at_a_time_and_the_deadly_one
 }
 
 #[test]
+fn a_failure_that_no_message_has_caused_condemns_none() {
+    let now = Instant::now();
+    let mut ledger = filter(AckMode::Single);
+    give_all(&mut ledger, 0, &["a"], now);
+    for _ in 0..5 {
+        assert_eq!(ledger.program_ended(false), 1);
+        assert!(ledger.give(0, now).is_some());
+    }
+}
+
+#[test]
 fn a_suspect_without_an_output_does_not_hold_the_others_up() {
     let now = Instant::now();
     let mut ledger = filter(AckMode::Single);
     give_all(&mut ledger, 0, &["a", "b"], now);
-    ledger.program_ended();
+    ledger.program_ended(true);
     assert!(ledger.give(0, now).is_some());
     assert!(ledger.give(0, now).is_none());
     let wake = ledger.next_wake().unwrap();
@@ -542,7 +553,7 @@ impl Model {
             Event::Reject { .. } => {}
             Event::Revoke { partition } => self.revoke(partition),
             Event::End => {
-                self.ledger.program_ended();
+                self.ledger.program_ended(true);
                 self.in_hand.clear();
             }
             Event::Expire { seconds } => {

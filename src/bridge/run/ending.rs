@@ -13,6 +13,10 @@ use crate::stage::EndedEarly;
 /// The longest wait for the last acknowledgements.
 const CLOSE_TIME: Duration = Duration::from_secs(5);
 
+/// The status of a program of rv whose disk, service or lock has failed. No message is to
+/// blame for it.
+const ENVIRONMENT_FAILED: u8 = 3;
+
 impl Bridge<'_> {
     /// Starts to drain after a signal: consumes nothing more, and closes the inputs of
     /// the program.
@@ -92,11 +96,11 @@ impl Bridge<'_> {
     /// The program has ended, and all its outputs are safe.
     fn program_ended(&mut self, status: ExitStatus) -> Result<bool> {
         self.program = None;
-        let in_hand = self.ledger.program_ended();
+        let code = shell_status(status);
+        let in_hand = self.ledger.program_ended(code != ENVIRONMENT_FAILED);
         for input in &mut self.inputs {
             input.writer = None;
         }
-        let code = shell_status(status);
         let name = self.plan.program.as_ref().map_or("", |words| &words[0]);
         if status.success() || self.phase == Phase::Draining {
             if in_hand > 0 && self.phase != Phase::Draining {
