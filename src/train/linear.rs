@@ -6,7 +6,8 @@ use anyhow::{Result, bail};
 use crate::model::description::Hyperparameters;
 use crate::model::linear::Linear;
 use crate::model::prediction::Predictor;
-use crate::train::standardise::Scaling;
+use crate::train::lbfgs::add_scaled;
+use crate::train::standardise::{Matrix, Scaling};
 use crate::train::trainer::{Trainer, TrainingData};
 
 /// The default weight of the L2 penalty.
@@ -41,11 +42,14 @@ fn fit(data: &TrainingData, parameters: &Hyperparameters) -> Result<Box<dyn Pred
     }
     let matrix = scaling.matrix(&data.training);
     let targets = &data.training.targets;
-    let means = column_means(&matrix, width);
     let target_mean = targets.iter().map(|target| target / targets.len() as f64);
     let target_mean = target_mean.sum::<f64>();
     let l2 = parameters.l2.unwrap_or(L2_DEFAULT);
-    let (gram, moments) = normal_equations(&matrix, &means, targets, target_mean);
+    let Equations {
+        means,
+        gram,
+        moments,
+    } = Equations::new(&matrix, targets, target_mean);
     let Some(coefficients) = solve(gram, &moments, l2) else {
         bail!(
             "linear regression found no solution: the features or the target are too large, or \
@@ -54,6 +58,7 @@ fn fit(data: &TrainingData, parameters: &Hyperparameters) -> Result<Box<dyn Pred
     };
     let offset = coefficients.iter().zip(&means);
     let offset = offset.map(|(weight, mean)| weight * mean).sum::<f64>();
+    let coefficients = scaling.in_model_order(&coefficients);
     let model = Linear {
         categories: scaling.one_hot,
         means: scaling.means,
@@ -64,44 +69,57 @@ fn fit(data: &TrainingData, parameters: &Hyperparameters) -> Result<Box<dyn Pred
     Ok(Box::new(model))
 }
 
-/// The mean of each column. It is not 0 for the columns of categories.
-fn column_means(matrix: &[f64], width: usize) -> Vec<f64> {
-    let mut means = vec![0.0; width];
-    for line in matrix.chunks_exact(width) {
-        for (mean, value) in means.iter_mut().zip(line) {
-            *mean += value;
-        }
-    }
-    let count = (matrix.len() / width).max(1) as f64;
-    means.iter().map(|sum| sum / count).collect()
+/// The normal equations.
+struct Equations {
+    /// The mean of each column. It is not 0 for the columns of categories.
+    means: Vec<f64>,
+    /// The products of the centred columns with each other: the rows of a symmetric
+    /// matrix, of which only the lower half is set.
+    gram: Vec<Vec<f64>>,
+    /// The products of the centred columns with the centred target.
+    moments: Vec<f64>,
 }
 
-/// Returns the products of the centred columns with each other, and with the centred
-/// target. The first ones are the rows of a symmetric matrix, of which only the lower
-/// half is set.
-fn normal_equations(
-    matrix: &[f64],
-    means: &[f64],
-    targets: &[f64],
-    target_mean: f64,
-) -> (Vec<Vec<f64>>, Vec<f64>) {
-    let width = means.len();
-    let mut gram: Vec<Vec<f64>> = (0..width).map(|row| vec![0.0; row + 1]).collect();
-    let mut moments = vec![0.0; width];
-    let mut centred = vec![0.0; width];
-    for (line, target) in matrix.chunks_exact(width).zip(targets) {
-        for (value, (raw, mean)) in centred.iter_mut().zip(line.iter().zip(means)) {
-            *value = raw - mean;
-        }
-        let target = target - target_mean;
-        for (row, value) in centred.iter().enumerate() {
-            moments[row] += value * target;
-            for (entry, other) in gram[row].iter_mut().zip(&centred) {
-                *entry += value * other;
+impl Equations {
+    /// Adds the products of the columns as they are, and subtracts those of their means
+    /// in the end. So a row costs only the products of the values that differ from 0. The
+    /// columns are standardised, so this costs no precision.
+    fn new(matrix: &Matrix, targets: &[f64], target_mean: f64) -> Equations {
+        let width = matrix.width;
+        let count = targets.len().max(1) as f64;
+        let mut sums = vec![0.0; width];
+        let mut moments = vec![0.0; width];
+        let mut target_sum = 0.0;
+        let mut gram: Vec<Vec<f64>> = (0..width).map(|row| vec![0.0; row + 1]).collect();
+        for (index, target) in targets.iter().enumerate() {
+            let row = matrix.row(index);
+            let target = target - target_mean;
+            target_sum += target;
+            row.add_to(&mut sums, 1.0);
+            row.add_to(&mut moments, target);
+            for (line, value) in gram.iter_mut().zip(row.values) {
+                let others = &row.values[..line.len()];
+                add_scaled(line, *value, others);
+            }
+            for (position, column) in row.ones().enumerate() {
+                let line = &mut gram[column];
+                add_scaled(&mut line[..row.values.len()], 1.0, row.values);
+                for earlier in row.ones().take(position + 1) {
+                    line[earlier] += 1.0;
+                }
             }
         }
+        let means: Vec<f64> = sums.iter().map(|sum| sum / count).collect();
+        for (row, line) in gram.iter_mut().enumerate() {
+            add_scaled(line, -sums[row], &means[..=row]);
+        }
+        add_scaled(&mut moments, -target_sum, &means);
+        Equations {
+            means,
+            gram,
+            moments,
+        }
     }
-    (gram, moments)
 }
 
 /// Solves `(gram + l2) x = moments` by a Cholesky decomposition. Returns `None` if the

@@ -8,7 +8,7 @@ use crate::model::description::Hyperparameters;
 use crate::model::logistic::Logistic;
 use crate::model::prediction::Predictor;
 use crate::train::lbfgs::{SearchLimits, add_scaled, dot, minimise};
-use crate::train::standardise::Scaling;
+use crate::train::standardise::{Matrix, Scaling};
 use crate::train::trainer::{Trainer, TrainingData};
 
 /// The default weight of the L2 penalty.
@@ -53,7 +53,7 @@ fn train(data: &TrainingData, parameters: &Hyperparameters) -> Result<Logistic> 
         gradient: GRADIENT_TARGET * problem.total_weight,
         iterations_max,
     };
-    let mut point = vec![0.0; (problem.width + 1) * problem.outputs];
+    let mut point = vec![0.0; (problem.matrix.width + 1) * problem.outputs];
     let gradient = minimise(&mut point, limits, |point, gradient| {
         problem.loss(point, gradient)
     });
@@ -80,9 +80,7 @@ fn not_converged(reason: &str) -> anyhow::Error {
 /// The function to minimise. A point holds, for each output, one weight per column. The
 /// intercepts follow after all weights.
 struct Problem<'d> {
-    /// The standardised columns, row after row.
-    matrix: Vec<f64>,
-    width: usize,
+    matrix: Matrix,
     /// The number of outputs. It equals the number of classes, except that two classes
     /// need only 1 output, because the weights of the first class are 0.
     outputs: usize,
@@ -102,7 +100,6 @@ impl<'d> Problem<'d> {
         let weights: Vec<f64> = weights.collect();
         Problem {
             matrix: scaling.matrix(&data.training),
-            width: scaling.width(),
             outputs: match data.class_count {
                 2 => 1,
                 classes => classes,
@@ -155,22 +152,23 @@ impl<'d> Problem<'d> {
             loss += block.loss;
             add_scaled(gradient, 1.0, &block.gradient);
         }
-        let (weights, _) = point.split_at(self.width * self.outputs);
+        let (weights, _) = point.split_at(self.matrix.width * self.outputs);
         add_scaled(&mut gradient[..weights.len()], self.l2, weights);
         loss + self.l2 / 2.0 * dot(weights, weights)
     }
 
     /// Computes the loss and the gradient of the rows of a block.
     fn add_block(&self, point: &[f64], block: &mut Block) {
-        let (weights, intercepts) = point.split_at(self.width * self.outputs);
+        let width = self.matrix.width;
+        let (weights, intercepts) = point.split_at(width * self.outputs);
         let mut scores = vec![0.0; self.outputs];
         for index in block.start..block.end {
-            let line = &self.matrix[index * self.width..(index + 1) * self.width];
+            let row = self.matrix.row(index);
             let class = self.class_of[index] as usize;
             let row_weight = self.weights[index];
-            let of_outputs = weights.chunks_exact(self.width).zip(intercepts);
+            let of_outputs = weights.chunks_exact(width).zip(intercepts);
             for (score, (weights, intercept)) in scores.iter_mut().zip(of_outputs) {
-                *score = intercept + dot(line, weights);
+                *score = intercept + row.dot(weights);
             }
             block.loss += row_weight
                 * match self.outputs {
@@ -180,8 +178,8 @@ impl<'d> Problem<'d> {
             // From here on, the scores are the derivatives of the row's loss.
             scores.iter_mut().for_each(|slope| *slope *= row_weight);
             let (of_weights, of_intercepts) = block.gradient.split_at_mut(weights.len());
-            for (part, slope) in of_weights.chunks_exact_mut(self.width).zip(&scores) {
-                add_scaled(part, *slope, line);
+            for (part, slope) in of_weights.chunks_exact_mut(width).zip(&scores) {
+                row.add_to(part, *slope);
             }
             add_scaled(of_intercepts, 1.0, &scores);
         }
@@ -193,17 +191,18 @@ impl<'d> Problem<'d> {
             [second] => vec![0.0, second],
             _ => outputs,
         };
-        let (weights, intercepts) = point.split_at(self.width * self.outputs);
-        let of_column = |column: usize| {
-            let weights = weights.iter().skip(column).step_by(self.width);
-            per_class(weights.copied().collect())
-        };
+        let (weights, intercepts) = point.split_at(self.matrix.width * self.outputs);
+        let width = self.matrix.width;
+        let weights = weights.chunks_exact(width);
+        let weights: Vec<Vec<f64>> = weights.map(|all| scaling.in_model_order(all)).collect();
+        let of_column =
+            |column: usize| per_class(weights.iter().map(|weights| weights[column]).collect());
         Logistic {
             categories: scaling.one_hot,
             means: scaling.means,
             scales: scaling.scales,
             intercepts: per_class(intercepts.to_vec()),
-            coefficients: (0..self.width).map(of_column).collect(),
+            coefficients: (0..width).map(of_column).collect(),
         }
     }
 }
@@ -267,6 +266,17 @@ mod tests {
             .collect()
     }
 
+    /// A matrix of numbers.
+    fn dense(width: usize, values: Vec<f64>) -> Matrix {
+        Matrix {
+            width,
+            numbers: width,
+            features: 0,
+            values,
+            ones: Vec::new(),
+        }
+    }
+
     /// The probabilities that linfa-logistic computes for standardised rows.
     fn by_linfa(rows: &Rows) -> Vec<Vec<f64>> {
         let dataset = DatasetBase::new(matrix(rows).unwrap(), classes(rows));
@@ -299,7 +309,7 @@ mod tests {
             let scaling = Scaling::new(&data).unwrap();
             let standard = Rows {
                 width: 3,
-                values: scaling.matrix(&data.training),
+                values: scaling.matrix(&data.training).values,
                 class_of,
                 ..Rows::default()
             };
@@ -350,11 +360,13 @@ mod tests {
         let data = classes_data(&feature, codes.clone(), class_of.clone());
         let fitted = train(&data, &PARAMETERS).unwrap();
         let by_hand = Problem {
-            matrix: codes
-                .iter()
-                .flat_map(|code| [0.0, 1.0, 2.0].map(|own| f64::from(own == *code)))
-                .collect(),
-            width: 3,
+            matrix: dense(
+                3,
+                codes
+                    .iter()
+                    .flat_map(|code| [0.0, 1.0, 2.0].map(|own| f64::from(own == *code)))
+                    .collect(),
+            ),
             outputs: 1,
             class_of: &class_of,
             weights: vec![1.0; 40],
@@ -394,8 +406,12 @@ mod tests {
         let rows: Vec<usize> = rows.collect();
         let repeated_classes: Vec<u32> = rows.iter().map(|row| class_of[*row]).collect();
         let repeated = Problem {
-            matrix: rows.iter().map(|row| weighted.matrix[*row]).collect(),
-            width: 1,
+            matrix: dense(
+                1,
+                rows.iter()
+                    .map(|row| weighted.matrix.values[*row])
+                    .collect(),
+            ),
             outputs: 1,
             class_of: &repeated_classes,
             weights: vec![1.0; rows.len()],

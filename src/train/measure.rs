@@ -13,6 +13,10 @@ use crate::train::answers::{Answers, Truth};
 use crate::train::table::Rows;
 use crate::train::trainer::TrainingData;
 
+/// The number of columns that are copied in one pass over the rows. A line of the
+/// processor's cache holds as many values.
+const COLUMNS_PER_PASS: usize = 8;
+
 /// Measures a predictor on the held-out rows, or on the training rows if no row is held
 /// out. `features` are the profiles of the features.
 pub fn measure(
@@ -64,24 +68,39 @@ fn answers(
 /// The distribution of each feature in these rows. Their missing values must not be
 /// filled yet.
 pub fn feature_profiles(rows: &Rows, features: &[Feature]) -> Vec<FeatureProfile> {
-    let profile = |(index, feature): (usize, &Feature)| {
-        let values = (0..rows.len()).map(|row| rows.row(row)[index]);
-        let values: Vec<f64> = values.filter(|value| !value.is_nan()).collect();
-        let missing = rows.len() - values.len();
-        FeatureProfile {
-            name: feature.name.clone(),
-            count: rows.len() as u64,
-            missing: missing as u64,
-            missing_share: missing as f64 / rows.len().max(1) as f64,
-            values: match feature.categories() {
-                None => Values::Numbers {
-                    quantiles: Quantiles::of(values),
-                },
-                Some(categories) => count_categories(&values, categories.len()),
-            },
+    let mut profiles = Vec::with_capacity(features.len());
+    for (chunk, features) in features.chunks(COLUMNS_PER_PASS).enumerate() {
+        let first = chunk * COLUMNS_PER_PASS;
+        let empty = |_: &Feature| Vec::with_capacity(rows.len());
+        let mut columns: Vec<Vec<f64>> = features.iter().map(empty).collect();
+        for row in rows.values.chunks_exact(rows.width.max(1)) {
+            for (column, value) in columns.iter_mut().zip(&row[first..]) {
+                if !value.is_nan() {
+                    column.push(*value);
+                }
+            }
         }
-    };
-    features.iter().enumerate().map(profile).collect()
+        let pairs = features.iter().zip(columns);
+        profiles.extend(pairs.map(|(feature, values)| feature_profile(rows, feature, values)));
+    }
+    profiles
+}
+
+/// The distribution of one feature. `values` are its values in the rows.
+fn feature_profile(rows: &Rows, feature: &Feature, values: Vec<f64>) -> FeatureProfile {
+    let missing = rows.len() - values.len();
+    FeatureProfile {
+        name: feature.name.clone(),
+        count: rows.len() as u64,
+        missing: missing as u64,
+        missing_share: missing as f64 / rows.len().max(1) as f64,
+        values: match feature.categories() {
+            None => Values::Numbers {
+                quantiles: Quantiles::of(values),
+            },
+            Some(categories) => count_categories(&values, categories.len()),
+        },
+    }
 }
 
 fn count_categories(codes: &[f64], count: usize) -> Values {
