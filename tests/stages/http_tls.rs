@@ -364,7 +364,7 @@ fn an_inherited_socket_serves_https_too() {
     let workdir = certified(&["a"]);
     install(&workdir, "a");
     let holder = "import os, socket, sys; held = socket.create_server(('127.0.0.1', 0)); \
-                  os.dup2(held.fileno(), 3, inheritable=True); os.environ['LISTEN_FDS'] = '1'; \
+                  os.dup2(held.fileno(), 3); os.set_inheritable(3, True); os.environ['LISTEN_FDS'] = '1'; \
                   os.execv(sys.argv[1], sys.argv[1:])";
     let run = workdir.shell("exec python3 -c \"$@\"").args(["sh", holder]);
     let run = run.arg(crate::harness::program("rv-request"));
