@@ -121,12 +121,13 @@ impl Bridge<'_> {
         if !self.deaths.program_died(code, in_hand, Instant::now()) {
             return Err(program_error(name, code, in_hand));
         }
+        let hands_over = match in_hand {
+            0 => String::new(),
+            _ => format!(" and given the {in_hand} messages that it had in hand, one at a time"),
+        };
         self.stage.report.warn_seldom(
             "death",
-            &format!(
-                "{name} has ended with status {code} and {in_hand} messages in hand; it is started \
-                 again and given them one at a time"
-            ),
+            &format!("{name} has ended with status {code}; it is started again{hands_over}"),
         );
         Ok(false)
     }

@@ -10,7 +10,7 @@ use tokio::runtime::Builder;
 
 use crate::bridge::address::{Cluster, FromAddress, ToAddress};
 use crate::bridge::broker::nats::sink::check_subject;
-use crate::bridge::broker::nats::source::ACK_WAIT;
+use crate::bridge::broker::nats::source::{ACK_WAIT, durable_name};
 use crate::bridge::broker::nats::{Connection, Fault, get_stream};
 use crate::bridge::inbox::Inbox;
 
@@ -27,13 +27,13 @@ pub fn input(address: &FromAddress) -> Result<Vec<String>> {
             "the stream {name} holds {} messages",
             state.messages
         )];
-        if let Some(group) = &address.group {
-            said.push(match stream.consumer_info(group).await {
+        if let Some(name) = durable_name(address) {
+            said.push(match stream.consumer_info(&name).await {
                 Ok(info) => format!(
-                    "its consumer {group} has {} messages to read, and {} in flight",
+                    "its consumer {name} has {} messages to read, and {} in flight",
                     info.num_pending, info.num_ack_pending
                 ),
-                Err(_) => format!("it has no consumer {group} yet; the bridge makes it"),
+                Err(_) => format!("it has no consumer {name} yet; the bridge makes it"),
             });
         }
         said.push(format!(

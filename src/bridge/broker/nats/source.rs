@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::Notify;
 
-use crate::bridge::address::Start;
+use crate::bridge::address::{FromAddress, Start};
 use crate::bridge::broker::nats::{Connection, Fault, RETRY_MAX, RETRY_MIN, get_stream};
 use crate::bridge::broker::{Handle, SourceInput};
 use crate::bridge::inbox::{Event, Inbox};
@@ -254,6 +254,15 @@ async fn deliver_batch(
     Ok(())
 }
 
+/// The name of the consumer that a group shares. A consumer belongs to a stream and has one
+/// subject, so the name has both the group and the subject.
+pub fn durable_name(address: &FromAddress) -> Option<String> {
+    let plain = |it: char| if it.is_ascii_alphanumeric() { it } else { '_' };
+    let subject: String = address.topic.chars().map(plain).collect();
+    let group = address.group.as_ref()?;
+    Some(format!("{group}-{subject}"))
+}
+
 /// The consumer that the group shares, which is made if it is missing; or one of our own
 /// without a group.
 pub async fn consumer(
@@ -263,13 +272,14 @@ pub async fn consumer(
     let address = &from.address;
     let stream = address.stream.as_deref().unwrap_or_default();
     let stream = get_stream(context, stream).await?;
-    if let Some(group) = &address.group
-        && let Ok(there) = stream.get_consumer::<pull::Config>(group).await
+    let name = durable_name(address);
+    if let Some(name) = &name
+        && let Ok(there) = stream.get_consumer::<pull::Config>(name).await
     {
         let config = &there.cached_info().config;
         if config.ack_policy != AckPolicy::Explicit || config.filter_subject != address.topic {
             return Err(Fault::last(format!(
-                "the consumer {group} exists with other settings (subject {:?}, acknowledgements \
+                "the consumer {name} exists with other settings (subject {:?}, acknowledgements \
                  {:?}); choose another group, or remove it with `nats consumer rm`",
                 config.filter_subject, config.ack_policy
             )));
@@ -277,7 +287,7 @@ pub async fn consumer(
         return Ok(there);
     }
     let created = stream.create_consumer(pull::Config {
-        durable_name: address.group.clone(),
+        durable_name: name,
         filter_subject: address.topic.clone(),
         ack_policy: AckPolicy::Explicit,
         ack_wait: ACK_WAIT,
@@ -297,4 +307,19 @@ pub async fn consumer(
         message: format!("cannot make the consumer: {error}"),
         is_final: false,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_subject_of_a_group_has_a_consumer_of_its_own() {
+        let name = |text: &str| durable_name(&text.parse().unwrap());
+        assert_eq!(
+            name("nats://b:4222/RV/RV.requests.>?group=rv").as_deref(),
+            Some("rv-RV_requests__")
+        );
+        assert_eq!(name("nats://b:4222/RV/RV.requests"), None);
+    }
 }
