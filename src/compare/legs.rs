@@ -140,6 +140,8 @@ pub struct Observation<'a> {
     pub model_input: Option<&'a str>,
     /// The answer that the client got, as JSON text, if the records hold it.
     pub answered: Option<&'a str>,
+    /// Whether the record is a decision. Only a decision tells whether a score was late.
+    pub is_decision: bool,
     /// The score of each leg.
     pub scores: ByLeg<Option<LegScore<'a>>>,
 }

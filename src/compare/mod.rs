@@ -6,6 +6,7 @@
 //! these together, and reads the `gates`.
 
 mod args;
+mod bounded_names;
 mod classes;
 mod comparing;
 mod disagreements;
@@ -16,15 +17,19 @@ mod gates;
 mod html;
 mod inputs;
 mod label_file;
+mod label_summary;
+mod label_texts;
 mod labelled;
 mod legs;
 mod plot;
 mod reader;
+mod reference;
 mod report;
 mod slices;
 mod source_args;
 mod speed;
 mod statistics;
+mod steady_time;
 mod summary;
 mod table;
 mod tally;

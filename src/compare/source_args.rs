@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use anyhow::Result;
+use bytesize::ByteSize;
 use clap::Args;
 
 use crate::compare::legs::{ByLeg, ModelId, Roles};
@@ -46,6 +47,11 @@ pub struct SourceArgs {
     /// Compare the oldest request as it is when more than N requests wait for scores
     #[arg(long, value_name = "N", default_value = "1000000")]
     pub max_open: NonZeroU32,
+
+    /// Compare the oldest request as it is when the scores, and the inputs, that wait take
+    /// more than SIZE
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    pub max_open_bytes: ByteSize,
 
     /// Remember the ids of N requests, to count a repeated one once
     #[arg(long, value_name = "N", default_value = "100000")]
