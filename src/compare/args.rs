@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::compare::disagreements::DisagreementsArgs;
 use crate::compare::gates::{Gate, Measure};
 use crate::compare::label_file::LabelSource;
+use crate::compare::late_labels::LateLabels;
 use crate::compare::source_args::{MoreModelArgs, SourceArgs};
 use crate::compare::tally::{LabelKind, Question};
 use crate::stage::cli::{RunArgs, VERSION, bytes, duration};
@@ -123,6 +124,15 @@ pub struct LabelArgs {
     #[arg(long, requires = "labels")]
     labels_of_disagreements: bool,
 
+    /// Find the requests of late labels in PATH, a recording of the decisions. The labels
+    /// then come through a pipe, while the records are followed
+    #[arg(long, value_name = "PATH", requires_all = ["labels", "follow"])]
+    recording: Option<Address>,
+
+    /// With --recording: search it at most once in DURATION
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration, requires = "recording")]
+    search_every: Duration,
+
     /// Refuse labels that need more than SIZE of memory. A million labels of a few
     /// classes take up to 40 MB
     #[arg(long, value_name = "SIZE", default_value = "1GiB", requires = "labels")]
@@ -187,6 +197,17 @@ impl LabelArgs {
         })
     }
 
+    /// The pipe of labels, if they are read while the records are followed.
+    pub fn live(&self) -> Option<&Address> {
+        self.recording.as_ref().and(self.labels.as_ref())
+    }
+
+    /// The searches for the requests of late labels.
+    pub fn late(&self) -> Option<LateLabels> {
+        let recording = self.recording.as_ref()?;
+        Some(LateLabels::new(recording, self.search_every))
+    }
+
     /// The kind of the labels, if there are any.
     fn kind(&self) -> Option<LabelKind> {
         self.labels.as_ref()?;
@@ -213,7 +234,7 @@ impl CompareArgs {
         }
         let needs_input =
             !self.slice.is_empty() || self.reference.is_some() || self.profile.is_some();
-        if needs_input && !self.source.scores.is_empty() {
+        if needs_input && !self.source.scores.is_empty() && !self.source.input.follow {
             return Err(usage(
                 "--slice, --reference and --profile need the model input, and --scores are read \
                  without it: give decisions with --input",
@@ -252,6 +273,15 @@ impl CompareArgs {
             _ => return Ok(()),
         };
         Err(usage(format!("--fail-if '{gate}' {fault}")))
+    }
+
+    /// The pipes of records, if several streams are followed.
+    pub fn live_records(&self) -> Option<Vec<Address>> {
+        let is_followed = self.source.input.follow;
+        match self.source.scores.as_slice() {
+            [] => { self.labels.live() }.map(|_| vec![self.source.input.input.clone()]),
+            scores => is_followed.then(|| scores.to_vec()),
+        }
     }
 
     /// When a window ends; `None` without windows.

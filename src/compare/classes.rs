@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use xxhash_rust::xxh3::Xxh3Builder;
+
 use crate::compare::bounded_names::BoundedNames;
 use crate::wire::answer::canonical;
 
@@ -25,14 +27,14 @@ pub const OTHERS: usize = CLASSES_MAX;
 #[derive(Debug)]
 pub struct Classes {
     /// The class of each spelling: `1` and `1.0` are one class.
-    by_spelling: HashMap<String, usize>,
+    by_spelling: HashMap<String, usize, Xxh3Builder>,
     by_value: BoundedNames,
 }
 
 impl Default for Classes {
     fn default() -> Classes {
         Classes {
-            by_spelling: HashMap::new(),
+            by_spelling: HashMap::default(),
             by_value: BoundedNames::new(CLASSES_MAX, CLASS_BYTES_MAX),
         }
     }
@@ -63,7 +65,7 @@ impl Classes {
 /// Counts of pairs of classes.
 #[derive(Clone, Debug, Default)]
 pub struct PairCounts {
-    counts: HashMap<(usize, usize), u64>,
+    counts: HashMap<(usize, usize), u64, Xxh3Builder>,
     /// Pairs of two other classes whose answers differ. Their cell is on the diagonal.
     others_differ: u64,
 }

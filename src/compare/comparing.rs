@@ -1,6 +1,8 @@
 //! The comparison itself: counts requests, reads gates, and writes the reports.
 
 use std::fs;
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
 
 use anyhow::{Context, Result};
 
@@ -11,8 +13,9 @@ use crate::compare::gates::{AnyTimeGate, Figure, Gate, Measure, Verdict, verdict
 use crate::compare::html;
 use crate::compare::label_file::{Label, Labels};
 use crate::compare::label_summary::{accuracy_loss, candidate_accuracy};
+use crate::compare::late_labels::LateLabels;
 use crate::compare::legs::{Leg, Observation};
-use crate::compare::reader::Observer;
+use crate::compare::reader::{Observer, read_decision};
 use crate::compare::report::{GateReport, RecordCounts, Report};
 use crate::compare::statistics::rates::{CONFIDENCE, wilson};
 use crate::compare::summary::report;
@@ -22,6 +25,8 @@ use crate::compare::trend::Trend;
 use crate::compare::windows::{WindowParts, Windows};
 use crate::stage::Stage;
 use crate::stage::stats::Snapshot;
+use crate::wire::lines::Line;
+use crate::wire::message::Record;
 
 /// A comparison that runs.
 pub struct Comparing {
@@ -29,6 +34,8 @@ pub struct Comparing {
     format: Format,
     html: Option<String>,
     labels: Option<Labels>,
+    /// The searches for the requests of labels that come late.
+    late: Option<LateLabels>,
     classes: Classes,
     total: Tally,
     trend: Trend,
@@ -42,6 +49,8 @@ pub struct Comparing {
     has_stopped: bool,
     /// The requests whose model input is known.
     with_input: u64,
+    /// The labels that came after their request.
+    late_labels: u64,
     has_failed_gate: bool,
     /// The page and its path, when it is ready to be written.
     page: Option<(String, String)>,
@@ -51,10 +60,12 @@ impl Comparing {
     /// Starts without a request. Reads the labels.
     pub fn open(args: &CompareArgs, question: Question, stage: &mut Stage) -> Result<Comparing> {
         let labels = match args.labels.source() {
+            Some(source) if args.labels.live().is_some() => Some(Labels::live(&source)),
             Some(source) => Some(Labels::read(&source, stage)?),
             None => None,
         };
-        if let Some(labels) = &labels {
+        let late = args.labels.late();
+        if let (Some(labels), None) = (&labels, &late) {
             stage.report.info(&format!(
                 "{} labels, {} given twice, {} in conflict, {} lines without a label",
                 labels.len(),
@@ -77,6 +88,7 @@ impl Comparing {
             format: args.format,
             html: args.html.clone(),
             labels,
+            late,
             drift: reference.map(|it| {
                 let watched = Watched::new(&it);
                 (it, watched)
@@ -90,6 +102,7 @@ impl Comparing {
             stops_on_failure: args.gates.stop_on_failure,
             has_stopped: false,
             with_input: 0,
+            late_labels: 0,
             has_failed_gate: false,
             page: None,
             question,
@@ -102,6 +115,46 @@ impl Comparing {
         seen.answer(Leg::Candidate)?;
         let answer = seen.answer(Leg::Base)?;
         self.labels.as_mut()?.take(seen.message_id, answer)
+    }
+
+    /// Counts the labels whose requests a search has found, and starts the next search.
+    fn search_for_late_labels(&mut self, stage: &mut Stage, is_last: bool) -> Result<()> {
+        let Some(late) = &mut self.late else {
+            return Ok(());
+        };
+        let found = late.take(stage)?;
+        for line in found.iter().flat_map(|found| &found.decisions) {
+            self.add_late_label(line);
+        }
+        if found.is_some() {
+            self.read_gates(stage);
+        }
+        if let (Some(late), Some(labels)) = (&mut self.late, &self.labels)
+            && late.is_due(is_last)
+        {
+            late.start(labels.ids(), stage)?;
+        }
+        Ok(())
+    }
+
+    /// Counts the label of a decision that was read before. A decision from before the
+    /// first request, or from after the last one, was not counted.
+    fn add_late_label(&mut self, line: &[u8]) {
+        let Ok(record) = Record::parse(line) else {
+            return;
+        };
+        let read = read_decision(&record, &self.question.roles);
+        let (Ok(read), Some((first, last))) = (read, self.total.times) else {
+            return;
+        };
+        let seen = read.observation();
+        if seen.time.is_some_and(|time| (first..=last).contains(&time))
+            && let Some(label) = self.take_label(&seen)
+        {
+            let (question, classes) = (&self.question, &mut self.classes);
+            self.total.add_label(&seen, &label, question, classes);
+            self.late_labels += 1;
+        }
     }
 
     /// Reads the gates. A gate that fails is reported at once.
@@ -285,6 +338,44 @@ impl Observer for Comparing {
         self.has_stopped
     }
 
+    fn take_label_line(&mut self, stage: &mut Stage, input: &str, line: &Line) -> Result<()> {
+        let (Some(labels), Some(late)) = (&mut self.labels, &mut self.late) else {
+            return Ok(());
+        };
+        late.note();
+        match labels.add_line(line, input)? {
+            Ok(()) => Ok(()),
+            Err(reject) => stage.report.reject(input, line, &reject),
+        }
+    }
+
+    fn collect(&mut self, stage: &mut Stage) -> Result<()> {
+        self.search_for_late_labels(stage, false)
+    }
+
+    fn collecting(&self) -> Option<BorrowedFd<'_>> {
+        self.late.as_ref().and_then(LateLabels::done)
+    }
+
+    fn collect_due(&self) -> Option<Instant> {
+        self.late.as_ref().and_then(LateLabels::due)
+    }
+
+    fn collect_rest(&mut self, stage: &mut Stage) -> Result<()> {
+        // The first search may have begun before the last labels came, and a search that
+        // finds much is cut.
+        while let Some(late) = &self.late {
+            if !late.wait(stage)? {
+                break;
+            }
+            self.search_for_late_labels(stage, true)?;
+            if self.collecting().is_none() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn needs_input(&self) -> bool {
         self.question.needs_input
     }
@@ -345,6 +436,16 @@ impl Observer for Comparing {
             .count("unpairedCandidate", total.unpaired_candidate)
             .count("errors", total.errors)
             .count("neither", total.neither)
+            .count("labelled", total.labels.labelled)
+            .count("lateLabels", self.late_labels)
+            .count(
+                "labelsDropped",
+                self.labels.as_ref().map_or(0, |it| it.dropped),
+            )
+            .gauge(
+                "labelsWaiting",
+                self.labels.as_ref().map_or(0, Labels::len) as u64,
+            )
             .count("disagreements", total.asked.disagreements())
             .gauge("gatesFailed", failed as u64)
     }

@@ -93,9 +93,10 @@ impl Reference {
                 Ok(Some(bytes)) => Record::parse(bytes).and_then(|record| {
                     let model_input = record.model_input()?;
                     if record.get(Field::Candidates).is_some() {
-                        let (_, _, scores, _, _) = read_decision(&record, roles)?;
+                        let read = read_decision(&record, roles)?;
+                        let seen = read.observation();
                         for (leg, answers) in WATCHED.into_iter().zip(&mut answers) {
-                            let score = scores[leg as usize].as_ref();
+                            let score = seen.score(leg);
                             let add = |name: &str, value: &str| answers.add_value(name, value);
                             answers.records += u64::from(each_answer(score, add));
                         }
@@ -367,12 +368,7 @@ mod tests {
     use crate::compare::statistics::sampling::Random;
 
     fn seen<'a>(model_input: &'a str, base: &'a str) -> Observation<'a> {
-        let score = LegScore {
-            failed: false,
-            late: false,
-            after: None,
-            outcome: base,
-        };
+        let score = LegScore::new(false, false, None, base);
         Observation {
             message_id: "x",
             time: None,

@@ -8,6 +8,8 @@ use anyhow::{Result, bail};
 use csv::{ReaderBuilder, StringRecord, Trim};
 
 use crate::compare::label_texts::{LabelTexts, grown_bytes};
+use crate::compare::late_labels::Ids;
+use crate::join::remembered_ids::RememberedIds;
 use crate::join::request_id::{KeepHash, RECORDING_SEED, hash_id};
 use crate::stage::Stage;
 use crate::stage::recording::Recording;
@@ -22,6 +24,9 @@ const CONFLICT: u32 = u32::MAX;
 
 /// The longest label, in bytes. Longer ones are rejected.
 const LABEL_BYTES_MAX: usize = 64 * 1024;
+
+/// The number of remembered ids whose label was taken.
+const TAKEN_MAX: usize = 1_000_000;
 
 /// A label of one request, in eight bytes.
 #[derive(Clone, Copy, Debug)]
@@ -38,6 +43,13 @@ pub struct Labels {
     texts: LabelTexts,
     form: Option<LabelForm>,
     source: LabelSource,
+    /// Whether labels come while the records do. Those that find no room are then set
+    /// aside.
+    is_live: bool,
+    /// The ids whose label was taken, so that a repeated one does not count again.
+    taken: RememberedIds,
+    /// Labels that found no room.
+    pub dropped: u64,
     /// Labels that were given more than once with the same value.
     pub repeated: u64,
     /// Ids for which two lines gave different labels. These ids have no label.
@@ -89,10 +101,30 @@ impl Labels {
             texts: LabelTexts::default(),
             form: None,
             source: source.clone(),
+            is_live: false,
+            taken: RememberedIds::new(TAKEN_MAX, RECORDING_SEED),
+            dropped: 0,
             repeated: 0,
             conflicting: 0,
             without_label: 0,
         }
+    }
+
+    /// Starts without a label. The labels come while the records do.
+    pub fn live(source: &LabelSource) -> Labels {
+        Labels {
+            is_live: true,
+            ..Labels::new(source)
+        }
+    }
+
+    /// The ids with a label that was not taken.
+    pub fn ids(&self) -> Ids {
+        let known = self
+            .by_id
+            .iter()
+            .filter(|(_, label)| label.text != CONFLICT);
+        known.map(|(id, _)| *id).collect()
     }
 
     /// Reads all labels. Lines that are wrong are set aside.
@@ -209,14 +241,24 @@ impl Labels {
         }
         let grown = grown_bytes(&self.by_id) + self.texts.grown_bytes(label.len());
         if grown > self.source.bytes_max {
+            if self.is_live {
+                self.dropped += 1;
+                let fault = "the labels that wait take more than --labels-max-bytes".to_owned();
+                return Ok(Err(Reject::Row(fault)));
+            }
             bail!(
                 "{name}: the labels need more than {} bytes of memory; raise --labels-max-bytes, or \
                  give only the labels of the requests that are compared",
                 self.source.bytes_max
             );
         }
+        let hash = hash_id(id, RECORDING_SEED);
+        if self.taken.contains_hash(hash) {
+            self.repeated += 1;
+            return Ok(Ok(()));
+        }
         let text = self.texts.number(label);
-        match self.by_id.entry(hash_id(id, RECORDING_SEED)) {
+        match self.by_id.entry(hash) {
             Entry::Vacant(place) => {
                 place.insert(LabelEntry { text, weight });
                 Ok(Ok(()))
@@ -260,6 +302,9 @@ impl Labels {
         let text = self.texts.get(entry.text)?;
         let typed = self.typed(text, answer);
         self.by_id.remove(&hash);
+        if self.is_live {
+            self.taken.insert_hash(hash);
+        }
         Some(Label {
             text: typed,
             weight: f64::from(entry.weight),
@@ -419,6 +464,9 @@ mod tests {
         });
         let fault = outcome.unwrap_err().to_string();
         assert!(fault.contains("raise --labels-max-bytes"), "{fault}");
+        labels.is_live = true;
+        assert!(labels.add("more", "x", 1.0, "labels").unwrap().is_err());
+        assert_eq!(labels.dropped, 1);
         assert!(most <= 1 << 20 && most > 1 << 18, "{most}");
         assert!(labels.len() > 5_000, "{}", labels.len());
     }

@@ -204,14 +204,7 @@ mod tests {
                 _ => ("1", "1", "1"),
             };
             let outcomes = [base, candidate].map(|answer| format!("{{\"result\":{answer}}}"));
-            let score = |leg: usize| {
-                Some(LegScore {
-                    failed: false,
-                    late: false,
-                    after: None,
-                    outcome: &outcomes[leg],
-                })
-            };
+            let score = |leg: usize| Some(LegScore::new(false, false, None, &outcomes[leg]));
             let seen = Observation {
                 message_id: "x",
                 time: None,

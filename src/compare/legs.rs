@@ -120,12 +120,41 @@ pub struct LegScore<'a> {
     pub after: Option<Micros>,
     /// The whole `result` or `error`, as JSON text.
     pub outcome: &'a str,
+    /// The answer within the outcome, as JSON text; `None` if the model failed.
+    answer: Option<&'a str>,
 }
 
 impl<'a> LegScore<'a> {
+    /// A score with its whole `result` or `error`.
+    pub fn new(failed: bool, late: bool, after: Option<Micros>, outcome: &'a str) -> LegScore<'a> {
+        LegScore {
+            failed,
+            late,
+            after,
+            outcome,
+            answer: (!failed).then(|| answer_of(outcome)),
+        }
+    }
+
+    /// A score whose answer was found before.
+    pub fn with_answer(
+        late: bool,
+        after: Option<Micros>,
+        outcome: &'a str,
+        answer: &'a str,
+    ) -> LegScore<'a> {
+        LegScore {
+            failed: false,
+            late,
+            after,
+            outcome,
+            answer: Some(answer),
+        }
+    }
+
     /// The answer, as JSON text; `None` if the model failed.
     pub fn answer(&self) -> Option<&'a str> {
-        (!self.failed).then(|| answer_of(self.outcome))
+        self.answer
     }
 }
 

@@ -20,7 +20,9 @@ mod label_file;
 mod label_summary;
 mod label_texts;
 mod labelled;
+mod late_labels;
 mod legs;
+mod live;
 mod plot;
 mod reader;
 mod reference;
@@ -62,6 +64,13 @@ impl Program for CompareArgs {
         let question = self.question()?;
         let roles = question.roles.clone();
         let comparing = Comparing::open(&self, question, stage)?;
-        Reader::new(&self.source, roles, comparing, stage).run(&self.source, &self.output, stage)
+        let reader = Reader::new(&self.source, roles, comparing, stage);
+        match self.live_records() {
+            Some(records) => {
+                let labels = self.labels.live();
+                reader.run_live(&records, labels, &self.output, stage)
+            }
+            None => reader.run(&self.source, &self.output, stage),
+        }
     }
 }

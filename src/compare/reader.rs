@@ -1,6 +1,8 @@
 //! Reads decisions and scores, and hands over each request once, with what each model
 //! answered.
 
+use std::borrow::Cow;
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use anyhow::Result;
@@ -22,6 +24,7 @@ use crate::stage::streams::{OutputArgs, Streams, refuse_same_file};
 use crate::stream::output::Output;
 use crate::wire::decision::{Candidate, candidates_of};
 use crate::wire::lines::Line;
+use crate::wire::message::quick_decision::decision;
 use crate::wire::message::{Field, Outcome, OutcomeKind, Record, Score};
 use crate::wire::micros::Micros;
 use crate::wire::object::value_of;
@@ -43,6 +46,32 @@ pub trait Observer {
     /// Whether the model input of scores is needed, too. It takes memory.
     fn needs_input(&self) -> bool {
         false
+    }
+
+    /// Takes a line of the pipe of labels.
+    fn take_label_line(&mut self, _stage: &mut Stage, _input: &str, _line: &Line) -> Result<()> {
+        Ok(())
+    }
+
+    /// Takes what was found in the background, and starts further work. Never waits.
+    fn collect(&mut self, _stage: &mut Stage) -> Result<()> {
+        Ok(())
+    }
+
+    /// A descriptor that becomes readable when [`collect`](Observer::collect) has more to
+    /// take.
+    fn collecting(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// The time at which [`collect`](Observer::collect) has work to start.
+    fn collect_due(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Waits for the work in the background, and takes what it finds.
+    fn collect_rest(&mut self, _stage: &mut Stage) -> Result<()> {
+        Ok(())
     }
 
     /// Called at the end. Appends the last output to `out`.
@@ -104,8 +133,12 @@ pub struct Reader<O> {
     open_bytes: usize,
     open_bytes_max: usize,
     clock: SteadyTime,
+    /// Whether the last record was a decision.
+    expects_decision: bool,
     /// The time of the stream at the last score.
     last: Micros,
+    /// The time of the last record, if it is believable.
+    last_believed: Micros,
     /// The lines that were rejected before the first record, such as labels.
     rejected_before: u64,
 }
@@ -122,10 +155,27 @@ impl<O: Observer> Reader<O> {
             open_max: args.max_open.get() as usize,
             open_bytes: 0,
             open_bytes_max: bytes(args.max_open_bytes),
+            expects_decision: true,
             clock: SteadyTime::new(Micros::from_duration(args.disorder)),
             last: Micros(0),
+            last_believed: Micros(0),
             rejected_before: stage.report.rejected(),
         }
+    }
+
+    /// The believed time of the last record.
+    pub fn last_time(&self) -> Micros {
+        self.last_believed
+    }
+
+    /// What is done with the requests.
+    pub fn observer(&self) -> &O {
+        &self.observer
+    }
+
+    /// What is done with the requests.
+    pub fn observer_mut(&mut self) -> &mut O {
+        &mut self.observer
     }
 
     /// Reads all records, and writes what the observer writes.
@@ -196,53 +246,52 @@ impl<O: Observer> Reader<O> {
         stage: &mut Stage,
         out: &mut Vec<u8>,
     ) -> Result<Option<Reject>> {
+        // A stream rarely has both decisions and scores.
+        if self.expects_decision
+            && let Ok(text) = std::str::from_utf8(bytes)
+            && let Some(read) = quick_decision(text, &self.roles)
+        {
+            self.take_decision(&read, stage, out)?;
+            return Ok(None);
+        }
         let record = match Record::parse(bytes) {
             Ok(record) => record,
             Err(reject) => return Ok(Some(reject)),
         };
-        let taken = match record.get(Field::Candidates) {
-            Some(_) => self.take_decision(&record, stage, out)?,
-            None => match Score::read(&record) {
-                Ok(score) => {
-                    let model_input = record.get(Field::ModelInput);
-                    self.take_live_score(&score, model_input, stage, out)?
-                }
-                Err(reject) => Err(reject),
-            },
-        };
-        Ok(taken.err())
+        self.expects_decision = record.get(Field::Candidates).is_some();
+        if self.expects_decision {
+            return match read_decision(&record, &self.roles) {
+                Ok(read) => self.take_decision(&read, stage, out).map(|()| None),
+                Err(reject) => Ok(Some(reject)),
+            };
+        }
+        match Score::read(&record) {
+            Ok(score) => {
+                let model_input = record.get(Field::ModelInput);
+                let taken = self.take_live_score(&score, model_input, stage, out)?;
+                Ok(taken.err())
+            }
+            Err(reject) => Ok(Some(reject)),
+        }
     }
 
     fn take_decision(
         &mut self,
-        record: &Record,
+        read: &ReadDecision,
         stage: &mut Stage,
         out: &mut Vec<u8>,
-    ) -> Result<Result<(), Reject>> {
-        let read = read_decision(record, &self.roles);
-        let (id, time, scores, strangers, repeated) = match read {
-            Ok(read) => read,
-            Err(reject) => return Ok(Err(reject)),
-        };
-        if self.seen.contains(&id) {
+    ) -> Result<()> {
+        let hash = hash_id(&read.message_id, RECORDING_SEED);
+        if self.seen.contains_hash(hash) {
             self.counts.repeated += 1;
-            return Ok(Ok(()));
+            return Ok(());
         }
-        self.seen.insert(&id);
+        self.seen.insert_hash(hash);
         self.counts.decisions += 1;
-        self.counts.other_models += strangers;
-        self.counts.repeated_scores += repeated;
-        let answered = record.get(Field::ModelResult);
-        let seen = Observation {
-            message_id: &id,
-            time: Some(time),
-            model_input: record.get(Field::ModelInput),
-            answered: answered.and_then(|it| value_of(it, "result")),
-            is_decision: true,
-            scores,
-        };
-        self.observer.observe(stage, &seen, out)?;
-        Ok(Ok(()))
+        self.last_believed = read.time;
+        self.counts.other_models += read.strangers;
+        self.counts.repeated_scores += read.repeated;
+        self.observer.observe(stage, &read.observation(), out)
     }
 
     fn take_live_score(
@@ -284,6 +333,7 @@ impl<O: Observer> Reader<O> {
             None => (self.last, self.last),
         };
         self.last = now;
+        self.last_believed = believed;
         let score = &held.score;
         let Some(leg) = self.roles.leg_of(&score.model_name, score.model_version) else {
             self.counts.other_models += 1;
@@ -339,11 +389,13 @@ impl<O: Observer> Reader<O> {
             self.open_bytes = self.open_bytes.saturating_sub(open.bytes());
             let mut scores: ByLeg<Option<LegScore>> = [None; Leg::ALL.len()];
             for (place, held) in scores.iter_mut().zip(&open.scores) {
-                *place = held.as_ref().map(|held| LegScore {
-                    failed: held.score.kind != OutcomeKind::Result,
-                    late: false,
-                    after: held.after,
-                    outcome: &held.score.outcome,
+                *place = held.as_ref().map(|held| {
+                    LegScore::new(
+                        held.score.kind != OutcomeKind::Result,
+                        false,
+                        held.after,
+                        &held.score.outcome,
+                    )
                 });
             }
             let seen = Observation {
@@ -361,32 +413,85 @@ impl<O: Observer> Reader<O> {
     }
 }
 
-/// The id, the time, and the scores of a decision; the numbers of scores of other models
-/// and of further scores of a model.
-pub type ReadDecision<'a> = (
-    std::borrow::Cow<'a, str>,
-    Micros,
-    ByLeg<Option<LegScore<'a>>>,
-    u64,
-    u64,
-);
+/// What a comparison reads of a decision.
+#[derive(Clone, Debug, Default)]
+pub struct ReadDecision<'a> {
+    message_id: Cow<'a, str>,
+    time: Micros,
+    model_input: Option<&'a str>,
+    /// The answer that the client got, as JSON text.
+    answered: Option<&'a str>,
+    scores: ByLeg<Option<LegScore<'a>>>,
+    /// The number of scores of other models.
+    strangers: u64,
+    /// The number of further scores of a model. The first one counts.
+    repeated: u64,
+}
 
-/// Reads the scores of a decision.
-pub fn read_decision<'a>(record: &Record<'a>, roles: &Roles) -> Result<ReadDecision<'a>, Reject> {
-    let id = record.message_id()?;
-    let time = record.timestamp()?;
-    let mut scores: ByLeg<Option<LegScore>> = [None; Leg::ALL.len()];
-    let (mut strangers, mut repeated) = (0, 0);
-    for (number, candidate) in candidates_of(record)?.enumerate() {
-        let read = candidate.and_then(|candidate| read_candidate(&candidate, roles));
-        let read = read.map_err(|fault| Reject::Field(format!("candidate {number}: {fault}")))?;
-        match read {
-            None => strangers += 1,
-            Some((leg, _)) if scores[leg as usize].is_some() => repeated += 1,
-            Some((leg, score)) => scores[leg as usize] = Some(score),
+impl<'a> ReadDecision<'a> {
+    fn add(&mut self, leg: Option<Leg>, score: impl FnOnce() -> LegScore<'a>) {
+        match leg.map(|leg| &mut self.scores[leg as usize]) {
+            None => self.strangers += 1,
+            Some(Some(_)) => self.repeated += 1,
+            Some(place) => *place = Some(score()),
         }
     }
-    Ok((id, time, scores, strangers, repeated))
+
+    /// The request that was decided.
+    pub fn observation(&self) -> Observation<'_> {
+        Observation {
+            message_id: &self.message_id,
+            time: Some(self.time),
+            model_input: self.model_input,
+            answered: self.answered,
+            is_decision: true,
+            scores: self.scores,
+        }
+    }
+}
+
+/// Reads a decision of the usual form; `None` if it is unusual or invalid.
+fn quick_decision<'a>(text: &'a str, roles: &Roles) -> Option<ReadDecision<'a>> {
+    let mut read = ReadDecision::default();
+    let found = decision(text, |candidate| {
+        let leg = roles.leg_of(&candidate.model_name, candidate.model_version);
+        read.add(leg, || {
+            let (late, after) = (candidate.is_late, candidate.arrived_after);
+            match (candidate.outcome, candidate.answer) {
+                (Outcome::Result(text), Some(answer)) => {
+                    LegScore::with_answer(late, after, text, answer)
+                }
+                (Outcome::Result(text), None) => LegScore::new(false, late, after, text),
+                (Outcome::Error(text), _) => LegScore::new(true, late, after, text),
+            }
+        });
+    })?;
+    read.message_id = found.message_id;
+    read.time = found.timestamp;
+    read.model_input = found.model_input;
+    read.answered = found.answered;
+    Some(read)
+}
+
+/// Reads a decision of any form.
+pub fn read_decision<'a>(record: &Record<'a>, roles: &Roles) -> Result<ReadDecision<'a>, Reject> {
+    let result = record.get(Field::ModelResult);
+    let mut read = ReadDecision {
+        message_id: record.message_id()?,
+        time: record.timestamp()?,
+        model_input: record.get(Field::ModelInput),
+        answered: result.and_then(|it| value_of(it, "result")),
+        ..ReadDecision::default()
+    };
+    for (number, candidate) in candidates_of(record)?.enumerate() {
+        let found = candidate.and_then(|candidate| read_candidate(&candidate, roles));
+        let found = found.map_err(|fault| Reject::Field(format!("candidate {number}: {fault}")))?;
+        match found {
+            None => read.strangers += 1,
+            Some((leg, score)) => read.add(Some(leg), || score),
+        }
+    }
+    Ok(read)
 }
 
 /// The leg and the score of a candidate; `None` for a model that is not compared.
@@ -402,12 +507,12 @@ fn read_candidate<'a>(
         Outcome::Result(text) => (false, text),
         Outcome::Error(text) => (true, text),
     };
-    let score = LegScore {
+    let score = LegScore::new(
         failed,
-        late: candidate.fate().is_ok_and(|fate| fate == "late"),
-        after: candidate.arrived_after().ok(),
+        candidate.fate().is_ok_and(|fate| fate == "late"),
+        candidate.arrived_after().ok(),
         outcome,
-    };
+    );
     Ok(Some((leg, score)))
 }
 

@@ -30,8 +30,9 @@ pub struct SourceArgs {
     pub input: InputArgs,
 
     /// Read recorded scores from these files or folders instead, one for each model or
-    /// for several. They are read in step, and joined by messageId
-    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = ["input", "follow"])]
+    /// for several. They are read in step, and joined by messageId. With --follow, these
+    /// are pipes, and are read as they come
+    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "input")]
     pub scores: Vec<Address>,
 
     /// Two numbers are equal if they differ by at most X. Without this flag, numbers are

@@ -342,12 +342,7 @@ mod tests {
                     model_input: None,
                     answered: Some("1"),
                     is_decision: true,
-                    scores: scores.map(|score| score.map(|(failed, late, outcome)| LegScore {
-                        failed,
-                        late,
-                        after: Some(Micros(1)),
-                        outcome: OUTCOMES[outcome],
-                    })),
+                    scores: scores.map(|score| score.map(|(failed, late, outcome)| LegScore::new(failed, late, Some(Micros(1)), OUTCOMES[outcome]))),
                 };
                 tally.add(&seen, Some(&label), &question, &mut classes);
             }
@@ -376,14 +371,7 @@ mod tests {
                 _ => (number, number + 1000),
             };
             let outcomes = [base, candidate].map(|answer| format!("{{\"result\":{answer}}}"));
-            let score = |leg: usize| {
-                Some(LegScore {
-                    failed: false,
-                    late: false,
-                    after: None,
-                    outcome: &outcomes[leg],
-                })
-            };
+            let score = |leg: usize| Some(LegScore::new(false, false, None, &outcomes[leg]));
             let seen = Observation {
                 message_id: "x",
                 time: None,
@@ -416,14 +404,7 @@ mod tests {
     fn what_the_candidate_did_not_answer_in_time_is_a_disagreement() {
         let (question, mut classes) = (question(), Classes::default());
         let mut tally = Tally::new(&question);
-        let score = |failed, late, outcome| {
-            Some(LegScore {
-                failed,
-                late,
-                after: None,
-                outcome,
-            })
-        };
+        let score = |failed, late, outcome| Some(LegScore::new(failed, late, None, outcome));
         let base = score(false, false, OUTCOMES[0]);
         for candidate in [
             score(false, false, OUTCOMES[1]),

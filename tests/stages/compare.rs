@@ -7,7 +7,7 @@ use std::io::Write as _;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::{Workdir, checkout, json, open_writer, resident_bytes, stat};
+use crate::harness::{Workdir, checkout, eventually, json, open_writer, resident_bytes, stat};
 
 /// One candidate of a decision: the model, its version, and its result as JSON, or
 /// `None` for an error.
@@ -386,6 +386,143 @@ fn a_pipe_is_followed_to_the_next_writer() {
     let running = run.args(["-i", &pipe]).start();
     drop(open_writer(&pipe));
     running.wait().assert_status(0);
+}
+
+#[test]
+fn several_pipes_of_scores_are_followed_side_by_side() {
+    let workdir = Workdir::new();
+    let (one, other) = (workdir.fifo("base"), workdir.fifo("candidate"));
+    let run = workdir.run("rv-compare").args(MODELS);
+    let args = ["--scores", &one, &other, "--follow", "--format", "ndjson"];
+    let run = run
+        .args(args)
+        .args(["--window-records", "100", "--disorder", "10s"]);
+    let mut running = run.args(["--slice", "/region"]).start();
+    let with_input =
+        |text: String| text.replace("\"modelInput\":{}", "\"modelInput\":{\"region\":1}");
+    let base = with_input(scores("dt", 1, 400, |number| number % 3));
+    let candidate = with_input(scores("dt", 2, 400, |number| number % 2));
+    // The candidate writes nothing at first, and the base does not wait for it.
+    let part = |text: &str, from: usize| -> String {
+        let lines = text.lines().skip(from).take(200);
+        lines.map(|line| format!("{line}\n")).collect()
+    };
+    let mut base_pipe = open_writer(&one);
+    base_pipe.write_all(part(&base, 0).as_bytes()).unwrap();
+    let mut candidate_pipe = open_writer(&other);
+    candidate_pipe
+        .write_all(part(&candidate, 0).as_bytes())
+        .unwrap();
+    // The next writer of a pipe goes on.
+    drop(candidate_pipe);
+    base_pipe.write_all(part(&base, 200).as_bytes()).unwrap();
+    let mut candidate_pipe = open_writer(&other);
+    candidate_pipe
+        .write_all(part(&candidate, 200).as_bytes())
+        .unwrap();
+    // Later records close the requests before.
+    for line in scores("dt", 1, 20_002, |_| 1).lines().skip(20_000) {
+        writeln!(base_pipe, "{line}").unwrap();
+    }
+    for _ in 0..4 {
+        let line = json(&running.line());
+        assert_eq!(line["pairs"], 100, "{line}");
+        assert_eq!(line["slices"][0]["value"], "1");
+    }
+    drop((base_pipe, candidate_pipe));
+    running.signal(Signal::INT);
+    let finished = running.wait();
+    finished.assert_status(0);
+    let last = json(finished.stdout().trim());
+    assert_eq!(last["unpaired"]["base"], 2, "{finished}");
+    // A file cannot be followed.
+    workdir.write("file", base);
+    let run = workdir.run("rv-compare").args(MODELS);
+    let found = run.args(["--scores", "file", "--follow"]).exits(2);
+    assert!(found.stderr.contains("is not a pipe"), "{found}");
+}
+
+#[test]
+fn late_labels_find_their_requests_in_the_recording() {
+    let workdir = Workdir::new();
+    let text = thousand();
+    workdir.write("recording", &text);
+    let (decisions, labels) = (workdir.fifo("decisions"), workdir.fifo("labels"));
+    let run = workdir.run("rv-compare").args(MODELS);
+    let args = [
+        "-i",
+        &decisions,
+        "--follow",
+        "--labels",
+        &labels,
+        "--recording",
+        "recording",
+    ];
+    let run = run
+        .args(args)
+        .args(["--search-every", "50ms", "--stats", "stats.json"]);
+    let gate = ["--format", "json", "--fail-if", "accuracy < 0.5"];
+    let running = run.args(gate).args(["--remember", "10", "-q"]).start();
+    let (decisions_path, labels_path) = (decisions.clone(), labels.clone());
+    let mut labels = open_writer(&labels);
+    writeln!(labels, "messageId,label\nr-9,0").unwrap();
+    let mut decisions = open_writer(&decisions);
+    let stats = workdir.path("stats.json");
+    eventually(|| fs::metadata(&stats).ok()).unwrap();
+    eventually(|| (stat(&workdir, "stats.json", "labelsWaiting") == 1).then_some(())).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    for line in &lines[..800] {
+        writeln!(decisions, "{line}").unwrap();
+    }
+    // r-9 was early. r-900 is in the recording, and was not read yet. r-0 is right by the
+    // candidate alone, and comes twice. x is unknown.
+    eventually(|| (stat(&workdir, "stats.json", "requests") == 800).then_some(())).unwrap();
+    writeln!(labels, "r-0,1\nr-7,1\nr-900,0\nx,1").unwrap();
+    let count = |name: &str| stat(&workdir, "stats.json", name);
+    eventually(|| (count("lateLabels") == 2).then_some(())).unwrap();
+    writeln!(labels, "r-0,1\nr-8,2").unwrap();
+    for line in &lines[800..] {
+        writeln!(decisions, "{line}").unwrap();
+    }
+    eventually(|| (count("requests") == 1000 && count("lateLabels") == 3).then_some(())).unwrap();
+    drop((decisions, labels));
+    running.signal(Signal::TERM);
+    let finished = running.wait();
+    finished.assert_status(0);
+    let found = json(finished.stdout());
+    // r-0, r-7, r-8, r-9 and r-900.
+    assert_eq!(found["labels"]["labelled"], 5, "{found}");
+    assert_eq!(found["labels"]["mcnemar"]["candidateOnly"], 1, "{found}");
+    assert_eq!(count("labelsWaiting"), 1);
+    // A last search finds what has come since the one before.
+    let run = workdir.run("rv-compare").args(MODELS);
+    let args = ["-i", &decisions_path, "--follow", "--labels", &labels_path];
+    let run = run
+        .args(args)
+        .args(["--recording", "recording", "--search-every", "1h"]);
+    let running = run
+        .args(["--format", "json", "--stats", "more.json"])
+        .start();
+    let (mut decisions, mut labels) = (open_writer(&decisions_path), open_writer(&labels_path));
+    for line in &lines[..20] {
+        writeln!(decisions, "{line}").unwrap();
+    }
+    let stats = workdir.path("more.json");
+    eventually(|| fs::metadata(&stats).ok()).unwrap();
+    eventually(|| (stat(&workdir, "more.json", "requests") == 20).then_some(())).unwrap();
+    writeln!(labels, "messageId,label\nr-10,1").unwrap();
+    eventually(|| (stat(&workdir, "more.json", "labelsWaiting") == 1).then_some(())).unwrap();
+    running.signal(Signal::TERM);
+    let finished = running.wait();
+    assert_eq!(
+        json(finished.stdout())["labels"]["labelled"],
+        1,
+        "{finished}"
+    );
+    // Late labels need a place to look for their requests.
+    let run = workdir.run("rv-compare").args(MODELS);
+    run.args(["-i", "recording", "--labels", "x", "--recording", "y"])
+        .exits(2);
 }
 
 #[test]
