@@ -129,31 +129,38 @@ impl Comparing {
         if found.is_some() {
             self.read_gates(stage);
         }
+        // A decision from before the first request, or from after the last one, was not
+        // counted.
         if let (Some(late), Some(labels)) = (&mut self.late, &self.labels)
+            && let Some(times) = self.total.times
             && late.is_due(is_last)
         {
-            late.start(labels.ids(), stage)?;
+            late.start(labels.ids(), times, stage)?;
         }
         Ok(())
     }
 
-    /// Counts the label of a decision that was read before. A decision from before the
-    /// first request, or from after the last one, was not counted.
+    /// Counts the label of a decision that was read before.
     fn add_late_label(&mut self, line: &[u8]) {
         let Ok(record) = Record::parse(line) else {
             return;
         };
-        let read = read_decision(&record, &self.question.roles);
-        let (Ok(read), Some((first, last))) = (read, self.total.times) else {
+        let Ok(read) = read_decision(&record, &self.question.roles) else {
             return;
         };
         let seen = read.observation();
-        if seen.time.is_some_and(|time| (first..=last).contains(&time))
-            && let Some(label) = self.take_label(&seen)
-        {
-            let (question, classes) = (&self.question, &mut self.classes);
-            self.total.add_label(&seen, &label, question, classes);
-            self.late_labels += 1;
+        match self.take_label(&seen) {
+            Some(label) => {
+                let (question, classes) = (&self.question, &mut self.classes);
+                self.total.add_label(&seen, &label, question, classes);
+                self.late_labels += 1;
+            }
+            // The request is no pair, and never will be.
+            None => {
+                if let Some(labels) = &mut self.labels {
+                    labels.forget(seen.message_id);
+                }
+            }
         }
     }
 
@@ -363,13 +370,14 @@ impl Observer for Comparing {
 
     fn collect_rest(&mut self, stage: &mut Stage) -> Result<()> {
         // The first search may have begun before the last labels came, and a search that
-        // finds much is cut.
+        // finds much is cut. Each search leaves fewer labels to search for.
         while let Some(late) = &self.late {
             if !late.wait(stage)? {
                 break;
             }
             self.search_for_late_labels(stage, true)?;
-            if self.collecting().is_none() {
+            let has_failed = self.late.as_ref().is_some_and(LateLabels::has_failed);
+            if has_failed || self.collecting().is_none() {
                 break;
             }
         }

@@ -311,6 +311,14 @@ impl Labels {
         })
     }
 
+    /// Drops the label of a request for which it is of no use.
+    pub fn forget(&mut self, id: &str) {
+        let hash = hash_id(id, RECORDING_SEED);
+        if self.by_id.get(&hash).is_some_and(|it| it.text != CONFLICT) {
+            self.by_id.remove(&hash);
+        }
+    }
+
     fn typed(&self, text: &str, answer: &str) -> String {
         if !matches!(self.form, Some(LabelForm::Csv { .. })) {
             return text.to_owned();

@@ -16,6 +16,7 @@ use crate::stage::task::Task;
 use crate::stage::wait::wait;
 use crate::stream::address::Address;
 use crate::wire::message::{Field, Record};
+use crate::wire::micros::Micros;
 
 /// The most bytes of decisions that one search returns. The next search finds the rest.
 const FOUND_BYTES_MAX: usize = 16 << 20;
@@ -42,6 +43,7 @@ pub struct LateLabels {
     last: Instant,
     /// Whether a label has come since the last search.
     has_new: bool,
+    has_failed: bool,
     search: Option<Task<Result<Found>>>,
 }
 
@@ -53,6 +55,7 @@ impl LateLabels {
             every,
             last: Instant::now(),
             has_new: false,
+            has_failed: false,
             search: None,
         }
     }
@@ -68,19 +71,37 @@ impl LateLabels {
         self.has_new && self.search.is_none() && is_time
     }
 
+    /// Whether the recording could not be read the last time.
+    pub fn has_failed(&self) -> bool {
+        self.has_failed
+    }
+
     /// The time of the next search; `None` while nothing is to be searched for.
     pub fn due(&self) -> Option<Instant> {
         let is_wanted = self.has_new && self.search.is_none();
         is_wanted.then(|| self.last + self.every)
     }
 
-    /// Starts to search for the decisions with these ids.
-    pub fn start(&mut self, ids: Ids, stage: &Stage) -> Result<()> {
+    /// Starts to search for the decisions with these ids and with a timestamp from `times`.
+    /// A recording that cannot be read is reported, and the next search tries again.
+    pub fn start(&mut self, ids: Ids, times: (Micros, Micros), stage: &mut Stage) -> Result<()> {
         self.has_new = false;
         self.last = Instant::now();
-        let recording = Recording::open(&self.recording, stage)?;
-        self.search = Some(Task::spawn("searching", move || search(recording, &ids))?);
+        match Recording::open(&self.recording, stage) {
+            Ok(recording) => {
+                let work = move || search(recording, &ids, times);
+                self.search = Some(Task::spawn("searching", work)?);
+            }
+            Err(error) => self.fail(&error, stage),
+        }
         Ok(())
+    }
+
+    fn fail(&mut self, error: &anyhow::Error, stage: &mut Stage) {
+        self.has_new = true;
+        self.has_failed = true;
+        let message = format!("{error:#}; the labels wait for the next search");
+        stage.report.warn_seldom("recording", &message);
     }
 
     /// What the search has found, if it has ended.
@@ -88,7 +109,14 @@ impl LateLabels {
         let Some(search) = self.search.take_if(|search| search.is_done()) else {
             return Ok(None);
         };
-        let mut found = search.join()??;
+        let mut found = match search.join()? {
+            Ok(found) => found,
+            Err(error) => {
+                self.fail(&error, stage);
+                return Ok(None);
+            }
+        };
+        self.has_failed = false;
         stage.report_faults(std::mem::take(&mut found.faults))?;
         self.has_new |= found.is_cut;
         Ok(Some(found))
@@ -115,8 +143,8 @@ impl LateLabels {
     }
 }
 
-/// Reads a recording once, and returns the decisions with these ids.
-fn search(mut recording: Recording, ids: &Ids) -> Result<Found> {
+/// Reads a recording once, and returns the decisions with these ids and times.
+fn search(mut recording: Recording, ids: &Ids, times: (Micros, Micros)) -> Result<Found> {
     let mut found = Found::default();
     let mut bytes = 0;
     while let Some((line, _)) = recording.next_line_of_file()? {
@@ -127,8 +155,13 @@ fn search(mut recording: Recording, ids: &Ids) -> Result<Found> {
         let Ok(record) = Record::parse(text) else {
             continue;
         };
-        let is_wanted = record.get(Field::Candidates).is_some() && { record.message_id() }
-            .is_ok_and(|id| ids.contains(&hash_id(&id, RECORDING_SEED)));
+        let id = record.message_id();
+        let is_known = id.is_ok_and(|id| ids.contains(&hash_id(&id, RECORDING_SEED)));
+        let is_wanted = record.get(Field::Candidates).is_some()
+            && record
+                .timestamp()
+                .is_ok_and(|time| (times.0..=times.1).contains(&time))
+            && is_known;
         if !is_wanted {
             continue;
         }
