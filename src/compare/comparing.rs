@@ -8,14 +8,15 @@ use anyhow::{Context, Result};
 
 use crate::compare::args::{CompareArgs, Format};
 use crate::compare::classes::Classes;
+use crate::compare::decisions::read_decision;
 use crate::compare::drifting::{Reference, Watched};
 use crate::compare::gates::{AnyTimeGate, Figure, Gate, Measure, Verdict, verdict};
 use crate::compare::html;
 use crate::compare::label_file::{Label, Labels};
-use crate::compare::label_summary::{accuracy_loss, candidate_accuracy};
+use crate::compare::label_summary::{accuracy_loss, candidate_accuracy, kind_of};
 use crate::compare::late_labels::LateLabels;
 use crate::compare::legs::{Leg, Observation};
-use crate::compare::reader::{Observer, read_decision};
+use crate::compare::reader::Observer;
 use crate::compare::report::{GateReport, RecordCounts, Report};
 use crate::compare::statistics::rates::{CONFIDENCE, wilson};
 use crate::compare::summary::report;
@@ -191,7 +192,9 @@ impl Comparing {
                 .iter()
                 .map(|gate| {
                     let now = gate.figure(&self.total.sequences);
-                    let figure = gate.failed_at.or(now);
+                    let is_unknown =
+                        is_final && gate.gate.needs_labels() && self.has_only_disagreements();
+                    let figure = gate.failed_at.or(now).filter(|_| !is_unknown);
                     let said = match figure {
                         None if is_final => Verdict::Failed,
                         _ => gate.verdict(&self.total.sequences),
@@ -212,6 +215,12 @@ impl Comparing {
                 })
                 .collect(),
         }
+    }
+
+    /// Whether only disagreements have labels, which then give no accuracy.
+    fn has_only_disagreements(&self) -> bool {
+        let kind = self.question.labels.map(|kind| kind_of(&self.total, kind));
+        kind == Some(LabelKind::Disagreements)
     }
 
     /// Reports the gates that fail, and those that have no figure.

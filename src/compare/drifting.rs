@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Result, bail};
 
+use crate::compare::decisions::read_decision;
 use crate::compare::inputs::{FIELDS_MAX, Inputs, Sample, each_field};
 use crate::compare::legs::{Leg, LegScore, Observation, Roles};
-use crate::compare::reader::read_decision;
 use crate::compare::reference::{KnownNumbers, ReferenceField, recorded_fields};
 use crate::compare::report::{Drift, DriftTest, Missing};
 use crate::compare::statistics::drift::{

@@ -9,6 +9,7 @@ mod args;
 mod bounded_names;
 mod classes;
 mod comparing;
+mod decisions;
 mod disagreements;
 mod drifting;
 mod fields;

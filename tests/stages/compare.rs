@@ -722,6 +722,13 @@ fn labels_of_disagreements_give_no_accuracy() {
             .contains("only disagreements have labels (40 of 40)"),
         "{found}"
     );
+    let found = run(&["--labels", "plain", "--any-time"])
+        .args(["--fail-if", "accuracy < 0"])
+        .exits(1);
+    assert!(
+        found.stderr.contains("only disagreements have one"),
+        "{found}"
+    );
     run(&["--labels", "plain", "--labels-of-disagreements"])
         .args(gate)
         .exits(2);
