@@ -49,7 +49,7 @@ impl LiveInputs {
             })
         };
         let mut all = Vec::new();
-        for address in labels {
+        if let Some(address) = labels {
             all.push(open(address, true)?);
         }
         for address in records {

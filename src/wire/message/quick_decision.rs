@@ -192,7 +192,7 @@ mod tests {
                 let place = place % text.len();
                 let piece = PIECES[piece.index(PIECES.len())];
                 // A piece is inserted, or it replaces a character.
-                let ends = place + usize::from(piece.len() != 11 && place % 2 == 0);
+                let ends = place + usize::from(piece.len() != 11 && place.is_multiple_of(2));
                 text.replace_range(place..ends, piece);
             }
             if let Some(quick) = quick(&text) {
