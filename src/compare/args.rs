@@ -1,17 +1,19 @@
 //! The flags of `rv-compare` and their checks.
 
-use std::num::{NonZeroU32, NonZeroU64};
+use std::num::NonZeroU64;
 use std::time::Duration;
 
 use anyhow::Result;
+use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::compare::disagreements::DisagreementsArgs;
-use crate::compare::gates::Gate;
+use crate::compare::gates::{Gate, Measure};
 use crate::compare::label_file::LabelSource;
+use crate::compare::late_labels::LateLabels;
 use crate::compare::source_args::{MoreModelArgs, SourceArgs};
-use crate::compare::tally::Question;
-use crate::stage::cli::{RunArgs, VERSION, duration};
+use crate::compare::tally::{LabelKind, Question};
+use crate::stage::cli::{RunArgs, VERSION, bytes, duration};
 use crate::stage::streams::OutputArgs;
 use crate::stage::usage;
 use crate::stream::address::Address;
@@ -49,10 +51,15 @@ pub struct CompareArgs {
     slice: Vec<String>,
 
     /// Report how far the model inputs have drifted from those in FILE: requests,
-    /// decisions or scores, from a file, an archive or a pipe. FILE is read before the
-    /// records
-    #[arg(long, value_name = "FILE")]
+    /// decisions or scores, from a file, an archive or a pipe. From decisions, also how
+    /// far the answers have. FILE is read before the records
+    #[arg(long, value_name = "FILE", conflicts_with = "profile")]
     pub(super) reference: Option<Address>,
+
+    /// Report how far the model inputs have drifted from the profile in a model file. If
+    /// the model is base or candidate, also how far its answers have
+    #[arg(long, value_name = "MODEL_FILE")]
+    pub(super) profile: Option<String>,
 
     #[command(flatten)]
     pub(super) gates: GateArgs,
@@ -107,14 +114,29 @@ pub struct LabelArgs {
     )]
     label_column: String,
 
-    /// Refuse more than N labels. A million labels take about 20 MB of memory
-    #[arg(
-        long,
-        value_name = "N",
-        default_value = "20000000",
-        requires = "labels"
-    )]
-    labels_max: NonZeroU32,
+    /// The column, or the field, of the weight of a label: one divided by the probability
+    /// with which its request was chosen
+    #[arg(long, value_name = "NAME", requires = "labels")]
+    label_weight: Option<String>,
+
+    /// Only requests about which the models disagree have labels. Without weights, such
+    /// labels give no accuracy, only McNemar's test and the difference of the accuracies
+    #[arg(long, requires = "labels")]
+    labels_of_disagreements: bool,
+
+    /// Find the requests of late labels in PATH, a recording of the decisions. The labels
+    /// then come through a pipe, while the records are followed
+    #[arg(long, value_name = "PATH", requires_all = ["labels", "follow"])]
+    recording: Option<Address>,
+
+    /// With --recording: search it at most once in DURATION
+    #[arg(long, value_name = "DURATION", default_value = "1m", value_parser = duration, requires = "recording")]
+    search_every: Duration,
+
+    /// Refuse labels that need more than SIZE of memory. A million labels of a few
+    /// classes take up to 40 MB
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", requires = "labels")]
+    labels_max_bytes: ByteSize,
 }
 
 /// The flags for gates.
@@ -170,7 +192,29 @@ impl LabelArgs {
         Some(LabelSource {
             address: self.labels.clone()?,
             column: self.label_column.clone(),
-            labels_max: self.labels_max.get() as usize,
+            weight: self.label_weight.clone(),
+            bytes_max: bytes(self.labels_max_bytes),
+        })
+    }
+
+    /// The pipe of labels, if they are read while the records are followed.
+    pub fn live(&self) -> Option<&Address> {
+        self.recording.as_ref().and(self.labels.as_ref())
+    }
+
+    /// The searches for the requests of late labels.
+    pub fn late(&self) -> Option<LateLabels> {
+        let recording = self.recording.as_ref()?;
+        Some(LateLabels::new(recording, self.search_every))
+    }
+
+    /// The kind of the labels, if there are any.
+    fn kind(&self) -> Option<LabelKind> {
+        self.labels.as_ref()?;
+        Some(match (&self.label_weight, self.labels_of_disagreements) {
+            (Some(_), _) => LabelKind::Weighted,
+            (None, true) => LabelKind::Disagreements,
+            (None, false) => LabelKind::Plain,
         })
     }
 }
@@ -179,36 +223,65 @@ impl CompareArgs {
     /// What the comparison is asked to do. Combinations of flags that mean nothing are
     /// refused.
     pub fn question(&self) -> Result<Question> {
-        let has_labels = self.labels.labels.is_some();
+        let labels = self.labels.kind();
         for gate in &self.gates.fail_if {
-            if gate.needs_labels() && !has_labels {
-                return Err(usage(format!("--fail-if '{gate}' needs --labels")));
-            }
-            if self.gates.any_time && !gate.has_sequence() {
-                return Err(usage(format!(
-                    "--fail-if '{gate}' cannot be read at any time: leave out --any-time, or \
-                     compare in two runs"
-                )));
-            }
+            self.check_gate(gate, labels)?;
         }
         if self.window_length().is_some() && self.format != Format::Ndjson {
             return Err(usage(
                 "--window and --window-records need --format ndjson, which has a line a window",
             ));
         }
-        let needs_input = !self.slice.is_empty() || self.reference.is_some();
-        if needs_input && !self.source.scores.is_empty() {
+        let needs_input =
+            !self.slice.is_empty() || self.reference.is_some() || self.profile.is_some();
+        if needs_input && !self.source.scores.is_empty() && !self.source.input.follow {
             return Err(usage(
-                "--slice and --reference need the model input, and --scores are read without it: \
-                 give decisions with --input",
+                "--slice, --reference and --profile need the model input, and --scores are read \
+                 without it: give decisions with --input",
             ));
         }
         Ok(Question {
             roles: self.source.roles(Some(&self.more_models))?,
             equality: self.source.equality(),
             slices: self.slice.clone(),
-            has_labels,
+            labels,
+            needs_input,
         })
+    }
+
+    /// Refuses a gate that could never be read.
+    fn check_gate(&self, gate: &Gate, labels: Option<LabelKind>) -> Result<()> {
+        let any_time = self.gates.any_time;
+        let fault = match labels {
+            None if gate.needs_labels() => "needs --labels",
+            Some(LabelKind::Disagreements) if gate.needs_labels() && any_time => {
+                "cannot be read at any time from labels of disagreements: leave out --any-time"
+            }
+            Some(LabelKind::Weighted) if gate.needs_labels() && any_time => {
+                "cannot be read at any time from labels with weights: leave out --any-time"
+            }
+            Some(LabelKind::Disagreements) if gate.measure == Measure::Accuracy => {
+                "needs --label-weight, because labels of disagreements give no accuracy"
+            }
+            _ if any_time && !gate.has_sequence() => {
+                "cannot be read at any time: leave out --any-time, or compare in two runs"
+            }
+            _ if gate.needs_decisions() && !self.source.scores.is_empty() => {
+                "needs decisions, because --scores do not tell whether a score was late: give \
+                 decisions with --input"
+            }
+            _ => return Ok(()),
+        };
+        Err(usage(format!("--fail-if '{gate}' {fault}")))
+    }
+
+    /// The pipes of records, if several streams are followed.
+    pub fn live_records(&self) -> Option<Vec<Address>> {
+        let is_followed = self.source.input.follow;
+        match self.source.scores.as_slice() {
+            [] => { self.labels.live() }.map(|_| vec![self.source.input.input.clone()]),
+            scores => is_followed.then(|| scores.to_vec()),
+        }
     }
 
     /// When a window ends; `None` without windows.

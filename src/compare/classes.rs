@@ -2,25 +2,42 @@
 
 use std::collections::HashMap;
 
+use xxhash_rust::xxh3::Xxh3Builder;
+
+use crate::compare::bounded_names::BoundedNames;
 use crate::wire::answer::canonical;
 
-/// The largest number of distinct answers. Further ones count as "others" together, so
-/// that answers such as prices cannot fill the memory.
+/// The largest number of distinct answers. Further and longer ones count as "others"
+/// together, so that answers such as prices cannot fill the memory.
 pub const CLASSES_MAX: usize = 200;
+
+/// The longest answer that is a class of its own, in bytes of its canonical form.
+const CLASS_BYTES_MAX: usize = 1000;
 
 /// The largest number of spellings that are remembered.
 const SPELLINGS_MAX: usize = 1000;
+
+/// The longest spelling that is remembered, in bytes.
+const SPELLING_BYTES_MAX: usize = 100;
 
 /// The number of the class "others".
 pub const OTHERS: usize = CLASSES_MAX;
 
 /// The distinct answers.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Classes {
     /// The class of each spelling: `1` and `1.0` are one class.
-    by_spelling: HashMap<String, usize>,
-    by_value: HashMap<String, usize>,
-    names: Vec<String>,
+    by_spelling: HashMap<String, usize, Xxh3Builder>,
+    by_value: BoundedNames,
+}
+
+impl Default for Classes {
+    fn default() -> Classes {
+        Classes {
+            by_spelling: HashMap::default(),
+            by_value: BoundedNames::new(CLASSES_MAX, CLASS_BYTES_MAX),
+        }
+    }
 }
 
 impl Classes {
@@ -29,18 +46,10 @@ impl Classes {
         if let Some(class) = self.by_spelling.get(answer) {
             return *class;
         }
-        let value = canonical(answer);
-        let class = match self.by_value.get(&*value) {
-            Some(class) => *class,
-            None if self.names.len() >= CLASSES_MAX => return OTHERS,
-            None => {
-                let class = self.names.len();
-                self.by_value.insert(value.clone().into_owned(), class);
-                self.names.push(value.into_owned());
-                class
-            }
+        let Some(class) = self.by_value.number(&canonical(answer)) else {
+            return OTHERS;
         };
-        if self.by_spelling.len() < SPELLINGS_MAX {
+        if self.by_spelling.len() < SPELLINGS_MAX && answer.len() <= SPELLING_BYTES_MAX {
             self.by_spelling.insert(answer.to_owned(), class);
         }
         class
@@ -48,20 +57,37 @@ impl Classes {
 
     /// The answer of a class, as JSON text in its canonical form.
     pub fn name(&self, class: usize) -> &str {
-        self.names.get(class).map_or("\"(others)\"", String::as_str)
+        let name = self.by_value.names().get(class);
+        name.map_or("\"(others)\"", String::as_str)
     }
 }
 
 /// Counts of pairs of classes.
 #[derive(Clone, Debug, Default)]
 pub struct PairCounts {
-    counts: HashMap<(usize, usize), u64>,
+    counts: HashMap<(usize, usize), u64, Xxh3Builder>,
+    /// Pairs of two other classes whose answers differ. Their cell is on the diagonal.
+    others_differ: u64,
 }
 
 impl PairCounts {
-    /// Counts a pair.
-    pub fn add(&mut self, one: usize, other: usize) {
+    /// Counts a pair. `is_same` tells whether the answers are equal: two answers of the
+    /// class "others" may differ.
+    pub fn add(&mut self, one: usize, other: usize, is_same: bool) {
         *self.counts.entry((one, other)).or_default() += 1;
+        self.others_differ += u64::from(!is_same && one == OTHERS && other == OTHERS);
+    }
+
+    /// The pairs of two other classes whose answers differ.
+    pub fn others_differ(&self) -> u64 {
+        self.others_differ
+    }
+
+    /// Whether both sides have further classes than are counted apart. Their agreement
+    /// by chance is then unknown.
+    pub fn has_others_on_both_sides(&self) -> bool {
+        let side = |of: fn(&(usize, usize)) -> usize| self.counts.keys().any(|it| of(it) == OTHERS);
+        side(|pair| pair.0) && side(|pair| pair.1)
     }
 
     /// How often each class occurs as the first and as the second of a pair, by the
@@ -126,13 +152,18 @@ mod tests {
         }
         assert_eq!(classes.class_of("77777"), OTHERS);
         assert_eq!(classes.class_of("1.00"), 0);
+        assert_eq!(classes.class_of(&"7".repeat(1 << 20)), OTHERS);
         assert!(classes.by_spelling.len() <= SPELLINGS_MAX);
         let mut counts = PairCounts::default();
-        counts.add(1, 0);
-        counts.add(0, OTHERS);
+        counts.add(1, 0, false);
+        counts.add(0, OTHERS, false);
         let (used, table) = counts.table(&classes);
         let names: Vec<&str> = used.iter().map(|class| classes.name(*class)).collect();
         assert_eq!(names, ["1", "\"(others)\"", "\"1\""]);
         assert_eq!(table, [[0, 1, 0], [0, 0, 0], [1, 0, 0]]);
+        assert!(!counts.has_others_on_both_sides());
+        counts.add(OTHERS, OTHERS, true);
+        counts.add(OTHERS, OTHERS, false);
+        assert!(counts.has_others_on_both_sides() && counts.others_differ() == 1);
     }
 }

@@ -7,6 +7,9 @@ use crate::compare::values::Equality;
 /// The largest number of fields. Further fields are counted together.
 const FIELDS_MAX: usize = 500;
 
+/// The longest path of a field that is counted alone, in bytes.
+const PATH_BYTES_MAX: usize = 1000;
+
 /// The name under which further fields are counted.
 const OTHERS: &str = "(others)";
 
@@ -55,7 +58,8 @@ impl Fields {
     }
 
     fn counts(&mut self, path: String) -> &mut FieldCounts {
-        let path = match self.by_path.len() < FIELDS_MAX || self.by_path.contains_key(&path) {
+        let is_kept = self.by_path.len() < FIELDS_MAX && path.len() <= PATH_BYTES_MAX;
+        let path = match is_kept || self.by_path.contains_key(&path) {
             true => path,
             false => OTHERS.to_owned(),
         };
@@ -87,9 +91,16 @@ mod tests {
         assert_eq!(of("b"), (2, 0, 0, 1));
         assert_eq!(of("c"), (2, 1, 0, 0));
         assert_eq!(of("d"), (0, 0, 0, 1));
+        fields.add(
+            equality,
+            "{}",
+            &format!(r#"{{"{}":1}}"#, "x".repeat(1 << 20)),
+            None,
+        );
+        assert_eq!(fields.by_path[OTHERS].differ, 1);
         for number in 0..2 * FIELDS_MAX {
             fields.add(equality, "{}", &format!(r#"{{"k{number}":1}}"#), None);
         }
-        assert_eq!(fields.by_path.len(), FIELDS_MAX + 1);
+        assert_eq!(fields.by_path.len(), FIELDS_MAX);
     }
 }

@@ -99,6 +99,32 @@ impl Gate {
     pub fn needs_labels(&self) -> bool {
         matches!(self.measure, Measure::Accuracy | Measure::AccuracyLoss)
     }
+
+    /// Whether the gate needs decisions, because scores do not tell what it measures.
+    pub fn needs_decisions(&self) -> bool {
+        self.measure == Measure::Late
+    }
+
+    /// Why the gate has no figure.
+    pub fn why_absent(&self) -> &'static str {
+        match self.measure {
+            Measure::Disagreement | Measure::Agreement | Measure::Failures | Measure::Absent => {
+                "the base answered no request; check the names of the models"
+            }
+            Measure::Late => {
+                "the base answered no request of a decision, and only decisions tell whether a score \
+                 was late"
+            }
+            Measure::Accuracy => {
+                "the labels give no accuracy: no pair has a label, or only disagreements have one"
+            }
+            Measure::AccuracyLoss => {
+                "the labels give no accuracy: fewer than two pairs have a label, or some of the \
+                 disagreements have none while no agreement has one"
+            }
+            Measure::Quantile(_) => "no score of the candidate has a time",
+        }
+    }
 }
 
 /// The values so far, each from 0 to 1, for gates that are read at any time.

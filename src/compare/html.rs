@@ -5,7 +5,7 @@ use std::fmt::{self, Write as _};
 
 use crate::compare::plot::{agreement_plot, latency_plot};
 use crate::compare::report::{Confusion, LabelReport, Rate, Report};
-use crate::compare::table::{cell, p_value, percent};
+use crate::compare::table::{cell, drift_name, p_value, percent};
 use crate::compare::trend::Step;
 use crate::stage::cli::VERSION;
 
@@ -196,7 +196,7 @@ fn accuracy(labels: &LabelReport, out: &mut String) -> fmt::Result {
     for (name, values) in [
         ("MAE", [base.mae, candidate.mae]),
         ("RMSE", [base.rmse, candidate.rmse]),
-        ("Brier score", [base.brier, candidate.brier]),
+        ("Brier score of the classes", [base.brier, candidate.brier]),
         (
             "Brier score of the confidence",
             [base.confidence_brier, candidate.confidence_brier],
@@ -210,6 +210,22 @@ fn accuracy(labels: &LabelReport, out: &mut String) -> fmt::Result {
         }
     }
     out.write_str(TABLE_END)?;
+    if labels.kind == "disagreements" {
+        let found = labels.disagreements;
+        writeln!(
+            out,
+            "<p>Only disagreements have labels ({} of {}), so that the accuracies are unknown.</p>",
+            found.labelled, found.all
+        )?;
+    }
+    if let (Some(loss), Some(ends)) = (labels.accuracy_loss, labels.accuracy_loss_interval) {
+        let [loss, low, high] = [loss, ends.low, ends.high].map(|it| 100.0 * it);
+        writeln!(
+            out,
+            "<p>Accuracy of the base minus that of the candidate: {loss:.3} % ({low:.3} to \
+             {high:.3}).</p>"
+        )?;
+    }
     let test = labels.mcnemar;
     writeln!(
         out,
@@ -312,7 +328,7 @@ fn drifts(report: &Report, out: &mut String) -> fmt::Result {
         row(
             out,
             &[
-                &html(&drift.field),
+                &html(&drift_name(drift)),
                 &shown(drift.psi),
                 &shown(drift.floor),
                 &shown(drift.unseen),

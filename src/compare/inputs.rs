@@ -1,12 +1,16 @@
-//! The values of the model inputs, by field, in bounded memory.
+//! The values of a reference, by field, in bounded memory.
 
 use std::collections::BTreeMap;
 
+use crate::compare::bounded_names::BoundedNames;
 use crate::wire::answer::{canonical, number};
-use crate::wire::object::{at_pointer, each_member};
+use crate::wire::object::{Object, array_items, each_member};
 
 /// The largest number of fields. Further fields are ignored.
-const FIELDS_MAX: usize = 300;
+pub const FIELDS_MAX: usize = 300;
+
+/// The longest name of a field, in bytes. Fields with longer names are ignored.
+const FIELD_BYTES_MAX: usize = 200;
 
 /// The largest number of values of one field that are kept. When there are more, every
 /// second one is dropped, and from then on only every second one is kept.
@@ -18,19 +22,16 @@ const CATEGORIES_MAX: usize = 200;
 /// The longest text of a category, in bytes. Longer ones count together.
 const CATEGORY_BYTES_MAX: usize = 100;
 
-/// The name under which further categories count.
-const OTHERS: &str = "(others)";
-
-/// Evenly spaced members of a sequence of numbers, in their order.
+/// Evenly spaced members of a sequence, in their order.
 #[derive(Clone, Debug)]
-pub struct Sample {
-    values: Vec<f64>,
+pub struct Sample<T> {
+    values: Vec<T>,
     step: u64,
     seen: u64,
 }
 
-impl Default for Sample {
-    fn default() -> Sample {
+impl<T> Default for Sample<T> {
+    fn default() -> Sample<T> {
         Sample {
             values: Vec::new(),
             step: 1,
@@ -39,8 +40,9 @@ impl Default for Sample {
     }
 }
 
-impl Sample {
-    fn add(&mut self, value: f64) {
+impl<T> Sample<T> {
+    /// Adds the next member.
+    pub fn add(&mut self, value: T) {
         if self.seen.is_multiple_of(self.step) {
             if self.values.len() >= VALUES_MAX {
                 let mut place = 0;
@@ -58,7 +60,7 @@ impl Sample {
     }
 
     /// The kept values, in the order of the records.
-    pub fn values(&self) -> &[f64] {
+    pub fn values(&self) -> &[T] {
         &self.values
     }
 
@@ -68,42 +70,62 @@ impl Sample {
     }
 }
 
+/// A value of a reference.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Cell {
+    /// A number.
+    Number(f64),
+    /// Another value, by the number of its category.
+    Category(usize),
+    /// One of the values that have no category of their own.
+    Other,
+}
+
 /// The values of one field.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct FieldValues {
-    /// The numbers.
-    pub numbers: Sample,
-    /// Other values, as the numbers of their categories.
-    pub categories: Sample,
-    /// The number of each category, by its canonical text.
-    pub category_numbers: BTreeMap<String, usize>,
-    /// The number of records in which the field has a value.
-    pub present: u64,
+    /// The values, in the order of the records.
+    pub cells: Sample<Cell>,
+    /// The categories, as canonical JSON.
+    pub categories: BoundedNames,
+    /// The number of values that are numbers.
+    pub numbers: u64,
+}
+
+impl Default for FieldValues {
+    fn default() -> FieldValues {
+        FieldValues {
+            cells: Sample::default(),
+            categories: BoundedNames::new(CATEGORIES_MAX, CATEGORY_BYTES_MAX),
+            numbers: 0,
+        }
+    }
 }
 
 impl FieldValues {
-    fn add(&mut self, value: &str) {
-        self.present += 1;
-        if let Some(number) = number(value).filter(|it| it.is_finite()) {
-            self.numbers.add(number);
-            return;
-        }
-        let category = canonical(value);
-        let is_known = self.category_numbers.contains_key(&*category);
-        let is_kept =
-            category.len() <= CATEGORY_BYTES_MAX && self.category_numbers.len() < CATEGORIES_MAX;
-        let category = match is_known || is_kept {
-            true => category.into_owned(),
-            false => OTHERS.to_owned(),
+    /// Adds a value, which is JSON text.
+    pub fn add(&mut self, value: &str) {
+        let cell = match number(value) {
+            Some(number) => {
+                self.numbers += 1;
+                Cell::Number(number)
+            }
+            None => match self.categories.number(&canonical(value)) {
+                Some(category) => Cell::Category(category),
+                None => Cell::Other,
+            },
         };
-        let next = self.category_numbers.len();
-        let number = *self.category_numbers.entry(category).or_insert(next);
-        self.categories.add(number as f64);
+        self.cells.add(cell);
+    }
+
+    /// The number of records in which the field has a value.
+    pub fn present(&self) -> u64 {
+        self.cells.seen()
     }
 
     /// Whether most values are numbers.
     pub fn is_numeric(&self) -> bool {
-        2 * self.numbers.seen() > self.present
+        2 * self.numbers > self.present()
     }
 }
 
@@ -117,38 +139,50 @@ pub struct Inputs {
 }
 
 impl Inputs {
-    /// Adds a model input, which is JSON text: the members of an object, or the items
-    /// of an array by their index. Null counts as missing.
+    /// Adds the values of one model input.
     pub fn add(&mut self, model_input: &str) {
         self.records += 1;
-        if model_input.starts_with('{') {
-            each_member(model_input, |member| {
-                self.add_value(&member.name(), member.value);
-            });
-        } else if model_input.starts_with('[') {
-            for index in 0..FIELDS_MAX {
-                let name = index.to_string();
-                let Some(value) = at_pointer(model_input, &format!("/{name}")) else {
-                    break;
-                };
-                self.add_value(&name, value);
-            }
-        } else {
-            self.add_value("(the input)", model_input);
-        }
+        each_field(model_input, |name, value| self.add_value(name, value));
     }
 
-    fn add_value(&mut self, name: &str, value: &str) {
-        if value == "null" {
-            return;
-        }
+    /// Adds the value of a field. The caller counts the record.
+    pub fn add_value(&mut self, name: &str, value: &str) {
         if let Some(values) = self.fields.get_mut(name) {
             values.add(value);
-        } else if self.fields.len() < FIELDS_MAX {
+        } else if self.fields.len() < FIELDS_MAX && name.len() <= FIELD_BYTES_MAX {
             let mut values = FieldValues::default();
             values.add(value);
             self.fields.insert(name.to_owned(), values);
         }
+    }
+}
+
+/// Calls `show` with the name and the value of each field of a model input, which is JSON
+/// text: the members of an object, or the items of an array by their index. Null counts
+/// as missing and is not shown.
+pub fn each_field(model_input: &str, mut show: impl FnMut(&str, &str)) {
+    let mut show = |name: &str, value: &str| {
+        if value != "null" {
+            show(name, value);
+        }
+    };
+    if model_input.starts_with('{') {
+        // The quick scanner does not read deep nesting, and may notice that late.
+        let mut members = Vec::with_capacity(16);
+        let seen = each_member(model_input, |member| members.push(member));
+        if seen.is_none() {
+            members = Object::parse(model_input).map_or_else(|_| Vec::new(), |it| it.members);
+        }
+        for member in members {
+            show(&member.name(), member.value);
+        }
+    } else if model_input.starts_with('[') {
+        let items = array_items(model_input).unwrap_or_default();
+        for (index, item) in items.into_iter().take(FIELDS_MAX).enumerate() {
+            show(&index.to_string(), item);
+        }
+    } else {
+        show("(the input)", model_input);
     }
 }
 
@@ -177,17 +211,25 @@ mod tests {
         inputs.add("7");
         assert_eq!(inputs.records, 4);
         assert!(inputs.fields["x"].is_numeric() && !inputs.fields["c"].is_numeric());
-        assert_eq!(inputs.fields["c"].categories.values(), [0.0, 0.0]);
-        assert_eq!(inputs.fields["c"].category_numbers["\"a\""], 0);
-        assert_eq!(inputs.fields["0"].numbers.values(), [3.0]);
+        let cells = |name: &str| inputs.fields[name].cells.values().to_vec();
+        assert_eq!(cells("c"), [Cell::Category(0), Cell::Category(0)]);
+        assert_eq!(cells("0"), [Cell::Number(3.0)]);
+        assert_eq!(inputs.fields["c"].categories.names(), ["\"a\""]);
         assert!(!inputs.fields.contains_key("n"));
         for number in 0..1000 {
             inputs.add(&format!(r#"{{"c":"{number}","f{number}":1}}"#));
         }
+        inputs.add(&format!(r#"{{"{}":1}}"#, "x".repeat(1 << 20)));
         assert!(inputs.fields.len() <= FIELDS_MAX);
-        assert_eq!(
-            inputs.fields["c"].category_numbers.len(),
-            CATEGORIES_MAX + 1
-        );
+        assert_eq!(inputs.fields["c"].categories.names().len(), CATEGORIES_MAX);
+        assert_eq!(inputs.fields["c"].cells.values().last(), Some(&Cell::Other));
+    }
+
+    #[test]
+    fn a_large_array_is_read_in_one_pass() {
+        let items = vec!["1"; 200_000].join(",");
+        let mut count = 0;
+        each_field(&format!("[{items}]"), |_, _| count += 1);
+        assert_eq!(count, FIELDS_MAX);
     }
 }

@@ -1,9 +1,10 @@
 //! Counts of results whose true labels are known.
 
 use crate::compare::classes::{Classes, PairCounts};
+use crate::compare::label_file::Label;
 use crate::compare::legs::LegScore;
 use crate::compare::statistics::labelled::Calibration;
-use crate::compare::statistics::numbers::{Errors, Moments};
+use crate::compare::statistics::numbers::{Errors, Moments, WeightedMean};
 use crate::compare::values::{Equality, is_compound};
 use crate::wire::answer::number;
 use crate::wire::object::{decode_string, each_member, value_of};
@@ -13,6 +14,8 @@ use crate::wire::object::{decode_string, each_member, value_of};
 pub struct ModelLabels {
     /// The number of right results.
     pub right: u64,
+    /// 1 for a right result and 0 for a wrong one, by the weights of the labels.
+    pub weighted: WeightedMean,
     /// Counts by label and result.
     pub confusion: PairCounts,
     /// How well the confidence fits the labels.
@@ -34,8 +37,8 @@ impl ModelLabels {
     ) {
         self.right += u64::from(is_right);
         if !is_compound(answer) {
-            self.confusion
-                .add(classes.class_of(label), classes.class_of(answer));
+            let pair = (classes.class_of(label), classes.class_of(answer));
+            self.confusion.add(pair.0, pair.1, is_right);
         }
         let confidence = value_of(score.outcome, "confidence").and_then(number);
         if let Some(confidence) = confidence.filter(|it| (0.0..=1.0).contains(it)) {
@@ -76,12 +79,16 @@ pub struct LabelCounts {
     pub base: ModelLabels,
     /// The candidate's results.
     pub candidate: ModelLabels,
+    /// The pairs with a label whose answers differ.
+    pub differ: u64,
     /// Pairs in which only the base is right.
     pub base_only: u64,
     /// Pairs in which only the candidate is right.
     pub candidate_only: u64,
     /// 1 for a pair in which only the base is right, -1 if only the candidate is, else 0.
     pub loss: Moments,
+    /// The same by the weights of the labels.
+    pub weighted_loss: WeightedMean,
     /// The differences of the absolute errors of numbers, candidate minus base.
     pub error_differences: Moments,
     /// Labelled pairs whose record has the answer that the client got.
@@ -107,7 +114,10 @@ impl LabelCounts {
         &mut self,
         (base, candidate): (&LegScore, &LegScore),
         answered: Option<&str>,
-        label: &str,
+        Label {
+            text: label,
+            weight,
+        }: &Label,
         equality: Equality,
         classes: &mut Classes,
     ) -> Option<Right> {
@@ -117,13 +127,18 @@ impl LabelCounts {
             candidate: equality.is_same(of_candidate, label),
         };
         self.labelled += 1;
+        self.differ += u64::from(!equality.is_same(of_base, of_candidate));
         self.base.add(base, of_base, label, right.base, classes);
         self.candidate
             .add(candidate, of_candidate, label, right.candidate, classes);
         self.base_only += u64::from(right.base && !right.candidate);
         self.candidate_only += u64::from(right.candidate && !right.base);
         let one = |is_right: bool| f64::from(u8::from(is_right));
-        self.loss.add(one(right.base) - one(right.candidate));
+        let loss = one(right.base) - one(right.candidate);
+        self.loss.add(loss);
+        self.base.weighted.add(one(right.base), *weight);
+        self.candidate.weighted.add(one(right.candidate), *weight);
+        self.weighted_loss.add(loss, *weight);
         if equality.tolerance.is_some()
             && let (Some(label), Some(base), Some(candidate)) =
                 (number(label), number(of_base), number(of_candidate))

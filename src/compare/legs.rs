@@ -120,12 +120,41 @@ pub struct LegScore<'a> {
     pub after: Option<Micros>,
     /// The whole `result` or `error`, as JSON text.
     pub outcome: &'a str,
+    /// The answer within the outcome, as JSON text; `None` if the model failed.
+    answer: Option<&'a str>,
 }
 
 impl<'a> LegScore<'a> {
+    /// A score with its whole `result` or `error`.
+    pub fn new(failed: bool, late: bool, after: Option<Micros>, outcome: &'a str) -> LegScore<'a> {
+        LegScore {
+            failed,
+            late,
+            after,
+            outcome,
+            answer: (!failed).then(|| answer_of(outcome)),
+        }
+    }
+
+    /// A score whose answer was found before.
+    pub fn with_answer(
+        late: bool,
+        after: Option<Micros>,
+        outcome: &'a str,
+        answer: &'a str,
+    ) -> LegScore<'a> {
+        LegScore {
+            failed: false,
+            late,
+            after,
+            outcome,
+            answer: Some(answer),
+        }
+    }
+
     /// The answer, as JSON text; `None` if the model failed.
     pub fn answer(&self) -> Option<&'a str> {
-        (!self.failed).then(|| answer_of(self.outcome))
+        self.answer
     }
 }
 
@@ -140,6 +169,8 @@ pub struct Observation<'a> {
     pub model_input: Option<&'a str>,
     /// The answer that the client got, as JSON text, if the records hold it.
     pub answered: Option<&'a str>,
+    /// Whether the record is a decision. Only a decision tells whether a score was late.
+    pub is_decision: bool,
     /// The score of each leg.
     pub scores: ByLeg<Option<LegScore<'a>>>,
 }

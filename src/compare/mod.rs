@@ -6,8 +6,10 @@
 //! these together, and reads the `gates`.
 
 mod args;
+mod bounded_names;
 mod classes;
 mod comparing;
+mod decisions;
 mod disagreements;
 mod drifting;
 mod fields;
@@ -16,15 +18,21 @@ mod gates;
 mod html;
 mod inputs;
 mod label_file;
+mod label_summary;
+mod label_texts;
 mod labelled;
+mod late_labels;
 mod legs;
+mod live;
 mod plot;
 mod reader;
+mod reference;
 mod report;
 mod slices;
 mod source_args;
 mod speed;
 mod statistics;
+mod steady_time;
 mod summary;
 mod table;
 mod tally;
@@ -57,6 +65,13 @@ impl Program for CompareArgs {
         let question = self.question()?;
         let roles = question.roles.clone();
         let comparing = Comparing::open(&self, question, stage)?;
-        Reader::new(&self.source, roles, comparing, stage).run(&self.source, &self.output, stage)
+        let reader = Reader::new(&self.source, roles, comparing, stage);
+        match self.live_records() {
+            Some(records) => {
+                let labels = self.labels.live();
+                reader.run_live(&records, labels, &self.output, stage)
+            }
+            None => reader.run(&self.source, &self.output, stage),
+        }
     }
 }

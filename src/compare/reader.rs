@@ -1,29 +1,30 @@
 //! Reads decisions and scores, and hands over each request once, with what each model
 //! answered.
 
+use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
 use anyhow::Result;
 
+use crate::compare::decisions::{ReadDecision, quick_decision, read_decision};
 use crate::compare::legs::{ByLeg, Leg, LegScore, Observation, Roles};
 use crate::compare::report::RecordCounts;
 use crate::compare::source_args::SourceArgs;
+use crate::compare::steady_time::SteadyTime;
 use crate::join::kept_score::{KeptScore, Seat};
-use crate::join::merged_streams::{MergedStreams, Recorded};
+use crate::join::merged_streams::{MergedStreams, Recorded, elapsed_of};
 use crate::join::remembered_ids::RememberedIds;
 use crate::join::request_id::{RECORDING_SEED, RequestId, hash_id};
 use crate::join::window::{END_OF_STREAM, JoinWindow};
 use crate::stage::Stage;
+use crate::stage::cli::bytes;
 use crate::stage::filter::{self, Filter};
 use crate::stage::stats::Snapshot;
 use crate::stage::streams::{OutputArgs, Streams, refuse_same_file};
 use crate::stream::output::Output;
-use crate::wire::decision::{Candidate, candidates_of};
 use crate::wire::lines::Line;
-use crate::wire::message::OutcomeKind;
-use crate::wire::message::{Field, Outcome, Record, Score};
+use crate::wire::message::{Field, OutcomeKind, Record, Score};
 use crate::wire::micros::Micros;
-use crate::wire::object::value_of;
 use crate::wire::reject::Reject;
 
 /// Output of recorded streams is written when it has this many bytes.
@@ -39,6 +40,37 @@ pub trait Observer {
         false
     }
 
+    /// Whether the model input of scores is needed, too. It takes memory.
+    fn needs_input(&self) -> bool {
+        false
+    }
+
+    /// Takes a line of the pipe of labels.
+    fn take_label_line(&mut self, _stage: &mut Stage, _input: &str, _line: &Line) -> Result<()> {
+        Ok(())
+    }
+
+    /// Takes what was found in the background, and starts further work. Never waits.
+    fn collect(&mut self, _stage: &mut Stage) -> Result<()> {
+        Ok(())
+    }
+
+    /// A descriptor that becomes readable when [`collect`](Observer::collect) has more to
+    /// take.
+    fn collecting(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+
+    /// The time at which [`collect`](Observer::collect) has work to start.
+    fn collect_due(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Waits for the work in the background, and takes what it finds.
+    fn collect_rest(&mut self, _stage: &mut Stage) -> Result<()> {
+        Ok(())
+    }
+
     /// Called at the end. Appends the last output to `out`.
     fn conclude(
         &mut self,
@@ -46,6 +78,11 @@ pub trait Observer {
         counts: &RecordCounts,
         out: &mut Vec<u8>,
     ) -> Result<()>;
+
+    /// Called when the output is closed.
+    fn finish(&mut self, _stage: &mut Stage) -> Result<()> {
+        Ok(())
+    }
 
     /// Adds its own counts.
     fn snapshot(&self, snapshot: Snapshot) -> Snapshot;
@@ -63,7 +100,21 @@ struct HeldScore {
 struct OpenRequest {
     id: RequestId,
     time: Option<Micros>,
+    model_input: Option<String>,
     scores: ByLeg<Option<HeldScore>>,
+}
+
+impl OpenRequest {
+    fn input_bytes(&self) -> usize {
+        self.model_input.as_ref().map_or(0, String::len)
+    }
+
+    /// The memory of the texts, in bytes.
+    fn bytes(&self) -> usize {
+        let scores = self.scores.iter().flatten();
+        let of_scores: usize = scores.map(|held| held.score.text_bytes()).sum();
+        of_scores + self.input_bytes()
+    }
 }
 
 /// Reads records for an observer.
@@ -75,8 +126,16 @@ pub struct Reader<O> {
     seen: RememberedIds,
     waiting: JoinWindow<OpenRequest, ()>,
     open_max: usize,
-    /// The time of the last score.
+    /// The bytes of the texts of the requests that wait, and their bound.
+    open_bytes: usize,
+    open_bytes_max: usize,
+    clock: SteadyTime,
+    /// Whether the last record was a decision.
+    expects_decision: bool,
+    /// The time of the stream at the last score.
     last: Micros,
+    /// The time of the last record, if it is believable.
+    last_believed: Micros,
     /// The lines that were rejected before the first record, such as labels.
     rejected_before: u64,
 }
@@ -91,9 +150,29 @@ impl<O: Observer> Reader<O> {
             seen: RememberedIds::new(args.remember as usize, RECORDING_SEED),
             waiting: JoinWindow::new(Micros::from_duration(args.disorder), args.remember as usize),
             open_max: args.max_open.get() as usize,
+            open_bytes: 0,
+            open_bytes_max: bytes(args.max_open_bytes),
+            expects_decision: true,
+            clock: SteadyTime::new(Micros::from_duration(args.disorder)),
             last: Micros(0),
+            last_believed: Micros(0),
             rejected_before: stage.report.rejected(),
         }
+    }
+
+    /// The believed time of the last record.
+    pub fn last_time(&self) -> Micros {
+        self.last_believed
+    }
+
+    /// What is done with the requests.
+    pub fn observer(&self) -> &O {
+        &self.observer
+    }
+
+    /// What is done with the requests.
+    pub fn observer_mut(&mut self) -> &mut O {
+        &mut self.observer
     }
 
     /// Reads all records, and writes what the observer writes.
@@ -126,16 +205,16 @@ impl<O: Observer> Reader<O> {
             };
             self.counts.valid += 1;
             if let Recorded::Score(score) = next.record {
-                // A score without a time counts as one that came at once.
-                let after = (score.at.0 > 0).then_some(score.at);
+                let after = next.is_timed.then_some(score.at);
                 let held = HeldScore { score, after };
-                self.take_score(next.id, Some(next.time), held, stage, &mut out)?;
+                self.take_score(next.id, Some(next.time), held, None, stage, &mut out)?;
             }
         }
         self.finish_output(stage, &mut out)?;
         stage.report.flush()?;
         stage.write_all(&mut to, &mut out)?;
         stage.close(&mut to)?;
+        self.observer.finish(stage)?;
         let snapshot = self.snapshot(stage);
         stage.final_stats(&snapshot);
         Ok(())
@@ -164,70 +243,76 @@ impl<O: Observer> Reader<O> {
         stage: &mut Stage,
         out: &mut Vec<u8>,
     ) -> Result<Option<Reject>> {
+        // A stream rarely has both decisions and scores.
+        if self.expects_decision
+            && let Ok(text) = std::str::from_utf8(bytes)
+            && let Some(read) = quick_decision(text, &self.roles)
+        {
+            self.take_decision(&read, stage, out)?;
+            return Ok(None);
+        }
         let record = match Record::parse(bytes) {
             Ok(record) => record,
             Err(reject) => return Ok(Some(reject)),
         };
-        let taken = match record.get(Field::Candidates) {
-            Some(_) => self.take_decision(&record, stage, out)?,
-            None => match Score::read(&record) {
-                Ok(score) => {
-                    self.take_live_score(&score, stage, out)?;
-                    Ok(())
-                }
-                Err(reject) => Err(reject),
-            },
-        };
-        Ok(taken.err())
+        self.expects_decision = record.get(Field::Candidates).is_some();
+        if self.expects_decision {
+            return match read_decision(&record, &self.roles) {
+                Ok(read) => self.take_decision(&read, stage, out).map(|()| None),
+                Err(reject) => Ok(Some(reject)),
+            };
+        }
+        match Score::read(&record) {
+            Ok(score) => {
+                let model_input = record.get(Field::ModelInput);
+                let taken = self.take_live_score(&score, model_input, stage, out)?;
+                Ok(taken.err())
+            }
+            Err(reject) => Ok(Some(reject)),
+        }
     }
 
     fn take_decision(
         &mut self,
-        record: &Record,
+        read: &ReadDecision,
         stage: &mut Stage,
         out: &mut Vec<u8>,
-    ) -> Result<Result<(), Reject>> {
-        let read = read_decision(record, &self.roles);
-        let (id, time, scores, strangers, repeated) = match read {
-            Ok(read) => read,
-            Err(reject) => return Ok(Err(reject)),
-        };
-        if self.seen.contains(&id) {
+    ) -> Result<()> {
+        let hash = hash_id(&read.message_id, RECORDING_SEED);
+        if self.seen.contains_hash(hash) {
             self.counts.repeated += 1;
-            return Ok(Ok(()));
+            return Ok(());
         }
-        self.seen.insert(&id);
+        self.seen.insert_hash(hash);
         self.counts.decisions += 1;
-        self.counts.other_models += strangers;
-        self.counts.repeated_scores += repeated;
-        let answered = record.get(Field::ModelResult);
-        let seen = Observation {
-            message_id: &id,
-            time: Some(time),
-            model_input: record.get(Field::ModelInput),
-            answered: answered.and_then(|it| value_of(it, "result")),
-            scores,
-        };
-        self.observer.observe(stage, &seen, out)?;
-        Ok(Ok(()))
+        self.last_believed = read.time;
+        self.counts.other_models += read.strangers;
+        self.counts.repeated_scores += read.repeated;
+        self.observer.observe(stage, &read.observation(), out)
     }
 
     fn take_live_score(
         &mut self,
         score: &Score,
+        model_input: Option<&str>,
         stage: &mut Stage,
         out: &mut Vec<u8>,
-    ) -> Result<()> {
+    ) -> Result<Result<(), Reject>> {
         let id = RequestId {
             hash: hash_id(&score.message_id, RECORDING_SEED),
             text: (&*score.message_id).into(),
         };
-        let after = score.elapsed.and_then(Micros::parse_millis);
+        let after = match score.elapsed.map(elapsed_of).transpose() {
+            Ok(after) => after,
+            Err(reject) => return Ok(Err(reject)),
+        };
         let held = HeldScore {
             score: KeptScore::of(score, after.unwrap_or(Micros(0)), Seat::Model),
             after,
         };
-        self.take_score(id, score.timestamp, held, stage, out)
+        let model_input = model_input.filter(|_| self.observer.needs_input());
+        self.take_score(id, score.timestamp, held, model_input, stage, out)?;
+        Ok(Ok(()))
     }
 
     fn take_score(
@@ -235,17 +320,24 @@ impl<O: Observer> Reader<O> {
         id: RequestId,
         time: Option<Micros>,
         held: HeldScore,
+        model_input: Option<&str>,
         stage: &mut Stage,
         out: &mut Vec<u8>,
     ) -> Result<()> {
-        let time_or_last = time.filter(|time| time.0 > i64::MIN).unwrap_or(self.last);
-        self.last = time_or_last;
+        let time = time.filter(|time| time.0 > i64::MIN);
+        let (now, believed) = match time {
+            Some(time) => self.clock.take(time),
+            None => (self.last, self.last),
+        };
+        self.last = now;
+        self.last_believed = believed;
         let score = &held.score;
         let Some(leg) = self.roles.leg_of(&score.model_name, score.model_version) else {
             self.counts.other_models += 1;
             return Ok(());
         };
-        self.close_passed(time_or_last, stage, out)?;
+        self.close_passed(now, stage, out)?;
+        let bytes = score.text_bytes();
         if let Some(open) = self.waiting.find(&id) {
             let place = &mut open.scores[leg as usize];
             if place.is_some() {
@@ -253,19 +345,30 @@ impl<O: Observer> Reader<O> {
             } else {
                 *place = Some(held);
                 self.counts.scores += 1;
+                self.open_bytes += bytes;
             }
-            return Ok(());
+        } else {
+            let opened = self.waiting.open(believed, id.clone(), |_| {
+                let mut scores: ByLeg<Option<HeldScore>> = [None, None, None, None];
+                scores[leg as usize] = Some(held);
+                OpenRequest {
+                    id,
+                    time,
+                    model_input: model_input.map(str::to_owned),
+                    scores,
+                }
+            });
+            match opened {
+                Some((open, _)) => {
+                    self.counts.scores += 1;
+                    self.open_bytes += bytes + open.input_bytes();
+                }
+                None => self.counts.after_close += 1,
+            }
         }
-        let opened = self.waiting.open(time_or_last, id.clone(), |_| {
-            let mut scores: ByLeg<Option<HeldScore>> = [None, None, None, None];
-            scores[leg as usize] = Some(held);
-            OpenRequest { id, time, scores }
-        });
-        match opened {
-            Some(_) => self.counts.scores += 1,
-            None => self.counts.after_close += 1,
-        }
-        if self.waiting.len() > self.open_max {
+        while self.waiting.len() > self.open_max
+            || (self.open_bytes > self.open_bytes_max && self.waiting.len() > 1)
+        {
             self.close_oldest(stage, out)?;
         }
         Ok(())
@@ -280,20 +383,24 @@ impl<O: Observer> Reader<O> {
 
     fn close_oldest(&mut self, stage: &mut Stage, out: &mut Vec<u8>) -> Result<()> {
         if let Some(open) = self.waiting.passed(END_OF_STREAM) {
+            self.open_bytes = self.open_bytes.saturating_sub(open.bytes());
             let mut scores: ByLeg<Option<LegScore>> = [None; Leg::ALL.len()];
             for (place, held) in scores.iter_mut().zip(&open.scores) {
-                *place = held.as_ref().map(|held| LegScore {
-                    failed: held.score.kind != OutcomeKind::Result,
-                    late: false,
-                    after: held.after,
-                    outcome: &held.score.outcome,
+                *place = held.as_ref().map(|held| {
+                    LegScore::new(
+                        held.score.kind != OutcomeKind::Result,
+                        false,
+                        held.after,
+                        &held.score.outcome,
+                    )
                 });
             }
             let seen = Observation {
                 message_id: &open.id.text,
                 time: open.time.filter(|time| time.0 > i64::MIN),
-                model_input: None,
+                model_input: open.model_input.as_deref(),
                 answered: None,
+                is_decision: false,
                 scores,
             };
             self.observer.observe(stage, &seen, out)?;
@@ -301,55 +408,6 @@ impl<O: Observer> Reader<O> {
         self.waiting.close_oldest();
         Ok(())
     }
-}
-
-/// The id, the time, and the scores of a decision; the numbers of scores of other models
-/// and of further scores of a model.
-type ReadDecision<'a> = (
-    std::borrow::Cow<'a, str>,
-    Micros,
-    ByLeg<Option<LegScore<'a>>>,
-    u64,
-    u64,
-);
-
-fn read_decision<'a>(record: &Record<'a>, roles: &Roles) -> Result<ReadDecision<'a>, Reject> {
-    let id = record.message_id()?;
-    let time = record.timestamp()?;
-    let mut scores: ByLeg<Option<LegScore>> = [None; Leg::ALL.len()];
-    let (mut strangers, mut repeated) = (0, 0);
-    for (number, candidate) in candidates_of(record)?.enumerate() {
-        let read = candidate.and_then(|candidate| read_candidate(&candidate, roles));
-        let read = read.map_err(|fault| Reject::Field(format!("candidate {number}: {fault}")))?;
-        match read {
-            None => strangers += 1,
-            Some((leg, _)) if scores[leg as usize].is_some() => repeated += 1,
-            Some((leg, score)) => scores[leg as usize] = Some(score),
-        }
-    }
-    Ok((id, time, scores, strangers, repeated))
-}
-
-/// The leg and the score of a candidate; `None` for a model that is not compared.
-fn read_candidate<'a>(
-    candidate: &Candidate<'a>,
-    roles: &Roles,
-) -> Result<Option<(Leg, LegScore<'a>)>, String> {
-    let name = candidate.model_name()?;
-    let Some(leg) = roles.leg_of(&name, candidate.model_version()?) else {
-        return Ok(None);
-    };
-    let (failed, outcome) = match candidate.outcome()? {
-        Outcome::Result(text) => (false, text),
-        Outcome::Error(text) => (true, text),
-    };
-    let score = LegScore {
-        failed,
-        late: candidate.fate().is_ok_and(|fate| fate == "late"),
-        after: candidate.arrived_after().ok(),
-        outcome,
-    };
-    Ok(Some((leg, score)))
 }
 
 impl<O: Observer> Filter for Reader<O> {
@@ -381,6 +439,10 @@ impl<O: Observer> Filter for Reader<O> {
 
     fn conclude(&mut self, stage: &mut Stage, out: &mut Vec<u8>) -> Result<()> {
         self.finish_output(stage, out)
+    }
+
+    fn finish(&mut self, stage: &mut Stage) -> Result<()> {
+        self.observer.finish(stage)
     }
 
     fn snapshot(&self, stage: &Stage) -> Snapshot {

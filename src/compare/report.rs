@@ -48,6 +48,10 @@ pub struct Report {
     /// The test of a change of each model's mix since the window before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mix: Option<Both<Option<ChiSquared>>>,
+    /// The test of a change of the numbers that each model answers since the window
+    /// before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shift: Option<Both<Option<DriftTest>>>,
     /// The intervals that hold at all times at once.
     pub any_time: AnyTime,
     /// The candidate beside the noise leg.
@@ -58,7 +62,7 @@ pub struct Report {
     pub labels: Option<LabelReport>,
     /// The times of both.
     pub latency: LatencyReport,
-    /// The drift of the model inputs against the reference.
+    /// The drift from the reference or from the profile.
     pub drift: Vec<Drift>,
     /// The fields of compound answers.
     pub fields: Vec<FieldReport>,
@@ -127,11 +131,19 @@ pub struct Disagreement {
 
 /// Counts of pairs of classes: rows are the base's, columns the candidate's.
 #[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub struct Confusion {
     /// The classes.
     pub labels: Vec<Box<RawValue>>,
     /// The counts.
     pub counts: Vec<Vec<u64>>,
+    /// Pairs in the cell of "(others)" and "(others)" whose answers differ.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub others_differ: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// How often each model gives one class.
@@ -204,6 +216,11 @@ pub struct RulerReport {
 pub struct LabelReport {
     /// Pairs with a label.
     pub labelled: u64,
+    /// The kind of labels: `plain`, `weighted` or `disagreements`. Labels of
+    /// disagreements alone give no accuracy.
+    pub kind: &'static str,
+    /// The pairs whose answers differ.
+    pub disagreements: LabelledDisagreements,
     /// The base.
     pub base: ModelLabelReport,
     /// The candidate.
@@ -213,12 +230,24 @@ pub struct LabelReport {
     /// The accuracy of the base minus that of the candidate.
     #[serde(rename = "accuracyLoss")]
     pub accuracy_loss: Option<f64>,
+    /// The interval of this difference; null with fewer than two pairs.
+    #[serde(rename = "accuracyLossInterval")]
+    pub accuracy_loss_interval: Option<Ends>,
     /// The absolute errors of numbers, candidate minus base.
     #[serde(skip_serializing_if = "Option::is_none", rename = "errorDifference")]
     pub error_difference: Option<Mean>,
     /// What the candidate would have changed for the clients.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub answers: Option<AnswerReport>,
+}
+
+/// The pairs whose answers differ, and how many of them have a label.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct LabelledDisagreements {
+    /// All of them.
+    pub all: u64,
+    /// Those with a label.
+    pub labelled: u64,
 }
 
 /// Whether one model is right more often.
@@ -246,7 +275,7 @@ pub struct AnswerReport {
 }
 
 /// One model beside the labels.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Default, Serialize)]
 pub struct ModelLabelReport {
     /// The rate of right results.
     pub accuracy: Option<Rate>,
@@ -331,10 +360,13 @@ pub struct QuantileEnds {
     pub p99: Option<Ends>,
 }
 
-/// The drift of one field of the model input.
-#[derive(Debug, Serialize)]
+/// The drift of one field.
+#[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Drift {
+    /// `input` for a field of the model input; `base` or `candidate` for what that model
+    /// answered.
+    pub of: &'static str,
     /// The name of the field.
     pub field: String,
     /// `number` or `category`.
@@ -345,7 +377,7 @@ pub struct Drift {
     pub unseen: Option<f64>,
     /// The population stability index.
     pub psi: Option<f64>,
-    /// The largest index of a window of the reference beside the whole reference.
+    /// What the index reaches by chance, or in the reference alone.
     pub floor: Option<f64>,
     /// Whether the index is above the floor.
     pub drifts: bool,
@@ -370,8 +402,8 @@ pub struct Missing {
 pub struct DriftTest {
     /// The largest distance of the distribution functions.
     pub statistic: f64,
-    /// The p-value.
-    pub p_value: f64,
+    /// The p-value; null for the bins of a profile.
+    pub p_value: Option<f64>,
 }
 
 /// One field of compound answers.

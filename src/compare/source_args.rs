@@ -4,6 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use anyhow::Result;
+use bytesize::ByteSize;
 use clap::Args;
 
 use crate::compare::legs::{ByLeg, ModelId, Roles};
@@ -29,8 +30,9 @@ pub struct SourceArgs {
     pub input: InputArgs,
 
     /// Read recorded scores from these files or folders instead, one for each model or
-    /// for several. They are read in step, and joined by messageId
-    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with_all = ["input", "follow"])]
+    /// for several. They are read in step, and joined by messageId. With --follow, these
+    /// are pipes, and are read as they come
+    #[arg(long, value_name = "PATH", num_args = 1.., conflicts_with = "input")]
     pub scores: Vec<Address>,
 
     /// Two numbers are equal if they differ by at most X. Without this flag, numbers are
@@ -46,6 +48,11 @@ pub struct SourceArgs {
     /// Compare the oldest request as it is when more than N requests wait for scores
     #[arg(long, value_name = "N", default_value = "1000000")]
     pub max_open: NonZeroU32,
+
+    /// Compare the oldest request as it is when the scores, and the inputs, that wait take
+    /// more than SIZE
+    #[arg(long, value_name = "SIZE", default_value = "1GiB")]
+    pub max_open_bytes: ByteSize,
 
     /// Remember the ids of N requests, to count a repeated one once
     #[arg(long, value_name = "N", default_value = "100000")]

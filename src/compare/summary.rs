@@ -2,28 +2,28 @@
 
 use serde_json::value::RawValue;
 
-use crate::compare::classes::{Classes, PairCounts};
+use crate::compare::classes::Classes;
 use crate::compare::fields::Fields;
 use crate::compare::gates::Sequences;
-use crate::compare::labelled::{LabelCounts, ModelLabels};
+use crate::compare::label_summary::label_report;
 use crate::compare::legs::Leg;
 use crate::compare::report::{
-    AnswerReport, AnyTime, Both, CalibrationBin, ClassReport, Confusion, Disagreement, FieldNoise,
-    FieldReport, LabelReport, LabelTest, LatencyReport, ModelLabelReport, NoiseReport, NoiseTest,
-    QualityReport, QuantileEnds, Quantiles, Rate, Report, RulerReport, SliceReport, WindowReport,
+    AnyTime, Both, ClassReport, Confusion, Disagreement, FieldNoise, FieldReport, LatencyReport,
+    NoiseReport, NoiseTest, QuantileEnds, Quantiles, Rate, Report, RulerReport, SliceReport,
+    WindowReport,
 };
 use crate::compare::speed::{Speed, Speeds};
-use crate::compare::statistics::binomial::{at_least, mcnemar};
-use crate::compare::statistics::labelled::{ClassQuality, class_qualities};
+use crate::compare::statistics::binomial::at_least;
 use crate::compare::statistics::rates::{CONFIDENCE, benjamini_hochberg, wilson};
 use crate::compare::statistics::tables::{homogeneity, kappa};
-use crate::compare::tally::{Question, RulerCounts, Tally};
+use crate::compare::tally::{LabelKind, Question, RulerCounts, Tally};
 use crate::wire::micros::Micros;
 
 /// The level of the intervals that hold at all times, and of the tests by field.
 const ALPHA: f64 = 1.0 - CONFIDENCE;
 
-fn rate(count: u64, total: u64) -> Option<Rate> {
+/// A rate with its interval.
+pub fn rate(count: u64, total: u64) -> Option<Rate> {
     wilson(count, total, CONFIDENCE).map(Rate::from)
 }
 
@@ -56,18 +56,26 @@ pub fn report(tally: &Tally, question: &Question, classes: &Classes, any_time: b
         neither: tally.neither,
         agreement: rate(tally.same, tally.pairs),
         disagreement: disagreement(tally),
-        kappa: kappa(&table),
+        kappa: match tally.confusion.has_others_on_both_sides() {
+            // How often two of the others are equal by chance is not known.
+            true => None,
+            false => kappa(&table),
+        },
         classes: class_reports(&used, &table, classes),
         marginal: has_classes.then(|| homogeneity(&table).into()),
         confusion: Confusion {
             labels: names(&used, classes),
             counts: table,
+            others_differ: tally.confusion.others_differ(),
         },
         mix: None,
-        any_time: any_time_report(&tally.sequences, question.has_labels),
+        shift: None,
+        any_time: any_time_report(&tally.sequences, question.labels == Some(LabelKind::Plain)),
         noise: roles.has(Leg::Noise).then(|| noise(tally, question)),
         ruler: roles.has(Leg::Ruler).then(|| ruler(tally, question)),
-        labels: question.has_labels.then(|| labels(&tally.labels, classes)),
+        labels: question
+            .labels
+            .map(|kind| label_report(tally, kind, classes)),
         latency: latency(&tally.speeds),
         drift: Vec::new(),
         fields: fields(&tally.fields, roles.has(Leg::Noise), any_time),
@@ -102,7 +110,7 @@ fn disagreement(tally: &Tally) -> Option<Disagreement> {
 }
 
 /// A class as JSON.
-fn name(class: usize, classes: &Classes) -> Box<RawValue> {
+pub fn name(class: usize, classes: &Classes) -> Box<RawValue> {
     let text = classes.name(class).to_owned();
     // A canonical answer is JSON. A text that is not would spoil the whole report.
     RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
@@ -167,68 +175,6 @@ fn ruler(tally: &Tally, question: &Question) -> RulerReport {
         base: of(tally.base_ruler),
         candidate: of(tally.candidate_ruler),
     }
-}
-
-fn labels(counts: &LabelCounts, classes: &Classes) -> LabelReport {
-    let all = counts.labelled;
-    let (b, c) = (counts.base_only, counts.candidate_only);
-    LabelReport {
-        labelled: all,
-        base: model_labels(&counts.base, all, classes),
-        candidate: model_labels(&counts.candidate, all, classes),
-        mcnemar: LabelTest {
-            base_only: b,
-            candidate_only: c,
-            p_value: mcnemar(b, c),
-        },
-        accuracy_loss: (all > 0).then(|| (b as f64 - c as f64) / all as f64),
-        error_difference: counts
-            .error_differences
-            .mean_interval(CONFIDENCE)
-            .map(Into::into),
-        answers: (counts.answered > 0).then_some(AnswerReport {
-            answered: counts.answered,
-            gained: counts.gained,
-            lost: counts.lost,
-        }),
-    }
-}
-
-fn model_labels(model: &ModelLabels, labelled: u64, classes: &Classes) -> ModelLabelReport {
-    let calibration = &model.calibration;
-    let bins = calibration.bins.iter().filter(|bin| bin.0 > 0);
-    ModelLabelReport {
-        accuracy: rate(model.right, labelled),
-        classes: match model.errors.mae() {
-            // Numbers are not classes.
-            Some(_) => Vec::new(),
-            None => qualities(&model.confusion, classes),
-        },
-        brier: model.brier.mean(),
-        confidence_brier: calibration.brier(),
-        calibration: bins
-            .map(|(count, sum, right)| CalibrationBin {
-                confidence: sum / *count as f64,
-                right: *right as f64 / *count as f64,
-                count: *count,
-            })
-            .collect(),
-        mae: model.errors.mae(),
-        rmse: model.errors.rmse(),
-    }
-}
-
-fn qualities(confusion: &PairCounts, classes: &Classes) -> Vec<QualityReport> {
-    let (used, table) = confusion.table(classes);
-    let qualities = class_qualities(&table).into_iter().zip(used);
-    let of = |(quality, class): (ClassQuality, usize)| QualityReport {
-        label: name(class, classes),
-        precision: quality.precision,
-        recall: quality.recall,
-        f1: quality.f1,
-        support: quality.support,
-    };
-    qualities.map(of).collect()
 }
 
 fn latency(speeds: &Speeds) -> LatencyReport {

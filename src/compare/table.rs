@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use crate::compare::report::{
-    ClassReport, Confusion, Drift, FieldReport, LabelReport, LatencyReport, NoiseReport, Quantiles,
-    Rate, Report,
+    ClassReport, Confusion, Drift, FieldReport, LabelReport, LabelledDisagreements, LatencyReport,
+    NoiseReport, Quantiles, Rate, Report,
 };
 use crate::stage::report::escaped;
 
@@ -160,10 +160,28 @@ fn write_labels(labels: &LabelReport, out: &mut String) -> std::fmt::Result {
         if let (Some(mae), Some(rmse)) = (model.mae, model.rmse) {
             write!(out, ", MAE {mae:.6}, RMSE {rmse:.6}")?;
         }
-        if let Some(brier) = model.brier.or(model.confidence_brier) {
-            write!(out, ", Brier score {brier:.4}")?;
+        if let Some(brier) = model.brier {
+            write!(out, ", Brier score of the classes {brier:.4}")?;
+        }
+        if let Some(brier) = model.confidence_brier {
+            write!(out, ", Brier score of the confidence {brier:.4}")?;
         }
         writeln!(out)?;
+    }
+    if labels.kind == "disagreements" {
+        let LabelledDisagreements { all, labelled } = labels.disagreements;
+        writeln!(
+            out,
+            "  only disagreements have labels ({labelled} of {all}), so that the accuracies are unknown"
+        )?;
+    }
+    if let (Some(loss), Some(ends)) = (labels.accuracy_loss, labels.accuracy_loss_interval) {
+        let rate = Rate {
+            rate: loss,
+            low: ends.low,
+            high: ends.high,
+        };
+        writeln!(out, "  base minus candidate  {}", percent(Some(rate)))?;
     }
     writeln!(
         out,
@@ -258,14 +276,14 @@ fn drifts(drifts: &[Drift], out: &mut String) -> std::fmt::Result {
     }
     writeln!(
         out,
-        "\ndrift from the reference     PSI       floor      unseen     missing"
+        "\ndrift from the reference          PSI       floor      unseen     missing"
     )?;
     let shown = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |it| format!("{it:.4}"));
     for drift in drifts.iter().take(ROWS_MAX) {
         writeln!(
             out,
-            "  {:<20}{:>10}{:>12}{:>12}{:>12}{}",
-            cell(&drift.field),
+            "  {:<26}{:>10}{:>12}{:>12}{:>12}{}",
+            drift_name(drift),
             shown(drift.psi),
             shown(drift.floor),
             shown(drift.unseen),
@@ -274,6 +292,14 @@ fn drifts(drifts: &[Drift], out: &mut String) -> std::fmt::Result {
         )?;
     }
     rest(out, drifts.len())
+}
+
+/// The name of a field that may drift. That of an answer has its model.
+pub fn drift_name(drift: &Drift) -> String {
+    match drift.of {
+        "input" => cell(&drift.field),
+        of => format!("{} of the {of}", cell(&drift.field)),
+    }
 }
 
 fn fields(fields: &[FieldReport], out: &mut String) -> std::fmt::Result {

@@ -3,6 +3,7 @@
 use crate::compare::classes::{Classes, PairCounts};
 use crate::compare::fields::Fields;
 use crate::compare::gates::Sequences;
+use crate::compare::label_file::Label;
 use crate::compare::labelled::LabelCounts;
 use crate::compare::legs::{Leg, LegScore, Observation, Roles};
 use crate::compare::slices::Slices;
@@ -19,8 +20,21 @@ pub struct Question {
     pub equality: Equality,
     /// The JSON pointers of the slices.
     pub slices: Vec<String>,
-    /// Whether there are labels.
-    pub has_labels: bool,
+    /// Whether the model input is needed, for slices or for drift.
+    pub needs_input: bool,
+    /// The kind of labels; `None` without labels.
+    pub labels: Option<LabelKind>,
+}
+
+/// How the requests with a label were chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelKind {
+    /// Without regard to the answers, as far as is known.
+    Plain,
+    /// Each label has a weight.
+    Weighted,
+    /// Only among the disagreements.
+    Disagreements,
 }
 
 /// Requests to which the base gave an answer, and what the candidate did. Gates count
@@ -29,6 +43,8 @@ pub struct Question {
 pub struct Asked {
     /// All of them.
     pub all: u64,
+    /// Those of which a decision tells whether the candidate was late.
+    pub decided: u64,
     /// The candidate gave another answer in time.
     pub differ: u64,
     /// The candidate failed.
@@ -135,7 +151,7 @@ impl Tally {
     pub fn add(
         &mut self,
         seen: &Observation,
-        label: Option<&str>,
+        label: Option<&Label>,
         question: &Question,
         classes: &mut Classes,
     ) -> Option<bool> {
@@ -156,18 +172,41 @@ impl Tally {
             _ => None,
         };
         if answers.0.is_some() {
-            self.ask(candidate, is_same);
+            self.ask(candidate, is_same, seen.is_decision);
         }
         if question.roles.has(Leg::Ruler) {
             self.add_ruler(seen, question.equality);
         }
-        if let (Some(is_same), Some(base), Some(candidate)) = (is_same, base, candidate) {
+        if let Some(is_same) = is_same {
             self.add_pair(seen, is_same, question, classes);
-            if let Some(label) = label {
-                self.add_label((base, candidate), seen.answered, label, question, classes);
-            }
+        }
+        if let Some(label) = label {
+            self.add_label(seen, label, question, classes);
         }
         is_same
+    }
+
+    /// Adds the label of a pair that was counted before.
+    pub fn add_label(
+        &mut self,
+        seen: &Observation,
+        label: &Label,
+        question: &Question,
+        classes: &mut Classes,
+    ) {
+        let (Some(base), Some(candidate)) = (seen.score(Leg::Base), seen.score(Leg::Candidate))
+        else {
+            return;
+        };
+        let scores = (base, candidate);
+        let right = self
+            .labels
+            .add(scores, seen.answered, label, question.equality, classes);
+        if let Some(right) = right {
+            self.sequences.accuracy.add(indicator(right.candidate));
+            let difference = indicator(right.base) - indicator(right.candidate);
+            self.sequences.accuracy_loss.add((difference + 1.0) / 2.0);
+        }
     }
 
     fn count_presence(&mut self, base: Option<&LegScore>, candidate: Option<&LegScore>) {
@@ -188,12 +227,13 @@ impl Tally {
     }
 
     /// Counts a request that the base answered.
-    fn ask(&mut self, candidate: Option<&LegScore>, is_same: Option<bool>) {
+    fn ask(&mut self, candidate: Option<&LegScore>, is_same: Option<bool>, is_decision: bool) {
         let absent = candidate.is_none();
         let failed = candidate.is_some_and(|score| score.failed);
         let late = candidate.is_some_and(|score| score.late && !score.failed);
         let differs = !late && is_same == Some(false);
         self.asked.all += 1;
+        self.asked.decided += u64::from(is_decision);
         self.asked.absent += u64::from(absent);
         self.asked.failed += u64::from(failed);
         self.asked.late += u64::from(late);
@@ -202,7 +242,9 @@ impl Tally {
         self.sequences.disagreement.add(indicator(disagrees));
         self.sequences.absent.add(indicator(absent));
         self.sequences.failures.add(indicator(failed));
-        self.sequences.late.add(indicator(late));
+        if is_decision {
+            self.sequences.late.add(indicator(late));
+        }
     }
 
     fn add_ruler(&mut self, seen: &Observation, equality: Equality) {
@@ -247,30 +289,12 @@ impl Tally {
             self.fields.add(equality, base, candidate, noise);
         } else if equality.tolerance.is_none() {
             let pair = (classes.class_of(base), classes.class_of(candidate));
-            self.confusion.add(pair.0, pair.1);
+            self.confusion.add(pair.0, pair.1, is_same);
         }
         if let Some(model_input) = seen.model_input {
             for slices in &mut self.slices {
                 slices.add(model_input, is_same);
             }
-        }
-    }
-
-    fn add_label(
-        &mut self,
-        scores: (&LegScore, &LegScore),
-        answered: Option<&str>,
-        label: &str,
-        question: &Question,
-        classes: &mut Classes,
-    ) {
-        let right = self
-            .labels
-            .add(scores, answered, label, question.equality, classes);
-        if let Some(right) = right {
-            self.sequences.accuracy.add(indicator(right.candidate));
-            let difference = indicator(right.base) - indicator(right.candidate);
-            self.sequences.accuracy_loss.add((difference + 1.0) / 2.0);
         }
     }
 }
@@ -288,7 +312,8 @@ mod tests {
             },
             equality: Equality::default(),
             slices: Vec::new(),
-            has_labels: true,
+            needs_input: false,
+            labels: Some(LabelKind::Plain),
         }
     }
 
@@ -306,20 +331,20 @@ mod tests {
         ) {
             let (question, mut classes) = (question(), Classes::default());
             let mut tally = Tally::new(&question);
+            let label = Label {
+                text: "1".to_owned(),
+                weight: 1.0,
+            };
             for scores in &requests {
                 let seen = Observation {
                     message_id: "x",
                     time: None,
                     model_input: None,
                     answered: Some("1"),
-                    scores: scores.map(|score| score.map(|(failed, late, outcome)| LegScore {
-                        failed,
-                        late,
-                        after: Some(Micros(1)),
-                        outcome: OUTCOMES[outcome],
-                    })),
+                    is_decision: true,
+                    scores: scores.map(|score| score.map(|(failed, late, outcome)| LegScore::new(failed, late, Some(Micros(1)), OUTCOMES[outcome]))),
                 };
-                tally.add(&seen, Some("1"), &question, &mut classes);
+                tally.add(&seen, Some(&label), &question, &mut classes);
             }
             let unpaired = tally.unpaired_base + tally.unpaired_candidate;
             prop_assert_eq!(
@@ -336,17 +361,50 @@ mod tests {
     }
 
     #[test]
+    fn labels_beyond_the_bound_agree_only_if_they_are_equal() {
+        let (question, mut classes) = (question(), Classes::default());
+        let mut tally = Tally::new(&question);
+        // Two times 400 labels. From the 200th on, all are "others", and none are equal.
+        for number in 0..400 {
+            let (base, candidate) = match number {
+                0..200 => (number, number),
+                _ => (number, number + 1000),
+            };
+            let outcomes = [base, candidate].map(|answer| format!("{{\"result\":{answer}}}"));
+            let score = |leg: usize| Some(LegScore::new(false, false, None, &outcomes[leg]));
+            let seen = Observation {
+                message_id: "x",
+                time: None,
+                model_input: None,
+                answered: None,
+                is_decision: true,
+                scores: [score(0), score(1), None, None],
+            };
+            let label = Label {
+                text: (number + 1000).to_string(),
+                weight: 1.0,
+            };
+            tally.add(&seen, Some(&label), &question, &mut classes);
+        }
+        let report = crate::compare::summary::report(&tally, &question, &classes, false);
+        assert_eq!(report.agreement.unwrap().rate, 0.5);
+        assert_eq!(report.confusion.others_differ, 200);
+        assert_eq!(report.kappa, None);
+        let labels = report.labels.unwrap();
+        assert_eq!(labels.candidate.accuracy.unwrap().rate, 0.5);
+        let claims = labels
+            .base
+            .classes
+            .iter()
+            .any(|it| it.label.get().contains("others"));
+        assert!(!claims);
+    }
+
+    #[test]
     fn what_the_candidate_did_not_answer_in_time_is_a_disagreement() {
         let (question, mut classes) = (question(), Classes::default());
         let mut tally = Tally::new(&question);
-        let score = |failed, late, outcome| {
-            Some(LegScore {
-                failed,
-                late,
-                after: None,
-                outcome,
-            })
-        };
+        let score = |failed, late, outcome| Some(LegScore::new(failed, late, None, outcome));
         let base = score(false, false, OUTCOMES[0]);
         for candidate in [
             score(false, false, OUTCOMES[1]),
@@ -360,6 +418,7 @@ mod tests {
                 time: None,
                 model_input: None,
                 answered: None,
+                is_decision: true,
                 scores: [base, candidate, None, None],
             };
             tally.add(&seen, None, &question, &mut classes);

@@ -3,9 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use crate::wire::answer::{is_same, number};
+use crate::wire::object::{Object, array_items};
 
-use crate::wire::answer::{is_same, number, write_canonical};
+/// Deeper nesting is one field.
+const DEPTH_MAX: usize = 128;
 
 /// When two answers are equal.
 #[derive(Clone, Copy, Debug, Default)]
@@ -21,7 +23,7 @@ pub fn is_compound(answer: &str) -> bool {
 
 /// The leaves of an answer by their path: `box.x`, `boxes[].x`. The items of an array
 /// share one path, in their order.
-type Leaves = BTreeMap<String, Vec<Value>>;
+type Leaves<'a> = BTreeMap<String, Vec<&'a str>>;
 
 impl Equality {
     /// Whether two answers are equal.
@@ -33,8 +35,8 @@ impl Equality {
         let Some(tolerance) = self.tolerance else {
             return is_same(one, other);
         };
-        if let (Some(one), Some(other)) = (number(one), number(other)) {
-            return is_near(one, other, tolerance);
+        if let Some(is_near) = is_near(one, other, tolerance) {
+            return is_near;
         }
         if is_compound(one) && is_compound(other) {
             return self.fields(one, other).iter().all(|(_, is_same)| *is_same);
@@ -51,7 +53,10 @@ impl Equality {
             let is_same = match other.remove(&path) {
                 Some(others) => {
                     values.len() == others.len()
-                        && values.iter().zip(&others).all(|it| self.is_same_leaf(it))
+                        && values
+                            .iter()
+                            .zip(&others)
+                            .all(|it| self.is_same_leaf(it.0, it.1))
                 }
                 None => false,
             };
@@ -61,54 +66,66 @@ impl Equality {
         fields
     }
 
-    fn is_same_leaf(self, (one, other): (&Value, &Value)) -> bool {
-        if let (Some(tolerance), Some(one), Some(other)) =
-            (self.tolerance, one.as_f64(), other.as_f64())
-        {
-            return is_near(one, other, tolerance);
-        }
-        let text = |value: &Value| {
-            let mut text = String::new();
-            write_canonical(value, &mut text);
-            text
-        };
-        one == other || text(one) == text(other)
+    fn is_same_leaf(self, one: &str, other: &str) -> bool {
+        let near = |tolerance| is_near(one, other, tolerance);
+        let is_near = self.tolerance.and_then(near);
+        is_near.unwrap_or_else(|| is_same(one, other))
     }
 }
 
-fn is_near(one: f64, other: f64, tolerance: f64) -> bool {
-    (one - other).abs() <= tolerance
+/// Whether two numbers differ by at most `tolerance`. `None` if one of the texts is not a
+/// number, or a number too large for a float.
+fn is_near(one: &str, other: &str, tolerance: f64) -> Option<bool> {
+    let floats = (number(one)?, number(other)?);
+    // The floats of two large whole numbers may be equal although the numbers are not.
+    let difference = match (one.parse::<i128>(), other.parse::<i128>()) {
+        (Ok(one), Ok(other)) => one.checked_sub(other).map(|it| it.unsigned_abs() as f64),
+        _ => None,
+    };
+    let (one, other) = floats;
+    Some(difference.unwrap_or((one - other).abs()) <= tolerance)
 }
 
-fn leaves(answer: &str) -> Leaves {
+fn leaves(answer: &str) -> Leaves<'_> {
     let mut leaves = Leaves::new();
-    // A text that is not JSON has no fields. Records were checked when they were read,
-    // so this happens only for nesting that is too deep.
-    if let Ok(value) = serde_json::from_str(answer) {
-        collect(value, String::new(), &mut leaves);
-    }
+    collect(answer, String::new(), DEPTH_MAX, &mut leaves);
     leaves
 }
 
-fn collect(value: Value, path: String, leaves: &mut Leaves) {
-    match value {
-        Value::Object(members) if !members.is_empty() => {
-            for (name, member) in members {
+/// Adds the leaves of a value. What cannot be taken apart is one leaf, so that two
+/// different texts never count as equal.
+fn collect<'a>(value: &'a str, path: String, depth: usize, leaves: &mut Leaves<'a>) {
+    if depth > 0 && value.starts_with('{') {
+        if let Ok(object) = Object::parse(value)
+            && !object.members.is_empty()
+        {
+            // The last of several equal keys counts.
+            let members: BTreeMap<_, _> = object
+                .members
+                .iter()
+                .map(|member| (member.name(), member.value))
+                .collect();
+            for (name, value) in members {
                 let path = match path.is_empty() {
-                    true => name,
+                    true => name.into_owned(),
                     false => format!("{path}.{name}"),
                 };
-                collect(member, path, leaves);
+                collect(value, path, depth - 1, leaves);
             }
+            return;
         }
-        Value::Array(items) if !items.is_empty() => {
-            let path = path + "[]";
-            for item in items {
-                collect(item, path.clone(), leaves);
-            }
+    } else if depth > 0
+        && value.starts_with('[')
+        && let Some(items) = array_items(value)
+        && !items.is_empty()
+    {
+        let path = path + "[]";
+        for item in items {
+            collect(item, path.clone(), depth - 1, leaves);
         }
-        leaf => leaves.entry(path).or_default().push(leaf),
+        return;
     }
+    leaves.entry(path).or_default().push(value);
 }
 
 #[cfg(test)]
@@ -127,6 +144,30 @@ mod tests {
         assert!(!NEAR.is_same("1", "\"1\""));
         assert!(NEAR.is_same(r#"{"x":1,"n":"a"}"#, r#"{"n":"a","x":1.09}"#));
         assert!(!NEAR.is_same(r#"{"x":1}"#, r#"{"x":1,"y":2}"#));
+    }
+
+    #[test]
+    fn what_is_no_number_is_never_near() {
+        for (one, other) in [
+            ("null", "true"),
+            ("1e400", "2e400"),
+            ("\"a\"", "\"b\""),
+            ("9007199254740993", "9007199254740992"),
+            (r#"{"x":1e400}"#, r#"{"x":2e400}"#),
+            (r#"{"x":"a"}"#, r#"{"x":"b"}"#),
+            ("[]", "{}"),
+        ] {
+            assert!(!NEAR.is_same(one, other), "{one} {other}");
+            assert!(!EXACT.is_same(one, other), "{one} {other}");
+        }
+        // Nesting beyond every limit.
+        let deep = |number: u32| format!("{}{number}{}", "[".repeat(5000), "]".repeat(5000));
+        let (one, other) = (deep(1), deep(2));
+        assert!(NEAR.is_same(&one, &one) && !NEAR.is_same(&one, &other));
+        assert!(!EXACT.is_same(&one, &other));
+        assert!(EXACT.fields(&one, &other).iter().all(|(_, same)| !same));
+        let one = r#"{"x":1,"x":2}"#;
+        assert!(NEAR.is_same(one, r#"{"x":2.05}"#) && !NEAR.is_same(one, r#"{"x":1}"#));
     }
 
     #[test]

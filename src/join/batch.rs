@@ -36,6 +36,8 @@ pub struct RecordedEntry {
     pub id: RequestId,
     /// The record.
     pub record: Recorded,
+    /// Whether the record is a score that says how long after its request it came.
+    pub is_timed: bool,
 }
 
 /// A recorded request or score.
@@ -91,7 +93,7 @@ enum BatchEntry {
         model_name: Piece,
         model_version: u64,
         model_hash: Option<Piece>,
-        at: Micros,
+        at: Option<Micros>,
         kind: OutcomeKind,
         outcome: Piece,
         seat: Seat,
@@ -150,14 +152,8 @@ impl Batch {
     fn add_score(&mut self, line: &[u8], seat: Seat, last: Micros) -> Result<Micros, Reject> {
         let score = Score::parse(line)?;
         let at = match score.elapsed {
-            None => Micros(0),
-            Some(raw) => Micros::parse_millis(raw).ok_or_else(|| {
-                Reject::Field(
-                    "field \"provenance.model.elapsedTimeAfterRequest\" is not a number of \
-                     milliseconds"
-                        .to_owned(),
-                )
-            })?,
+            None => None,
+            Some(raw) => Some(elapsed_of(raw)?),
         };
         let time = score.timestamp.unwrap_or(last);
         let entry = BatchEntry::Score {
@@ -166,7 +162,7 @@ impl Batch {
             model_name: self.put(&score.model_name),
             model_version: score.model_version,
             model_hash: score.model_hash.map(|hash| self.put(&hash)),
-            at: at.max(Micros(0)),
+            at,
             kind: score.outcome.kind(),
             outcome: self.put(score.outcome.text()),
             seat,
@@ -184,6 +180,18 @@ impl Batch {
         self.text.push_str(text);
         start..self.text.len()
     }
+}
+
+/// The time from a request to its score, from the text of `elapsedTimeAfterRequest`. A
+/// negative time counts as 0.
+pub fn elapsed_of(raw: &str) -> Result<Micros, Reject> {
+    let elapsed = Micros::parse_millis(raw).map(|elapsed| elapsed.max(Micros(0)));
+    elapsed.ok_or_else(|| {
+        Reject::Field(
+            "field \"provenance.model.elapsedTimeAfterRequest\" is not a number of milliseconds"
+                .to_owned(),
+        )
+    })
 }
 
 /// The records of a batch, one after the other.
@@ -240,6 +248,7 @@ impl Iterator for BatchRecords {
                 time,
                 id: self.id(id),
                 record: Recorded::Request(self.text(text)),
+                is_timed: false,
             },
             BatchEntry::Score {
                 time,
@@ -258,11 +267,12 @@ impl Iterator for BatchRecords {
                     model_name: self.text(model_name),
                     model_version,
                     model_hash: model_hash.map(|hash| self.text(hash)),
-                    at,
+                    at: at.unwrap_or(Micros(0)),
                     kind,
                     outcome: self.text(outcome),
                     seat,
                 }),
+                is_timed: at.is_some(),
             },
             BatchEntry::Bad(line) => return Some(Err(line)),
         }))

@@ -3,7 +3,7 @@
 use anyhow::Result;
 
 use crate::join::batch::RecordKind;
-pub use crate::join::batch::{Recorded, RecordedEntry};
+pub use crate::join::batch::{Recorded, RecordedEntry, elapsed_of};
 use crate::join::kept_score::Seat;
 use crate::join::recorded_stream::RecordedStream;
 use crate::stage::{Stage, usage};

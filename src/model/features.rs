@@ -12,6 +12,20 @@ use crate::wire::object::decode_string;
 /// of a missing value, so a second value for the same feature is noticed.
 const ABSENT: u64 = 0x7ff8_0000_0000_5eed;
 
+/// What a `modelInput` has for one feature.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Observed {
+    /// A number.
+    Number(f64),
+    /// A category, by its index.
+    Category(usize),
+    /// A value that the training has not seen, such as an unknown category or a text in
+    /// the place of a number.
+    Unseen,
+    /// No value.
+    Missing,
+}
+
 /// Reads the features of a model from a `modelInput`.
 #[derive(Debug)]
 pub struct FeatureReader {
@@ -52,6 +66,43 @@ impl FeatureReader {
             }
         }
         Ok(())
+    }
+
+    /// Calls `show` with the index of each feature and what a `modelInput` has for it,
+    /// before missing values are replaced. What the model would refuse is unseen.
+    pub fn observe(&self, model_input: &str, mut show: impl FnMut(usize, Observed)) {
+        let mut observed = ObservedRow {
+            reader: self,
+            row: vec![Observed::Missing; self.features.len()],
+        };
+        if self.names.read(model_input, &mut observed).is_err() {
+            observed.clear();
+        }
+        for (index, value) in observed.row.into_iter().enumerate() {
+            show(index, value);
+        }
+    }
+
+    fn observed(&self, index: usize, raw: &str) -> Observed {
+        let is_number = self.features[index].domain == Domain::Numbers;
+        match self.value(index, raw) {
+            Ok(value) if !value.is_nan() && is_number => Observed::Number(value),
+            // A model may treat an unknown category as missing. It is unseen nevertheless.
+            _ if !is_number
+                && ScalarType::of_json(raw).is_some()
+                && !self.is_missing(index, raw) =>
+            {
+                let code = self.code(index, raw);
+                code.map_or(Observed::Unseen, |code| Observed::Category(code as usize))
+            }
+            Ok(value) if value.is_nan() => Observed::Missing,
+            _ => Observed::Unseen,
+        }
+    }
+
+    fn is_missing(&self, index: usize, raw: &str) -> bool {
+        let feature = &self.features[index];
+        !feature.markers.is_empty() && is_marker(feature, raw)
     }
 
     /// Replaces missing values as the features say. The error names a feature that may
@@ -144,6 +195,24 @@ impl Row for NumberRow<'_> {
             return Err("occurs twice".to_owned());
         }
         self.row[index] = self.reader.value(index, raw)?;
+        Ok(())
+    }
+}
+
+/// The observed values of a row that is being read. Of a feature that occurs twice, the
+/// last value counts.
+struct ObservedRow<'r> {
+    reader: &'r FeatureReader,
+    row: Vec<Observed>,
+}
+
+impl Row for ObservedRow<'_> {
+    fn clear(&mut self) {
+        self.row.fill(Observed::Missing);
+    }
+
+    fn set(&mut self, index: usize, raw: &str) -> Result<(), String> {
+        self.row[index] = self.reader.observed(index, raw);
         Ok(())
     }
 }
@@ -287,6 +356,26 @@ mod tests {
             assert_eq!(reader.read(input, &mut row), Ok(()), "{input}");
             assert_eq!(row, expected, "{input}");
         }
+        let mut observed = Vec::new();
+        let input = r#"{"x":"NA","c":"zz","in":[{"d":true}],"e":[]}"#;
+        reader.observe(input, |_, it| observed.push(it));
+        reader.observe(r#"{"x":2,"c":"a","in":[{"d":"zz"}]}"#, |_, it| {
+            observed.push(it)
+        });
+        reader.observe("[]", |_, it| observed.push(it));
+        let (missing, unseen) = (Observed::Missing, Observed::Unseen);
+        assert_eq!(
+            observed[..4],
+            [missing, unseen, Observed::Category(2), unseen]
+        );
+        let found = [
+            Observed::Number(2.0),
+            Observed::Category(0),
+            unseen,
+            missing,
+        ];
+        assert_eq!(observed[4..8], found);
+        assert_eq!(observed[8..], [missing; 4]);
         for input in [
             r#"{"c":"a"}"#,
             r#"{"c":"a","in":[{"d":"zz"}]}"#,

@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use crate::model::description::{ClassThreshold, Description};
 use crate::model::feature::Feature;
-use crate::model::features::FeatureReader;
+use crate::model::features::{FeatureReader, Observed};
 use crate::model::file;
 use crate::model::prediction::{Prediction, Predictor};
 use crate::wire::sha256::short_hash;
@@ -95,6 +95,11 @@ impl Model {
     /// the fault in a few words.
     pub fn read_input(&self, model_input: &str, row: &mut Vec<f64>) -> Result<(), String> {
         self.features.read(model_input, row)
+    }
+
+    /// Calls `show` with the index of each feature and what a `modelInput` has for it.
+    pub fn observe(&self, model_input: &str, show: impl FnMut(usize, Observed)) {
+        self.features.observe(model_input, show);
     }
 
     /// Predicts for a row that [`read_input`](Model::read_input) has made.

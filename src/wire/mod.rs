@@ -1,6 +1,7 @@
 //! The data that the stages exchange: lines, and the records in them.
 
 pub mod answer;
+mod decimal;
 pub mod decision;
 pub mod lines;
 pub mod message;

@@ -47,6 +47,17 @@ pub fn object<'a>(
     }
 }
 
+/// Scans the array that begins at `at`, and returns the index after it. Calls `item` with
+/// the index of each item; `item` returns the index after the item. If the result is
+/// `None`, the caller must discard what `item` has found.
+pub fn array(text: &str, at: usize, mut item: impl FnMut(usize) -> Option<usize>) -> Option<usize> {
+    let bytes = text.as_bytes();
+    if *bytes.get(at)? != b'[' {
+        return None;
+    }
+    items(bytes, at, &mut item)
+}
+
 /// The index after the value that begins at `at`.
 pub fn value(text: &str, at: usize) -> Option<usize> {
     any_value(text.as_bytes(), at, 0)
@@ -71,7 +82,7 @@ fn any_value(bytes: &[u8], at: usize, depth: usize) -> Option<usize> {
         b'"' => string(bytes, at),
         b'{' | b'[' if depth >= DEPTH_MAX => None,
         b'{' => walk(bytes, at, |_, value| any_value(bytes, value, depth + 1)),
-        b'[' => array(bytes, at, depth),
+        b'[' => items(bytes, at, |item| any_value(bytes, item, depth + 1)),
         b't' => literal(bytes, at, b"true"),
         b'f' => literal(bytes, at, b"false"),
         b'n' => literal(bytes, at, b"null"),
@@ -106,13 +117,15 @@ fn walk(
     }
 }
 
-fn array(bytes: &[u8], at: usize, depth: usize) -> Option<usize> {
+/// Like [`array`], but the bracket at `at` has already been checked.
+#[inline]
+fn items(bytes: &[u8], at: usize, mut item: impl FnMut(usize) -> Option<usize>) -> Option<usize> {
     let mut at = white_space(bytes, at + 1);
     if *bytes.get(at)? == b']' {
         return Some(at + 1);
     }
     loop {
-        at = white_space(bytes, any_value(bytes, at, depth + 1)?);
+        at = white_space(bytes, item(at)?);
         match *bytes.get(at)? {
             b',' => at = white_space(bytes, at + 1),
             b']' => return Some(at + 1),

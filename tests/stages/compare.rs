@@ -7,7 +7,7 @@ use std::io::Write as _;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::{Workdir, checkout, json, open_writer, resident_bytes, stat};
+use crate::harness::{Workdir, checkout, eventually, json, open_writer, resident_bytes, stat};
 
 /// One candidate of a decision: the model, its version, and its result as JSON, or
 /// `None` for an error.
@@ -270,6 +270,477 @@ fn a_gate_that_fails_is_exit_status_1_with_its_figure() {
         .args(["-i", "/dev/null", "--fail-if", "disagreement > 0.5"])
         .exits(1);
     assert!(found.stderr.contains("has no figure"), "{found}");
+    assert!(
+        found.stdout().contains("gate 'disagreement > 0.5' failed"),
+        "{found}"
+    );
+}
+
+#[test]
+fn a_gate_without_a_figure_never_passes() {
+    let workdir = Workdir::new();
+    workdir.write("decisions", thousand());
+    workdir.write("base", scores("dt", 1, 10, |_| 1));
+    workdir.write("candidate", scores("dt", 2, 10, |_| 1));
+    let mixed = scores("dt", 1, 10, |_| 1) + &scores("dt", 2, 10, |_| 1);
+    workdir.write("mixed", mixed.replace("2.500", "0"));
+    let untimed = mixed.replace(",\"elapsedTimeAfterRequest\":2.500", "");
+    assert_ne!(untimed, mixed);
+    workdir.write("untimed", untimed);
+    workdir.write("labels", "messageId,label\nr-1,1\n");
+    for (args, gate, why) in [
+        (&["-i", "mixed"][..], "late > 0.5", "only decisions tell"),
+        (
+            &["-i", "mixed", "--any-time"],
+            "late > 0.5",
+            "only decisions tell",
+        ),
+        (
+            &["-i", "untimed"],
+            "p99 > 100",
+            "no score of the candidate has a time",
+        ),
+        (
+            &["-i", "decisions", "--labels", "labels"],
+            "accuracyLoss > 1",
+            "fewer than two pairs",
+        ),
+        (
+            &["-i", "mixed", "--labels", "/dev/null"],
+            "accuracy < 0",
+            "no pair has a label",
+        ),
+        (
+            &["-i", "/dev/null"],
+            "absent > 0.5",
+            "the base answered no request",
+        ),
+    ] {
+        let run = workdir.run("rv-compare").args(MODELS).args(args);
+        let found = run.args(["--fail-if", gate]).exits(1);
+        let message = format!("rv-compare: the gate '{gate}' fails, because it has no figure");
+        assert!(found.stderr.contains(&message), "{args:?}: {found}");
+        assert!(found.stderr.contains(why), "{args:?}: {found}");
+        assert!(
+            found.stdout().contains(&format!("gate '{gate}' failed")),
+            "{found}"
+        );
+    }
+    // Scores without a place for lateness are known before.
+    let run = workdir.run("rv-compare").args(MODELS);
+    let args = ["--scores", "base", "candidate", "--fail-if", "late > 0.5"];
+    let found = run.args(args).exits(2);
+    assert!(found.stderr.contains("needs decisions"), "{found}");
+    // A time of 0 is a time.
+    let found = report(&workdir, &["-i", "mixed"]);
+    assert_eq!(found["latency"]["candidate"]["count"], 10, "{found}");
+    workdir.write("base", scores("dt", 1, 10, |_| 1).replace("2.500", "0.000"));
+    let found = report(&workdir, &["--scores", "base", "candidate"]);
+    assert_eq!(found["latency"]["base"]["p50"], 0.0, "{found}");
+}
+
+#[test]
+fn the_page_that_cannot_be_written_costs_neither_the_report_nor_the_gates() {
+    let workdir = Workdir::new();
+    workdir.write("decisions", thousand());
+    for (gate, status) in [("disagreement > 0.05", 1), ("disagreement > 0.5", 3)] {
+        let run = workdir.run("rv-compare").args(MODELS);
+        let run = run.args(["-i", "decisions", "--html", "no/such/folder/page.html"]);
+        let found = run.args(["--fail-if", gate]).exits(status);
+        let message = "no/such/folder/page.html: cannot write";
+        assert!(found.stderr.contains(message), "{found}");
+        assert!(found.stdout().contains("requests        1000"), "{found}");
+    }
+}
+
+#[test]
+fn a_pipe_is_followed_to_the_next_writer() {
+    let workdir = Workdir::new();
+    let pipe = workdir.fifo("decisions");
+    let run = workdir.run("rv-compare").args(MODELS);
+    let args = [
+        "-i",
+        &pipe,
+        "--follow",
+        "--format",
+        "ndjson",
+        "--window-records",
+        "2",
+    ];
+    let mut running = run.args(args).start();
+    let answers = [("dt", 1, Some("1")), ("dt", 2, Some("1"))];
+    for writer in 0..3 {
+        let mut pipe = open_writer(&pipe);
+        for number in 0..2 {
+            let number = 2 * writer + number;
+            writeln!(pipe, "{}", decision(number, "{}", &answers)).unwrap();
+        }
+        drop(pipe);
+        let line = json(&running.line());
+        assert_eq!(line["window"]["number"], writer + 1);
+    }
+    running.signal(Signal::TERM);
+    running.wait().assert_status(0);
+    // Without the flag, the first writer's end is the end.
+    let run = workdir.run("rv-compare").args(MODELS);
+    let running = run.args(["-i", &pipe]).start();
+    drop(open_writer(&pipe));
+    running.wait().assert_status(0);
+}
+
+#[test]
+fn several_pipes_of_scores_are_followed_side_by_side() {
+    let workdir = Workdir::new();
+    let (one, other) = (workdir.fifo("base"), workdir.fifo("candidate"));
+    let run = workdir.run("rv-compare").args(MODELS);
+    let args = ["--scores", &one, &other, "--follow", "--format", "ndjson"];
+    let run = run
+        .args(args)
+        .args(["--window-records", "100", "--disorder", "10s"]);
+    let mut running = run.args(["--slice", "/region"]).start();
+    let with_input =
+        |text: String| text.replace("\"modelInput\":{}", "\"modelInput\":{\"region\":1}");
+    let base = with_input(scores("dt", 1, 400, |number| number % 3));
+    let candidate = with_input(scores("dt", 2, 400, |number| number % 2));
+    // The candidate writes nothing at first, and the base does not wait for it.
+    let part = |text: &str, from: usize| -> String {
+        let lines = text.lines().skip(from).take(200);
+        lines.map(|line| format!("{line}\n")).collect()
+    };
+    let mut base_pipe = open_writer(&one);
+    base_pipe.write_all(part(&base, 0).as_bytes()).unwrap();
+    let mut candidate_pipe = open_writer(&other);
+    candidate_pipe
+        .write_all(part(&candidate, 0).as_bytes())
+        .unwrap();
+    // The next writer of a pipe goes on.
+    drop(candidate_pipe);
+    base_pipe.write_all(part(&base, 200).as_bytes()).unwrap();
+    let mut candidate_pipe = open_writer(&other);
+    candidate_pipe
+        .write_all(part(&candidate, 200).as_bytes())
+        .unwrap();
+    // Later records close the requests before.
+    for line in scores("dt", 1, 20_002, |_| 1).lines().skip(20_000) {
+        writeln!(base_pipe, "{line}").unwrap();
+    }
+    for _ in 0..4 {
+        let line = json(&running.line());
+        assert_eq!(line["pairs"], 100, "{line}");
+        assert_eq!(line["slices"][0]["value"], "1");
+    }
+    drop((base_pipe, candidate_pipe));
+    running.signal(Signal::INT);
+    let finished = running.wait();
+    finished.assert_status(0);
+    let last = json(finished.stdout().trim());
+    assert_eq!(last["unpaired"]["base"], 2, "{finished}");
+    // A file cannot be followed.
+    workdir.write("file", base);
+    let run = workdir.run("rv-compare").args(MODELS);
+    let found = run.args(["--scores", "file", "--follow"]).exits(2);
+    assert!(found.stderr.contains("is not a pipe"), "{found}");
+}
+
+#[test]
+fn late_labels_find_their_requests_in_the_recording() {
+    let workdir = Workdir::new();
+    let text = thousand();
+    workdir.write("recording", &text);
+    let (decisions, labels) = (workdir.fifo("decisions"), workdir.fifo("labels"));
+    let run = workdir.run("rv-compare").args(MODELS);
+    let args = [
+        "-i",
+        &decisions,
+        "--follow",
+        "--labels",
+        &labels,
+        "--recording",
+        "recording",
+    ];
+    let run = run
+        .args(args)
+        .args(["--search-every", "50ms", "--stats", "stats.json"]);
+    let gate = ["--format", "json", "--fail-if", "accuracy < 0.5"];
+    let running = run.args(gate).args(["--remember", "10", "-q"]).start();
+    let (decisions_path, labels_path) = (decisions.clone(), labels.clone());
+    let mut labels = open_writer(&labels);
+    writeln!(labels, "messageId,label\nr-9,0").unwrap();
+    let mut decisions = open_writer(&decisions);
+    let stats = workdir.path("stats.json");
+    eventually(|| fs::metadata(&stats).ok()).unwrap();
+    eventually(|| (stat(&workdir, "stats.json", "labelsWaiting") == 1).then_some(())).unwrap();
+    let lines: Vec<&str> = text.lines().collect();
+    for line in &lines[..800] {
+        writeln!(decisions, "{line}").unwrap();
+    }
+    // r-9 was early. r-900 is in the recording, and was not read yet. r-0 is right by the
+    // candidate alone, and comes twice. x is unknown.
+    eventually(|| (stat(&workdir, "stats.json", "requests") == 800).then_some(())).unwrap();
+    writeln!(labels, "r-0,1\nr-7,1\nr-900,0\nx,1").unwrap();
+    let count = |name: &str| stat(&workdir, "stats.json", name);
+    eventually(|| (count("lateLabels") == 2).then_some(())).unwrap();
+    writeln!(labels, "r-0,1\nr-8,2").unwrap();
+    for line in &lines[800..] {
+        writeln!(decisions, "{line}").unwrap();
+    }
+    eventually(|| (count("requests") == 1000 && count("lateLabels") == 3).then_some(())).unwrap();
+    drop((decisions, labels));
+    running.signal(Signal::TERM);
+    let finished = running.wait();
+    finished.assert_status(0);
+    let found = json(finished.stdout());
+    // r-0, r-7, r-8, r-9 and r-900.
+    assert_eq!(found["labels"]["labelled"], 5, "{found}");
+    assert_eq!(found["labels"]["mcnemar"]["candidateOnly"], 1, "{found}");
+    assert_eq!(count("labelsWaiting"), 1);
+    // A last search finds what has come since the one before.
+    let run = workdir.run("rv-compare").args(MODELS);
+    let args = ["-i", &decisions_path, "--follow", "--labels", &labels_path];
+    let run = run
+        .args(args)
+        .args(["--recording", "recording", "--search-every", "1h"]);
+    let running = run
+        .args(["--format", "json", "--stats", "more.json"])
+        .start();
+    let (mut decisions, mut labels) = (open_writer(&decisions_path), open_writer(&labels_path));
+    for line in &lines[..20] {
+        writeln!(decisions, "{line}").unwrap();
+    }
+    let stats = workdir.path("more.json");
+    eventually(|| fs::metadata(&stats).ok()).unwrap();
+    eventually(|| (stat(&workdir, "more.json", "requests") == 20).then_some(())).unwrap();
+    writeln!(labels, "messageId,label\nr-10,1").unwrap();
+    eventually(|| (stat(&workdir, "more.json", "labelsWaiting") == 1).then_some(())).unwrap();
+    running.signal(Signal::TERM);
+    let finished = running.wait();
+    assert_eq!(
+        json(finished.stdout())["labels"]["labelled"],
+        1,
+        "{finished}"
+    );
+    // Late labels need a place to look for their requests.
+    let run = workdir.run("rv-compare").args(MODELS);
+    run.args(["-i", "recording", "--labels", "x", "--recording", "y"])
+        .exits(2);
+}
+
+#[test]
+fn one_timestamp_of_the_far_future_does_not_freeze_the_windows_or_the_join() {
+    let workdir = Workdir::new();
+    let far = |line: String| line.replace("\"timestamp\":17", "\"timestamp\":99");
+    let mut text = String::new();
+    for (number, line) in thousand().lines().enumerate() {
+        let line = line.to_owned();
+        let _ = writeln!(text, "{}", if number == 300 { far(line) } else { line });
+    }
+    workdir.write("decisions", text);
+    let run = workdir.run("rv-compare").args(MODELS);
+    let args = ["-i", "decisions", "--format", "ndjson", "--window", "5m"];
+    let found = run.args(args).succeeds();
+    let counts: Vec<Value> = found
+        .lines()
+        .into_iter()
+        .map(|it| json(it)["requests"].clone())
+        .collect();
+    assert_eq!(counts, [100, 299, 300, 300, 1]);
+    // A score of the far future closes no other request, and blocks none.
+    let (base, candidate) = (scores("dt", 1, 3000, |_| 1), scores("dt", 2, 3000, |_| 1));
+    let mut text = String::new();
+    for (number, (one, other)) in base.lines().zip(candidate.lines()).enumerate() {
+        let one = one.to_owned();
+        let _ = writeln!(text, "{}", if number == 1000 { far(one) } else { one });
+        // The candidate is late by half a second.
+        let late = number
+            .checked_sub(50)
+            .map(|number| candidate.lines().nth(number).unwrap());
+        let _ = late.map(|late| writeln!(text, "{late}"));
+        let _ = other;
+    }
+    workdir.write("scores", text);
+    let args = ["-i", "scores", "--disorder", "2s", "--stats", "stats.json"];
+    let found = report(&workdir, &args);
+    assert_eq!(found["pairs"], 2950, "{found}");
+    assert_eq!(found["records"]["afterClose"], 0, "{found}");
+}
+
+#[test]
+fn slices_and_drift_are_of_scores_too_and_of_each_window() {
+    let workdir = Workdir::new();
+    let regional = |text: String, region: &str| {
+        text.replace(
+            "\"modelInput\":{}",
+            &format!("\"modelInput\":{{\"region\":\"{region}\"}}"),
+        )
+    };
+    let both = |count: usize| {
+        let (one, other) = (
+            scores("dt", 1, count, |_| 1),
+            scores("dt", 2, count, |it| it % 2),
+        );
+        let pairs = one.lines().zip(other.lines());
+        pairs
+            .map(|(one, other)| format!("{one}\n{other}\n"))
+            .collect::<String>()
+    };
+    workdir.write("eu", regional(both(200), "eu"));
+    workdir.write("us", regional(both(200), "us"));
+    let args = ["-i", "us", "--slice", "/region", "--reference", "eu"];
+    let found = report(&workdir, &args);
+    let slice = &found["slices"][0];
+    assert_eq!(
+        (&slice["value"], &slice["pairs"]),
+        (&"\"us\"".into(), &200.into())
+    );
+    assert_eq!(found["drift"][0]["drifts"], true, "{found}");
+    let run = workdir.run("rv-compare").args(MODELS).args(args);
+    let found = run
+        .args(["--format", "ndjson", "--window-records", "100"])
+        .succeeds();
+    let lines: Vec<Value> = found.lines().into_iter().map(json).collect();
+    assert_eq!(lines.len(), 2);
+    for line in &lines {
+        assert_eq!(line["drift"][0]["drifts"], true, "{line}");
+        assert_eq!(line["slices"][0]["pairs"], 100, "{line}");
+    }
+    // Records without a model input.
+    workdir.write("bare", both(200).replace(",\"modelInput\":{}", ""));
+    let run = workdir.run("rv-compare").args(MODELS);
+    let found = run.args(["-i", "bare", "--slice", "/region"]).exits(1);
+    assert!(
+        found.stderr.contains("no record has a model input"),
+        "{found}"
+    );
+    let run = workdir.run("rv-compare").args(MODELS);
+    let found = run.args(["-i", "eu", "--reference", "/dev/null"]).exits(3);
+    assert!(found.stderr.contains("no drift can be found"), "{found}");
+}
+
+#[test]
+fn drift_from_the_profile_of_a_model_is_found() {
+    let workdir = Workdir::new();
+    let model = checkout().join("fixtures/one_request/0_model.dt.json");
+    let model = model.to_str().unwrap();
+    let flowers = fs::read_to_string(checkout().join("fixtures/flowers.ndjson")).unwrap();
+    let recording = |from: &str, to: &str| {
+        let mut text = String::new();
+        for (number, flower) in flowers.lines().enumerate() {
+            let class = format!("{},\"confidence\":1.0", number / 50);
+            let answers = [("dt", 1, Some(&*class)), ("dt", 2, Some(&*class))];
+            let _ = writeln!(
+                text,
+                "{}",
+                decision(number, &flower.replace(from, to), &answers)
+            );
+        }
+        text
+    };
+    workdir.write("same", recording("", ""));
+    workdir.write("longer", recording("\"petalLength\":", "\"petalLength\":1"));
+    let drifting = |input: &str| -> Vec<String> {
+        let found = report(&workdir, &["-i", input, "--profile", model]);
+        let all = found["drift"].as_array().unwrap().clone();
+        assert!(all.len() >= 5, "{found}");
+        assert!(all[0]["kolmogorovSmirnov"]["pValue"].is_null(), "{found}");
+        let drifting = all.iter().filter(|it| it["drifts"] == true);
+        drifting
+            .map(|it| format!("{}/{}", it["of"], it["field"]))
+            .collect()
+    };
+    assert!(drifting("same").is_empty());
+    assert_eq!(drifting("longer"), ["\"input\"/\"petalLength\""]);
+    let run = workdir
+        .run("rv-compare")
+        .args(MODELS)
+        .args(["-i", "longer", "--profile", model]);
+    let found = run.args(["--html", "page.html"]).succeeds();
+    assert!(found.stdout().contains("result of the base"), "{found}");
+    assert!(workdir.read("page.html").contains("result of the base"));
+    let run = workdir.run("rv-compare").args(MODELS);
+    let found = run.args(["-i", "same", "--profile", "same"]).exits(3);
+    assert!(found.stderr.contains("same: "), "{found}");
+}
+
+#[test]
+fn labels_of_disagreements_give_no_accuracy() {
+    let workdir = Workdir::new();
+    workdir.write("decisions", thousand());
+    let (mut plain, mut weighted) = (
+        "messageId,label\n".to_owned(),
+        "messageId,label,w\n".to_owned(),
+    );
+    for number in 0..1000 {
+        let differs = number % 100 < 4;
+        let truth = if number % 100 < 3 {
+            (number + 1) % 3
+        } else {
+            number % 3
+        };
+        if differs {
+            let _ = writeln!(plain, "r-{number},{truth}");
+        }
+        if differs || number % 7 == 0 {
+            let weight = if differs { 1.0 } else { 7.0 };
+            let _ = writeln!(weighted, "r-{number},{truth},{weight}");
+        }
+    }
+    workdir.write("plain", plain);
+    workdir.write("weighted", weighted);
+    let labels =
+        |args: &[&str]| report(&workdir, &[&["-i", "decisions"], args].concat())["labels"].clone();
+    for args in [
+        &["--labels", "plain"][..],
+        &["--labels", "plain", "--labels-of-disagreements"],
+    ] {
+        let found = labels(args);
+        assert_eq!(found["kind"], "disagreements", "{found}");
+        assert_eq!(found["base"]["accuracy"], Value::Null);
+        assert_eq!(found["disagreements"], json(r#"{"all":40,"labelled":40}"#));
+        let loss = found["accuracyLoss"].as_f64().unwrap();
+        assert!((loss + 20.0 / 975.0).abs() < 1e-12, "{found}");
+    }
+    let found = labels(&["--labels", "weighted", "--label-weight", "w"]);
+    assert_eq!(found["kind"], "weighted");
+    let accuracy = found["candidate"]["accuracy"]["rate"].as_f64().unwrap();
+    assert!((accuracy - 0.99).abs() < 0.002, "{found}");
+    let run = |args: &[&str]| {
+        let run = workdir
+            .run("rv-compare")
+            .args(MODELS)
+            .args(["-i", "decisions"]);
+        run.args(args)
+    };
+    let gate = ["--fail-if", "accuracy < 0.5"];
+    let found = run(&["--labels", "plain"]).args(gate).exits(1);
+    assert!(
+        found.stderr.contains("only disagreements have one"),
+        "{found}"
+    );
+    assert!(
+        found
+            .stdout()
+            .contains("only disagreements have labels (40 of 40)"),
+        "{found}"
+    );
+    let found = run(&["--labels", "plain", "--any-time"])
+        .args(["--fail-if", "accuracy < 0"])
+        .exits(1);
+    assert!(
+        found.stderr.contains("only disagreements have one"),
+        "{found}"
+    );
+    run(&["--labels", "plain", "--labels-of-disagreements"])
+        .args(gate)
+        .exits(2);
+    run(&["--labels", "weighted", "--label-weight", "w"])
+        .args(gate)
+        .exits(0);
+    run(&["--labels", "weighted", "--label-weight", "w", "--any-time"])
+        .args(gate)
+        .exits(2);
+    let loss = ["--fail-if", "accuracyLoss > 0"];
+    run(&["--labels", "plain"]).args(loss).exits(0);
+    run(&["--labels", "plain", "--label-weight", "w"]).exits(3);
 }
 
 #[test]
@@ -426,7 +897,7 @@ fn labels_in_conflict_are_set_aside() {
     workdir.write("decisions", thousand());
     workdir.write(
         "labels",
-        "messageId,label\nr-1,1\nr-1,2\nr-2\nr-8,2\nr-8,2\n",
+        "messageId,label\nr-1,1\nr-1,2\nr-2\nr-8,2\nr-8,2.0\nr-9,\n",
     );
     let run = workdir
         .run("rv-compare")
@@ -561,19 +1032,29 @@ fn inputs_that_have_drifted_are_found() {
     workdir.write("moved", recording(400));
     let drifts = |input: &str| -> Vec<(String, bool)> {
         let found = report(&workdir, &["-i", input, "--reference", "before"]);
-        let fields = found["drift"].as_array().unwrap();
-        let drifts = fields.iter().map(|it| it["drifts"].as_bool().unwrap());
-        let names = fields
-            .iter()
-            .map(|it| it["field"].as_str().unwrap().to_owned());
-        names.zip(drifts).collect()
+        let fields = found["drift"].as_array().unwrap().iter();
+        let named = |it: &Value| {
+            let name = format!("{} {}", it["of"].as_str()?, it["field"].as_str()?);
+            Some((name, it["drifts"].as_bool()?))
+        };
+        fields.map(|it| named(it).unwrap()).collect()
     };
-    let (region, x) = ("region".to_owned(), "x".to_owned());
-    assert_eq!(
-        drifts("same"),
-        [(region.clone(), false), (x.clone(), false)]
+    let wanted = |drifting: &str| {
+        let names = ["input region", "input x", "base result", "candidate result"];
+        names.map(|name| (name.to_owned(), name == drifting))
+    };
+    assert_eq!(drifts("same"), wanted(""));
+    assert_eq!(drifts("moved"), wanted("input x"));
+    // The base answers another class.
+    workdir.write(
+        "other",
+        recording(0).replace("\"result\":1}", "\"result\":2}"),
     );
-    assert_eq!(drifts("moved"), [(region, false), (x, true)]);
+    let found = drifts("other");
+    assert!(
+        found.contains(&("candidate result".to_owned(), true)),
+        "{found:?}"
+    );
 }
 
 #[test]
@@ -600,17 +1081,6 @@ fn the_page_stands_alone_and_shows_no_text_as_markup() {
         assert!(!page.contains(outside), "{outside}");
     }
     assert!(page.contains("&lt;script&gt;"), "{page}");
-    let run = workdir
-        .run("rv-compare")
-        .args(MODELS)
-        .args(["-i", "decisions"]);
-    let found = run.args(["--html", "no/such/folder/page.html"]).exits(3);
-    assert!(
-        found
-            .stderr
-            .contains("no/such/folder/page.html: cannot write"),
-        "{found}"
-    );
 }
 
 #[test]
@@ -688,6 +1158,32 @@ fn meaningless_flags_are_refused_with_the_remedy() {
                 "--any-time",
             ],
             "leave out --any-time",
+        ),
+        (
+            vec![
+                "--base",
+                "dt",
+                "--candidate",
+                "lr",
+                "--profile",
+                "m",
+                "--scores",
+                "decisions",
+            ],
+            "give decisions",
+        ),
+        (
+            vec![
+                "--base",
+                "dt",
+                "--candidate",
+                "lr",
+                "--profile",
+                "m",
+                "--reference",
+                "decisions",
+            ],
+            "cannot be used with",
         ),
         (
             vec!["--base", "dt", "--candidate", "lr", "--window", "5m"],

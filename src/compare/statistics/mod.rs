@@ -8,6 +8,7 @@ pub mod drift;
 pub mod labelled;
 pub mod numbers;
 pub mod rates;
+pub mod sampling;
 pub mod sequence;
 pub mod special;
 pub mod tables;

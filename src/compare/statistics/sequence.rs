@@ -138,7 +138,11 @@ impl Sequence {
         }
         // A mixture is never larger than the largest of its parts. This one is quick to
         // compute, and is too small at nearly all times.
-        let largest = deviation - self.variance * (deviation / self.variance).ln_1p();
+        let largest = match self.variance {
+            // The limit of the expression below.
+            0.0 => deviation,
+            variance => deviation - variance * (deviation / variance).ln_1p(),
+        };
         let wanted = (1.0 / alpha).ln();
         largest > wanted && self.mixture.log_value(deviation, self.variance) > wanted
     }

@@ -5,10 +5,11 @@ use std::fs;
 use serde_json::Value;
 
 use super::binomial::{at_least, mcnemar, quantile_ranks};
-use super::drift::{jensen_shannon, kolmogorov_smirnov, population_stability};
+use super::drift::{distance_from, jensen_shannon, kolmogorov_smirnov, population_stability};
 use super::labelled::{CALIBRATION_BINS, Calibration, class_qualities};
-use super::numbers::{Errors, Moments};
+use super::numbers::{Errors, Moments, WeightedMean};
 use super::rates::{CONFIDENCE, Interval, benjamini_hochberg, wilson};
+use super::sampling::Random;
 use super::sequence::{Mixture, Sequence};
 use super::special::{normal_upper_quantile, student_quantile};
 use super::tables::{Test, g_test, homogeneity, kappa};
@@ -131,9 +132,12 @@ fn answers(of: &str, input: &Value) -> Vec<Option<f64>> {
         }
         "gTest" => of_test(g_test(&counts(&input[0]), &counts(&input[1])).unwrap()),
         "populationStability" => {
-            vec![population_stability(&counts(&input[0]), &counts(&input[1]))]
+            vec![population_stability(
+                &numbers(&input[0]),
+                &numbers(&input[1]),
+            )]
         }
-        "jensenShannon" => vec![jensen_shannon(&counts(&input[0]), &counts(&input[1]))],
+        "jensenShannon" => vec![jensen_shannon(&numbers(&input[0]), &numbers(&input[1]))],
         "calibration" => calibration(input),
         other => panic!("no statistic {other}"),
     }
@@ -182,29 +186,16 @@ fn the_mixture_gives_the_answers_of_confseq() {
     assert_eq!(checked, 144);
 }
 
-/// A small generator of random numbers from 0 to 1 (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        ((word ^ (word >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
-    }
-}
-
 /// The number of 2,000 runs of 10,000 values in which the lower bound is ever above the
 /// true mean. `mean` gives the mean of each value.
 fn alarms(limit: f64, mean: impl Fn(u32) -> f64) -> u32 {
     let mut alarms = 0;
     for run in 0..2_000 {
-        let mut random = Random(run);
+        let mut random = Random::new(run);
         let mut sequence = Sequence::default();
         let mut is_alarmed = false;
         for time in 0..10_000 {
-            sequence.add(f64::from(u8::from(random.next() < mean(time))));
+            sequence.add(f64::from(u8::from(random.uniform() < mean(time))));
             is_alarmed |= sequence.is_above(limit, 0.05);
         }
         alarms += u32::from(is_alarmed);
@@ -231,12 +222,12 @@ fn a_mean_that_changes_raises_few_false_alarms() {
 
 #[test]
 fn a_sequence_finds_a_difference_and_its_interval_holds_the_mean() {
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     let mut sequence = Sequence::default();
     assert_eq!(sequence.interval(0.05).low, 0.0);
     assert_eq!(sequence.interval(0.05).high, 1.0);
     for _ in 0..10_000 {
-        sequence.add(f64::from(u8::from(random.next() < 0.1)));
+        sequence.add(f64::from(u8::from(random.uniform() < 0.1)));
     }
     assert!(sequence.is_above(0.05, 0.05) && !sequence.is_above(0.1, 0.05));
     assert!(sequence.is_below(0.15, 0.05) && !sequence.is_below(0.1, 0.05));
@@ -246,6 +237,71 @@ fn a_sequence_finds_a_difference_and_its_interval_holds_the_mean() {
     // The interval is that of the two one-sided bounds.
     assert!(sequence.is_above(interval.low - 1e-9, 0.025));
     assert!(!sequence.is_above(interval.low + 1e-9, 0.025));
+}
+
+#[test]
+fn the_distance_from_known_shares_is_the_largest_one() {
+    let known = [(0.0, 0.0), (1.0, 0.5), (2.0, 1.0)];
+    assert_eq!(distance_from(&[], &known), None);
+    assert_eq!(distance_from(&[0.5, 1.5], &known), Some(0.0));
+    assert_eq!(distance_from(&[1.5, 1.5, 1.5, 1.5], &known), Some(0.5));
+}
+
+#[test]
+fn the_p_value_of_two_large_samples_is_that_of_the_limit() {
+    let sorted = |count: u32, shift: f64| -> Vec<f64> {
+        (0..count).map(|number| f64::from(number) + shift).collect()
+    };
+    // The exact p-value would take 1e8 steps.
+    let found = kolmogorov_smirnov(&sorted(10_000, 0.0), &sorted(10_000, 200.5)).unwrap();
+    assert!((found.0 - 0.0201).abs() < 1e-12);
+    // kstwobign.sf(sqrt(5000) * 0.0201)
+    assert!((found.1 - 0.035_191_233_797).abs() < 1e-11, "{found:?}");
+}
+
+#[test]
+fn a_weighted_mean_has_the_variance_of_a_ratio() {
+    let mut mean = WeightedMean::default();
+    assert_eq!(mean.interval(CONFIDENCE), None);
+    for (value, weight) in [
+        (1.0, 1.0),
+        (0.0, 1.0),
+        (1.0, 10.0),
+        (1.0, 10.0),
+        (0.0, 10.0),
+    ] {
+        mean.add(value, weight);
+    }
+    // m = 21/32; error = sqrt(5/4 * sum(w^2 (x - m)^2)) / sum(w), and 1.959964 errors.
+    let found = mean.interval(CONFIDENCE).unwrap();
+    assert!((found.value - 0.656_25).abs() < 1e-12);
+    assert!(
+        (found.high - found.value - 0.561_555_9).abs() < 1e-6,
+        "{found:?}"
+    );
+    // Equal weights give the interval of the plain mean.
+    let (mut weighted, mut plain) = (WeightedMean::default(), Moments::default());
+    for number in 0..1000 {
+        weighted.add(f64::from(number % 7), 3.0);
+        plain.add(f64::from(number % 7));
+    }
+    let found = weighted.interval(CONFIDENCE).unwrap();
+    let wanted = plain.mean_interval(CONFIDENCE).unwrap();
+    assert!((found.low - wanted.low).abs() < 1e-3 && (found.value - wanted.value).abs() < 1e-12);
+}
+
+#[test]
+fn values_without_any_variance_reach_a_bound() {
+    // Each value is its prediction, so the variance stays 0.
+    let mut sequence = Sequence::default();
+    for _ in 0..1_000 {
+        sequence.add(0.5);
+    }
+    assert!(sequence.is_above(0.4, 0.05) && sequence.is_below(0.6, 0.05));
+    assert!(!sequence.is_above(0.5, 0.05) && !sequence.is_below(0.5, 0.05));
+    let interval = sequence.interval(0.05);
+    assert!(interval.low > 0.4 && interval.high < 0.6, "{interval:?}");
+    assert!(sequence.is_above(interval.low - 1e-9, 0.025));
 }
 
 proptest::proptest! {

@@ -6,6 +6,7 @@
 
 mod outcome;
 mod quick;
+pub mod quick_decision;
 
 use std::borrow::Cow;
 

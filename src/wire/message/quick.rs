@@ -127,17 +127,17 @@ impl<'a> ScoreTexts<'a> {
 }
 
 /// The text between the quotes of a key.
-fn name(key: &str) -> &str {
+pub(super) fn name(key: &str) -> &str {
     key.get(1..key.len() - 1).unwrap_or_default()
 }
 
 /// Returns `None` for a key with escapes, because it may be a known name in disguise.
-fn require_plain(key: &str) -> Option<()> {
+pub(super) fn require_plain(key: &str) -> Option<()> {
     scan::is_plain(name(key)).then_some(())
 }
 
 /// Stores a value; `None` if one is already stored.
-fn store_once<'a>(place: &mut Option<&'a str>, value: &'a str) -> Option<()> {
+pub(super) fn store_once<'a>(place: &mut Option<&'a str>, value: &'a str) -> Option<()> {
     place.replace(value).is_none().then_some(())
 }
 
