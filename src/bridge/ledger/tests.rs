@@ -505,13 +505,22 @@ impl Model {
             return;
         }
         let (output, makes_safe) = self.publishing.swap_remove(choice % self.publishing.len());
+        self.ledger.safe(output);
         if self.ordered {
-            // The messages before it that have no output by now.
-            let own: Vec<_> = makes_safe.iter().skip(1).copied().collect();
-            self.in_hand.retain(|it| !own.contains(&(it.0, it.1)));
+            // The program is silent about the messages before it that have no output by
+            // now. A message that was revoked and has come again since the output was
+            // written is another one: the present program answers it.
+            let entries = &self.ledger.inputs[0].entries;
+            let given = entries.given().into_iter();
+            let given: HashSet<_> = given
+                .filter_map(|key| entries.get(key))
+                .map(|entry| (entry.position.partition, entry.position.sequence))
+                .collect();
+            let before: HashSet<_> = makes_safe.iter().skip(1).copied().collect();
+            let is_silent = |it: (i32, u64)| before.contains(&it) && !given.contains(&it);
+            self.in_hand.retain(|it| !is_silent((it.0, it.1)));
         }
         self.safe.extend(makes_safe);
-        self.ledger.safe(output);
     }
 
     fn reject(&mut self, choice: usize) {
