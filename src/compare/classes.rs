@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use serde_json::value::RawValue;
 use xxhash_rust::xxh3::Xxh3Builder;
 
 use crate::compare::bounded_names::BoundedNames;
@@ -59,6 +60,15 @@ impl Classes {
     pub fn name(&self, class: usize) -> &str {
         let name = self.by_value.names().get(class);
         name.map_or("\"(others)\"", String::as_str)
+    }
+}
+
+impl Classes {
+    /// The answer of a class, as JSON for a report.
+    pub fn json_name(&self, class: usize) -> Box<RawValue> {
+        let text = self.name(class).to_owned();
+        // A canonical answer is JSON. A text that is not would spoil the whole report.
+        RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
     }
 }
 

@@ -10,7 +10,6 @@ use crate::compare::statistics::binomial::mcnemar;
 use crate::compare::statistics::labelled::{ClassQuality, class_qualities};
 use crate::compare::statistics::numbers::{Moments, WeightedMean};
 use crate::compare::statistics::rates::{CONFIDENCE, Interval, wilson};
-use crate::compare::summary::name;
 use crate::compare::tally::{LabelKind, Tally};
 
 /// The kind of the labels. If a disagreement has a label and no agreement has one, the
@@ -158,7 +157,7 @@ fn qualities(confusion: &PairCounts, classes: &Classes) -> Vec<QualityReport> {
     let (used, table) = confusion.table(classes);
     let qualities = class_qualities(&table).into_iter().zip(used);
     let of = |(quality, class): (ClassQuality, usize)| QualityReport {
-        label: name(class, classes),
+        label: classes.json_name(class),
         precision: quality.precision,
         recall: quality.recall,
         f1: quality.f1,

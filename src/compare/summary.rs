@@ -22,8 +22,7 @@ use crate::wire::micros::Micros;
 /// The level of the intervals that hold at all times, and of the tests by field.
 const ALPHA: f64 = 1.0 - CONFIDENCE;
 
-/// A rate with its interval.
-pub fn rate(count: u64, total: u64) -> Option<Rate> {
+fn rate(count: u64, total: u64) -> Option<Rate> {
     wilson(count, total, CONFIDENCE).map(Rate::from)
 }
 
@@ -109,15 +108,8 @@ fn disagreement(tally: &Tally) -> Option<Disagreement> {
     })
 }
 
-/// A class as JSON.
-pub fn name(class: usize, classes: &Classes) -> Box<RawValue> {
-    let text = classes.name(class).to_owned();
-    // A canonical answer is JSON. A text that is not would spoil the whole report.
-    RawValue::from_string(text).unwrap_or_else(|_| RawValue::NULL.to_owned())
-}
-
 fn names(used: &[usize], classes: &Classes) -> Vec<Box<RawValue>> {
-    used.iter().map(|class| name(*class, classes)).collect()
+    used.iter().map(|class| classes.json_name(*class)).collect()
 }
 
 fn class_reports(used: &[usize], table: &[Vec<u64>], classes: &Classes) -> Vec<ClassReport> {
@@ -126,7 +118,7 @@ fn class_reports(used: &[usize], table: &[Vec<u64>], classes: &Classes) -> Vec<C
         let base = table[place].iter().sum();
         let candidate = table.iter().map(|row| row[place]).sum();
         ClassReport {
-            label: name(*class, classes),
+            label: classes.json_name(*class),
             base,
             candidate,
             base_rate: rate(base, total),
