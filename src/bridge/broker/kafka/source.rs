@@ -440,8 +440,21 @@ impl Polling {
                 "a topic of {} does not exist; make it with `kafka-topics.sh --create --topic`: {error}",
                 topics.join(", ")
             )));
-        } else if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+        } else if !is_reported_elsewhere(error) {
             self.shared.reporter.fault(error, &error.to_string());
         }
     }
+}
+
+/// Whether the callback of the client reports the fault, too.
+fn is_reported_elsewhere(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::Resolve
+        )
+    )
 }
