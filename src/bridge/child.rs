@@ -36,7 +36,7 @@ pub struct Program {
 }
 
 /// The ends of the program's pipes that belong to the bridge.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct ProgramPipes {
     /// For each input.
     pub inputs: Vec<Output>,
@@ -52,12 +52,7 @@ impl Program {
     /// Starts the program of a plan.
     pub fn start(plan: &Plan, words: &[String]) -> Result<(Program, ProgramPipes)> {
         let folder = PipeFolder::new()?;
-        let mut pipes = ProgramPipes {
-            inputs: Vec::new(),
-            outputs: Vec::new(),
-            rejects: None,
-            input_paths: Vec::new(),
-        };
+        let mut pipes = ProgramPipes::default();
         let mut held = Vec::new();
         let mut paths = Vec::new();
         let (mut stdin, mut stdout) = (Stdio::null(), Stdio::null());

@@ -157,3 +157,38 @@ fn two_replicas_of_one_group_share_the_messages() {
         assert!(stats["acknowledged"].as_u64().unwrap() > 100, "{stats}");
     }
 }
+
+#[test]
+#[ignore = "needs a real broker: scripts/check_brokers.sh"]
+fn a_new_group_gets_what_came_while_no_bridge_ran() {
+    let broker = Broker::running();
+    let workdir = Workdir::new();
+    broker.publish(&workdir, "pinned", &requests("old", 0..3));
+    let from = format!("{}?group=pinned", broker.topic("pinned"));
+    let mut first = Running::start(bridge(
+        &workdir,
+        &[
+            "--from",
+            &from,
+            "--",
+            "sh",
+            "-c",
+            "touch started; cat > seen",
+        ],
+    ));
+    eventually(|| {
+        std::fs::exists(workdir.path("started"))
+            .unwrap()
+            .then_some(())
+    })
+    .unwrap();
+    first.0.kill().unwrap();
+    broker.publish(&workdir, "pinned", &requests("new", 0..3));
+    // Kafka needs a moment to notice that the first bridge is gone.
+    std::thread::sleep(std::time::Duration::from_secs(7));
+    let unread = counted(&broker.unread(&workdir, "pinned", "pinned"), "messageId");
+    assert_eq!(
+        unread.keys().collect::<Vec<_>>(),
+        ["new-0", "new-1", "new-2"]
+    );
+}

@@ -54,7 +54,7 @@ impl Bridge<'_> {
                     reject: Reject::Refused(reason),
                 })?;
             }
-            Event::Trouble(message) => self.stage.report.warn_if_new("broker", &message),
+            Event::Trouble(message) => self.stage.report.warn_seldom("broker", &message),
             Event::Recovered(message) => self.stage.report.info_if_new("broker", &message),
             Event::Failed(message) => bail!(message),
         }

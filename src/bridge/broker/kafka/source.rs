@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, Rebalance};
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message};
 use rdkafka::statistics::Statistics;
 use rdkafka::{ClientConfig, ClientContext, Offset, TopicPartitionList};
@@ -159,7 +159,7 @@ impl ConsumerContext for Callbacks {
                 let reason = format!("the group cannot share its partitions: {error}");
                 self.0.reporter.fault(error, &reason);
             }
-            Rebalance::Assign(_) => {}
+            Rebalance::Assign(partitions) => self.0.pin_start(consumer, partitions),
         }
     }
 
@@ -190,6 +190,7 @@ impl Callbacks {
                 partitions.add_partition_offset(&input.address.topic, partition, Offset::Stored)?;
             }
         }
+        shared.pin_start(&consumer, &partitions);
         consumer.assign(&partitions)?;
         shared.assigned(&partitions);
         Ok(consumer)
@@ -238,6 +239,43 @@ impl Shared {
 
     fn index(&self, topic: &str) -> Option<usize> {
         self.inputs.iter().position(|it| it.address.topic == topic)
+    }
+
+    /// Commits where a group begins that has committed nothing. Otherwise, with
+    /// `from=latest`, it would begin after the messages that came while no bridge ran.
+    fn pin_start(&self, consumer: &BaseConsumer<Callbacks>, partitions: &TopicPartitionList) {
+        if !self.has_group {
+            return;
+        }
+        if let Err(error) = self.commit_starts(consumer, partitions) {
+            let reason = format!("cannot commit where the group begins: {error}");
+            self.reporter.fault(&error, &reason);
+        }
+    }
+
+    fn commit_starts(
+        &self,
+        consumer: &BaseConsumer<Callbacks>,
+        partitions: &TopicPartitionList,
+    ) -> KafkaResult<()> {
+        let committed = consumer.committed_offsets(partitions.clone(), REQUEST_TIME)?;
+        let mut starts = TopicPartitionList::new();
+        for element in committed.elements() {
+            if matches!(element.offset(), Offset::Offset(_)) {
+                continue;
+            }
+            let (topic, partition) = (element.topic(), element.partition());
+            let (first, end) = consumer.fetch_watermarks(topic, partition, REQUEST_TIME)?;
+            let start = match self.inputs[0].address.start {
+                Start::Earliest => first,
+                Start::Latest => end,
+            };
+            starts.add_partition_offset(topic, partition, Offset::Offset(start))?;
+        }
+        match starts.count() {
+            0 => Ok(()),
+            _ => consumer.commit(&starts, CommitMode::Sync),
+        }
     }
 
     fn assigned(&self, partitions: &TopicPartitionList) {
@@ -437,11 +475,24 @@ impl Polling {
                 .map(|it| &*it.address.topic)
                 .collect();
             self.shared.reporter.send(Event::Failed(format!(
-                "a topic of {} does not exist; make it with `kafka-topics.sh --create --topic`: {error}",
+                "a topic of these does not exist: {}; make it with `kafka-topics.sh --create --topic`",
                 topics.join(", ")
             )));
-        } else if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+        } else if !is_reported_elsewhere(error) {
             self.shared.reporter.fault(error, &error.to_string());
         }
     }
+}
+
+/// Whether the callback of the client reports the fault, too.
+fn is_reported_elsewhere(error: &KafkaError) -> bool {
+    matches!(
+        error.rdkafka_error_code(),
+        Some(
+            RDKafkaErrorCode::AllBrokersDown
+                | RDKafkaErrorCode::BrokerTransportFailure
+                | RDKafkaErrorCode::OperationTimedOut
+                | RDKafkaErrorCode::Resolve
+        )
+    )
 }
