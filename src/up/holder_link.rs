@@ -1,6 +1,7 @@
 //! The supervisor's side of the connection to the holder.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, Command, Stdio};
@@ -49,12 +50,9 @@ impl HolderLink {
 
     /// Holds one end of a pipe.
     pub fn hold(&mut self, path: &str, end: End) -> Result<()> {
+        self.ask(&hold_request(path, end))?;
         self.ends.insert((path.to_owned(), end));
-        let verb = match end {
-            End::Reading => "read",
-            End::Writing => "write",
-        };
-        self.ask(&format!("{verb} {path}")).map(drop)
+        Ok(())
     }
 
     /// Closes one end of a pipe. If the holder has died, the next one does not open it.
@@ -82,7 +80,7 @@ impl HolderLink {
     pub fn bye(&self, fault: Option<&str>) {
         // A message has a limited length.
         let fault: String = fault.unwrap_or_default().chars().take(1000).collect();
-        let _ = self.ask(format!("bye {fault}").trim_end());
+        let _ = answer(&self.channel, format!("bye {fault}").trim_end(), None);
     }
 
     /// Starts a new holder, after the old one has died, and gives it everything that the
@@ -111,27 +109,54 @@ impl HolderLink {
             .context("rv-up hold")?;
         self.child = Some(child);
         self.channel = own;
-        self.ask(&format!("supervisor {}", std::process::id()))?;
+        let supervisor = format!("supervisor {}", std::process::id());
+        answer(&self.channel, &supervisor, None)?;
         for (name, socket) in &self.sockets {
             let verb = format!("adopt {name}");
             answer(&self.channel, &verb, Some(socket.as_fd()))?;
         }
-        for (path, end) in self.ends.clone() {
-            self.hold(&path, end)?;
+        for (path, end) in &self.ends {
+            answer(&self.channel, &hold_request(path, *end), None)?;
         }
         Ok(())
     }
 
-    fn ask(&self, text: &str) -> Result<Message> {
-        answer(&self.channel, text, None)
+    /// Asks the holder. If it has died, the next one is started and asked, so that a
+    /// supervisor that is just beginning does not end with it.
+    fn ask(&mut self, text: &str) -> Result<Message> {
+        match answer(&self.channel, text, None) {
+            Err(error) if error.is::<HolderEnded>() => {
+                self.start_holder()?;
+                answer(&self.channel, text, None)
+            }
+            outcome => outcome,
+        }
     }
+}
+
+/// The holder has ended.
+#[derive(Debug, thiserror::Error)]
+#[error("the holder has ended")]
+struct HolderEnded;
+
+fn hold_request(path: &str, end: End) -> String {
+    let verb = match end {
+        End::Reading => "read",
+        End::Writing => "write",
+    };
+    format!("{verb} {path}")
 }
 
 /// Sends a request and waits for the answer.
 fn answer(channel: &Channel, text: &str, fd: Option<BorrowedFd<'_>>) -> Result<Message> {
-    channel.send(text, fd).context("the holder has ended")?;
-    let Some(message) = channel.receive(PATIENCE).context("the holder")? else {
-        bail!("the holder has ended");
+    channel.send(text, fd).map_err(|_| HolderEnded)?;
+    let message = match channel.receive(PATIENCE) {
+        Ok(Some(message)) => message,
+        Ok(None) => return Err(HolderEnded.into()),
+        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+            return Err(HolderEnded.into());
+        }
+        Err(error) => return Err(error).context("the holder"),
     };
     match message.text.split_once(' ') {
         Some(("ok", rest)) => Ok(Message {

@@ -427,9 +427,10 @@ impl Conversation {
             return Progress::Pending;
         };
         self.awaits_reply = false;
-        let reply = std::mem::take(&mut self.reply);
+        let mut reply = std::mem::take(&mut self.reply);
         if end + 1 < bytes.len() {
-            return Progress::Stray(head(bytes));
+            reply.extend_from_slice(&bytes[end..]);
+            return Progress::Stray(head(&reply));
         }
         match self.dropped_bytes {
             0 => Progress::Reply(reply),
@@ -468,6 +469,12 @@ mod tests {
         assert_eq!(
             conversation.take(b"1\n2\n"),
             Progress::Stray(b"1\n2\n".to_vec())
+        );
+        let mut conversation = asked();
+        assert_eq!(conversation.take(b"12"), Progress::Pending);
+        assert_eq!(
+            conversation.take(b"\n3\n"),
+            Progress::Stray(b"12\n3\n".to_vec())
         );
         // A line that is held back was a greeting if a further line follows.
         let mut conversation = asked();
