@@ -12,6 +12,9 @@ use rustix::process::{Pid, Signal};
 use crate::broker::{Broker, Running, bridge, counted, requests};
 use crate::harness::Workdir;
 
+/// The most deaths of the broker in one test.
+const BROKER_KILLS_MAX: u32 = 3;
+
 /// A variable of the environment as a number.
 fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
@@ -111,7 +114,12 @@ fn kill_at_random(
     while !is_over() || kills.contains(&0) {
         thread::sleep(Duration::from_millis(300 + dice.below(900)));
         // Each kind of death occurs; the broker's is slow.
-        let victim = if next < 3 { next } else { dice.below(8) };
+        let victim = match next {
+            0..3 => next,
+            // A broker needs seconds to come back, so it dies a few times only.
+            _ if kills[2] >= BROKER_KILLS_MAX => dice.below(2),
+            _ => dice.below(8),
+        };
         next += 1;
         match victim {
             0 | 3 | 4 => {

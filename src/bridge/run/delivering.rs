@@ -184,7 +184,12 @@ impl Bridge<'_> {
     /// Does what the ledger asks for.
     pub(super) fn apply_actions(&mut self) -> Result<()> {
         let mut finished: Vec<Vec<_>> = vec![Vec::new(); self.inputs.len()];
-        for action in self.ledger.take_actions() {
+        let actions = self.ledger.take_actions();
+        if !actions.is_empty() {
+            // Time alone may have finished messages.
+            self.stage.stats.touch();
+        }
+        for action in actions {
             match action {
                 Action::Acknowledge { input, handle } => finished[input].push(handle),
                 Action::Commit {

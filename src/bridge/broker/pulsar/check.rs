@@ -46,15 +46,15 @@ fn partitions(cluster: &Cluster, topic: &str) -> Result<i32> {
     let answer = runtime.block_on(async {
         let question = async {
             let client = connection.connect_once(&cluster.servers[0]).await?;
-            let topic = format!("persistent://{topic}");
-            let number = client.lookup_partitioned_topic_number(topic).await;
+            let full_name = format!("persistent://{topic}");
+            let number = client.lookup_partitioned_topic_number(full_name).await;
             number.map_err(|error| Fault::of(&error))
         };
         tokio::time::timeout(REQUEST_TIME, question).await
     });
     match answer {
         Ok(Ok(number)) => Ok(i32::try_from(number).unwrap_or(i32::MAX)),
-        Ok(Err(fault)) => Err(anyhow!("{name}: {}", fault.message)),
+        Ok(Err(fault)) => Err(anyhow!("{name}/{topic}: {}", fault.message)),
         Err(_) => bail!("{name}: no answer within {} s", REQUEST_TIME.as_secs()),
     }
 }
