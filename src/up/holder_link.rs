@@ -54,7 +54,7 @@ impl HolderLink {
             End::Reading => "read",
             End::Writing => "write",
         };
-        self.ask(&format!("{verb} {path}")).map(drop)
+        self.ask_surely(&format!("{verb} {path}")).map(drop)
     }
 
     /// Closes one end of a pipe. If the holder has died, the next one does not open it.
@@ -70,7 +70,7 @@ impl HolderLink {
     /// The listening socket with this name, and its address. It is bound when it is first
     /// asked for.
     pub fn socket(&mut self, name: &str, address: &str) -> Result<(TcpListener, String)> {
-        let answer = self.ask(&format!("bind {name} {address}"))?;
+        let answer = self.ask_surely(&format!("bind {name} {address}"))?;
         let socket = answer.fd.context("the holder has sent no socket")?;
         let socket = TcpListener::from(socket);
         self.sockets.insert(name.to_owned(), socket.try_clone()?);
@@ -111,15 +111,30 @@ impl HolderLink {
             .context("rv-up hold")?;
         self.child = Some(child);
         self.channel = own;
-        self.ask(&format!("supervisor {}", std::process::id()))?;
         for (name, socket) in &self.sockets {
             let verb = format!("adopt {name}");
             answer(&self.channel, &verb, Some(socket.as_fd()))?;
         }
-        for (path, end) in self.ends.clone() {
-            self.hold(&path, end)?;
+        self.ask(&format!("supervisor {}", std::process::id()))?;
+        for (path, end) in &self.ends {
+            let verb = match end {
+                End::Reading => "read",
+                End::Writing => "write",
+            };
+            self.ask(&format!("{verb} {path}"))?;
         }
         Ok(())
+    }
+
+    /// Like [`ask`](Self::ask). If the holder has died, starts the next one and asks it.
+    fn ask_surely(&mut self, text: &str) -> Result<Message> {
+        match self.ask(text) {
+            Err(error) if error.downcast_ref::<HolderEnded>().is_some() => {
+                self.start_holder()?;
+                self.ask(text)
+            }
+            answer => answer,
+        }
     }
 
     fn ask(&self, text: &str) -> Result<Message> {
@@ -127,11 +142,18 @@ impl HolderLink {
     }
 }
 
+/// The holder has ended, or does not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the holder has ended")]
+struct HolderEnded;
+
 /// Sends a request and waits for the answer.
 fn answer(channel: &Channel, text: &str, fd: Option<BorrowedFd<'_>>) -> Result<Message> {
-    channel.send(text, fd).context("the holder has ended")?;
-    let Some(message) = channel.receive(PATIENCE).context("the holder")? else {
-        bail!("the holder has ended");
+    if channel.send(text, fd).is_err() {
+        return Err(HolderEnded.into());
+    }
+    let Ok(Some(message)) = channel.receive(PATIENCE) else {
+        return Err(HolderEnded.into());
     };
     match message.text.split_once(' ') {
         Some(("ok", rest)) => Ok(Message {
