@@ -97,9 +97,13 @@ pub fn status(run: &RunFolder, as_json: bool, stage: &mut Stage) -> Result<()> {
         false => report.table(),
     };
     print(&text, stage)?;
-    match &report.reason {
-        None => Ok(()),
-        Some(reason) => bail!("{} is not ready: {reason}", run.dir),
+    match report.ready {
+        true => Ok(()),
+        false => bail!(
+            "{} is not ready: {}",
+            run.dir,
+            report.reason.unwrap_or_default()
+        ),
     }
 }
 

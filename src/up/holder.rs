@@ -222,6 +222,10 @@ impl Holder {
                 Ok(Some(message)) => message,
                 Ok(None) => {
                     self.channel = None;
+                    // A supervisor that has died before it has named itself.
+                    if self.supervisor.is_none() && !self.is_done {
+                        self.restart_at = Some(Instant::now() + self.waits.next_wait());
+                    }
                     return;
                 }
                 Err(_) => return,

@@ -1,7 +1,6 @@
 //! The supervisor's side of the connection to the holder.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process::{Child, Command, Stdio};
@@ -50,9 +49,12 @@ impl HolderLink {
 
     /// Holds one end of a pipe.
     pub fn hold(&mut self, path: &str, end: End) -> Result<()> {
-        self.ask(&hold_request(path, end))?;
         self.ends.insert((path.to_owned(), end));
-        Ok(())
+        let verb = match end {
+            End::Reading => "read",
+            End::Writing => "write",
+        };
+        self.ask_surely(&format!("{verb} {path}")).map(drop)
     }
 
     /// Closes one end of a pipe. If the holder has died, the next one does not open it.
@@ -68,7 +70,7 @@ impl HolderLink {
     /// The listening socket with this name, and its address. It is bound when it is first
     /// asked for.
     pub fn socket(&mut self, name: &str, address: &str) -> Result<(TcpListener, String)> {
-        let answer = self.ask(&format!("bind {name} {address}"))?;
+        let answer = self.ask_surely(&format!("bind {name} {address}"))?;
         let socket = answer.fd.context("the holder has sent no socket")?;
         let socket = TcpListener::from(socket);
         self.sockets.insert(name.to_owned(), socket.try_clone()?);
@@ -80,7 +82,7 @@ impl HolderLink {
     pub fn bye(&self, fault: Option<&str>) {
         // A message has a limited length.
         let fault: String = fault.unwrap_or_default().chars().take(1000).collect();
-        let _ = answer(&self.channel, format!("bye {fault}").trim_end(), None);
+        let _ = self.ask(format!("bye {fault}").trim_end());
     }
 
     /// Starts a new holder, after the old one has died, and gives it everything that the
@@ -109,54 +111,49 @@ impl HolderLink {
             .context("rv-up hold")?;
         self.child = Some(child);
         self.channel = own;
-        let supervisor = format!("supervisor {}", std::process::id());
-        answer(&self.channel, &supervisor, None)?;
         for (name, socket) in &self.sockets {
             let verb = format!("adopt {name}");
             answer(&self.channel, &verb, Some(socket.as_fd()))?;
         }
+        self.ask(&format!("supervisor {}", std::process::id()))?;
         for (path, end) in &self.ends {
-            answer(&self.channel, &hold_request(path, *end), None)?;
+            let verb = match end {
+                End::Reading => "read",
+                End::Writing => "write",
+            };
+            self.ask(&format!("{verb} {path}"))?;
         }
         Ok(())
     }
 
-    /// Asks the holder. If it has died, the next one is started and asked, so that a
-    /// supervisor that is just beginning does not end with it.
-    fn ask(&mut self, text: &str) -> Result<Message> {
-        match answer(&self.channel, text, None) {
-            Err(error) if error.is::<HolderEnded>() => {
+    /// Like [`ask`](Self::ask). If the holder has died, starts the next one and asks it.
+    fn ask_surely(&mut self, text: &str) -> Result<Message> {
+        match self.ask(text) {
+            Err(error) if error.downcast_ref::<HolderEnded>().is_some() => {
                 self.start_holder()?;
-                answer(&self.channel, text, None)
+                self.ask(text)
             }
-            outcome => outcome,
+            answer => answer,
         }
+    }
+
+    fn ask(&self, text: &str) -> Result<Message> {
+        answer(&self.channel, text, None)
     }
 }
 
-/// The holder has ended.
+/// The holder has ended, or does not answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the holder has ended")]
 struct HolderEnded;
 
-fn hold_request(path: &str, end: End) -> String {
-    let verb = match end {
-        End::Reading => "read",
-        End::Writing => "write",
-    };
-    format!("{verb} {path}")
-}
-
 /// Sends a request and waits for the answer.
 fn answer(channel: &Channel, text: &str, fd: Option<BorrowedFd<'_>>) -> Result<Message> {
-    channel.send(text, fd).map_err(|_| HolderEnded)?;
-    let message = match channel.receive(PATIENCE) {
-        Ok(Some(message)) => message,
-        Ok(None) => return Err(HolderEnded.into()),
-        Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-            return Err(HolderEnded.into());
-        }
-        Err(error) => return Err(error).context("the holder"),
+    if channel.send(text, fd).is_err() {
+        return Err(HolderEnded.into());
+    }
+    let Ok(Some(message)) = channel.receive(PATIENCE) else {
+        return Err(HolderEnded.into());
     };
     match message.text.split_once(' ') {
         Some(("ok", rest)) => Ok(Message {

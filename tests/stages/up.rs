@@ -728,10 +728,11 @@ fn stages_the_supervisor_and_the_holder_die_at_random_and_models_answer_again() 
             let _ = kill_process(pid, Signal::KILL);
             *kills.entry(name).or_default() += 1;
             if ["supervisor", "holder"].contains(&name) {
-                // One of both starts the other, unless the other is stopped.
+                // The other one may be stopped, and could not start this one.
                 for (_, pid) in stopped.drain(..) {
                     let _ = kill_process(pid, Signal::CONT);
                 }
+                // One of both starts the other; who kills both at once has stopped it.
                 let again = eventually(|| up.pid(name).filter(|new| *new != pid));
                 assert!(again.is_some(), "the {name} is not started again");
             }

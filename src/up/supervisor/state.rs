@@ -73,7 +73,7 @@ impl Supervisor {
         let policy =
             NamedModels::read(&text).map_err(|fault| anyhow::anyhow!("{policy}: {fault}"))?;
         let (socket, listen) = holder.socket("front", &config.front.listen)?;
-        let published = Arc::new(Published::default());
+        let published = Arc::new(Published::new());
         let admin = match &config.admin {
             Some(admin) => {
                 let (socket, address) = holder.socket("admin", &admin.listen)?;
