@@ -72,8 +72,8 @@ fn streams_that_make_no_sense_together_are_refused_with_the_remedy() {
             "done= needs a program",
         ),
         (
-            vec!["--from", "kafka://127.0.0.1:1/r?grup=x"],
-            "\"grup\" is unknown",
+            vec!["--from", "kafka://127.0.0.1:1/r?colour=x"],
+            "\"colour\" is unknown",
         ),
         (
             vec!["--from", "kafka://me:pw@127.0.0.1:1/r"],

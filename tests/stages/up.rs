@@ -342,10 +342,10 @@ fn what_cannot_be_is_refused_before_anything_starts() {
         format!("[front]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"{taken}\"\n{MODELS}");
     for (file, policy, status, said) in [
         (
-            "[front]\nlisten = \"x\"\n[fornt]\n",
+            "[front]\nlisten = \"x\"\n[back]\n",
             &*policy,
             2,
-            "rv.toml:3: \"fornt\" is no key of the file",
+            "rv.toml:3: \"back\" is no key of the file",
         ),
         (
             "[front]\n\nmax_bodi = 3\n[model.a]\nfile = \"dt.json\"\n",

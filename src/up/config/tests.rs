@@ -82,8 +82,8 @@ fn an_empty_file_has_the_defaults() {
 fn each_fault_names_its_line_and_its_remedy() {
     for (text, expected) in [
         (
-            "\n[fornt]\n",
-            "rv.toml:2: \"fornt\" is no key of the file; the keys are dir, policy",
+            "\n[back]\n",
+            "rv.toml:2: \"back\" is no key of the file; the keys are dir, policy",
         ),
         (
             "[front]\n\nresponses = 1",
