@@ -433,7 +433,10 @@ mod tests {
             ("kafka://b:9092/", "not the name of a Kafka topic"),
             ("nats://b:4222/requests", "STREAM/SUBJECT"),
             ("pulsar://b:6650/topic", "TENANT/NAMESPACE/TOPIC"),
-            ("kafka://b:9092/x?colour=a", "the option \"colour\" is unknown"),
+            (
+                "kafka://b:9092/x?colour=a",
+                "the option \"colour\" is unknown",
+            ),
             ("kafka://b:9092/x?group", "has no value"),
             ("kafka://b:9092/x?group=a&group=b", "occurs twice"),
             ("kafka://b:9092/x?group=a b", "may contain only"),
