@@ -117,7 +117,7 @@ fn walk(
     }
 }
 
-/// Like [`array`], but the bracket at `at` has already been checked.
+/// Like [`array()`], but the bracket at `at` has already been checked.
 #[inline]
 fn items(bytes: &[u8], at: usize, mut item: impl FnMut(usize) -> Option<usize>) -> Option<usize> {
     let mut at = white_space(bytes, at + 1);

@@ -79,7 +79,7 @@ pub enum Action<H> {
         next: u64,
     },
     /// Set this input aside: nothing that the program does will finish it. When it is
-    /// in a safe place, tell [`safe`](Ledger::safe) so.
+    /// in a safe place, tell [`safe`](crate::bridge::ledger::Ledger::safe) so.
     SetAside {
         /// The index of the input.
         input: usize,
